@@ -1,0 +1,1 @@
+"""Public test helpers; importing this package loads none of them."""
