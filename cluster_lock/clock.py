@@ -1,0 +1,51 @@
+"""The one clock. Everything here that compares moments or measures durations asks `now()`.
+
+CLOCK_MONOTONIC stands still while a machine sleeps, and a lease does not: after a suspend a holder that counts with it
+believes in a lease that ended long ago (coordination trap 4: no peer handles this). CLOCK_BOOTTIME goes on. All processes
+of one host share it, so a moment may be handed from one to another. Where it does not exist (macOS, Windows) the
+monotonic clock serves: on those two it counts, or is documented to count, sleep as the platform sees fit.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+
+NAME = "CLOCK_BOOTTIME" if hasattr(time, "CLOCK_BOOTTIME") else "monotonic"
+
+
+def _boot_time() -> float:
+    if hasattr(time, "CLOCK_BOOTTIME"):
+        return time.clock_gettime(time.CLOCK_BOOTTIME)
+    return time.monotonic()
+
+
+_source: Callable[[], float] = _boot_time
+
+
+def now() -> float:
+    """Seconds on the host's boot clock. Comparable between processes of this host, meaningless elsewhere."""
+    return _source()
+
+
+def is_real() -> bool:
+    """False while a test has put its own clock in place: kernel timers and threads cannot follow that one."""
+    return _source is _boot_time
+
+
+def utc_text() -> str:
+    """The wall clock for people to read (records, logs); never for a decision."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+@contextmanager
+def replaced(source: Callable[[], float]) -> Iterator[None]:
+    """Let `source` be the clock while the block runs. For tests that own the time."""
+    global _source
+    before, _source = _source, source
+    try:
+        yield
+    finally:
+        _source = before

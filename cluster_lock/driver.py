@@ -1,0 +1,110 @@
+"""The contract that every driver keeps. `cluster_lock.testing.conformance` tests each sentence of it.
+
+A driver makes one attempt per verb. It is safe to call concurrently and to cancel at any await. It has no loop, sleep,
+retry, log or policy: those live above it, once. `name` is a key under the driver's prefix ("leader/telegram/42",
+"standby/web-1"), any printable text; the driver quotes what its backend needs quoted.
+
+Every verb raises `BackendUnavailable` when no trustworthy answer came within the request timeout that the driver was
+opened with (the request may have been applied!), `PermissionRefused` when the credentials do not suffice, and
+`BackendRefused` when the server says no for a reason that will not pass. Nothing else gets out, but for what the
+verb names, CancelledError, and bugs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Protocol
+
+from .values import Changes, Entry, Grant, Lease, Traits
+
+
+class Driver(Protocol):
+    @property
+    def traits(self) -> Traits: ...
+
+    @property
+    def backend(self) -> str:
+        """The backend for people: kind and address, no credentials ("etcd http://10.0.0.1:2379")."""
+        ...
+
+    async def open(self) -> None:
+        """Prepare connections. Does not need the backend to be up; raises only for what will not pass."""
+        ...
+
+    async def close(self) -> None:
+        """Drop all connections, in bounded time. Idempotent. Revokes nothing."""
+        ...
+
+    async def grant_lease(self, holder: str, ttl: float) -> Lease:
+        """A new lease. `holder` is shown where the backend can show it. `Lease.ttl` is the server's own promise.
+
+        Raises BackendRefused with the server's own number when `ttl` is below what it allows.
+        """
+        ...
+
+    async def renew(self, lease: Lease) -> int:
+        """Make `lease` last a full ttl again. ONE request, however many locks it holds.
+
+        Returns the store's epoch as of this answer (see `Changes.epoch`). Raises LeaseExpired when the server says gone.
+        """
+        ...
+
+    async def revoke(self, lease: Lease) -> None:
+        """End `lease`. Idempotent: a lease that is gone is fine. Frees what it still holds, without any lock-delay: the
+        driver reads what the lease holds and releases that first where ending a lease would delay the next holder."""
+        ...
+
+    async def acquire(self, lease: Lease, name: str, record: bytes) -> Grant | None:
+        """Take the lock `name`, or None, and None is said only after a read showed that this lease does not hold it
+        (somebody else does, or the backend would not give it yet: a lock-delay).
+
+        Under a lease that holds it already: the grant as it stands (same token, the record unchanged). Leaves as
+        `previous` what the last holder wrote. Raises LeaseExpired; ForeignValue if something that is not ours
+        stands there.
+        """
+        ...
+
+    async def release(self, grant: Grant, farewell: bytes) -> None:
+        """Free the lock and leave `farewell` as the last word under its name: the next `acquire` returns it as `previous`.
+
+        Idempotent; guarded by `grant.index` and the lease in the same transaction: a late copy of an old request, or
+        one for a lock that is no longer ours, changes nothing and raises nothing.
+        """
+        ...
+
+    async def transfer(self, grant: Grant, heir: Entry, record: bytes) -> bool:
+        """Give the lock to the lease of `heir` (a contender's entry) in one atomic step, with `record` under the key.
+
+        True: the heir holds it, with a larger index. False: nothing was changed, because the grant is not the one that
+        stands there, or the heir's own key is no longer held by the heir's lease. Only where `traits.transfers`.
+        """
+        ...
+
+    async def announce(self, lease: Lease, name: str, record: bytes) -> None:
+        """Put `record` under the key `name` so that it ends with `lease`. Replaces what was there, whoever wrote it.
+
+        For contender records and invitations, never for locks. Raises LeaseExpired.
+        """
+        ...
+
+    async def withdraw(self, lease: Lease, name: str) -> None:
+        """Delete the key `name` if it still stands under `lease`; else nothing. Idempotent."""
+        ...
+
+    async def read(self, names: Collection[str]) -> Changes:
+        """The state of every one of `names` (absent ones too), by ONE linearizable request."""
+        ...
+
+    async def scan(self, prefix: str) -> list[Entry]:
+        """Every key under `prefix` that a live lease holds, linearizable, oldest index first."""
+        ...
+
+    async def wait_changed(self, names: Collection[str], since: object | None, at_most: float) -> Changes:
+        """Wait until one of `names` has changed after position `since`, for at most `at_most` seconds.
+
+        ONE waiting request whatever the number of names. `since=None`: answers at once with the state of all names.
+        Otherwise `entries` has at least every name that changed; none of the changes after `since` is lost. It
+        may return early with nothing changed and must return in time. A position that the backend has forgotten is not an error: the answer is then a
+        fresh read of all names.
+        """
+        ...

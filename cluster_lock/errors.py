@@ -1,0 +1,97 @@
+"""Every exception of the library, and the exit code a program should end with when one escapes.
+
+A driver maps whatever its client library raises to one of these, at the call (`raise ... from`), so that nothing above
+a driver ever sees a gRPC, aiohttp or operating system error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+
+class ClusterLockError(Exception):
+    """Base of all errors here. `exit_code` is what a program ends with when it cannot go on."""
+
+    exit_code: ClassVar[int] = 1
+
+
+class ConfigError(ClusterLockError):
+    """The configuration is wrong. `problems` holds every problem found, one sentence each."""
+
+    exit_code = 78
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = tuple(problems)
+
+
+class DriverMissing(ConfigError):
+    """The client library of a driver is not installed, or is one that cannot work here; the text says what to do."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__([text])
+
+
+class BackendUnavailable(ClusterLockError):
+    """No answer that can be trusted: unreachable, too late, cut off, or an error that may pass.
+
+    The request may have been applied all the same: never read this as "not done".
+    """
+
+    exit_code = 69
+
+
+class BackendRefused(ClusterLockError):
+    """The backend understood and said no; the same request would be refused again (a ttl below its floor)."""
+
+    exit_code = 78
+
+
+class PermissionRefused(BackendRefused):
+    """The backend does not let these credentials do it: token, user, certificate, or the rights of a file."""
+
+    exit_code = 77
+
+
+class ForeignValue(BackendRefused):
+    """Something that is not ours stands under the key. It is named and never overwritten: a person must look."""
+
+
+class LeaseExpired(ClusterLockError):
+    """The backend says that the lease is gone. Whatever it held is, or soon will be, somebody else's."""
+
+
+class LockLost(ClusterLockError):
+    """The lock can no longer be proved to be held; the work under it has been cancelled. The text says how that came."""
+
+
+class HeldElsewhere(ClusterLockError):
+    """Somebody else holds the lock and the caller asked not to wait."""
+
+    exit_code = 75
+
+
+class TokenWentBack(ClusterLockError):
+    """The backend granted a fencing token that is not above one already seen: it was restored, rebuilt or replaced.
+
+    Nobody may lead on it. `fencing_floor` in the configuration repairs it, after a person has looked.
+    """
+
+    exit_code = 78
+
+
+class AlreadyRunning(ClusterLockError):
+    """This very instance is already running on this host; the text names its process and its lock file."""
+
+    exit_code = 73
+
+
+class TelegramTokenRefused(ClusterLockError):
+    """Telegram does not accept the bot token (401 or 404). The text names the bot's id, never the token."""
+
+    exit_code = 78
+
+
+class ConflictPersists(ClusterLockError):
+    """Telegram kept answering 409: somebody polls this bot outside of the lock, and we were told to give up."""

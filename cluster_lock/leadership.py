@@ -1,0 +1,144 @@
+"""What the work under a lock sees of it: `Term`, one leadership, and `Leadership`, the source of terms.
+
+Nothing above this module knows where terms come from: from an election in this process, or through a pipe from a parent
+process that holds the lock.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from enum import StrEnum
+from typing import Any, Protocol
+
+from . import clock
+from .errors import LockLost
+from .values import Origin
+
+
+class Role(StrEnum):
+    STANDBY = "standby"
+    LEADER = "leader"
+    STOPPED = "stopped"
+
+
+class Term:
+    """One leadership of one lock. Handlers get it as `lease`.
+
+    `fencing_token` only grows from term to term: hand it to whatever you write to, and let that refuse a smaller one.
+    `inherited` is what the leader before left in its `handover`; whoever works under a term may fill `handover` before it
+    ends, with JSON values and no secret.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        fencing_token: int,
+        origin: Origin,
+        inherited: Mapping[str, Any],
+        stop_at: Callable[[], float],
+        stop_time: float,
+    ) -> None:
+        self.name = name
+        self.fencing_token = fencing_token
+        self.origin = origin
+        self.inherited = inherited
+        self.handover: dict[str, Any] = {}
+        self.since = clock.now()
+        self.ended: str | None = None
+        """Why the term is over, or None. Once set it stays."""
+        self.step_down_reason: str | None = None
+        self.cool_down = 0.0
+        self._stop_at = stop_at
+        self._stop_time = stop_time
+        self._asked = asyncio.Event()
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    @property
+    def stop_at(self) -> float:
+        """The moment (`clock.now()`) at which the work is cancelled unless a renewal moves it on."""
+        return self._stop_at()
+
+    @property
+    def deadline(self) -> float:
+        """The moment after which the lease is not trusted; nothing of the term runs any more then."""
+        return self._stop_at() + self._stop_time
+
+    @property
+    def remaining(self) -> float:
+        return max(0.0, self.stop_at - clock.now()) if self.ended is None else 0.0
+
+    def is_valid(self) -> bool:
+        """Is the lock provably held at this moment? Decided by the clock alone, so a loop that was blocked, or a process
+        that was stopped, gets the right answer in the very step in which it wakes up."""
+        return self.ended is None and clock.now() < self._stop_at()
+
+    def check(self) -> None:
+        """Raise LockLost unless the lock is provably held."""
+        if not self.is_valid():
+            raise LockLost(f"{self.name}: {self.ended or 'the lease was not renewed in time'}")
+
+    @property
+    def stepping_down(self) -> bool:
+        """The term is asked to end: take no new work, finish what is under way, return."""
+        return self._asked.is_set()
+
+    async def wait_step_down(self) -> None:
+        """Return when the term is asked to end."""
+        await self._asked.wait()
+
+    def step_down(self, reason: str, *, cool_down: float = 0.0) -> None:
+        """Ask the term to end in good order. `cool_down`: do not contend again for so many seconds. The first word
+        counts."""
+        if not self._asked.is_set():
+            self.step_down_reason, self.cool_down = reason, cool_down
+            self._asked.set()
+
+    def spawn(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        """A task that ends with the term: it is cancelled, and awaited, before the lock is given away."""
+        if self.ended is not None:
+            work.close()
+            raise LockLost(f"{self.name}: {self.ended}")
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    @property
+    def tasks(self) -> frozenset[asyncio.Task[Any]]:
+        return frozenset(self._tasks)
+
+
+Body = Callable[[Term], Awaitable[Any]]
+Answer = Callable[[], Awaitable[Mapping[str, Any]]]
+
+
+class Leadership(Protocol):
+    """A source of terms. One per process; locks by name."""
+
+    def role(self, name: str) -> Role: ...
+
+    def term(self, name: str) -> Term | None:
+        """The current term of `name` in this process, if it leads."""
+        ...
+
+    async def lead(self, name: str, body: Body, *, answer: Answer | None = None) -> None:
+        """Stand by for `name`; run `body(term)` for each term of ours; go back to standby; for ever.
+
+        When the term is asked to step down (`term.wait_step_down()`), the body stops taking work, finishes what is
+        under way and returns within `drain + cancel_grace` seconds; the lease goes on being renewed meanwhile. When the lease is
+        lost, the body is cancelled and must end within `stop_time`. What swallows that is ended with the process. The
+        lock is given away only after the body and all tasks of the term have ended.
+
+        Returns after `stop()`, or when the body returns although nobody asked. Raises what the body raises, after
+        the lock was released. `answer` is called when a leader invites us to be its heir; its JSON goes to that leader.
+        """
+        ...
+
+    async def run(self, job: Callable[[Term], Awaitable[Any]], name: str | None = None) -> Any:
+        """Run `job(term)` in each term of `name` (default: the one lock led here) until it returns once; its result."""
+        ...
+
+    def stop(self, reason: str = "stopping") -> None:
+        """Step down everywhere in good order, and contend no more: every `lead` returns."""
+        ...

@@ -1,0 +1,188 @@
+"""The frozen values that pass between the rooms. Durations are seconds, moments are `clock.now()`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from enum import StrEnum
+from typing import Any
+
+LEADER, STANDBY, INVITE = "leader/", "standby/", "invite/"
+"""Where the keys stand under the prefix: locks by name, contender records by instance, invitations by lock name."""
+
+
+class Origin(StrEnum):
+    """How a grant came about."""
+
+    HANDED_OVER = "handed over"
+    RELEASED = "released"
+    FOUND_FREE = "found free"
+
+
+@dataclass(frozen=True, slots=True)
+class Traits:
+    """What a backend can do; the conformance suite proves each. `expires`: the server itself frees the lock of a holder
+    that is silent. `notifies`: a waiter is woken, not polling. `transfers`: a lock passes to another lease in one step.
+    `tokens_survive_deletion`: fencing tokens go on growing after a key was deleted. `expiry_factor`: the server frees
+    after this many ttl (Consul 2.0); the holder trusts 1 all the same."""
+
+    expires: bool = True
+    notifies: bool = True
+    transfers: bool = True
+    tokens_survive_deletion: bool = True
+    expiry_factor: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """The backend's promise. `ttl`: what the server really granted, which may be more or less than was asked."""
+
+    id: str
+    ttl: float
+    holder: str
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What the backend says about one key. `lease`: the id of the lease that holds it, None if nobody does. `index`:
+    the store's index of the last change that touched it (for an absent key: an index at which it was seen absent)."""
+
+    name: str
+    lease: str | None
+    index: int
+    record: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """One successful acquire. `token`: the fencing token. `index`: guards every later verb of this grant; it equals the
+    token unless the backend lets a stranger overwrite the value under our lease. `previous`: the last bytes that a
+    holder before us left under this name (its record, or its farewell if it released), None if there is no trace of one."""
+
+    name: str
+    lease: Lease
+    token: int
+    index: int
+    record: bytes
+    previous: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """An answer of `read` and `wait_changed`. `position` is opaque: give it back to go on without losing a change.
+    `epoch`: the store's own term where it has one (etcd's raft term), else 0; it only grows."""
+
+    position: object
+    entries: Mapping[str, Entry]
+    epoch: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timing:
+    """All durations, in seconds, checked against one another once."""
+
+    ttl: float = 15.0
+    margin: float = 3.0
+    stop_time: float = 1.0
+    settle: float = 0.25
+    invite: float = 0.5
+    drain: float = 7.0
+    cancel_grace: float = 1.0
+    handler_timeout: float = 300.0
+    poll_timeout: float = 20.0
+    telegram_grace: float = 60.0
+    stall_limit: float = 5.0
+
+    def __post_init__(self) -> None:
+        wrong = [
+            f"{f.name} must be more than 0, not {value:g}"
+            for f in fields(self)
+            if (value := getattr(self, f.name)) <= 0 and f.name != "settle"
+        ]
+        if self.settle < 0:
+            wrong.append(f"settle must not be negative, but is {self.settle:g}")
+        if self.margin >= self.ttl:
+            wrong.append(
+                f"margin ({self.margin:g} s) must be less than ttl ({self.ttl:g} s): no lease would be trusted"
+            )
+        elif self.stop_time >= (self.ttl - self.margin) * 2 / 3:
+            wrong.append(
+                f"stop_time ({self.stop_time:g} s) must be less than two thirds of ttl - margin"
+                f" ({(self.ttl - self.margin) * 2 / 3:g} s): one late renewal would end every term"
+            )
+        if self.stop_time <= GUARD_BEFORE:
+            wrong.append(
+                f"stop_time ({self.stop_time:g} s) must be more than {GUARD_BEFORE:g} s:"
+                " the guard fires that long before the deadline"
+            )
+        if self.stop_time > self.margin:
+            wrong.append(f"stop_time ({self.stop_time:g} s) must not exceed margin ({self.margin:g} s)")
+        if self.poll_timeout > 50:
+            wrong.append(f"poll_timeout ({self.poll_timeout:g} s) must be at most 50 s: Telegram cuts it there")
+        if wrong:
+            raise ValueError("; ".join(wrong))
+
+    @property
+    def renew_every(self) -> float:
+        return self.ttl / 3
+
+    @property
+    def request(self) -> float:
+        """What one request to the backend may take."""
+        return (self.ttl - self.margin) / 3
+
+    def promised(self, ttl: float) -> Timing:
+        """The same, counted with the ttl that the server really granted. Raises ValueError if nothing is left of it."""
+        return self if ttl == self.ttl else replace(self, ttl=ttl)
+
+
+GUARD_BEFORE = 0.2
+"""The guard thread ends the process this long before the deadline; the kernel does it at the deadline."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """What stands under a lock's key for people to read, and what one leader tells the next.
+
+    JSON, composed once per term and repeated byte for byte. Who holds is the lease, never this. No secret, ever.
+    `seen`: the largest fencing token that the writer knew of. `handover`: what the body left for the next leader.
+    """
+
+    holder: str
+    instance: str
+    host: str
+    pid: int
+    since: str
+    version: str
+    health: str | None = None
+    config: str | None = None
+    seen: int = 0
+    names: tuple[str, ...] = ()
+    released: bool = False
+    handed_over_by: str | None = None
+    handover: Mapping[str, Any] = field(default_factory=dict)
+    answer: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_bytes(self) -> bytes:
+        content = {f.name: getattr(self, f.name) for f in fields(self)}
+        kept = {key: value for key, value in content.items() if value not in (None, (), {}, False)}
+        return json.dumps(kept, ensure_ascii=False, separators=(", ", ": ")).encode()
+
+    @classmethod
+    def from_bytes(cls, raw: bytes) -> Record | None:
+        """The record in `raw`, or None if these bytes are not one of ours. Unknown keys of a newer version are dropped."""
+        try:
+            content = json.loads(raw)
+        except ValueError:
+            return None
+        if not isinstance(content, dict):
+            return None
+        known = {f.name: content[f.name] for f in fields(cls) if f.name in content}
+        known["names"] = tuple(known.get("names", ()))
+        try:
+            record = cls(**known)
+        except TypeError:
+            return None
+        good = isinstance(record.holder, str) and isinstance(record.seen, int) and isinstance(record.handover, dict)
+        return record if good and isinstance(record.answer, dict) else None
