@@ -45,7 +45,8 @@ class Driver(Protocol):
     async def renew(self, lease: Lease) -> int:
         """Make `lease` last a full ttl again. ONE request, however many locks it holds.
 
-        Returns the store's epoch as of this answer (see `Changes.epoch`). Raises LeaseExpired when the server says gone.
+        Returns the store's epoch as of this answer (see `Changes.epoch`). Raises LeaseExpired when the server says
+        gone.
         """
         ...
 
@@ -65,7 +66,8 @@ class Driver(Protocol):
         ...
 
     async def release(self, grant: Grant, farewell: bytes) -> None:
-        """Free the lock and leave `farewell` as the last word under its name: the next `acquire` returns it as `previous`.
+        """Free the lock and leave `farewell` as the last word under its name: the next `acquire` returns it as
+        `previous`.
 
         Idempotent; guarded by `grant.index` and the lease in the same transaction: a late copy of an old request, or
         one for a lock that is no longer ours, changes nothing and raises nothing.
@@ -104,7 +106,7 @@ class Driver(Protocol):
 
         ONE waiting request whatever the number of names. `since=None`: answers at once with the state of all names.
         Otherwise `entries` has at least every name that changed; none of the changes after `since` is lost. It
-        may return early with nothing changed and must return in time. A position that the backend has forgotten is not an error: the answer is then a
-        fresh read of all names.
+        may return early with nothing changed and must return in time. A position that the backend has forgotten is not
+        an error: the answer is then a fresh read of all names.
         """
         ...

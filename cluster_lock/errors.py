@@ -63,7 +63,8 @@ class LeaseExpired(ClusterLockError):
 
 
 class LockLost(ClusterLockError):
-    """The lock can no longer be proved to be held; the work under it has been cancelled. The text says how that came."""
+    """The lock can no longer be proved to be held; the work under it has been cancelled. The text says how that
+    came."""
 
 
 class HeldElsewhere(ClusterLockError):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Protocol
 
@@ -22,12 +23,24 @@ class Role(StrEnum):
     STOPPED = "stopped"
 
 
+Willing = Callable[[Mapping[str, Any]], bool]
+
+
+@dataclass(frozen=True, slots=True)
+class StepDown:
+    """A request to end a term in good order."""
+
+    reason: str
+    cool_down: float = 0.0
+    willing: Willing | None = None
+
+
 class Term:
     """One leadership of one lock. Handlers get it as `lease`.
 
     `fencing_token` only grows from term to term: hand it to whatever you write to, and let that refuse a smaller one.
-    `inherited` is what the leader before left in its `handover`; whoever works under a term may fill `handover` before it
-    ends, with JSON values and no secret.
+    `inherited` is what the leader before left in its `handover`; whoever works under a term may fill `handover` before
+    it ends, with JSON values and no secret.
     """
 
     def __init__(
@@ -36,8 +49,10 @@ class Term:
         fencing_token: int,
         origin: Origin,
         inherited: Mapping[str, Any],
+        *,
         stop_at: Callable[[], float],
         stop_time: float,
+        verify: Callable[[], Awaitable[None]],
     ) -> None:
         self.name = name
         self.fencing_token = fencing_token
@@ -47,11 +62,12 @@ class Term:
         self.since = clock.now()
         self.ended: str | None = None
         """Why the term is over, or None. Once set it stays."""
-        self.step_down_reason: str | None = None
-        self.cool_down = 0.0
+        self.request: StepDown | None = None
         self._stop_at = stop_at
         self._stop_time = stop_time
-        self._asked = asyncio.Event()
+        self._verify = verify
+        self._requested = asyncio.Event()
+        self._begun = asyncio.Event()
         self._tasks: set[asyncio.Task[Any]] = set()
 
     @property
@@ -66,11 +82,12 @@ class Term:
 
     @property
     def remaining(self) -> float:
+        """Seconds until `stop_at`, 0 when the term is over."""
         return max(0.0, self.stop_at - clock.now()) if self.ended is None else 0.0
 
     def is_valid(self) -> bool:
-        """Is the lock provably held at this moment? Decided by the clock alone, so a loop that was blocked, or a process
-        that was stopped, gets the right answer in the very step in which it wakes up."""
+        """Is the lock provably held at this moment? Decided by the clock alone, so a loop that was blocked, or a
+        process that was stopped, gets the right answer in the very step in which it wakes up."""
         return self.ended is None and clock.now() < self._stop_at()
 
     def check(self) -> None:
@@ -78,21 +95,45 @@ class Term:
         if not self.is_valid():
             raise LockLost(f"{self.name}: {self.ended or 'the lease was not renewed in time'}")
 
+    async def verify(self) -> None:
+        """Ask the backend, by a linearizable read, whether the lock is still ours. Raises LockLost (and the term ends)
+        if it is not, BackendUnavailable if it cannot be known; the lease decides then."""
+        await self._verify()
+
     @property
     def stepping_down(self) -> bool:
-        """The term is asked to end: take no new work, finish what is under way, return."""
-        return self._asked.is_set()
+        """The step-down has begun: take no new work, finish what is under way, return."""
+        return self._begun.is_set()
 
     async def wait_step_down(self) -> None:
-        """Return when the term is asked to end."""
-        await self._asked.wait()
+        """Return when the step-down has begun."""
+        await self._begun.wait()
 
-    def step_down(self, reason: str, *, cool_down: float = 0.0) -> None:
-        """Ask the term to end in good order. `cool_down`: do not contend again for so many seconds. The first word
-        counts."""
-        if not self._asked.is_set():
-            self.step_down_reason, self.cool_down = reason, cool_down
-            self._asked.set()
+    def step_down(self, reason: str, *, cool_down: float = 0.0, willing: Willing | None = None) -> None:
+        """Ask for the term to end in good order; the first request counts. An heir is invited first, while the work
+        goes on; then `wait_step_down` returns.
+
+        `cool_down`: do not contend again for so many seconds. `willing`: step down only if a contender answers the
+        invitation with something for which this is true; otherwise the term goes on as if nobody had asked.
+        """
+        if self.request is None:
+            self.request = StepDown(reason, cool_down, willing)
+            self._requested.set()
+
+    async def wait_request(self) -> StepDown:
+        """For the source of the term: return the request to step down, once there is one."""
+        await self._requested.wait()
+        assert self.request is not None
+        return self.request
+
+    def begin_step_down(self) -> None:
+        """For the source of the term: the heir is known (or there is none); the work is to stop now."""
+        self._begun.set()
+
+    def decline_step_down(self) -> None:
+        """For the source of the term: nobody was willing; forget the request."""
+        self.request = None
+        self._requested.clear()
 
     def spawn(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         """A task that ends with the term: it is cancelled, and awaited, before the lock is given away."""
@@ -126,9 +167,9 @@ class Leadership(Protocol):
         """Stand by for `name`; run `body(term)` for each term of ours; go back to standby; for ever.
 
         When the term is asked to step down (`term.wait_step_down()`), the body stops taking work, finishes what is
-        under way and returns within `drain + cancel_grace` seconds; the lease goes on being renewed meanwhile. When the lease is
-        lost, the body is cancelled and must end within `stop_time`. What swallows that is ended with the process. The
-        lock is given away only after the body and all tasks of the term have ended.
+        under way and returns within `drain + cancel_grace` seconds; the lease goes on being renewed meanwhile. When the
+        lease is lost, the body is cancelled and must end within `stop_time`. What swallows that is ended with the
+        process. The lock is given away only after the body and all tasks of the term have ended.
 
         Returns after `stop()`, or when the body returns although nobody asked. Raises what the body raises, after
         the lock was released. `answer` is called when a leader invites us to be its heir; its JSON goes to that leader.

@@ -58,7 +58,8 @@ class Entry:
 class Grant:
     """One successful acquire. `token`: the fencing token. `index`: guards every later verb of this grant; it equals the
     token unless the backend lets a stranger overwrite the value under our lease. `previous`: the last bytes that a
-    holder before us left under this name (its record, or its farewell if it released), None if there is no trace of one."""
+    holder before us left under this name (its record, or its farewell if it released), None if there is no trace of
+    one."""
 
     name: str
     lease: Lease
@@ -171,7 +172,8 @@ class Record:
 
     @classmethod
     def from_bytes(cls, raw: bytes) -> Record | None:
-        """The record in `raw`, or None if these bytes are not one of ours. Unknown keys of a newer version are dropped."""
+        """The record in `raw`, or None if these bytes are not one of ours. Unknown keys of a newer version are
+        dropped."""
         try:
             content = json.loads(raw)
         except ValueError:
