@@ -1,0 +1,28 @@
+"""Real servers as child processes on loopback: for tests, the demo and benchmarks of whoever writes a driver.
+
+    with EtcdServer() as server:
+        print(server.endpoints)
+
+A server that is not installed raises `ServerMissing`, whose text says what to run. Whatever was started ends with this
+process, also when it is killed (Linux).
+"""
+
+from cluster_lock.testing.servers.base import Cluster, Server, ServerFailed, ServerTLS
+from cluster_lock.testing.servers.consul import ConsulCluster, ConsulServer
+from cluster_lock.testing.servers.etcd import EtcdCluster, EtcdServer
+from cluster_lock.testing.servers.redis import RedisServer
+from cluster_lock.testing.servers.tools import ServerMissing, find_tool
+
+__all__ = [
+    "Cluster",
+    "ConsulCluster",
+    "ConsulServer",
+    "EtcdCluster",
+    "EtcdServer",
+    "RedisServer",
+    "Server",
+    "ServerFailed",
+    "ServerMissing",
+    "ServerTLS",
+    "find_tool",
+]

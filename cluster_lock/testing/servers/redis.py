@@ -1,0 +1,50 @@
+"""Redis, for the examples that keep a bot's dialogues in it."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Sequence
+from pathlib import Path
+
+from cluster_lock.testing.servers.base import Server, free_ports
+from cluster_lock.testing.servers.tools import find_tool
+
+
+class RedisServer(Server):
+    """One Redis server without persistence."""
+
+    def __init__(
+        self,
+        *,
+        host: str = "127.0.0.1",
+        port: int | None = None,
+        data_dir: Path | None = None,
+        wrapper: Sequence[str] = (),
+    ) -> None:
+        self._program = find_tool("redis", "redis-server")
+        super().__init__(data_dir=data_dir, wrapper=wrapper)
+        self.host = host
+        self.port = port or next(free_ports())
+        self.title = f"redis at {self.host}:{self.port}"
+
+    @property
+    def url(self) -> str:
+        return f"redis://{self.host}:{self.port}/0"
+
+    def _command(self) -> list[str]:
+        return [
+            str(self._program),
+            *("--port", str(self.port)),
+            *("--bind", self.host),
+            *("--save", ""),
+            *("--appendonly", "no"),
+            *("--dir", str(self.data_dir)),
+        ]
+
+    def _is_ready(self) -> bool:
+        try:
+            with socket.create_connection((self.host, self.port), timeout=1) as connection:
+                connection.sendall(b"PING\r\n")
+                return connection.recv(16).startswith(b"+PONG")
+        except OSError:
+            return False
