@@ -83,9 +83,12 @@ class Server(ABC):
     def wait_ready(self, at_most: float = READY_WITHIN) -> None:
         """Return when a client can work with it; raises `ServerFailed` after `at_most` seconds or if it ended."""
         end = clock.now() + at_most
-        while not self._is_ready():
+        while True:
+            ready = self._is_ready()
             if not self.running:
                 raise ServerFailed(f"{self} ended while it started; the end of its log:\n{self.log_tail()}")
+            if ready:
+                break
             if clock.now() > end:
                 raise ServerFailed(f"{self} was not ready within {at_most:g} s; the end of its log:\n{self.log_tail()}")
             time.sleep(_POLL)

@@ -32,7 +32,7 @@ class ConsulServer(Server):
         tls: ServerTLS | None = None,
         acl: bool = False,
         datacenter: str = "dc1",
-        name: str = "consul",
+        name: str | None = None,
         host: str = "127.0.0.1",
         http_port: int | None = None,
         data_dir: Path | None = None,
@@ -41,7 +41,7 @@ class ConsulServer(Server):
         self._program = find_tool("consul", "consul")
         super().__init__(data_dir=data_dir, wrapper=wrapper)
         ports = free_ports()
-        self.name = name
+        self.name = name or f"consul-{secrets.token_hex(4)}"  # of its own: nobody else's server counts as ready
         self.host = host
         self.http_port = http_port or next(ports)
         self.https_port, self.rpc_port, self.serf_port = next(ports), next(ports), next(ports)
@@ -52,7 +52,7 @@ class ConsulServer(Server):
         self.expects = 1
         self.join: list[str] = []
         self._fast = fast
-        self.title = f"consul {name} at {self.admin_url}"
+        self.title = f"consul {self.name} at {self.admin_url}"
 
     @property
     def url(self) -> str:
@@ -160,7 +160,7 @@ class ConsulCluster(Cluster[ConsulServer]):
     """`size` servers on loopback, each with ports of its own."""
 
     def __init__(self, size: int = 3, *, fast: bool = True, tls: ServerTLS | None = None, acl: bool = False) -> None:
-        nodes = [ConsulServer(fast=fast, tls=tls, acl=acl, name=f"consul{index}") for index in range(size)]
+        nodes = [ConsulServer(fast=fast, tls=tls, acl=acl) for _ in range(size)]
         for node in nodes:
             node.expects = size
             node.join = [each.serf_address for each in nodes]

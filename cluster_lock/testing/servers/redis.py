@@ -6,7 +6,7 @@ import socket
 from collections.abc import Sequence
 from pathlib import Path
 
-from cluster_lock.testing.servers.base import Server, free_ports
+from cluster_lock.testing.servers.base import Server, ServerFailed, free_ports
 from cluster_lock.testing.servers.tools import find_tool
 
 
@@ -44,7 +44,8 @@ class RedisServer(Server):
     def _is_ready(self) -> bool:
         try:
             with socket.create_connection((self.host, self.port), timeout=1) as connection:
-                connection.sendall(b"PING\r\n")
-                return connection.recv(16).startswith(b"+PONG")
-        except OSError:
+                connection.sendall(b"INFO server\r\n")
+                # Another server on this port would answer as well, while ours is about to end for it.
+                return f"process_id:{self.pid}\r".encode() in connection.recv(4096)
+        except (OSError, ServerFailed):
             return False

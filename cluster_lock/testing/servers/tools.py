@@ -23,12 +23,12 @@ class ServerMissing(Exception):
 def find_tool(server: str, program: str, release: str | None = None) -> Path:
     """The path of `program`, which belongs to `server` ("etcd", "consul", "redis"), of that release if one is named.
 
-    Looked for in `$CLUSTER_LOCK_TOOLS`, the checkout's `.tools`, then PATH. Raises `ServerMissing`.
+    Looked for in `$CLUSTER_LOCK_TOOLS` (else the checkout's `.tools`), then on PATH. Raises `ServerMissing`.
     """
-    for folder in _folders():
-        for candidate in _candidates(folder, server, program, release):
-            if os.access(candidate, os.X_OK):
-                return candidate
+    folder = _tools_folder()
+    for candidate in _candidates(folder, server, program, release) if folder else ():
+        if os.access(candidate, os.X_OK):
+            return candidate
     on_path = shutil.which(program)
     if on_path is not None and (release is None or _release_of(on_path).startswith(release + ".")):
         return Path(on_path)
@@ -36,13 +36,12 @@ def find_tool(server: str, program: str, release: str | None = None) -> Path:
     raise ServerMissing(f"{what} is not installed: run 'make servers' or 'scripts/install-servers {server}'")
 
 
-def _folders() -> Iterator[Path]:
+def _tools_folder() -> Path | None:
     named = os.environ.get(TOOLS_VARIABLE)
     if named:
-        yield Path(named)
+        return Path(named)
     checkout = Path(__file__).parents[3]
-    if (checkout / "pyproject.toml").is_file():
-        yield checkout / ".tools"
+    return checkout / ".tools" if (checkout / "pyproject.toml").is_file() else None
 
 
 def _candidates(folder: Path, server: str, program: str, release: str | None) -> Iterator[Path]:

@@ -1,0 +1,132 @@
+"""Real servers for the tests, and what happens where one is missing.
+
+`CLUSTER_LOCK_TEST_BACKENDS` (comma separated: file, etcd34, etcd35, consul) restricts the run to those backends;
+`REQUIRE_SERVERS=1` makes a missing server a failure instead of a skip.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.backends import ETCD_RELEASE, Backend, selected_backends
+
+from cluster_lock.testing.servers import ConsulServer, EtcdServer, ServerMissing, ServerTLS
+
+MISSING = pytest.StashKey[dict[str, int]]()
+
+
+# -- servers -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session", params=["etcd34", "etcd35"])
+def etcd_release(request: pytest.FixtureRequest) -> str:
+    """ "3.4" or "3.5": for tests that start, stop or damage a server of their own."""
+    return ETCD_RELEASE[request.param]
+
+
+@pytest.fixture(scope="session")
+def etcd_server(etcd_release: str) -> Iterator[EtcdServer]:
+    """One etcd with fast timing, shared by all tests: leave it running, use keys of your own."""
+    with EtcdServer(release=etcd_release) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def consul_server() -> Iterator[ConsulServer]:
+    """One Consul with fast timing, shared by all tests: leave it running, use keys of your own."""
+    with ConsulServer(dev=True) as server:
+        yield server
+
+
+@pytest.fixture(scope="session", params=["file", "etcd34", "etcd35", "consul"])
+def backend(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Backend]:
+    """Each backend in turn, on a real server with its data on disk, as the settings that a process needs for it."""
+    name = str(request.param)
+    if name == "file":
+        yield Backend("file", {"directory": str(tmp_path_factory.mktemp("state"))}, None)
+    elif name == "consul":
+        with ConsulServer() as consul:
+            yield Backend("consul", {"url": consul.url}, consul)
+    else:
+        with EtcdServer(release=ETCD_RELEASE[name]) as etcd:
+            yield Backend("etcd", {"endpoints": etcd.endpoints}, etcd)
+
+
+@pytest.fixture(scope="session")
+def tls(tmp_path_factory: pytest.TempPathFactory) -> ServerTLS:
+    """A CA and what it signed: a server certificate for loopback and a client certificate that the server demands."""
+    from support.certs import make_tls
+
+    return make_tls(tmp_path_factory.mktemp("tls"))
+
+
+# -- selection ---------------------------------------------------------------------------------------------------------
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    chosen = selected_backends()
+    kept: list[pytest.Item] = []
+    dropped: list[pytest.Item] = []
+    for item in items:
+        wanted = _backends_of(item)
+        (kept if not wanted or wanted & chosen else dropped).append(item)
+    if dropped:
+        config.hook.pytest_deselected(items=dropped)
+        items[:] = kept
+
+
+def _backends_of(item: pytest.Item) -> set[str]:
+    """The backends that the item could run on; empty if it needs none."""
+    parameters: dict[str, Any] = getattr(getattr(item, "callspec", None), "params", {})
+    for fixture in ("etcd_release", "backend"):
+        if fixture in parameters:
+            return {str(parameters[fixture])}
+    if item.get_closest_marker("etcd"):
+        return set(ETCD_RELEASE)
+    if item.get_closest_marker("consul"):
+        return {"consul"}
+    return set()
+
+
+# -- a missing server --------------------------------------------------------------------------------------------------
+
+
+def _skip_or_fail(config: pytest.Config, error: ServerMissing) -> None:
+    if os.environ.get("REQUIRE_SERVERS") == "1":
+        return
+    missing = config.stash.setdefault(MISSING, {})
+    missing[str(error)] = missing.get(str(error), 0) + 1
+    pytest.skip(str(error))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_setup(item: pytest.Item) -> Generator[None, object, object]:
+    try:
+        return (yield)
+    except ServerMissing as error:
+        _skip_or_fail(item.config, error)
+        raise
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
+    try:
+        return (yield)
+    except ServerMissing as error:
+        _skip_or_fail(item.config, error)
+        raise
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    for message, count in config.stash.get(MISSING, {}).items():
+        terminalreporter.write_line(f"NOT RUN: {count} tests, {message}", red=True, bold=True)
+
+
+@pytest.fixture(scope="session")
+def checkout() -> Path:
+    """The root of the checkout."""
+    return Path(__file__).parents[1]

@@ -1,0 +1,37 @@
+"""Runs a coroutine in a test, never for longer than the test can tell."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+def run(main: Coroutine[Any, Any, T], *, timeout: float = 30.0) -> T:
+    """`asyncio.run` that ends with TimeoutError after `timeout` seconds."""
+
+    async def bounded() -> T:
+        async with asyncio.timeout(timeout):
+            return await main
+
+    return asyncio.run(bounded())
+
+
+async def until(condition: Callable[[], Any] | Callable[[], Awaitable[Any]], *, timeout: float = 10.0) -> None:
+    """Return as soon as the condition is true; AssertionError with its source name after `timeout` seconds.
+
+    For what tells nobody when it changes (a file, another process); an event is better where there is one.
+    """
+    loop = asyncio.get_running_loop()
+    end = loop.time() + timeout
+    while True:
+        answer = condition()
+        if inspect.isawaitable(answer):
+            answer = await answer
+        if answer:
+            return
+        assert loop.time() < end, f"{getattr(condition, '__qualname__', condition)} was not true within {timeout:g} s"
+        await asyncio.sleep(0.01)

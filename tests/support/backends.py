@@ -1,0 +1,31 @@
+"""The backends that a test run is about."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+from cluster_lock.testing.servers import Server
+
+ETCD_RELEASE = {"etcd34": "3.4", "etcd35": "3.5"}
+BACKENDS = frozenset({"file", "consul", *ETCD_RELEASE})
+
+
+@dataclass(frozen=True, slots=True)
+class Backend:
+    """`name` as in `backend:` of config.yaml, `section` as the section of that name; `server` is None for files."""
+
+    name: str
+    section: dict[str, Any]
+    server: Server | None
+
+
+def selected_backends() -> frozenset[str]:
+    """Those of `CLUSTER_LOCK_TEST_BACKENDS`, or all."""
+    named = os.environ.get("CLUSTER_LOCK_TEST_BACKENDS", "")
+    chosen = frozenset(filter(None, named.replace(" ", "").split(",")))
+    unknown = chosen - BACKENDS
+    if unknown:
+        raise ValueError(f"CLUSTER_LOCK_TEST_BACKENDS: unknown {sorted(unknown)}, allowed {sorted(BACKENDS)}")
+    return chosen or BACKENDS
