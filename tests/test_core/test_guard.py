@@ -1,0 +1,302 @@
+"""The guard thread, in real processes that it ends."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+
+import pytest
+from support.program import Program
+
+from cluster_lock import clock
+from cluster_lock.guard import EXIT_GUARD, Guard, NoGuard, process_guard
+from cluster_lock.values import GUARD_BEFORE
+
+START = """
+import asyncio, os, sys, time
+from cluster_lock import clock
+from cluster_lock.guard import process_guard
+
+def watch(seconds, what="the lock telegram/42"):
+    deadline = clock.now() + seconds
+    mine = process_guard().watch(deadline, what)
+    print(deadline)
+    return mine
+"""
+
+
+def ended_by_the_guard(program: Program) -> None:
+    deadline = float(program.line())
+    assert program.end() == EXIT_GUARD
+    assert program.ended_at is not None
+    assert deadline - GUARD_BEFORE <= program.ended_at < deadline + 2
+
+
+def test_work_that_swallows_its_cancellation_is_ended() -> None:
+    """A body that runs on after its cancellation, on a loop that is never blocked, ends with its process."""
+    source = """
+async def stubborn():
+    while True:
+        try:
+            await asyncio.sleep(0.02)
+        except asyncio.CancelledError:
+            print("swallowed")
+
+async def main():
+    watch(0.8)
+    task = asyncio.create_task(stubborn())
+    await asyncio.sleep(0.1)
+    task.cancel()
+    await task
+
+asyncio.run(main())
+"""
+    with Program(START + source) as program:
+        ended_by_the_guard(program)
+        assert "swallowed" in program.rest()
+        assert "the lock telegram/42 still runs" in program.errors
+        assert program.errors.count("\n") == 1
+
+
+def test_a_blocked_loop_is_ended() -> None:
+    """A handler that blocks the loop past the deadline ends with its process."""
+    source = """
+async def main():
+    watch(0.6)
+    time.sleep(60)
+
+asyncio.run(main())
+"""
+    with Program(START + source) as program:
+        ended_by_the_guard(program)
+
+
+def test_work_in_a_thread_is_ended() -> None:
+    """Work that went on in a thread after the loop gave it up ends with its process."""
+    source = """
+import threading
+watch(0.6)
+threading.Thread(target=time.sleep, args=(60,)).start()
+"""
+    with Program(START + source) as program:
+        ended_by_the_guard(program)
+
+
+@pytest.mark.parametrize("kind", ["pipe", "socket"])
+def test_a_full_stderr_does_not_stop_the_guard(kind: str) -> None:
+    """A stderr that takes nothing any more, with a logging handler stuck in it, delays the end by nothing."""
+    source = """
+import fcntl, logging, threading
+logging.basicConfig(stream=sys.stderr)
+flags = fcntl.fcntl(2, fcntl.F_GETFL)
+fcntl.fcntl(2, fcntl.F_SETFL, flags | os.O_NONBLOCK)
+try:
+    while True:
+        os.write(2, b"x" * 512)
+except BlockingIOError:
+    fcntl.fcntl(2, fcntl.F_SETFL, flags)
+deadline = clock.now() + 0.8
+mine = process_guard().watch(deadline)
+print(deadline)
+logging.error("this hangs, and holds the handler's lock")
+"""
+    if kind == "pipe":
+        reader, writer = os.pipe()
+    else:
+        import socket
+
+        ours, theirs = socket.socketpair()
+        reader, writer = ours.detach(), theirs.detach()
+    try:
+        with Program(START + source, stderr=writer) as program:
+            ended_by_the_guard(program)
+    finally:
+        os.close(reader)
+        os.close(writer)
+
+
+def test_the_flags_of_stderr_are_left_alone(capfd: pytest.CaptureFixture[str]) -> None:
+    """Whoever shares our stderr finds it blocking, as it was, after the guard has opened its own way to it."""
+    guard = Guard()
+    watch = guard.watch(clock.now() + 60)
+    assert os.get_blocking(2)
+    watch.done()
+
+
+def test_a_closed_stderr_does_not_stop_the_guard() -> None:
+    """A process without a stderr is ended all the same."""
+    with Program("import os; os.close(2)\n" + START + "watch(0.6)\ntime.sleep(60)") as program:
+        ended_by_the_guard(program)
+
+
+def test_last_words_go_where_stderr_was() -> None:
+    """A number 2 that now belongs to somebody else's connection does not get the guard's line."""
+    source = """
+mine = watch(0.6)
+os.close(2)
+assert os.open(sys.argv[1], os.O_WRONLY | os.O_CREAT) == 2
+time.sleep(60)
+"""
+    with Program(START + source, "/dev/full") as program:
+        ended_by_the_guard(program)
+        assert "still runs" in program.errors
+
+
+def test_done_in_time_lets_the_process_live() -> None:
+    """Work that is over before its deadline costs nobody his process, neither by the thread nor by the kernel."""
+    source = """
+mine = watch(0.6)
+mine.done()
+mine.move(clock.now() + 0.1)
+mine.done()
+time.sleep(1.2)
+print("alive")
+"""
+    with Program(START + source) as program:
+        program.line()
+        assert program.line() == "alive"
+        assert program.end() == 0
+
+
+def test_each_renewal_moves_the_end() -> None:
+    """A process lives as long as its deadline is moved on, and ends by the last one."""
+    source = """
+mine = process_guard().watch(clock.now() + 0.5)
+for _ in range(20):
+    time.sleep(0.05)
+    deadline = clock.now() + 0.6
+    mine.move(deadline)
+print(deadline)
+time.sleep(60)
+"""
+    with Program(START + source) as program:
+        ended_by_the_guard(program)
+
+
+def test_a_deadline_that_moves_nearer_is_kept() -> None:
+    """A server that promises less than before is believed at once, though the thread slept for the later moment."""
+    source = """
+mine = process_guard().watch(clock.now() + 60)
+time.sleep(0.2)
+deadline = clock.now() + 0.3
+mine.move(deadline)
+print(deadline)
+time.sleep(60)
+"""
+    with Program(START + source) as program:
+        ended_by_the_guard(program)
+
+
+def test_of_two_works_each_is_watched() -> None:
+    """The end of one work disarms nothing for another, whichever deadline comes first."""
+    source = """
+first = process_guard().watch(clock.now() + 0.5, "the first")
+second = watch(1.0, "the second")
+first.done()
+time.sleep(60)
+"""
+    with Program(START + source) as program:
+        ended_by_the_guard(program)
+        assert "the second" in program.errors
+
+
+def test_a_forked_child_is_not_watched() -> None:
+    """What a parent promised is not its child's to keep; work that the child starts itself is watched."""
+    source = """
+mine = process_guard().watch(clock.now() + 60)
+time.sleep(0.1)
+child = os.fork()
+if child == 0:
+    mine.move(clock.now() + 0.1)
+    time.sleep(0.6)
+    process_guard().watch(clock.now() + 0.4, "the child's own")
+    time.sleep(60)
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+mine.done()
+"""
+    with Program(START + source) as program:
+        assert program.line() == str(EXIT_GUARD)
+        assert program.end() == 0
+        assert program.errors.count("still runs") == 1
+        assert "the child's own" in program.errors
+
+
+def test_a_signal_handler_may_end_the_work_at_any_moment() -> None:
+    """Ending the work inside of a signal handler, even in the middle of a renewal, leaves nothing armed."""
+    source = """
+import signal
+signal.signal(signal.SIGALRM, lambda *_: mine.done())
+mine = process_guard().watch(clock.now() + 0.5)
+for _ in range(300):
+    mine = process_guard().watch(clock.now() + 0.5)
+    signal.setitimer(signal.ITIMER_REAL, 0.00005)
+    for _ in range(20):
+        mine.move(clock.now() + 0.5)
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    mine.done()
+guard = process_guard()
+print(len(guard._deadlines))
+"""
+    with Program(START + source) as program:
+        assert program.line() == "1"  # the very first, which was never ended by name
+        assert program.end() == 0
+
+
+def test_many_threads_may_move_and_end_works() -> None:
+    """Works of many threads that come, move and go at once leave neither a deadline nor an armed timer behind."""
+    guard = Guard()
+
+    def work() -> None:
+        for _ in range(100):
+            watch = guard.watch(clock.now() + 60)
+            watch.move(clock.now() + 61)
+            watch.done()
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert guard._deadlines == {}
+    assert guard._armed_at is None
+
+
+def test_an_idle_guard_sleeps() -> None:
+    """A process that watches nothing any more is not woken by its guard."""
+    source = """
+mine = process_guard().watch(clock.now() + 0.3)
+mine.done()
+time.sleep(0.7)
+switches = lambda: sum(int(open(f"/proc/self/task/{t}/status").read().split("voluntary_ctxt_switches:")[1].split()[0])
+                       for t in os.listdir("/proc/self/task") if int(t) != os.getpid())
+before = switches()
+time.sleep(1.2)
+print(switches() - before)
+"""
+    with Program(START + source) as program:
+        assert program.line() == "0"
+        assert program.end() == 0
+
+
+def test_virtual_time_is_not_guarded() -> None:
+    """Under a test's own clock nothing is armed: the kernel does not know that clock."""
+    with clock.replaced(lambda: 5.0):
+        guard = process_guard()
+        assert isinstance(guard, NoGuard)
+        watch = guard.watch(1.0)
+        watch.move(2.0)
+        watch.done()
+    assert isinstance(process_guard(), Guard)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a stopped process ends when it is woken")
+def test_below_the_thread_the_kernel_waits() -> None:
+    """A process whose guard thread cannot run, because it is stopped, is dead before it could be woken."""
+    with Program(START + "watch(0.8)\nsys.stdin.read()") as program:
+        deadline = float(program.line())
+        os.kill(program.pid, signal.SIGSTOP)
+        assert program.end() == -signal.SIGKILL
+        assert program.ended_at is not None
+        assert program.ended_at >= deadline
