@@ -1,0 +1,78 @@
+"""The simulator's own methods for other processes: POST /__sim/{verb} with a JSON object of keyword arguments."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Callable
+from dataclasses import asdict
+from math import inf
+from typing import TYPE_CHECKING, Any
+
+from .answers import Answer, ok
+from .faults import Fault
+from .judge import SeenPoll
+from .oracle import Report, as_json
+
+if TYPE_CHECKING:
+    from .simulator import Call, TelegramSimulator
+
+PREFIX = "/__sim/"
+_OF_SIMULATOR = (
+    "push push_many push_raw traffic_on traffic_off revoke restore restarting set_webhook reseed jump set_modes"
+    " rogue_on rogue_off state"
+)
+_OF_ORACLE = "frozen thawed dead started term_ended handled clear"
+
+Method = Callable[..., Any]
+
+
+class Control:
+    """Each verb is a method of the simulator or of its oracle under the same name, with the same arguments."""
+
+    def __init__(self, simulator: TelegramSimulator) -> None:
+        oracle = simulator.oracle
+        methods: list[Method] = [getattr(simulator, name) for name in _OF_SIMULATOR.split()]
+        methods += [getattr(oracle, name) for name in _OF_ORACLE.split()]
+        # What is called with the arguments, and what makes JSON of the result.
+        self._verbs: dict[str, tuple[Method, Method]] = {
+            **{method.__name__: (method, lambda result: result) for method in methods},
+            "inject": (Fault, simulator.inject),
+            "clear_faults": (simulator.faults.clear, lambda result: result),
+            "report": (oracle.report, Report.as_json),
+            "polls": (oracle.polls, lambda polls: [poll_json(item) for item in polls]),
+            "changes": (oracle.changes, lambda changes: [asdict(change) for change in changes]),
+            "updates": (oracle.updates, lambda updates: [as_json(update) for update in updates]),
+            "calls": (simulator.calls, lambda calls: [_call_json(call) for call in calls]),
+        }
+
+    async def answer(self, verb: str, body: str) -> Answer:
+        """Carry out `verb`. 404 for one that does not exist, 400 with a sentence for arguments that do not fit."""
+        if verb not in self._verbs:
+            return _refusal(404, f"no such verb: {verb}")
+        method, as_result = self._verbs[verb]
+        try:
+            call = inspect.signature(method).bind(**(json.loads(body) if body else {}))
+        except (TypeError, ValueError) as problem:
+            return _refusal(400, f"{verb}: {problem}")
+        try:
+            result = method(*call.args, **call.kwargs)
+            if inspect.isawaitable(result):
+                result = await result
+        except (ValueError, KeyError) as problem:
+            return _refusal(400, f"{verb}: {problem}")
+        return ok(as_result(result))
+
+
+def poll_json(item: SeenPoll) -> dict[str, Any]:
+    """A poll as a plain object; a span that is still open ends with null, because JSON has no infinity."""
+    spans = [[start, None if end == inf else end] for start, end in item.spans]
+    return as_json(item.poll) | {"spans": spans, "late": item.late}
+
+
+def _call_json(call: Call) -> dict[str, Any]:
+    return asdict(call) | {"bot": str(call.bot)}
+
+
+def _refusal(status: int, description: str) -> Answer:
+    return Answer(status, json.dumps({"ok": False, "description": description}))
