@@ -63,6 +63,8 @@ class Term:
         self.ended: str | None = None
         """Why the term is over, or None. Once set it stays."""
         self.request: StepDown | None = None
+        self.heir: str | None = None
+        """Who was invited and said yes, once the step-down has begun; None: nobody, so nobody may ever read `handover`."""
         self._stop_at = stop_at
         self._stop_time = stop_time
         self._verify = verify
@@ -126,8 +128,9 @@ class Term:
         assert self.request is not None
         return self.request
 
-    def begin_step_down(self) -> None:
+    def begin_step_down(self, heir: str | None = None) -> None:
         """For the source of the term: the heir is known (or there is none); the work is to stop now."""
+        self.heir = heir
         self._begun.set()
 
     def decline_step_down(self) -> None:
