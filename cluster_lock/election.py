@@ -1,0 +1,266 @@
+"""Standby, leader, step down, for ever.
+
+`Election` is the source of terms in a process that holds its own session. It decides nothing about who leads: the lock
+does. It sees to the order: the work has ended before the lock is given away, whatever ended the term.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+from . import clock
+from .errors import BackendRefused, BackendUnavailable
+from .guard import end_process
+from .hold import Hold
+from .invitation import answer_invitations, invite
+from .leadership import Answer, Body, Role, StepDown, Term
+from .lock import Lock, token_went_back
+from .session import Session
+from .tasks import end, finish
+from .values import STANDBY, Entry, Origin, Record
+
+if TYPE_CHECKING:
+    from .config import Settings
+
+log = logging.getLogger("cluster_lock.election")
+
+PATIENCE = 0.5
+"""What a body that keeps to its drain and its cancel_grace may need beyond them to return."""
+
+
+class Election:
+    """A `Leadership` over the locks of one session. Any number of `lead` and `run` may go on side by side."""
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+        self._terms: dict[str, Term] = {}
+        self._roles: dict[str, Role] = {}
+        self._stopping = asyncio.Event()
+        self._stop_reason = ""
+        self._changed = asyncio.Event()
+
+    def role(self, name: str) -> Role:
+        return self._roles.get(name, Role.STOPPED)
+
+    def term(self, name: str) -> Term | None:
+        return self._terms.get(name)
+
+    def stop(self, reason: str = "stopping") -> None:
+        self._stop_reason = self._stop_reason or reason
+        self._stopping.set()
+        for term in self._terms.values():
+            term.step_down(reason)
+        self._change()
+
+    async def lead(self, name: str, body: Body, *, answer: Answer | None = None) -> None:
+        lock = self.session.lock(name)
+        try:
+            while not self._stopping.is_set():
+                self._set_role(name, Role.STANDBY)
+                hold = await self._stand_by(lock, answer)
+                if hold is None:
+                    return
+                request = await self._reign(hold, body)
+                if request is None:
+                    return
+                if request.cool_down and not self._stopping.is_set():
+                    log.info("%s: not contending for %g s: %s", name, request.cool_down, request.reason)
+                    await self._cool_down(request.cool_down)
+        finally:
+            self._set_role(name, Role.STOPPED)
+
+    async def run(self, job: Callable[[Term], Awaitable[Any]], name: str | None = None) -> Any:
+        while not self._stopping.is_set():
+            changed = self._changed
+            term = self._term_for(name)
+            if term is None or term.ended is not None or term.stepping_down:
+                await changed.wait()
+                continue
+            task = term.spawn(_awaited(job(term)))
+            try:
+                await asyncio.wait([task])
+            finally:
+                task.cancel()
+            if not task.cancelled():
+                return task.result()
+        return None
+
+    async def _cool_down(self, seconds: float) -> None:
+        try:
+            async with asyncio.timeout(seconds):
+                await self._stopping.wait()
+        except TimeoutError:
+            return
+
+    def _term_for(self, name: str | None) -> Term | None:
+        if name is not None:
+            return self._terms.get(name)
+        if len(self._roles) > 1:
+            raise ValueError(f"several locks are led here, say which: {', '.join(sorted(self._roles))}")
+        return next(iter(self._terms.values()), None)
+
+    async def _stand_by(self, lock: Lock, answer: Answer | None) -> Hold | None:
+        """Wait for the lock, answering invitations meanwhile; None when stopped."""
+        taking = asyncio.ensure_future(lock.acquire())
+        answering = asyncio.ensure_future(answer_invitations(self.session, lock.name, answer))
+        stopping = asyncio.ensure_future(self._stopping.wait())
+        try:
+            await asyncio.wait((taking, answering, stopping), return_when=asyncio.FIRST_COMPLETED)
+            if answering.done():
+                answering.result()  # it never returns, so this raises what broke it
+        except BaseException:
+            await _put_back(taking)
+            raise
+        finally:
+            await end((answering, stopping))
+        if not taking.done() or self._stopping.is_set():
+            await _put_back(taking)
+            return None
+        return taking.result()
+
+    async def _reign(self, hold: Hold, body: Body) -> StepDown | None:
+        """One term, from the grant to the giving away. What ended it, or None when the body returned by itself."""
+        session = self.session
+        term = Term(
+            hold.name,
+            hold.fencing_token,
+            hold.origin,
+            hold.inherited,
+            stop_at=lambda: hold.stop_at,
+            stop_time=session.timing.stop_time,
+            verify=hold.verify,
+        )
+        heir: Entry | None = None
+        work: asyncio.Task[Any] | None = None
+        try:
+            await self._compare_tokens(hold)
+            log.info("%s: leading, term %d, lock %s", hold.name, hold.fencing_token, hold.origin)
+            work = asyncio.ensure_future(_awaited(body(term)))
+            self._terms[hold.name] = term
+            self._set_role(hold.name, Role.LEADER)
+            if self._stopping.is_set():
+                term.step_down(self._stop_reason)
+            heir = await self._until_over(term, hold, work)
+        finally:
+            # Even when cancelled: nothing of the term may run when the lock is given away.
+            await finish(self._finish(term, hold, work, heir))
+        if hold.lost.done():
+            if work.cancelled() or work.exception() is None:
+                return StepDown(hold.lost.result())
+            log.error("%s: the work failed when it was stopped", hold.name, exc_info=work.exception())
+            return StepDown(hold.lost.result())
+        if not work.cancelled():
+            work.result()
+        return term.request
+
+    async def _until_over(self, term: Term, hold: Hold, work: asyncio.Task[Any]) -> Entry | None:
+        """Until the lock is lost, the work has ended, or was asked to and had its time. The heir that answered."""
+        requested = asyncio.ensure_future(term.wait_request())
+        inviting: asyncio.Task[Entry | None] | None = None
+        timing = self.session.timing
+        try:
+            while True:
+                await asyncio.wait((work, hold.lost, requested), return_when=asyncio.FIRST_COMPLETED)
+                if hold.lost.done() or work.done():
+                    return None
+                request = requested.result()
+                inviting = asyncio.ensure_future(invite(self.session, hold, request.willing))
+                await asyncio.wait((work, hold.lost, inviting), return_when=asyncio.FIRST_COMPLETED)
+                if hold.lost.done() or work.done():
+                    return None
+                heir = inviting.result()
+                if heir is None and request.willing is not None:
+                    log.info("%s: leading on, nobody is able to take over (%s)", hold.name, request.reason)
+                    term.decline_step_down()
+                    requested = asyncio.ensure_future(term.wait_request())
+                    continue
+                log.info("%s: stepping down, %s: %s", hold.name, _to(heir), request.reason)
+                term.begin_step_down()
+                limit = timing.drain + timing.cancel_grace + PATIENCE
+                await asyncio.wait((work, hold.lost), timeout=limit, return_when=asyncio.FIRST_COMPLETED)
+                return heir
+        finally:
+            await end((requested, *([inviting] if inviting is not None else [])))
+
+    async def _finish(self, term: Term, hold: Hold, work: asyncio.Task[Any] | None, heir: Entry | None) -> None:
+        """End what still runs of the term, then give the lock away."""
+        left = {task for task in (work, *term.tasks) if task is not None and not task.done()}
+        if hold.lost.done():
+            term.ended = hold.lost.result()
+            log.warning("%s: lost after %.1f s, stopping the work: %s", hold.name, clock.now() - hold.since, term.ended)
+        for task in left:
+            task.cancel()
+        if left:
+            # On a loss without a limit: the guard has one.
+            grace = None if hold.lost.done() else self.session.timing.cancel_grace
+            _, left = await asyncio.wait(left, timeout=grace)
+        if left:
+            what = ", ".join(task.get_name() for task in left)
+            end_process(f"{hold.name}: {what} does not end, and the lock is not given away while it runs")
+        if term.ended is None:
+            term.ended = f"stepped down: {term.request.reason}" if term.request else "the work is done"
+        self._terms.pop(hold.name, None)
+        handed_over = await hold.end(term.handover or hold.inherited, heir)
+        log.info("%s: standing by, %s (%s)", hold.name, _to(heir if handed_over else None), term.ended)
+        self._set_role(hold.name, Role.STANDBY)
+
+    async def _compare_tokens(self, hold: Hold) -> None:
+        """A lock that was found free may come from a store that was set back: ask the contenders what they have
+        seen."""
+        if hold.origin is not Origin.FOUND_FREE:
+            return
+        try:
+            async with asyncio.timeout(self.session.timing.request):
+                entries = await self.session.driver.scan(STANDBY)
+        except (BackendUnavailable, BackendRefused, TimeoutError) as error:
+            log.debug("%s: contenders not asked for their tokens: %s", hold.name, error or "no answer in time")
+            return
+        records = [Record.from_bytes(entry.record or b"") for entry in entries]
+        highest = max((record.seen for record in records if record is not None), default=0)
+        if hold.fencing_token <= highest:
+            raise token_went_back(hold.name, self.session.driver.backend, hold.fencing_token, highest)
+
+    def _set_role(self, name: str, role: Role) -> None:
+        self._roles[name] = role
+        self._change()
+
+    def _change(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+
+@asynccontextmanager
+async def open_election(settings: Settings, *, fail_fast: bool = False) -> AsyncIterator[Election]:
+    """The election that `settings` describe, on a session of its own. Raises what makes it impossible."""
+    from .config import open_driver
+
+    session = Session(
+        open_driver(settings),
+        instance=settings.instance,
+        timing=settings.timing,
+        config=settings.fingerprint,
+        fencing_floor=settings.fencing_floor,
+        fail_fast=fail_fast,
+    )
+    async with session:
+        yield Election(session)
+
+
+def _to(heir: Entry | None) -> str:
+    return f"handing over to {heir.name.removeprefix(STANDBY)}" if heir is not None else "lock released"
+
+
+async def _put_back(taking: asyncio.Future[Hold]) -> None:
+    """Stop taking the lock; if it was taken in this very moment, give it back."""
+    await end((taking,))
+    if not taking.cancelled():
+        hold = taking.result()
+        await hold.end(hold.inherited)
+
+
+async def _awaited(work: Awaitable[Any]) -> Any:
+    return await work

@@ -1,0 +1,156 @@
+"""One grant in our hands, from the moment it is taken to the moment it is given away."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import logging
+import random
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from . import clock
+from .errors import BackendRefused, BackendUnavailable, LeaseExpired, LockLost
+from .values import LEADER, Entry, Grant, Origin, Record
+
+if TYPE_CHECKING:
+    from .session import Session
+
+log = logging.getLogger("cluster_lock.hold")
+
+
+class Hold:
+    """A lock that this process holds. `lost` is done, with the reason, as soon as it cannot be proved to be held any
+    more.
+
+    Whoever gets a hold works under it only while it `is_valid`, ends all work when it is lost, and calls `end` exactly
+    once, after the last of the work has ended: until then the guard stands ready to end the process at the deadline.
+    """
+
+    def __init__(self, session: Session, grant: Grant, origin: Origin, inherited: Mapping[str, Any]) -> None:
+        self.key = grant.name
+        self.name = grant.name.removeprefix(LEADER)
+        self.grant = grant
+        self.origin = origin
+        self.inherited = inherited
+        self.fencing_token = session.fencing_floor + grant.token
+        self.lost: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._session = session
+        self._giving_away = False
+        self.since = clock.now()
+        self._stopped_at = session.stop_at
+        self._guard = session.guard.watch(session.deadline, f"the work under {self.name}")
+        session.holds[self.key] = self
+
+    @property
+    def stop_at(self) -> float:
+        """The moment at which the work is cancelled unless a renewal moves it on."""
+        return self._stopped_at if self.lost.done() else self._session.stop_at
+
+    def is_valid(self) -> bool:
+        return not self.lost.done() and clock.now() < self._session.stop_at
+
+    def moved(self, deadline: float) -> None:
+        """The lease was renewed."""
+        if not self.lost.done():
+            self._guard.move(deadline)
+
+    def lose(self, reason: str) -> None:
+        """It cannot be proved to be held any more. What still runs after `stop_time` is ended with the process, even if
+        the lease itself would have lasted longer: the lock may be somebody else's by now."""
+        if self.lost.done() or self._giving_away:
+            return
+        self._stopped_at = min(self._session.stop_at, clock.now())
+        self.lost.set_result(reason)
+        self._guard.move(min(self._session.deadline, clock.now() + self._session.timing.stop_time))
+
+    def heard(self, entry: Entry) -> None:
+        """News about our key. Older than our grant: from before it, and nothing to us."""
+        if entry.index < self.grant.index or self._giving_away:
+            return
+        if entry.lease != self.grant.lease.id:
+            whose = f"is held by {describe(entry)}" if entry.lease else "was deleted or given away by the backend"
+            self.lose(f"the key of {self.name} {whose}")
+        elif entry.index > self.grant.index:
+            log.warning("%s: somebody overwrote the value under our lock; we still hold it", self.name)
+            self.grant = dataclasses.replace(self.grant, index=entry.index)
+
+    async def verify(self) -> None:
+        """One linearizable read. Raises LockLost if the lock is not ours, BackendUnavailable if that cannot be
+        known."""
+        try:
+            async with asyncio.timeout(self._session.timing.request):
+                changes = await self._session.driver.read([self.key])
+        except TimeoutError as error:
+            raise BackendUnavailable(f"{self._session.driver.backend} did not answer in time") from error
+        self.heard(changes.entries[self.key])
+        if not self.is_valid():
+            raise LockLost(f"{self.name}: {self.lost.result() if self.lost.done() else 'the lease was not renewed'}")
+
+    async def end(self, handover: Mapping[str, Any], heir: Entry | None = None) -> bool:
+        """The work has ended: give the lock to `heir`, or free it. True if it went to the heir.
+
+        Bounded by the time of two requests. A release of which nobody knows whether it was applied is looked after by
+        the session: the next renewals find the lock under our lease and release it again.
+        """
+        self._guard.done()
+        self._giving_away = True
+        try:
+            if self.lost.done():
+                return False
+            if heir is not None and self._settled and await self._transfer(heir, handover):
+                return True
+            await self._release(handover)
+            return False
+        finally:
+            self._session.drop(self)
+
+    @property
+    def _settled(self) -> bool:
+        """Has everybody who led before had the time to hear of it? If not, the next holder must wait for that as we
+        did, so what we leave may not say that the lock was released."""
+        return self.origin is not Origin.FOUND_FREE or clock.now() >= self.since + self._session.timing.settle
+
+    async def _transfer(self, heir: Entry, handover: Mapping[str, Any]) -> bool:
+        record = Record.from_bytes(heir.record or b"")
+        if record is None:
+            return False
+        record = dataclasses.replace(
+            record,
+            names=(),
+            answer={},
+            since=clock.utc_text(),
+            seen=max(record.seen, self.fencing_token),
+            handed_over_by=self._session.instance,
+            handover=handover,
+        )
+        try:
+            async with asyncio.timeout(self._session.timing.request):
+                return await self._session.driver.transfer(self.grant, heir, record.to_bytes())
+        except (BackendUnavailable, BackendRefused, TimeoutError) as error:
+            # It may have been applied. The release that follows carries our index, so it cannot take it from the heir.
+            log.info("%s: no answer to the hand-over, releasing instead: %s", self.name, error)
+            return False
+
+    async def _release(self, handover: Mapping[str, Any]) -> None:
+        farewell = self._session.record(released=self._settled, handover=handover).to_bytes()
+        until = clock.now() + self._session.timing.request
+        while True:
+            try:
+                async with asyncio.timeout(max(0.05, until - clock.now())):
+                    await self._session.driver.release(self.grant, farewell)
+                return
+            except LeaseExpired:
+                return  # nothing is left to release
+            except (BackendUnavailable, BackendRefused, TimeoutError) as error:
+                if clock.now() >= until:
+                    log.warning("%s: not released, the next renewal does it or the ttl: %s", self.name, error)
+                    self._session.reconciler.doubt(self.key)
+                    return
+            await asyncio.sleep(random.uniform(0.05, 0.15))
+
+
+def describe(entry: Entry) -> str:
+    """Who holds it, for people."""
+    record = Record.from_bytes(entry.record or b"")
+    return f"{record.instance} on {record.host}, pid {record.pid}" if record else f"lease {entry.lease}"

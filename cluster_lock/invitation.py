@@ -1,0 +1,120 @@
+"""Find an heir before the work stops: the leader asks one contender after the other, and transfers only to one that
+answered. A contender that is dead, on its way out, or cut off does not answer, and the next is asked; if nobody does,
+the lock is released (interleaving M3: the oldest contender is the likeliest dead one).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from . import clock
+from .errors import BackendRefused, BackendUnavailable, LeaseExpired
+from .leadership import Answer, Willing
+from .values import INVITE, LEADER, STANDBY, Entry, Record
+
+if TYPE_CHECKING:
+    from .hold import Hold
+    from .session import Session
+
+log = logging.getLogger("cluster_lock.invitation")
+
+AT_MOST = 4
+"""So many contenders are asked: whoever steps down has a drain and a stop time to keep."""
+
+
+async def invite(session: Session, hold: Hold, willing: Willing | None = None) -> Entry | None:
+    """The contender record of the first contender that answered, or None. Takes `timing.invite` per contender asked."""
+    if not session.driver.traits.transfers:
+        return None
+    key = INVITE + hold.name
+    try:
+        async with asyncio.timeout(session.timing.request + AT_MOST * session.timing.invite):
+            for contender in await _contenders(session, hold):
+                answer = await _ask(session, hold, key, contender)
+                if answer is not None and (willing is None or willing(answer)):
+                    return session.watch.entries.get(contender.name, contender)
+    except (BackendUnavailable, BackendRefused, LeaseExpired, TimeoutError) as error:
+        log.info("%s: no heir could be invited: %s", hold.name, error or "no answer in time")
+    finally:
+        session.later(_withdraw(session, hold, key))
+    return None
+
+
+async def _contenders(session: Session, hold: Hold) -> list[Entry]:
+    entries = await session.driver.scan(STANDBY)
+    waiting = []
+    for entry in entries:
+        record = Record.from_bytes(entry.record or b"")
+        if record is not None and hold.name in record.names and entry.lease not in (None, hold.grant.lease.id):
+            waiting.append(entry)
+    return waiting[:AT_MOST]
+
+
+async def _ask(session: Session, hold: Hold, key: str, contender: Entry) -> Mapping[str, Any] | None:
+    """Invite one contender; what it answered, or None if it did not within `timing.invite`."""
+    question = {"to": contender.lease, "token": hold.fencing_token, "by": session.instance}
+    until = clock.now() + session.timing.invite
+    with session.watch.following(contender.name):
+        await session.driver.announce(hold.grant.lease, key, json.dumps(question).encode())
+        while (left := until - clock.now()) > 0:
+            news = session.watch.news
+            entry = session.watch.entries.get(contender.name)
+            if entry is not None and entry.lease == contender.lease:
+                record = Record.from_bytes(entry.record or b"")
+                answer = record.answer.get(hold.name) if record is not None else None
+                if isinstance(answer, dict) and answer.get("token") == hold.fencing_token:
+                    return answer
+            await session.watch.changed(news, at_most=left)
+    log.info("%s: %s did not answer the invitation", hold.name, contender.name)
+    return None
+
+
+async def _withdraw(session: Session, hold: Hold, key: str) -> None:
+    try:
+        async with asyncio.timeout(session.timing.request):
+            await session.driver.withdraw(hold.grant.lease, key)
+    except (BackendUnavailable, BackendRefused, LeaseExpired, TimeoutError) as error:
+        log.debug("%s: the invitation ends with its lease: %s", hold.name, error or "no answer in time")
+
+
+async def answer_invitations(session: Session, name: str, answer: Answer | None) -> None:
+    """Answer each invitation to take `name` over, once, until cancelled. `answer()` adds what the leader should
+    know."""
+    answered = 0
+    while True:
+        news = session.watch.news
+        question = _question(session, name)
+        if question is not None and question != answered and name in session.contender:
+            answered = question
+            more: Mapping[str, Any] = {}
+            if answer is not None:
+                try:
+                    async with asyncio.timeout(session.timing.invite * 0.8):
+                        more = await answer()
+                except TimeoutError:
+                    log.info("%s: not ready to take over in time, so not answering the invitation", name)
+                    continue
+            session.contender.answer(name, {**more, "token": question})
+            await session.contender.write()
+        await session.watch.changed(news)
+
+
+def _question(session: Session, name: str) -> int | None:
+    """The fencing token of the term whose leader invites us now, or None. Only the holder of the lock may invite, and
+    only under our current lease (interleaving S9: another term's requests are void)."""
+    entry, leader = session.watch.entries.get(INVITE + name), session.watch.entries.get(LEADER + name)
+    if entry is None or leader is None or entry.lease is None or entry.lease != leader.lease:
+        return None
+    try:
+        question = json.loads(entry.record or b"")
+    except ValueError:
+        return None
+    lease = session.current_lease
+    if not isinstance(question, dict) or lease is None or question.get("to") != lease.id:
+        return None
+    token = question.get("token")
+    return token if isinstance(token, int) else None

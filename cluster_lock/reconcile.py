@@ -1,0 +1,85 @@
+"""A lock that stands under our lease although nobody here works on it is released at once.
+
+It gets there by an acquire that was given up or whose answer was lost and that is applied later, by a copy of one, or by a
+transfer that nobody waits for any more. A renewed lease would hold it for ever (interleaving M1, coordination trap 9).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Container, Iterable
+from typing import TYPE_CHECKING
+
+from . import clock
+from .errors import BackendRefused, BackendUnavailable, LeaseExpired
+from .values import Entry, Grant
+
+if TYPE_CHECKING:
+    from .session import Session
+
+log = logging.getLogger("cluster_lock.reconcile")
+
+
+class Reconciler:
+    """Follows every key that an acquire of ours may still arrive at. `unsure`: those to be read with the next renewal."""
+
+    def __init__(self, session: Session) -> None:
+        self.unsure: set[str] = set()
+        self._session = session
+        self._touched: dict[str, float] = {}
+
+    def touch(self, key: str) -> None:
+        """An acquire of `key` is on its way: listen for it, even if whoever asked goes away."""
+        if key not in self._touched:
+            self._session.watch.follow(key)
+        self._touched[key] = clock.now()
+
+    def has_touched(self, key: str) -> bool:
+        """May an acquire of `key` still be under way?"""
+        return key in self._touched
+
+    def doubt(self, key: str) -> None:
+        """Nobody knows whether `key` is under our lease: the next renewal, or the watch, finds out."""
+        self.touch(key)
+        self.unsure.add(key)
+
+    def forget_old(self, in_use: Container[str]) -> None:
+        """Follow no longer what no request can be under way to any more."""
+        long_ago = clock.now() - 2 * self._session.timing.ttl
+        for key in [key for key, at in self._touched.items() if at < long_ago]:
+            if key not in in_use and key not in self.unsure:
+                del self._touched[key]
+                self._session.watch.unfollow(key)
+
+    async def look(self, keys: Iterable[str]) -> None:
+        """Read `keys` now, as far as that is possible; what has become ours unasked is released."""
+        for key in keys:
+            self.doubt(key)
+        try:
+            async with asyncio.timeout(self._session.timing.request):
+                changes = await self._session.driver.read(list(keys))
+        except (BackendUnavailable, BackendRefused, TimeoutError) as error:
+            log.debug("looking again with the next renewal: %s", error or "no answer in time")
+        else:
+            self._session.watch.take(changes.entries)
+            for entry in changes.entries.values():
+                self._session.heard(entry)
+
+    async def release(self, entry: Entry) -> None:
+        """Release what stands under our lease at `entry`, unless somebody here asks for it after all.
+
+        The farewell does not say `released`: whoever led before may not have heard of it yet, so the next one settles."""
+        session, lease = self._session, self._session.current_lease
+        if lease is None or entry.lease != lease.id or entry.name in session.claimed | session.holds.keys():
+            return
+        log.warning("%s was found under our lease although nobody here waits for it: releasing it", entry.name)
+        grant = Grant(entry.name, lease, entry.index, entry.index, entry.record or b"")
+        try:
+            async with asyncio.timeout(session.timing.request):
+                await session.driver.release(grant, session.record().to_bytes())
+        except LeaseExpired as error:
+            session.expired(lease, error)
+        except (BackendUnavailable, BackendRefused, TimeoutError) as error:
+            self.unsure.add(entry.name)
+            log.debug("not released, again with the next renewal: %s", error or "no answer in time")

@@ -1,0 +1,281 @@
+"""Owns one lease and keeps it renewed; any number of locks hang off it.
+
+A lease that is lost takes every lock under it along. Each is told, the session waits until the work under them has
+ended, gives the old lease up, and gets a new one: waiters go on waiting through all of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import random
+import secrets
+import socket
+from collections import defaultdict
+from collections.abc import Coroutine
+from types import TracebackType
+from typing import Any, Self
+
+from . import __version__, clock
+from .contender import Contender
+from .driver import Driver
+from .errors import BackendRefused, BackendUnavailable, ClusterLockError, LeaseExpired
+from .guard import Guard, NoGuard, process_guard
+from .hold import Hold
+from .lock import Lock
+from .reconcile import Reconciler
+from .values import LEADER, Entry, Lease, Record, Timing
+from .watch import Watch
+from .watchdog import Watchdog
+
+log = logging.getLogger("cluster_lock.session")
+
+
+class Session:
+    """One lease, kept renewed. Use as an async context manager; one per process is enough.
+
+    `driver`: not yet opened; the session opens and closes it. `instance`: names this process slot among the contenders.
+    `health`, `config`: shown in the records (an address, a fingerprint). `fencing_floor`: added to every token; what an
+    operator sets after the backend was restored or moved. `fail_fast`: `lease()` raises BackendUnavailable when the
+    backend cannot be reached at first, instead of waiting for it.
+    """
+
+    def __init__(
+        self,
+        driver: Driver,
+        *,
+        instance: str | None = None,
+        timing: Timing | None = None,
+        health: str | None = None,
+        config: str | None = None,
+        fencing_floor: int = 0,
+        fail_fast: bool = False,
+        guard: Guard | NoGuard | None = None,
+    ) -> None:
+        self.driver = driver
+        self.timing = timing or Timing()
+        self.host = socket.gethostname()
+        self.instance = instance or self.host
+        self.holder = f"{self.instance}@{self.host}/{os.getpid()}-{secrets.token_hex(3)}"
+        self.fencing_floor = fencing_floor
+        self.guard = guard or process_guard()
+        self.watch = Watch(driver, at_most=self.timing.ttl, heard=self.heard)
+        self.reconciler = Reconciler(self)
+        self.contender = Contender(
+            driver, self.instance, self.timing.request, lease=lambda: self.current_lease, record=self.record
+        )
+        self.holds: dict[str, Hold] = {}
+        self.claimed: set[str] = set()
+        """Keys that somebody in this process is taking at this moment."""
+        self.turns: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        """By key: one lease may hold a lock only once, so its users in this process take turns (coordination trap
+        8)."""
+        self.seen = 0
+        """The largest fencing token of somebody else that this process knows of, and of its own past terms."""
+        self._health, self._config, self._fail_fast = health, config, fail_fast
+        self._watchdog: Watchdog | None = None
+        self._failed: ClusterLockError | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def __aenter__(self) -> Self:
+        await self.driver.open()
+        self.later(self.watch.run())
+        self.later(self._run())
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Give everything up: the contender record, the lease, the connections. Bounded: the time of two requests.
+
+        The work under the locks must have ended before.
+        """
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)  # each has said itself what it died of
+        watchdog, self._watchdog = self._watchdog, None
+        if watchdog is not None:
+            watchdog.lose("the session is closed")
+            for hold in list(self.holds.values()):
+                hold.lose("the session is closed")
+            await self._give_up(watchdog.lease, clock.now() + self.timing.request)
+        await self.driver.close()
+
+    def lock(self, name: str) -> Lock:
+        """The lock called `name` ("telegram/123456", "reports/nightly")."""
+        return Lock(self, name)
+
+    # The lease
+
+    async def lease(self) -> Lease:
+        """The current lease, as soon as there is one to be trusted. Raises what makes it impossible to get one."""
+        while True:
+            news = self.watch.news
+            if self._failed is not None:
+                raise self._failed
+            if (lease := self.current_lease) is not None:
+                return lease
+            await self.watch.changed(news)
+
+    @property
+    def current_lease(self) -> Lease | None:
+        """The lease, if there is one that is trusted at this very moment."""
+        watchdog = self._watchdog
+        trusted = watchdog is not None and not watchdog.lost.done() and clock.now() < watchdog.stop_at
+        return watchdog.lease if watchdog is not None and trusted else None
+
+    def expired(self, lease: Lease, error: LeaseExpired) -> None:
+        """The backend said, to another request than a renewal, that `lease` is gone."""
+        if self._watchdog is not None and self._watchdog.lease == lease:
+            self._watchdog.lose(f"the backend says that the lease is gone ({error})")
+
+    @property
+    def stop_at(self) -> float:
+        """The moment at which work under the current lease is cancelled; in the past while there is none."""
+        return self._watchdog.stop_at if self._watchdog is not None else float("-inf")
+
+    @property
+    def deadline(self) -> float:
+        """The moment after which the current lease is not trusted."""
+        return self._watchdog.deadline if self._watchdog is not None else float("-inf")
+
+    async def _run(self) -> None:
+        try:
+            while True:
+                self._watchdog = watchdog = await self._grant()
+                self.reconciler.unsure.clear()
+                self.watch.forget()
+                self.later(self.contender.write())
+                reason = await watchdog.run()
+                await self._lost(watchdog, reason)
+        except ClusterLockError as error:
+            self._failed = error
+            self.watch.wake()
+
+    async def _grant(self) -> Watchdog:
+        """A new lease, however long it takes. What can never work is raised, but only while none was ever granted."""
+        first, said, pause = self._watchdog is None, False, 0.1
+        while True:
+            sent = clock.now()
+            try:
+                async with asyncio.timeout(self.timing.request):
+                    lease = await self.driver.grant_lease(self.holder, self.timing.ttl)
+                return self._guarded(lease, sent)
+            except TimeoutError as late:
+                error: ClusterLockError = BackendUnavailable(f"no answer within {self.timing.request:.1f} s")
+                error.__cause__ = late
+            except (BackendUnavailable, BackendRefused) as answer:
+                error = answer
+            if first and (self._fail_fast or isinstance(error, BackendRefused)):
+                raise error
+            if not said:
+                log.warning("no lease from %s, trying on: %s", self.driver.backend, error)
+                said = True
+            await asyncio.sleep(random.uniform(0.5, 1.0) * pause)
+            pause = min(1.0, pause * 2)
+
+    def _guarded(self, lease: Lease, sent: float) -> Watchdog:
+        try:
+            timing = self.timing.promised(lease.ttl)
+        except ValueError as error:
+            raise BackendRefused(f"{self.driver.backend} granted a ttl of {lease.ttl:g} s: {error}") from error
+        return Watchdog(self.driver, lease, sent, timing, confirm=self._confirm, moved=self._moved)
+
+    def _moved(self, deadline: float) -> None:
+        for hold in self.holds.values():
+            hold.moved(deadline)
+
+    async def _lost(self, watchdog: Watchdog, reason: str) -> None:
+        """Tell every hold, wait until the work under each has ended, and only then give the old lease up."""
+        held = ", ".join(hold.name for hold in self.holds.values()) or "no lock"
+        log.warning("lease lost (under it: %s): %s", held, reason)
+        for hold in list(self.holds.values()):
+            hold.lose(reason)
+        while self.holds:
+            await self.watch.changed(self.watch.news)
+        await self._give_up(watchdog.lease, watchdog.deadline + watchdog.timing.margin)
+
+    async def _give_up(self, lease: Lease, until: float) -> None:
+        """Revoke, trying until `until`: an abandoned lease must not stand beside the next one (interleaving M3)."""
+        while True:
+            try:
+                async with asyncio.timeout(max(0.05, min(self.timing.request, until - clock.now()))):
+                    return await self.driver.revoke(lease)
+            except (BackendUnavailable, BackendRefused, TimeoutError) as error:
+                if clock.now() >= until:
+                    return log.info("lease %s was left to its ttl: %s", lease.id, error or "no answer in time")
+            await asyncio.sleep(random.uniform(0.05, 0.15))
+
+    # What the backend says, by whichever way
+
+    async def _confirm(self, epoch: int) -> None:
+        """The second detector beside the watch: one linearizable read of what we hold, or may hold without knowing."""
+        names = {*self.holds, *self.reconciler.unsure}
+        if names:
+            changes = await self.driver.read(names)
+            if changes.epoch > epoch:
+                # A deposed etcd server went on answering keepalives for a lease that was gone (interleaving S4).
+                raise BackendUnavailable(f"the renewal was answered in store term {epoch}, it is {changes.epoch} now")
+            for entry in changes.entries.values():
+                self.heard(entry)
+        self.reconciler.forget_old(self.claimed | self.holds.keys())
+        self.later(self.contender.write())
+
+    def heard(self, entry: Entry) -> None:
+        """News about one key."""
+        if not entry.name.startswith(LEADER):
+            return
+        lease = self._watchdog.lease.id if self._watchdog is not None else None
+        if entry.lease not in (None, lease):
+            self.saw(self.fencing_floor + entry.index)
+        self.reconciler.unsure.discard(entry.name)
+        if (hold := self.holds.get(entry.name)) is not None:
+            hold.heard(entry)
+        elif entry.lease is not None and entry.lease == lease and entry.name not in self.claimed:
+            self.later(self.reconciler.release(entry))
+
+    def saw(self, fencing_token: int) -> None:
+        """Nobody here may lead on a token that is not above this one."""
+        self.seen = max(self.seen, fencing_token)
+
+    def drop(self, hold: Hold) -> None:
+        """`hold` was given away, or is lost and its work has ended."""
+        del self.holds[hold.key]
+        self.saw(hold.fencing_token)
+        self.watch.wake()
+
+    def record(self, **more: Any) -> Record:
+        """Who we are, for people to read under the keys."""
+        return Record(
+            holder=self.holder,
+            instance=self.instance,
+            host=self.host,
+            pid=os.getpid(),
+            since=clock.utc_text(),
+            version=__version__,
+            health=self._health,
+            config=self._config,
+            seen=self.seen,
+            **more,
+        )
+
+    def later(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do `work` beside, as long as the session is open."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            # A bug of ours. Nothing is renewed any more after this, so the deadline stops the work; say why.
+            log.error("the session stopped working", exc_info=error)
+            self._failed = ClusterLockError(f"the session stopped working: {error!r}")
+            if self._watchdog is not None:
+                self._watchdog.lose(str(self._failed))
+            self.watch.wake()

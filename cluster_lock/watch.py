@@ -1,0 +1,138 @@
+"""One waiting request for everything that a session wants to hear of.
+
+It keeps the last known state of each name and wakes whoever waits for one. It never decides that something is *not* so
+from silence: a watch may be blind on a cut-off server (coordination trap 16), so it is never the only detector of a
+loss.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+
+from .driver import Driver
+from .errors import BackendRefused, BackendUnavailable
+from .tasks import end
+from .values import Entry
+
+log = logging.getLogger("cluster_lock.watch")
+
+SLACK = 2.0
+"""What a driver may need beyond `at_most` before its wait counts as hung."""
+
+
+class Watch:
+    """Follows a changing set of names. `heard(entry)` is called for each state that is news."""
+
+    def __init__(self, driver: Driver, at_most: float, heard: Callable[[Entry], None]) -> None:
+        self._driver = driver
+        self._at_most = at_most
+        self._heard = heard
+        self._wanted: Counter[str] = Counter()
+        self._changed = asyncio.Event()
+        self.news = asyncio.Event()
+        """Set, and replaced, at each news: take it, look at `entries`, then wait for it, and nothing is missed."""
+        self.entries: dict[str, Entry] = {}
+        self.refused: BackendRefused | None = None
+        """What the backend answered if it does not let us look."""
+
+    @contextmanager
+    def following(self, *names: str) -> Iterator[None]:
+        """Follow `names` while the block runs."""
+        self.follow(*names)
+        try:
+            yield
+        finally:
+            self.unfollow(*names)
+
+    def follow(self, *names: str) -> None:
+        fresh = [name for name in names if not self._wanted[name]]
+        self._wanted.update(names)
+        if fresh:
+            self._changed.set()
+
+    def unfollow(self, *names: str) -> None:
+        self._wanted.subtract(names)
+        for name in names:
+            if self._wanted[name] <= 0:
+                # The waiting request may go on with a name too many; it is narrowed when it ends by itself.
+                del self._wanted[name]
+                self.entries.pop(name, None)
+
+    def forget(self) -> None:
+        """Trust nothing known so far: the next answer is read afresh."""
+        self.entries.clear()
+        self._changed.set()
+
+    def take(self, entries: Mapping[str, Entry]) -> None:
+        """Take in what the backend says about some names, from whichever request. Older news than known is dropped."""
+        for name, entry in entries.items():
+            known = self.entries.get(name)
+            if name not in self._wanted or (known is not None and entry.index < known.index):
+                continue
+            self.entries[name] = entry
+            if known is None or (entry.lease, entry.index) != (known.lease, known.index):
+                self._heard(entry)
+        self.wake()
+
+    def wake(self) -> None:
+        """Let everybody who waits look again."""
+        self.news.set()
+        self.news = asyncio.Event()
+
+    async def changed(self, news: asyncio.Event, at_most: float | None = None) -> None:
+        """Wait for news since `news` was taken, or until `at_most` seconds have passed."""
+        try:
+            async with asyncio.timeout(at_most):
+                await news.wait()
+        except TimeoutError:
+            return
+
+    async def run(self) -> None:
+        """Follow until cancelled."""
+        position: object | None = None
+        pause = 0.0
+        while True:
+            if pause:
+                await asyncio.sleep(random.uniform(0.5, 1.0) * pause)
+            names = frozenset(self._wanted)
+            self._changed.clear()
+            if not names:
+                await self._changed.wait()
+                continue
+            since = position if all(name in self.entries for name in names) else None
+            try:
+                position = await self._wait(names, since, position)
+            except (BackendUnavailable, BackendRefused, TimeoutError) as error:
+                if not pause:
+                    log.info("cannot watch the locks, trying again: %s", error or "no answer in time")
+                pause = min(1.0, pause * 2 or 0.1)
+                if isinstance(error, BackendRefused):
+                    self.refused = error
+                    self.wake()
+            else:
+                pause, self.refused = 0.0, None
+
+    async def _wait(self, names: frozenset[str], since: object | None, position: object | None) -> object | None:
+        """One waiting request, given up when other names are wanted. The position to go on from."""
+        request = asyncio.ensure_future(self._driver.wait_changed(names, since, self._at_most))
+        widened = asyncio.ensure_future(self._changed.wait())
+        try:
+            done, _ = await asyncio.wait(
+                (request, widened), timeout=self._at_most + SLACK, return_when=asyncio.FIRST_COMPLETED
+            )
+            if request in done:
+                changes = request.result()
+                self.take(changes.entries)
+                return changes.position
+            if not done:
+                raise TimeoutError
+            return position
+        finally:
+            await end((request, widened))
+            if not request.cancelled():
+                request.exception()  # given up: what it would have told is asked again from the same position
