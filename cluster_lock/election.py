@@ -179,7 +179,7 @@ class Election:
                     requested = asyncio.ensure_future(term.wait_request())
                     continue
                 log.info("%s: stepping down, %s: %s", hold.name, _to(heir), request.reason)
-                term.begin_step_down()
+                term.begin_step_down(heir.name.removeprefix(STANDBY) if heir is not None else None)
                 limit = timing.drain + timing.cancel_grace + PATIENCE
                 await asyncio.wait((work, hold.lost), timeout=limit, return_when=asyncio.FIRST_COMPLETED)
                 return heir

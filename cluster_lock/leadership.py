@@ -64,7 +64,8 @@ class Term:
         """Why the term is over, or None. Once set it stays."""
         self.request: StepDown | None = None
         self.heir: str | None = None
-        """Who was invited and said yes, once the step-down has begun; None: nobody, so nobody may ever read `handover`."""
+        """Who was invited and said yes, once the step-down has begun; None: nobody, so nobody may ever read
+        `handover`."""
         self._stop_at = stop_at
         self._stop_time = stop_time
         self._verify = verify

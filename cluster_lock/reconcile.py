@@ -1,7 +1,8 @@
 """A lock that stands under our lease although nobody here works on it is released at once.
 
-It gets there by an acquire that was given up or whose answer was lost and that is applied later, by a copy of one, or by a
-transfer that nobody waits for any more. A renewed lease would hold it for ever (interleaving M1, coordination trap 9).
+It gets there by an acquire that was given up or whose answer was lost and that is applied later, by a copy of one, or
+by a transfer that nobody waits for any more. A renewed lease would hold it for ever (interleaving M1, coordination trap
+9).
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ log = logging.getLogger("cluster_lock.reconcile")
 
 
 class Reconciler:
-    """Follows every key that an acquire of ours may still arrive at. `unsure`: those to be read with the next renewal."""
+    """Follows every key that an acquire of ours may still arrive at. `unsure`: those to be read with the next
+    renewal."""
 
     def __init__(self, session: Session) -> None:
         self.unsure: set[str] = set()
@@ -69,7 +71,8 @@ class Reconciler:
     async def release(self, entry: Entry) -> None:
         """Release what stands under our lease at `entry`, unless somebody here asks for it after all.
 
-        The farewell does not say `released`: whoever led before may not have heard of it yet, so the next one settles."""
+        The farewell does not say `released`: whoever led before may not have heard of it yet, so the next one
+        settles."""
         session, lease = self._session, self._session.current_lease
         if lease is None or entry.lease != lease.id or entry.name in session.claimed | session.holds.keys():
             return
