@@ -1,0 +1,52 @@
+# `make demo [BACKEND=file|etcd|consul]` and `make test` do all of their own set-up on a machine with Python and make.
+BACKEND ?= file
+RUNS ?= 20
+DEMO ?=
+VENV := .venv
+PYTHON := $(VENV)/bin/python
+export CLUSTER_LOCK_TOOLS ?= $(CURDIR)/.tools
+
+.PHONY: demo test servers lint soak-demo bench clean help
+
+help:
+	@echo 'make demo [BACKEND=file|etcd|consul]   the show-piece, on a real server'
+	@echo 'make test [TOX="-e etcd35"]            install the real servers, run everything'
+	@echo 'make servers                           install etcd, consul and redis into .tools'
+	@echo 'make lint | soak-demo [RUNS=20] | bench | clean'
+
+# Made anew when the dependencies change.
+$(VENV)/installed: pyproject.toml
+	"$$(scripts/find-python)" -m venv --clear $(VENV)
+	$(PYTHON) -m pip install -q --disable-pip-version-check -e '.[all]'
+	touch $@
+
+.PHONY: server-file server-etcd server-consul
+server-file:
+server-etcd server-consul: server-%:
+	scripts/install-servers $*
+
+demo: $(VENV)/installed server-$(BACKEND)
+	$(PYTHON) -m bot demo --backend $(BACKEND) $(DEMO)
+
+soak-demo: $(VENV)/installed server-etcd server-consul
+	for backend in file etcd consul; do \
+		for run in $$(seq $(RUNS)); do \
+			echo "$$backend: run $$run of $(RUNS)"; \
+			$(PYTHON) -m bot demo --backend $$backend --json $(DEMO) || exit 1; \
+		done; \
+	done
+
+test:
+	scripts/run-tests $(TOX)
+
+servers:
+	scripts/install-servers etcd consul redis
+
+lint:
+	scripts/run-tests -e lint,typing
+
+bench: $(VENV)/installed server-etcd server-consul
+	$(PYTHON) -m benchmarks
+
+clean:
+	rm -rf $(VENV) .tox .junit .mypy_cache .pytest_cache .ruff_cache build dist
