@@ -1,0 +1,63 @@
+"""One gRPC stream, read without the traps of `grpc.aio`.
+
+There a cancelled `read()` cancels the whole stream, a stream that the server cancels looks like a cancellation of ours,
+and a write to a stream that is over raises an error that does not say why it is over. Here each read is a task of its
+own: waiting for it may end, and go on later.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import Any
+
+from ._etcd_link import StreamEnded
+
+
+class Stream:
+    """Sends `request` on the stream `call`; `answer` gives what comes back, one at a time. `close` it at the end."""
+
+    def __init__(self, call: Any, request: Any) -> None:
+        self._call = call
+        self._reading: asyncio.Task[Any] | None = self._read(request)
+
+    async def answer(self, at_most: float) -> Any | None:
+        """The next answer, or None if none came within `at_most` seconds: ask again.
+
+        Raises StreamEnded, and grpc's AioRpcError.
+        """
+        if self._reading is None:
+            self._reading = self._read()
+        await asyncio.wait((self._reading,), timeout=max(0.0, at_most))
+        if not self._reading.done():
+            return None
+        reading, self._reading = self._reading, None
+        if reading.cancelled():
+            raise StreamEnded("the stream was cancelled")
+        answer = reading.result()
+        if not answer:  # grpc.aio.EOF is the one thing that is not an answer
+            raise StreamEnded("the server ended the stream")
+        return answer
+
+    def close(self) -> None:
+        """End the stream, at once and on both sides."""
+        self._call.cancel()
+        if self._reading is not None:
+            self._reading.cancel()
+
+    def _read(self, request: Any = None) -> asyncio.Task[Any]:
+        reading = asyncio.ensure_future(self._exchange(request))
+        reading.add_done_callback(_looked_at)
+        return reading
+
+    async def _exchange(self, request: Any) -> Any:
+        if request is not None:
+            with contextlib.suppress(asyncio.InvalidStateError):  # it is over already, and the read says why
+                await self._call.write(request)
+        return await self._call.read()
+
+
+def _looked_at(reading: asyncio.Task[Any]) -> None:
+    """Nobody may come for the end of a stream that was given up; asyncio need not complain of that."""
+    if not reading.cancelled():
+        reading.exception()

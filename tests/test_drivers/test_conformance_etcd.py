@@ -1,0 +1,44 @@
+"""The etcd driver keeps the contract, on both releases that are supported."""
+
+from __future__ import annotations
+
+import pytest
+
+from cluster_lock.driver import Driver
+from cluster_lock.drivers.etcd import EtcdDriver
+from cluster_lock.testing.conformance import DriverConformance
+from cluster_lock.testing.servers import EtcdServer
+
+pytestmark = pytest.mark.etcd
+
+
+class TestEtcd(DriverConformance):
+    server: EtcdServer
+
+    @pytest.fixture(autouse=True)
+    def _server(self, etcd_server: EtcdServer) -> None:
+        self.server = etcd_server
+
+    async def open_driver(self) -> Driver:
+        driver = EtcdDriver(self.server.endpoints, prefix=self.prefix, request_timeout=4.0)
+        await driver.open()
+        return driver
+
+    async def stranger_writes(self, name: str, value: bytes) -> None:
+        self.server.ctl("put", self.prefix + name, value.decode())
+
+    async def stranger_deletes(self, name: str) -> None:
+        self.server.ctl("del", self.prefix + name)
+
+    async def count_leases(self) -> int:
+        # "found 3 leases", then one a line
+        return int(self.server.ctl("lease", "list").split()[1])
+
+    async def forgotten_position(self) -> object:
+        driver = await self.open_driver()
+        position = (await driver.read(["leader/x"])).position
+        await driver.close()
+        for value in "yz":
+            self.server.ctl("put", self.prefix + "x", value)
+        self.server.ctl("compact", str(int(str(position)) + 2))
+        return position
