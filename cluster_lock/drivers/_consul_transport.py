@@ -1,0 +1,219 @@
+"""HTTP to a Consul agent, under the client library: one aiohttp session, a deadline for every request, other agents
+when one does not answer.
+
+The libraries' own asyncio transports are not used: python-consul2's ignores CA and client certificate and opens a
+connection for each call, py-consul's has 100 connections for everything, so that waiting queries starve renewals.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ssl
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar
+from urllib.parse import quote, urlencode
+
+import aiohttp
+from yarl import URL
+
+from cluster_lock import clock
+from cluster_lock.errors import BackendRefused, BackendUnavailable, PermissionRefused
+
+from ._consul_words import Answered, Response, brief
+
+AT_ONCE = 50
+"""Requests under way at a time. An agent cuts clients with more than 200 connections, renewals with them
+(`http_max_conns_per_client`)."""
+_FOR_RENEWALS = 2
+_CLOSE_WITHIN = 1.0
+
+# What an agent says that is itself alive and has no servers behind it: another agent may have.
+_CUT_OFF = (
+    "No cluster leader",
+    "No known Consul servers",
+    "leadership lost",
+    "not the leader",
+    "rpc error getting client",
+)
+
+
+Lane = Literal["ordinary", "renewal", "waiting"]
+"""A renewal never stands in line behind other requests, and a waiting query keeps nobody out."""
+
+_Problem = TypeVar("_Problem", bound=Exception)
+
+
+@dataclass(frozen=True, slots=True)
+class _Limit:
+    ends: float
+    lane: Lane
+
+
+# The libraries' methods have no argument for either, so they travel beside the call.
+_limit: ContextVar[_Limit] = ContextVar("cluster_lock_consul_limit")
+_connected: ContextVar[bool] = ContextVar("cluster_lock_consul_connected")
+
+
+class _Connector(aiohttp.TCPConnector):
+    """Gives a PUT one connection and no second one: aiohttp sends a request again, silently, when its kept-alive
+    connection breaks before the answer, and a PUT may have been applied by then."""
+
+    async def connect(self, req: aiohttp.ClientRequest, *args: Any, **kwargs: Any) -> Any:
+        if req.method != "GET" and _connected.get():
+            raise aiohttp.ClientConnectionError("the connection was lost before the answer came")
+        _connected.set(True)
+        return await super().connect(req, *args, **kwargs)
+
+
+class Transport:
+    """What `consul.base.Consul` calls `http`. Make it inside the running loop.
+
+    Each call runs under `limited()`, which says how long it may take in all: with several agents, the next one is asked
+    inside the same time, and the last one that answered is asked first. A request may therefore be applied twice.
+    """
+
+    def __init__(
+        self, urls: Sequence[str], context: ssl.SSLContext | None, misread: tuple[type[Exception], ...] = ()
+    ) -> None:
+        self._urls = tuple(urls)
+        self._current = 0
+        self._misread: tuple[type[Exception], ...] = (ValueError, LookupError, TypeError, AttributeError, *misread)
+        self._lines: dict[Lane, asyncio.Semaphore] = {
+            "ordinary": asyncio.Semaphore(AT_ONCE - _FOR_RENEWALS),
+            "renewal": asyncio.Semaphore(_FOR_RENEWALS),
+        }
+        self._session = aiohttp.ClientSession(
+            connector=_Connector(limit=0, ssl=context if context is not None else True),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            timeout=aiohttp.ClientTimeout(),  # none: ours is the only one
+        )
+
+    async def close(self) -> None:
+        with contextlib.suppress(TimeoutError):  # connections that do not close in time are dropped by the loop
+            async with asyncio.timeout(_CLOSE_WITHIN):
+                await self._session.close()
+
+    @contextlib.contextmanager
+    def limited(self, seconds: float, lane: Lane) -> Iterator[None]:
+        """All calls inside the block end within `seconds`, taken together."""
+        token = _limit.set(_Limit(clock.now() + seconds, lane))
+        try:
+            yield
+        finally:
+            _limit.reset(token)
+
+    # What the libraries call.
+
+    async def get(self, callback: Callable[[Any], Any], path: str, *args: Any, **kwargs: Any) -> Any:
+        return await self._call(callback, "GET", path, *args, **kwargs)
+
+    async def put(self, callback: Callable[[Any], Any], path: str, *args: Any, **kwargs: Any) -> Any:
+        return await self._call(callback, "PUT", path, *args, **kwargs)
+
+    async def _call(
+        self,
+        callback: Callable[[Any], Any],
+        method: str,
+        path: str,
+        params: Sequence[tuple[str, Any]] | None = None,
+        headers: Mapping[str, str] | None = None,
+        data: str | bytes = b"",
+    ) -> Any:
+        query = f"?{urlencode(params)}" if params else ""
+        body = data.encode() if isinstance(data, str) else data
+        limit = _limit.get()
+        async with self._turn(limit):
+            url, response = await self._ask_agents(limit, method, quote(path, safe="/:") + query, headers, body)
+        if response.code != 200 and not (response.code == 404 and "X-Consul-Index" in response.headers):
+            raise Answered(url, path, response)
+        try:
+            return callback(response)
+        except self._misread as error:
+            raise BackendUnavailable(f"{url} answered what is no answer of Consul: {brief(response.body)}") from error
+
+    @contextlib.asynccontextmanager
+    async def _turn(self, limit: _Limit) -> AsyncIterator[None]:
+        line = self._lines.get(limit.lane)
+        if line is None:
+            yield
+            return
+        try:
+            async with asyncio.timeout(limit.ends - clock.now()):
+                await line.acquire()
+        except TimeoutError as error:
+            raise BackendUnavailable(f"{self._urls[self._current]}: too many requests were waiting") from error
+        try:
+            yield
+        finally:
+            line.release()
+
+    async def _ask_agents(
+        self, limit: _Limit, method: str, path: str, headers: Mapping[str, str] | None, body: bytes
+    ) -> tuple[str, Response]:
+        first, count = self._current, len(self._urls)
+        problems: list[BackendUnavailable | BackendRefused] = []
+        for attempt in range(count):
+            which = (first + attempt) % count
+            url, left = self._urls[which], limit.ends - clock.now()
+            # A query that waits may be silent until its end, so time is kept for the others only where it must answer.
+            share = left if limit.lane == "waiting" else left / (count - attempt)
+            try:
+                async with asyncio.timeout(share):
+                    response = await self._send(url, method, path, headers, body)
+            except TimeoutError as error:
+                problems.append(_because(BackendUnavailable(f"{url} did not answer within {share:.1f} s"), error))
+            except (aiohttp.ClientError, OSError) as error:
+                problems.append(_because(_unreachable(url, error), error))
+            else:
+                if not _is_cut_off(response) or attempt == count - 1:
+                    self._current = which
+                    return url, response
+                problems.append(BackendUnavailable(f"{url}: {brief(response.body)}"))
+            if self._current == which:
+                self._current = (which + 1) % count
+        raise _all_in_one(problems)
+
+    async def _send(self, url: str, method: str, path: str, headers: Mapping[str, str] | None, body: bytes) -> Response:
+        if self._session.closed:
+            raise aiohttp.ClientConnectionError("the driver is closed")
+        _connected.set(False)
+        # Never follow a redirect: the token would go along. `encoded`: the path is quoted, "//" and all.
+        async with self._session.request(
+            method, URL(url + path, encoded=True), headers=headers, data=body or None, allow_redirects=False
+        ) as answer:
+            content = await answer.read()
+            return Response(answer.status, answer.headers, content.decode(errors="replace"), content)
+
+
+def _is_cut_off(response: Response) -> bool:
+    return response.code in (429, 502, 503, 504) or (
+        response.code == 500 and any(text in response.body for text in _CUT_OFF)
+    )
+
+
+def _unreachable(url: str, error: Exception) -> BackendUnavailable | BackendRefused:
+    if isinstance(error, aiohttp.ClientConnectorCertificateError):
+        return BackendRefused(f"{url}: the server's certificate is not trusted: {error.certificate_error}")
+    if isinstance(error, aiohttp.ClientConnectorSSLError):
+        return BackendRefused(f"{url}: TLS failed: {error.os_error}")
+    # TLS 1.3: the handshake is over before the server looks at our certificate, so its refusal comes as a read error.
+    if "CERTIFICATE" in str(error).upper() and "ALERT" in str(error).upper():
+        return PermissionRefused(f"{url} does not accept our client certificate, or wants one: {error}")
+    return BackendUnavailable(f"{url} is not reachable: {error or type(error).__name__}")
+
+
+def _because(problem: _Problem, cause: Exception) -> _Problem:
+    problem.__cause__ = cause
+    return problem
+
+
+def _all_in_one(problems: Sequence[BackendUnavailable | BackendRefused]) -> BackendUnavailable | BackendRefused:
+    """One of several agents that may answer later is enough to try again; else the first refusal says why not."""
+    waiting = [problem for problem in problems if isinstance(problem, BackendUnavailable)]
+    if len(problems) == 1:
+        return problems[0]
+    kind = BackendUnavailable if waiting else type(problems[0])
+    return _because(kind("; ".join(map(str, problems))), problems[-1])

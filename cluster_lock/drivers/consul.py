@@ -1,0 +1,309 @@
+"""Consul: a lease is a session, a lock is a key that a session holds, and every verb on a lock is one transaction.
+
+Sessions are made with empty checks, so that no agent's health ends them, and without a lock-delay: what that protects,
+the deadline of the holder and the pause of the next one protect already. The server frees what a silent session held
+after twice its ttl; nothing here ever counts on the second one.
+
+A key keeps its last value when its lock is freed: the next holder reads there what the last one wrote.
+"""
+
+from __future__ import annotations
+
+import os.path
+from collections.abc import Collection, Sequence
+from typing import Any, Literal
+
+from cluster_lock.errors import BackendUnavailable, ForeignValue, LeaseExpired
+from cluster_lock.values import INVITE, STANDBY, Changes, Entry, Grant, Lease, Record, Traits
+
+from ._consul_grants import Grants
+from ._consul_link import Access, Link, Row, SessionGone
+from ._consul_words import (
+    IN_ONE_TRANSACTION,
+    Answered,
+    Operation,
+    lease_is_gone,
+    operation,
+    quote_key,
+    refused_session,
+    unquote_key,
+)
+
+_SHORTEST_WAIT = 0.2
+
+
+class ConsulDriver:
+    """Locks on Consul 1.8 or newer, through its agents at `urls` ("http://10.0.0.1:8500"): the next one is asked when
+    one does not answer, within the same `request_timeout` (seconds for one verb).
+
+    `token`: the ACL token; it travels in a header, never in an URL. `ca`, `cert`, `key`: PEM files for https.
+    `lock_delay`: seconds for which Consul gives a lock to nobody after its session ended (not after a release).
+    `behavior`: what happens to the keys of a session that ended; "delete" forgets what the last holder wrote.
+    `checks`: node health checks that end the session when they fail. `session_node`: make sessions on this registered
+    external node, because a session made through a client agent ends when that agent leaves the cluster.
+
+    A contender record whose session ended stays under its key with behavior "release": `scan` leaves it out, and the
+    next `revoke` of anybody deletes it.
+    """
+
+    def __init__(
+        self,
+        urls: Sequence[str],
+        *,
+        request_timeout: float,
+        prefix: str = "cluster-lock/",
+        token: str | None = None,
+        ca: str | None = None,
+        cert: str | None = None,
+        key: str | None = None,
+        datacenter: str | None = None,
+        lock_delay: float = 0.0,
+        behavior: Literal["release", "delete"] = "release",
+        checks: Sequence[str] = (),
+        session_node: str | None = None,
+    ) -> None:
+        self._prefix = prefix.lstrip("/")  # as Consul's own tool does
+        self._node = session_node
+        self._session = {
+            "LockDelay": _seconds(lock_delay),
+            "Behavior": behavior,
+            # Under both of its names: the one that is left out would be serfHealth.
+            "NodeChecks": list(checks),
+            "Checks": list(checks),
+        } | ({"Node": session_node} if session_node else {})
+        whose = f'session "{session_node}"' if session_node else 'session_prefix ""'
+        rules = {
+            "/v1/session/": f'{whose} {{ policy = "write" }}',
+            "/": f'key_prefix "{self._prefix}" {{ policy = "write" }}',
+        }
+        access = Access(token=token, ca=ca, cert=cert, key=key, datacenter=datacenter)
+        self._link = Link(urls, access, request_timeout, rules)
+        self._grants = Grants()
+        self._blind = False
+
+    @property
+    def traits(self) -> Traits:
+        return Traits(expiry_factor=2.0)
+
+    @property
+    def backend(self) -> str:
+        return f"consul {', '.join(self._link.urls)}"
+
+    async def open(self) -> None:
+        """Raises DriverMissing, and ConfigError for certificate files that cannot be used."""
+        await self._link.open()
+
+    async def close(self) -> None:
+        await self._link.close()
+
+    # Leases
+
+    async def grant_lease(self, holder: str, ttl: float) -> Lease:
+        # Rounded to "0s" it would be a session without an end.
+        body = self._session | {"Name": holder, "TTL": _seconds(max(ttl, 0.001))}
+        with self._link.asking("create a session") as client:
+            try:
+                session_id = await client.create_session(body)
+            except Answered as answer:
+                if error := refused_session(answer, ttl, self._node):
+                    raise error from answer
+                raise
+        return Lease(session_id, ttl, holder)
+
+    async def renew(self, lease: Lease) -> int:
+        with self._link.asking("renew the session", lane="renewal") as client:
+            try:
+                await client.session.renew(lease.id)
+            except Answered as answer:
+                # 404 also for a live session while a restarted server replays its log: lost is the safe answer.
+                if answer.status == 404 or lease_is_gone(answer):
+                    raise self._expired(lease) from answer
+                raise
+        return 0
+
+    async def revoke(self, lease: Lease) -> None:
+        # Released first: the end of a session starts the lock-delay of each lock that it still holds.
+        with self._link.asking(f"read {self._prefix}") as client:
+            _, rows = await client.kv.get(self._prefix, recurse=True)
+        await self._each([step for row in rows or () if (step := self._left_behind(row, lease))])
+        with self._link.asking("destroy the session") as client:
+            try:
+                await client.session.destroy(lease.id)
+            except Answered as answer:
+                if not lease_is_gone(answer):
+                    raise
+        self._grants.forget(lease.id)
+
+    def _left_behind(self, row: Row, lease: Lease) -> list[Operation]:
+        """How to free a key that `lease` holds, or to delete a record that nobody's session holds any more."""
+        key, session = row["Key"], row.get("Session")
+        is_record = key.startswith((self._prefix + STANDBY, self._prefix + INVITE))
+        if is_record and not session:
+            return [operation("delete-cas", key, Index=row["ModifyIndex"])]
+        if session != lease.id:
+            return []
+        if is_record:
+            return [operation("check-session", key, Session=lease.id), operation("delete", key)]
+        return [operation("unlock", key, Session=lease.id, value=row["Value"] or b"")]
+
+    async def _each(self, steps: Sequence[list[Operation]]) -> None:
+        """Do all steps, in few transactions. One that no longer applies stops no other one."""
+        many = IN_ONE_TRANSACTION // 2
+        for batch in (steps[start : start + many] for start in range(0, len(steps), many)):
+            if await self._change(*(operation for step in batch for operation in step)) is None:
+                for step in batch:
+                    await self._change(*step)
+
+    async def _change(self, *operations: Operation) -> list[Row] | None:
+        with self._link.asking(f"change {operations[0]['Key']}") as client:
+            return await self._link.transact(client, *operations)
+
+    # Locks
+
+    async def acquire(self, lease: Lease, name: str, record: bytes) -> Grant | None:
+        key = self._key(name)
+        with self._link.asking(f"lock {key}") as client:
+            _, row = await client.kv.get(key)
+            if row is None or not row.get("Session"):
+                guard, previous = _as_it_stands(key, row)
+                self._grants.attempt(lease, name, record, previous)
+                lock = operation("lock", key, Session=lease.id, value=record)
+                try:
+                    done = await self._link.transact(client, guard, lock)
+                except SessionGone as error:
+                    raise self._expired(lease) from error
+                if done is not None:
+                    return self._grants.granted(lease, name, done[-1])
+                # Refused; or an earlier copy of this request was not.
+                _, row = await client.kv.get(key)
+        holder = row.get("Session") if row is not None else None
+        if holder == lease.id:
+            return self._grants.found(lease, name, row)
+        if holder:
+            self._grants.forget(lease.id, name)
+        return None
+
+    async def release(self, grant: Grant, farewell: bytes) -> None:
+        key = self._key(grant.name)
+        done = await self._change(
+            operation("check-index", key, Index=grant.index),
+            operation("unlock", key, Session=grant.lease.id, value=farewell),
+        )
+        if done is not None:
+            self._grants.forget(grant.lease.id, grant.name)
+
+    async def transfer(self, grant: Grant, heir: Entry, record: bytes) -> bool:
+        if heir.lease is None:
+            return False
+        key = self._key(grant.name)
+        steps = (
+            operation("check-index", key, Index=grant.index),
+            operation("check-session", self._key(heir.name), Session=heir.lease),
+            operation("unlock", key, Session=grant.lease.id, value=record),
+            operation("lock", key, Session=heir.lease, value=record),
+        )
+        with self._link.asking(f"transfer {key}") as client:
+            try:
+                done = await self._link.transact(client, *steps)
+            except SessionGone:
+                done = None
+            if done is None:
+                # Refused; or an earlier copy of this request was not.
+                _, row = await client.kv.get(key)
+                if row is None or row.get("Session") != heir.lease or row["Value"] != record:
+                    return False
+        self._grants.forget(grant.lease.id, grant.name)
+        return True
+
+    # Contender records and invitations
+
+    async def announce(self, lease: Lease, name: str, record: bytes) -> None:
+        key = self._key(name)
+        try:
+            # Without the delete, whoever holds the key would keep it. It starts no lock-delay.
+            done = await self._change(operation("delete", key), operation("lock", key, Session=lease.id, value=record))
+        except SessionGone as error:
+            raise self._expired(lease) from error
+        if done is None:
+            raise BackendUnavailable(f"{key} is in the lock-delay of a session that ended")
+
+    async def withdraw(self, lease: Lease, name: str) -> None:
+        key = self._key(name)
+        await self._change(operation("check-session", key, Session=lease.id), operation("delete", key))
+
+    # Looking
+
+    async def read(self, names: Collection[str]) -> Changes:
+        with self._link.asking(f"read {self._prefix}") as client:
+            return await self._state(client, names)
+
+    async def scan(self, prefix: str) -> list[Entry]:
+        with self._link.asking(f"read {self._prefix}{prefix}") as client:
+            _, rows = await client.kv.get(self._key(prefix), recurse=True)
+        held = [self._entry(row) for row in rows or () if row.get("Session")]
+        return sorted(held, key=lambda entry: entry.index)
+
+    async def wait_changed(self, names: Collection[str], since: object | None, at_most: float) -> Changes:
+        # After a wait that failed nobody knows who answers now: a server that was rebuilt would let us wait for an
+        # index that it reaches in days.
+        known = isinstance(since, int) and since <= self._link.seen and not self._blind
+        if not known or at_most < _SHORTEST_WAIT:
+            changes = await self.read(names)
+            self._blind = False
+            return changes
+        # The server adds up to a sixteenth to the wait (coordination trap 21), and the answer needs time to come.
+        wait = (at_most - max(0.1, min(1.0, at_most / 5))) * 16 / 17
+        with self._link.asking(f"watch {self._prefix}", seconds=at_most, lane="waiting") as client:
+            try:
+                return await self._state(client, names, index=since, wait=f"{wait * 1000:.0f}ms")
+            except (BackendUnavailable, Answered):
+                self._blind = True
+                raise
+
+    async def _state(self, client: Any, names: Collection[str], **wait: Any) -> Changes:
+        """Every answer has the state of all names, so an index that went back is nothing special: what is new stands in
+        the answer, and the next wait goes on from there."""
+        keys = {self._key(name): name for name in names}
+        common = os.path.commonprefix(list(keys)) or self._prefix  # noqa: RUF071  # keys are no paths
+        known = self._link.seen
+        index, rows = await client.kv.get(common, recurse=len(keys) != 1, **wait)
+        found = {row["Key"]: row for row in ([rows] if isinstance(rows, dict) else rows or ())}
+        self._link.saw(int(index), found.values())
+        # The index of a prefix is older than the deletion of a key once Consul has forgotten that (after 15 minutes).
+        # But what was known before we asked is in the answer, whatever that says.
+        absent_at = max(int(index), known)
+        entries = {
+            name: self._entry(found[key]) if key in found else Entry(name, None, absent_at, None)
+            for key, name in keys.items()
+        }
+        return Changes(int(index), entries)
+
+    # Names and words
+
+    def _key(self, name: str) -> str:
+        return self._prefix + quote_key(name)
+
+    def _entry(self, row: Row) -> Entry:
+        name = unquote_key(row["Key"].removeprefix(self._prefix))
+        return Entry(name, row.get("Session"), int(row["ModifyIndex"]), row["Value"] or b"")
+
+    def _expired(self, lease: Lease) -> LeaseExpired:
+        self._grants.forget(lease.id)
+        return LeaseExpired(f"Consul has no session {lease.id} (of {lease.holder})")
+
+
+def _as_it_stands(key: str, row: Row | None) -> tuple[Operation, bytes | None]:
+    """What lets nothing be overwritten but what was read, and what the last holder wrote."""
+    if row is None:
+        return operation("check-not-exists", key), None
+    value: bytes = row["Value"] or b""
+    if Record.from_bytes(value) is None:
+        raise ForeignValue(
+            f"the value of {key} was not written by a leader: look at it (consul kv get '{key}'), then delete it"
+        )
+    return operation("check-index", key, Index=row["ModifyIndex"]), value
+
+
+def _seconds(duration: float) -> str:
+    """As Go reads it, without an exponent. A bare number would be nanoseconds, and below 1000 seconds."""
+    return f"{duration:.3f}".rstrip("0").rstrip(".") + "s"

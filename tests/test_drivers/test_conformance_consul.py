@@ -1,0 +1,47 @@
+"""Consul keeps the drivers' contract: the whole suite, on a real server whose data is on disk."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import ClassVar
+from urllib.parse import quote
+
+import pytest
+
+from cluster_lock.driver import Driver
+from cluster_lock.drivers.consul import ConsulDriver
+from cluster_lock.testing.conformance import DriverConformance
+from cluster_lock.testing.servers import ConsulServer
+
+pytestmark = pytest.mark.consul
+
+
+class TestConsul(DriverConformance):
+    ttl = 1.0
+    server: ClassVar[ConsulServer]
+
+    @pytest.fixture(autouse=True, scope="class")
+    @classmethod
+    def _on_disk(cls) -> Iterator[None]:
+        with ConsulServer() as cls.server:
+            yield
+
+    async def open_driver(self) -> Driver:
+        driver = ConsulDriver([self.server.url], prefix=self.prefix, request_timeout=5.0)
+        await driver.open()
+        return driver
+
+    def _path(self, name: str) -> str:
+        return f"/v1/kv/{quote(self.prefix + name)}"
+
+    async def stranger_writes(self, name: str, value: bytes) -> None:
+        self.server.request("PUT", self._path(name), value.decode())
+
+    async def stranger_deletes(self, name: str) -> None:
+        self.server.request("DELETE", self._path(name))
+
+    async def count_leases(self) -> int:
+        return len(self.server.request("GET", "/v1/session/list?consistent"))
+
+    async def forgotten_position(self) -> object:
+        return 1_000_000_000
