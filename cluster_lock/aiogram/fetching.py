@@ -1,0 +1,58 @@
+"""One getUpdates at a time: sent only under the lease, given up in time, aborted and never just forgotten."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Sequence
+
+from aiogram import Bot
+from aiogram.methods import GetUpdates
+from aiogram.types import Update
+
+from cluster_lock import clock
+from cluster_lock.leadership import Term
+from cluster_lock.values import Timing
+
+from .http_session import GuardedRequest
+from .state import DEAF_AFTER
+
+REQUEST_SLACK = 10.0
+"""Seconds that an answer may take beyond the poll timeout. aiogram's own poller allows 60 more."""
+
+
+class Fetcher:
+    """The getUpdates of one bot in one term."""
+
+    def __init__(self, bot: Bot, term: Term, timing: Timing, allowed_updates: Sequence[str] | None) -> None:
+        self._bot, self._term, self._timing = bot, term, timing
+        self._allowed = list(allowed_updates) if allowed_updates is not None else None
+        self._request: GuardedRequest | None = None
+        self._fresh = False
+
+    async def get_updates(self, offset: int | None, *, timeout: float, limit: int | None = None) -> list[Update]:
+        """Ask Telegram once. LockLost if the lease is not valid any more when the request could be written.
+
+        Raises TimeoutError when neither an answer nor an error came for poll_timeout + 20 s, and whatever aiogram and
+        the session's middlewares raise. After a failure the next request goes over a fresh connection.
+        """
+        method = GetUpdates(offset=offset, limit=limit, timeout=math.ceil(timeout), allowed_updates=self._allowed)
+        request = self._request = GuardedRequest(self._term.check, self._time_left, fresh=self._fresh)
+        self._fresh = True
+        try:
+            with request.as_current():
+                async with asyncio.timeout(timeout + DEAF_AFTER):
+                    updates = await self._bot(method, request_timeout=math.ceil(timeout + REQUEST_SLACK))
+        finally:
+            self._request = None
+        self._fresh = False
+        return updates
+
+    def abort(self) -> None:
+        """Reset the connection of the getUpdates that is under way: nothing of it arrives later. Its task is still to
+        be cancelled."""
+        if self._request is not None:
+            self._request.abort()
+
+    def _time_left(self) -> float:
+        return max(0.001, min(self._timing.margin, self._term.deadline - clock.now()))

@@ -1,0 +1,245 @@
+"""Runs the handlers: the updates of one chat in order, different chats side by side, each for a limited time."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable, Hashable, Iterable
+from functools import partial
+
+from aiogram import Bot, Dispatcher
+from aiogram.methods import TelegramMethod
+from aiogram.types import Update
+from aiogram.types.update import UpdateTypeLookupError
+
+from cluster_lock.leadership import Term
+
+from .classify import describe
+from .rules import OnFailed, Rules
+from .state import Facts
+from .window import Delivered
+
+log = logging.getLogger("cluster_lock.aiogram")
+
+LOOK_AGAIN = 0.05
+"""Seconds until handlers that could not start, because the lease was not renewed in time, are looked at again."""
+
+Line = deque["Job"]
+
+
+class Job:
+    """One update on its way through its handler."""
+
+    __slots__ = ("delivered", "line", "out_of_time", "started", "task", "update")
+
+    def __init__(self, delivered: Delivered, update: Update, line: Hashable) -> None:
+        self.delivered = delivered
+        self.update = update
+        self.line = line
+        self.task: asyncio.Task[None] | None = None
+        self.started = False
+        self.out_of_time = False
+
+
+class Handling:
+    """The handlers of one term. `finished(delivered)` is called for each update that is done with: handled, failed, or
+    out of its time. One that was cancelled because the term ends is not done with."""
+
+    def __init__(
+        self,
+        dispatcher: Dispatcher,
+        bot: Bot,
+        term: Term,
+        rules: Rules,
+        facts: Facts,
+        finished: Callable[[Delivered], None],
+    ) -> None:
+        self._dispatcher, self._bot, self._term, self._rules, self._facts = dispatcher, bot, term, rules, facts
+        self._finished = finished
+        self._lines: dict[Hashable, Line] = {}
+        self._ready: deque[Line] = deque()
+        self._running: set[Job] = set()
+        self._closed = False
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._look_again: asyncio.TimerHandle | None = None
+        self._data = {**rules.data, "lease": term, "fencing_token": term.fencing_token}
+
+    @property
+    def waiting(self) -> int:
+        """Updates whose handlers have not started."""
+        return sum(len(line) for line in self._lines.values()) - len(self._running)
+
+    @property
+    def running(self) -> int:
+        return len(self._running)
+
+    def submit(self, jobs: Iterable[tuple[Delivered, Update]]) -> None:
+        """Take these updates, in order."""
+        for delivered, update in jobs:
+            key = None if self._rules.sequential else conversation(update)
+            line = self._lines.get(key)
+            if line is None:
+                line = self._lines[key] = deque()
+                self._ready.append(line)
+            line.append(Job(delivered, update, key))
+        self._start()
+
+    def close(self, *, drop_waiting: bool) -> None:
+        """Take nothing more. `drop_waiting`: what has not started does not start any more."""
+        if drop_waiting:
+            self._closed = True
+            self._ready.clear()
+        self._set_idle()
+
+    async def idle(self, timeout: float | None = None) -> bool:
+        """Wait until nothing runs (and, unless dropped, nothing waits); False if that takes longer than `timeout`."""
+        try:
+            async with asyncio.timeout(timeout):
+                await self._idle.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    def cancel(self) -> None:
+        """Cancel what runs and start nothing more. What swallows that goes on: see `idle`."""
+        self.close(drop_waiting=True)
+        if self._look_again is not None:
+            self._look_again.cancel()
+        for job in self._running:
+            if job.task is not None:
+                job.task.cancel()
+
+    def _start(self) -> None:
+        while self._ready and len(self._running) < self._rules.max_concurrent:
+            if not may_start(self._term):
+                self._start_later()
+                break
+            job = self._ready.popleft()[0]
+            job.task = self._term.spawn(self._run(job))
+            job.task.set_name(f"update {job.delivered.update_id}")
+            self._running.add(job)
+            job.task.add_done_callback(partial(self._ended, job))
+        self._set_idle()
+
+    def _start_later(self) -> None:
+        if self._look_again is not None:
+            self._look_again.cancel()
+        self._look_again = asyncio.get_running_loop().call_later(LOOK_AGAIN, self._start)
+
+    def _ended(self, job: Job, task: asyncio.Task[None]) -> None:
+        self._running.discard(job)
+        line = self._lines[job.line]
+        if job.started:
+            line.popleft()
+        if not line:
+            del self._lines[job.line]
+        elif not self._closed:
+            self._ready.append(line)
+        if self._closed or self._term.ended is not None:
+            self._set_idle()
+        elif job.started:
+            self._start()
+        else:
+            self._start_later()
+        if not task.cancelled() and (error := task.exception()) is not None:
+            raise error  # out of this module, not out of a handler: the loop's exception handler says so
+
+    def _set_idle(self) -> None:
+        if self._running or (self._ready and not self._closed):
+            self._idle.clear()
+        else:
+            self._idle.set()
+
+    async def _run(self, job: Job) -> None:
+        # The task was made in an earlier turn of the loop, and the loop may have been blocked in between.
+        if self._closed or not may_start(self._term):
+            return
+        job.started = True
+        error = await self._attempt(job)
+        if error is not None and self._rules.on_failed is not None and not self._closed:
+            await self._tell(self._rules.on_failed, job, error)
+        self._finished(job.delivered)
+
+    async def _attempt(self, job: Job) -> Exception | None:
+        """Let the handler do its work: None if it did. Raises only the cancellation at the end of the term."""
+        timer = asyncio.get_running_loop().call_later(self._rules.timing.handler_timeout, self._out_of_time, job)
+        failure: Exception | None = None
+        try:
+            await self._feed(job.update)
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if not job.out_of_time:
+                if task is not None and task.cancelling():
+                    raise
+                # It awaited something that was cancelled; nobody cancelled the handler.
+                failure = RuntimeError(f"the handler let a CancelledError out: {error}")
+            elif task is not None:
+                task.uncancel()
+        except Exception as error:  # noqa: BLE001 - logged and confirmed, as aiogram does
+            failure = error
+        finally:
+            timer.cancel()
+        if job.out_of_time:
+            return TimeoutError("the handler ran out of its time")
+        if failure is None:
+            self._facts.handled += 1
+            return None
+        self._facts.failed += 1
+        log.error(
+            "bot %d: the handler of update %d failed, the update is not handled again: %s",
+            self._bot.id,
+            job.delivered.update_id,
+            describe(failure, self._bot.token),
+            exc_info=failure,
+        )
+        return failure
+
+    async def _feed(self, update: Update) -> None:
+        response = await self._dispatcher.feed_update(self._bot, update, **self._data)
+        if isinstance(response, TelegramMethod):
+            await self._dispatcher.silent_call_request(self._bot, response)
+
+    def _out_of_time(self, job: Job) -> None:
+        """Confirm it whether or not the handler obeys: one stuck handler must not stop the confirming for ever."""
+        log.error(
+            "bot %d: the handler of update %d ran out of its time, %g s: cancelled, the update is not handled again",
+            self._bot.id,
+            job.delivered.update_id,
+            self._rules.timing.handler_timeout,
+        )
+        job.out_of_time = True
+        self._facts.timed_out += 1
+        if job.task is not None:
+            job.task.cancel()
+        self._finished(job.delivered)
+
+    async def _tell(self, on_failed: OnFailed, job: Job, error: Exception) -> None:
+        try:
+            async with asyncio.timeout(self._rules.timing.handler_timeout):
+                await on_failed(self._bot, job.update, error)
+        except Exception:
+            log.exception("bot %d: on_failed itself failed for update %d", self._bot.id, job.delivered.update_id)
+
+
+def may_start(term: Term) -> bool:
+    """The third of the four checks of the lease: before each handler."""
+    return term.is_valid()
+
+
+def conversation(update: Update) -> Hashable:
+    """What keeps updates in order: the chat, else whoever sent it, else nothing (the update stands for itself).
+
+    A private chat has the id of its user, so the inline queries of somebody are in order with his messages.
+    """
+    try:
+        event = update.event
+    except UpdateTypeLookupError:
+        return "update", update.update_id
+    for source in (event, getattr(event, "message", None)):
+        chat = getattr(source, "chat", None)
+        if chat is not None:
+            return chat.id  # type: ignore[no-any-return]
+    user = getattr(event, "from_user", None) or getattr(event, "user", None) or getattr(event, "voter_chat", None)
+    return user.id if user is not None else ("update", update.update_id)

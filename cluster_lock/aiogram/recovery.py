@@ -1,0 +1,177 @@
+"""What to do after a getUpdates that failed: wait, how long, say what, give up or go on."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+from aiogram import Bot
+from aiogram.methods import DeleteWebhook
+
+from cluster_lock import clock
+from cluster_lock.errors import BackendRefused, BackendUnavailable, ConflictPersists, TelegramTokenRefused
+from cluster_lock.leadership import Term
+
+from .classify import Failure, Kind, classify, describe
+from .conflicts import Conflict
+from .pauses import Pause
+from .rules import Rules
+from .state import Facts
+
+log = logging.getLogger("cluster_lock.aiogram")
+
+WEBHOOK_PAUSE = 30.0
+OTHER_CALL = 10.0
+"""Seconds for a call to Telegram that is no poll, and for a callback of the user's."""
+
+
+class Recovery:
+    """The failures of one bot in one term. `began`: when its first getUpdates could go out."""
+
+    def __init__(self, bot: Bot, term: Term, rules: Rules, facts: Facts) -> None:
+        self._bot, self._term, self._rules, self._facts = bot, term, rules, facts
+        given, conflict = rules.backoff, rules.conflict
+        self._conflict = Pause(conflict.first, conflict.longest, conflict.factor)
+        self._server = Pause(given.min_delay, given.max_delay, given.factor) if given else Pause(1.0, 30.0)
+        self._network = Pause(given.min_delay, given.max_delay, given.factor) if given else Pause(0.5, 15.0)
+        self._began = clock.now()
+        self._unreachable_since: float | None = None
+        self._ask_others_at = 0.0
+        self._trouble: Kind | None = None
+
+    def succeeded(self, *, survived: bool) -> None:
+        """Telegram answered. `survived`: the getUpdates lasted its whole time, or brought updates."""
+        self._server.reset()
+        self._network.reset()
+        self._unreachable_since = None
+        if survived:
+            self._conflict.reset()
+            if self._facts.conflicts.survived(clock.now()):
+                log.warning("bot %d: nobody else polls it any more", self._bot.id)
+        if self._trouble is not None and (survived or self._trouble is not Kind.CONFLICT):
+            log.info("bot %d: getUpdates works again", self._bot.id)
+            self._trouble = None
+
+    async def after(self, error: Exception, sent_at: float) -> None:
+        """Return when it is time to try again. Raises TelegramTokenRefused and ConflictPersists, LockLost if the
+        backend says that the lock is not ours."""
+        failure = classify(error, self._bot.token)
+        self._facts.last_error = failure.text
+        if failure.kind is not Kind.NETWORK:
+            self._unreachable_since = None
+        match failure.kind:
+            case Kind.TOKEN:
+                raise TelegramTokenRefused(
+                    f"Telegram refuses the token of bot {self._bot.id}: {failure.text}"
+                ) from error
+            case Kind.CONFLICT:
+                await self._after_conflict(failure)
+            case Kind.WEBHOOK:
+                await self._after_webhook(failure)
+            case Kind.FLOOD:
+                pause = failure.retry_after + Pause(0.5, 0.5, jitter=1.0).next()
+                await self._wait(failure, pause, f"Telegram asks for a pause of {failure.retry_after:g} s")
+            case Kind.NETWORK:
+                self._see_whether_others_reach_it(sent_at)
+                await self._wait(failure, self._network.next(), "Telegram does not answer")
+            case Kind.SERVER:
+                await self._wait(failure, self._server.next(), "Telegram's answer cannot be used")
+
+    async def _wait(self, failure: Failure, pause: float, what: str) -> None:
+        """Wait, and say so once: what goes on failing in the same way is logged for those who debug."""
+        level = logging.DEBUG if failure.kind is self._trouble else logging.WARNING
+        self._trouble = failure.kind
+        log.log(level, "bot %d: %s, trying again in %.1f s: %s", self._bot.id, what, pause, failure.text)
+        with self._facts.waiting(what):
+            await asyncio.sleep(pause)
+
+    async def _after_conflict(self, failure: Failure) -> None:
+        conflicts, rules, now = self._facts.conflicts, self._rules.conflict, clock.now()
+        # Where the folk model held and not the source, the long poll of the leader before could still refuse us.
+        tolerated = now - self._began < self._rules.timing.poll_timeout + 5.0
+        begins = conflicts.met(now, tolerated=tolerated)
+        pause = self._conflict.next()
+        await self._verify()
+        if begins:
+            self._say_storm(conflicts.in_last_minute(now))
+        if callable(rules.on_conflict):
+            attempt, in_minute = conflicts.in_row, conflicts.in_last_minute(now)
+            await self._call_back(
+                rules.on_conflict,
+                Conflict(self._bot.id, self._term.name, attempt, pause, in_minute, conflicts.storm, failure.text),
+            )
+        give_up = rules.give_up_after is not None and conflicts.in_row > rules.give_up_after
+        if give_up or (conflicts.storm and rules.on_conflict == "exit"):
+            raise ConflictPersists(
+                f"bot {self._bot.id} is polled by somebody outside of the lock: {conflicts.in_row} conflicts in a row"
+            )
+        if begins and rules.on_conflict == "step_down":
+            self._term.step_down("somebody polls outside of the lock", cool_down=self._rules.timing.telegram_grace)
+        await self._wait(failure, pause, "another getUpdates took the place of ours")
+
+    def _say_storm(self, in_minute: int) -> None:
+        log.error(
+            "bot %d is polled by somebody outside of the lock, %d conflicts in the last minute. %s holds %s (fencing"
+            " token %d): look for an instance with another configuration, or a program with the same token",
+            self._bot.id,
+            in_minute,
+            self._rules.instance,
+            self._term.name,
+            self._term.fencing_token,
+        )
+
+    async def _verify(self) -> None:
+        """A 409 is a hint that we may have missed our own end: ask the backend, and believe the lease if it is
+        silent."""
+        try:
+            await self._term.verify()
+        except (BackendUnavailable, BackendRefused) as error:
+            log.info("bot %d: the lock could not be verified, the lease is still good: %s", self._bot.id, error)
+
+    async def _call_back(self, call: Callable[[Conflict], Awaitable[None]], conflict: Conflict) -> None:
+        try:
+            async with asyncio.timeout(OTHER_CALL):
+                await call(conflict)
+        except Exception:
+            log.exception("bot %d: on_conflict failed", self._bot.id)
+
+    async def _after_webhook(self, failure: Failure) -> None:
+        if self._rules.delete_webhook == "on_conflict":
+            self._term.check()
+            try:
+                async with asyncio.timeout(OTHER_CALL):
+                    await self._bot(DeleteWebhook(), request_timeout=int(OTHER_CALL))
+            except Exception as error:  # noqa: BLE001 - the next getUpdates shows what is still so
+                log.warning(
+                    "bot %d: its webhook could not be deleted: %s", self._bot.id, describe(error, self._bot.token)
+                )
+            else:
+                log.warning("bot %d: deleted the webhook that was in the way; its updates are kept", self._bot.id)
+                return
+        await self._wait(
+            failure,
+            WEBHOOK_PAUSE,
+            "a webhook is set, and Telegram answers no getUpdates meanwhile (remove it with deleteWebhook, or set"
+            " delete_webhook: on_conflict)",
+        )
+
+    def _see_whether_others_reach_it(self, sent_at: float) -> None:
+        """If Telegram is unreachable from here for long, offer the term to whoever reaches it. Nobody: then it is
+        Telegram that is down, and leadership must not go round in circles."""
+        now, grace = clock.now(), self._rules.timing.telegram_grace
+        if self._unreachable_since is None:
+            self._unreachable_since, self._ask_others_at = sent_at, sent_at + grace
+        if now < self._ask_others_at or self._term.request is not None:
+            return
+        self._ask_others_at = now + grace / 4
+        silent = now - self._unreachable_since
+        self._term.step_down(
+            f"Telegram has not been reached from here for {silent:.0f} s", cool_down=grace, willing=reaches_telegram
+        )
+
+
+def reaches_telegram(answer: Mapping[str, Any]) -> bool:
+    """What an invited contender says of itself (`Poller.answer`)."""
+    return answer.get("telegram") is True

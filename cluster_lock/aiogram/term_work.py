@@ -1,0 +1,248 @@
+"""The work of one term: poll, hand updates to their handlers, stop in good order or at once."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any
+
+from aiogram import Bot, Dispatcher
+from aiogram.types import Update
+
+from cluster_lock import clock
+from cluster_lock.errors import LockLost
+from cluster_lock.leadership import Term
+from cluster_lock.tasks import end, finish
+from cluster_lock.values import Origin, Timing
+
+from .classify import describe
+from .fetching import Fetcher
+from .handling import Handling
+from .pace import Pace
+from .recovery import Recovery
+from .rules import Rules
+from .state import Facts
+from .window import LIMIT, Delivered, Window, inherited_window
+
+log = logging.getLogger("cluster_lock.aiogram")
+
+CONFIRM_LIMIT = 2.0
+"""Seconds for a getUpdates that only confirms."""
+
+
+class TermWork:
+    """Made for one term, run once."""
+
+    def __init__(self, dispatcher: Dispatcher, bot: Bot, term: Term, rules: Rules, facts: Facts) -> None:
+        self._bot, self._term, self._rules, self._facts = bot, term, rules, facts
+        self._window = starting_window(term)
+        self._handling = Handling(dispatcher, bot, term, rules, facts, self._finished)
+        self._fetcher = Fetcher(bot, term, rules.timing, rules.allowed_updates)
+        self._recovery = Recovery(bot, term, rules, facts)
+        self._pace = Pace(bot.id, self._window, facts)
+        self._held: list[tuple[Delivered, Update]] = []
+        """Delivery at most once: not confirmed yet, so not handled yet."""
+        self._was_elected = False
+
+    async def run(self) -> None:
+        """Return when the term was asked to end and everything has been handled, handed over or given back.
+
+        Cancelled (the lease is lost): end at once, confirm nothing, and return only when no handler runs any more.
+        """
+        self._facts.begin(self._window)
+        try:
+            await self._lead_until_step_down()
+            timing = self._rules.timing
+            until = clock.now() + timing.drain + timing.cancel_grace
+            await self._drain(timing.drain)
+            self._term.handover.update(self._left_over())
+            await self._confirm(until)
+            await finish(self._say_step_down(max(0.5, until - clock.now())))
+        finally:
+            self._facts.end()
+            self._handling.cancel()
+            await finish(self._end())
+
+    async def _lead_until_step_down(self) -> None:
+        asked = asyncio.ensure_future(self._term.wait_step_down())
+        polling = asyncio.ensure_future(self._lead())
+        try:
+            await asyncio.wait((polling, asked), return_when=asyncio.FIRST_COMPLETED)
+            if self._held and not polling.done():
+                # Their confirmation is under way: cut off, nobody would know whether they are ours to handle.
+                await asyncio.wait([polling], timeout=CONFIRM_LIMIT)
+        except asyncio.CancelledError:
+            self._handling.cancel()  # at once, and not after the polling has ended
+            raise
+        finally:
+            self._facts.end()
+            self._fetcher.abort()
+            await finish(end((polling, asked)))
+        if not polling.cancelled():
+            polling.result()
+
+    async def _lead(self) -> None:
+        wait = settle_time(self._term, self._rules.timing)
+        if wait > 0:
+            with self._facts.waiting("settling: the lock was found free"):
+                await asyncio.sleep(wait)
+        self._was_elected = True
+        if self._rules.on_elected is not None:
+            with self._facts.waiting("on_elected"):
+                await self._rules.on_elected(self._bot, self._term)
+        while not self._term.stepping_down:
+            await self._poll()
+
+    async def _poll(self) -> None:
+        """Once: wait for the moment, ask, dispatch."""
+        if self._rules.delivery == "at_least_once":
+            await self._pace.wait()
+        elif self._handling.waiting >= LIMIT:
+            await self._pace.wait_for_room(lambda: self._handling.waiting < LIMIT)
+        if not may_poll(self._term):
+            await self._until_valid()
+            return
+        updates = await self._ask()
+        if updates is None:
+            return
+        if not may_dispatch(self._term):
+            # Dropped, not lost: the offset has not moved, so it comes again, to us or to the next leader.
+            log.warning("bot %d: dropped an answer that came after the lease", self._bot.id)
+            await self._until_valid()
+            return
+        self._take(updates)
+
+    async def _until_valid(self) -> None:
+        """The lease was not renewed in time by our own look at the clock. Whoever gave us the term cancels us, or has a
+        renewal in hand that we could not see; either way nothing is sent or started now."""
+        with self._facts.waiting("the lease was not renewed in time"):
+            while not self._term.is_valid():  # noqa: ASYNC110 - time passes, and that tells nobody
+                await asyncio.sleep(0.05)
+
+    async def _ask(self) -> list[Update] | None:
+        """One getUpdates. None if it failed, after the wait that its failure asks for."""
+        timeout = 0.0 if self._held else self._rules.timing.poll_timeout
+        sent_at = clock.now()
+        try:
+            updates = await self._fetcher.get_updates(self._window.ask(), timeout=timeout)
+        except LockLost:  # the lease ended while the connection was made
+            await self._until_valid()
+            return None
+        except Exception as error:  # noqa: BLE001 - each kind has its rule, and none may end the polling
+            self._facts.poll_ended(describe(error, self._bot.token))
+            try:
+                await self._recovery.after(error, sent_at)
+            except LockLost:
+                await self._until_valid()
+            return None
+        self._facts.poll_ended()
+        self._pace.answered()
+        self._recovery.succeeded(survived=bool(updates) or clock.now() - sent_at >= timeout > 0)
+        return updates
+
+    def _take(self, updates: list[Update]) -> None:
+        by_id = {update.update_id: update for update in updates}
+        new = [(delivered, by_id[delivered.update_id]) for delivered in self._window.take(by_id)]
+        self._pace.took(new=len(new), cut=not new and self._window.ends_early(list(by_id)))
+        if self._rules.delivery == "at_most_once":
+            for delivered, _ in new:
+                self._window.finish(delivered)
+            new, self._held = self._held, new
+        self._handling.submit(new)
+
+    def _finished(self, delivered: Delivered) -> None:
+        self._pace.finished(moved=self._window.finish(delivered))
+
+    async def _drain(self, limit: float) -> None:
+        """End the handlers in good order. What has not started is not started: the next leader does it, unless it is
+        confirmed already and would be lost."""
+        at_least_once = self._rules.delivery == "at_least_once"
+        self._handling.close(drop_waiting=at_least_once)
+        if await self._handling.idle(limit):
+            return
+        cancelled = self._handling.running + (0 if at_least_once else self._handling.waiting)
+        log.warning("bot %d: %d handlers are cancelled at the drain limit, %g s", self._bot.id, cancelled, limit)
+        if not at_least_once:
+            self._facts.given_up += cancelled
+        self._handling.cancel()
+        # Without a limit: the lock is not given away while a handler runs, and whoever gave us the term has the limit.
+        await self._handling.idle()
+
+    def _left_over(self) -> dict[str, Any]:
+        if self._held and self._window.sent != self._window.offset:
+            return {"offset": self._held[0][0].update_id, "done": []}  # not even asked to confirm: they come again
+        if self._held:
+            self._facts.given_up += len(self._held)
+            log.warning(
+                "bot %d: nobody knows whether %d updates were confirmed: not handled (delivery: at_most_once)",
+                self._bot.id,
+                len(self._held),
+            )
+        return self._window.handover()
+
+    async def _confirm(self, until: float) -> None:
+        """Tell Telegram what is finished, where nobody else will.
+
+        The heir's first getUpdates confirms, by what we hand over; a confirmation of our own could come late, be
+        taken for a repetition of his (same offset within 3 s) and end his poll. Without an heir what we leave behind
+        may never be read: the store may be lost, the next poller may know no lock. So then, and only if that offset
+        never went out.
+        """
+        offset = self._window.offset
+        if self._term.heir is not None or self._held or offset is None or offset == self._window.sent:
+            return
+        limit = min(CONFIRM_LIMIT, until - clock.now())
+        if limit <= 0 or not may_poll(self._term):
+            return
+        asking = asyncio.ensure_future(self._fetcher.get_updates(offset, timeout=0.0, limit=1))
+        try:
+            await asyncio.wait([asking], timeout=limit)
+        finally:
+            self._fetcher.abort()
+            await finish(end([asking]))
+        if asking.cancelled() or asking.exception() is not None:
+            error = TimeoutError() if asking.cancelled() else asking.exception() or TimeoutError()
+            log.info(
+                "bot %d: Telegram did not answer the last confirmation, up to %d updates may come again: %s",
+                self._bot.id,
+                len(self._window),
+                describe(error, self._bot.token),
+            )
+
+    async def _say_step_down(self, limit: float) -> None:
+        call = self._rules.on_step_down
+        if call is None or not self._was_elected:
+            return
+        self._was_elected = False
+        try:
+            async with asyncio.timeout(limit):
+                await call(self._bot, self._term)
+        except Exception:
+            log.exception("bot %d: on_step_down failed", self._bot.id)
+
+    async def _end(self) -> None:
+        await self._say_step_down(self._rules.timing.stop_time / 2)
+        await self._handling.idle()
+
+
+def starting_window(term: Term) -> Window:
+    """Go on where a leader left off that stepped down. After one that was lost nobody knows; Telegram does."""
+    return Window() if term.origin is Origin.FOUND_FREE else inherited_window(term.inherited)
+
+
+def settle_time(term: Term, timing: Timing) -> float:
+    """Seconds under the lock before the first getUpdates. A lock that was found free says nothing about the leader
+    before: it may hear of its end (a key deleted, a session destroyed) later than we do, and needs a moment to stop."""
+    return timing.settle if term.origin is Origin.FOUND_FREE else 0.0
+
+
+def may_poll(term: Term) -> bool:
+    """The first and the last of the four checks of the lease: before each getUpdates, the final confirmation among
+    them. A stale one would take the new leader's place, and its offset would confirm what nobody handled."""
+    return term.is_valid()
+
+
+def may_dispatch(term: Term) -> bool:
+    """The second check: right after the answer. A loop that was blocked past the deadline wakes up with an answer
+    ready, in the same step in which its timers find out."""
+    return term.is_valid()

@@ -1,0 +1,156 @@
+"""What Telegram delivered and was not yet told to forget.
+
+Telegram confirms by offset: a getUpdates that carries N deletes everything below N, at its receipt (telegram-bot-api
+Client.cpp:16321, TQueue.cpp:432), whether or not its answer ever arrives. So the offset that goes out is the lowest
+update that is not finished, in order of delivery, and everything from there on is delivered again by every answer.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+LIMIT = 100
+"""Telegram returns at most so many updates from the offset on; what comes after them is out of sight."""
+
+
+class Delivered:
+    """One update, from its delivery to its confirmation."""
+
+    __slots__ = ("finished", "repeated", "update_id")
+
+    def __init__(self, update_id: int, *, finished: bool = False) -> None:
+        self.update_id = update_id
+        self.finished = finished
+        self.repeated = False
+
+
+class Window:
+    """The updates from the offset on. `offset` and `finished` are what the leader before left: where to go on, and
+    which updates above it are finished already."""
+
+    def __init__(self, offset: int | None = None, finished: Iterable[int] = ()) -> None:
+        self.sent: int | None = None
+        """The offset of the latest getUpdates. What it confirms is confirmed, answered or not."""
+        self.repeated = 0
+        """Finished updates that were delivered again and recognised, each counted once."""
+        self._next = offset
+        self._order: deque[Delivered] = deque()
+        self._by_id: dict[int, Delivered] = {}
+        self._finished_before = set(finished)
+        self._pending = 0
+
+    @property
+    def pending(self) -> int:
+        """Delivered and not finished."""
+        return self._pending
+
+    @property
+    def unconfirmed(self) -> int:
+        """Delivered, and still to be delivered again by the next answer."""
+        return len(self._order) - self._finished_in_front()
+
+    def __len__(self) -> int:
+        return len(self._order)
+
+    @property
+    def is_full(self) -> bool:
+        """Telegram shows nothing new until the lowest unfinished update is finished."""
+        return self.unconfirmed >= LIMIT
+
+    @property
+    def offset(self) -> int | None:
+        """What the next getUpdates has to carry: the lowest unfinished update; None before the first one of all."""
+        return lowest_unfinished(self._order, self._next)
+
+    def ask(self) -> int | None:
+        """The offset for a getUpdates that is sent now. What it confirms is forgotten here too: not earlier, because
+        the answer to the getUpdates before may still repeat it."""
+        self.sent = self._next = self.offset
+        for _ in range(self._finished_in_front()):
+            done = self._order.popleft()
+            del self._by_id[done.update_id]
+        return self.sent
+
+    def take(self, update_ids: Iterable[int]) -> list[Delivered]:
+        """The updates of an answer that were not delivered before, in order."""
+        ids = list(update_ids)
+        if is_new_numbering(ids, self.sent):
+            self._forget()
+        new = []
+        for update_id in ids:
+            known = self._by_id.get(update_id)
+            if known is None:
+                known = Delivered(update_id, finished=update_id in self._finished_before)
+                self._finished_before.discard(update_id)
+                self._by_id[update_id] = known
+                self._order.append(known)
+                if not known.finished:
+                    self._pending += 1
+                    new.append(known)
+            if known.finished and not known.repeated:
+                known.repeated = True
+                self.repeated += 1
+        return new
+
+    def finish(self, delivered: Delivered) -> bool:
+        """It is handled, or given up. True if the offset moves on by that."""
+        if delivered.finished:
+            return False
+        was_lowest = next((known for known in self._order if not known.finished), None) is delivered
+        delivered.finished = True
+        if self._by_id.get(delivered.update_id) is delivered:  # otherwise it is of a numbering that is over
+            self._pending -= 1
+        return was_lowest
+
+    def ends_early(self, update_ids: list[int]) -> bool:
+        """True if an answer does not even repeat all that it should: Telegram cuts it at 4 MiB (Client.cpp:16301), and
+        what is new lies beyond the cut."""
+        return 1 < len(update_ids) < LIMIT and bool(self._order) and update_ids[-1] < self._order[-1].update_id
+
+    def handover(self) -> dict[str, Any]:
+        """For the next leader: where to go on, and which updates above it must not be handled again."""
+        if self.offset is None:
+            return {}
+        offset = self.offset
+        finished = {known.update_id for known in self._order if known.finished} | self._finished_before
+        return {"offset": offset, "done": sorted(update_id for update_id in finished if update_id > offset)}
+
+    def _finished_in_front(self) -> int:
+        for count, known in enumerate(self._order):
+            if not known.finished:
+                return count
+        return len(self._order)
+
+    def _forget(self) -> None:
+        self._next = None
+        self._order.clear()
+        self._by_id.clear()
+        self._finished_before.clear()
+        self._pending = 0
+
+
+def lowest_unfinished(order: Iterable[Delivered], otherwise: int | None) -> int | None:
+    """The offset by the order of delivery, never by max(): an update above a slow one is not confirmed before it."""
+    offset = otherwise
+    for known in order:
+        if not known.finished:
+            return known.update_id
+        offset = known.update_id + 1
+    return offset
+
+
+def is_new_numbering(update_ids: Iterable[int], sent: int | None) -> bool:
+    """An id below the offset that was sent: Telegram began to number anew (after an idle week, or when the ids ran out,
+    TQueue.cpp:159-179), found our offset out of range and served from its head. All that we know of ids is void."""
+    return sent is not None and any(update_id < sent for update_id in update_ids)
+
+
+def inherited_window(inherited: Mapping[str, Any]) -> Window:
+    """The window that the leader before left, or an empty one. What does not look like ours is not believed: without an
+    offset Telegram delivers everything unconfirmed, and nothing is lost."""
+    offset, done = inherited.get("offset"), inherited.get("done", [])
+    if not isinstance(offset, int) or offset <= 0 or not isinstance(done, list):
+        return Window()
+    return Window(offset, (update_id for update_id in done if isinstance(update_id, int)))
