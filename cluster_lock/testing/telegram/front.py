@@ -34,7 +34,6 @@ class BotApi:
         self._control = control
 
     async def answer(self, exchange: Exchange) -> Answer | None:
-        arrived = boot_clock.now()
         request = exchange.request
         if request.path.startswith(PREFIX):
             return await self._control.answer(request.path.removeprefix(PREFIX), await request.text())
@@ -56,7 +55,8 @@ class BotApi:
         )
         if query.method == "getupdates":
             sent = _number(request.headers.get(SENT_HEADER))
-            query.poll = exchange.poll = Poll(query.bot, query.client, arrived, query.term, sent)
+            now = boot_clock.now()
+            query.poll = exchange.poll = Poll(query.bot, query.client, now, query.term, sent, arguments=arguments)
             self._simulator.oracle.poll_arrived(query.poll)
         fault = self._simulator.faults.take(query)
         return await self._process(query) if fault is None else await self._suffer(fault, query, exchange)

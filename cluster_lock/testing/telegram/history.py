@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -26,6 +27,10 @@ class Poll:
     status: int | None = None
     conflict: str | None = None
     """The text of the 409 that answered it."""
+    arguments: Mapping[str, str] = field(default_factory=dict)
+    """What it asked for: `offset`, `limit`, `timeout`, `allowed_updates`, as they were sent."""
+    received: int = 0
+    """How many updates its answer brought."""
     evicted: float | None = None
     """When another request took its place as the bot's parked poll: from then on it can receive no update."""
 

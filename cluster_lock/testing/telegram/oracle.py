@@ -79,7 +79,8 @@ class Oracle:
         self._updates.append(update)
         self._by_id[bot][update_id] = update
 
-    def delivered(self, poll: Poll, update_ids: Iterable[int]) -> None:
+    def delivered(self, poll: Poll, update_ids: Sequence[int]) -> None:
+        poll.received = len(update_ids)
         delivery = Delivery(poll.client, poll.term, self._now())
         updates = self._by_id[poll.bot]
         for update_id in update_ids:

@@ -162,7 +162,7 @@ class TelegramSimulator:
         self, bot: BotRef, *, rate: float, chats: Sequence[int] = (1, 2, 3), seconds: float | None = None
     ) -> None:
         """Push `rate` numbered messages a second, to `chats` in turn, for `seconds` or until it is switched off."""
-        key = BotKey.of(bot)
+        key = self.bot(bot).key
         await self.traffic_off(key)
         self._traffic[key] = Traffic(lambda count, first: self._push_burst(key, count, first, chats), rate, seconds)
 
@@ -232,7 +232,7 @@ class TelegramSimulator:
 
         `acks`: it acknowledges what it gets, as any real second poller would.
         """
-        key = BotKey.of(bot)
+        key = self.bot(bot).key
         await self.rogue_off(key)
         self._rogues[key] = RoguePoller(self._url, key, poll_timeout, pause, acks=acks)
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 Json = dict[str, Any]
+_encoder = json.JSONEncoder(separators=(",", ":"))  # json.dumps would make one for each update
 
 KINDS = frozenset(
     {
@@ -90,7 +91,7 @@ def compose(kind: str, draft: Draft) -> Json:
 
 def body_of(kind: str, value: Json) -> str:
     """The text that the queue keeps: the update without its id, which only the queue knows."""
-    return f'"{kind}":{json.dumps(value, separators=(",", ":"))}'
+    return f'"{kind}":{_encoder.encode(value)}'
 
 
 def chat_of(value: Json) -> int:
