@@ -72,6 +72,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     kept: list[pytest.Item] = []
     dropped: list[pytest.Item] = []
     for item in items:
+        if item.path.stem.startswith(("test_file", "test_conformance_file")):
+            item.add_marker("file")
         wanted = _backends_of(item)
         (kept if not wanted or wanted & chosen else dropped).append(item)
     if dropped:
@@ -89,7 +91,8 @@ def _backends_of(item: pytest.Item) -> set[str]:
         return set(ETCD_RELEASE)
     if item.get_closest_marker("consul"):
         return {"consul"}
-    return set()
+    # Tests of whole processes that need no server: once, not in each backend's environment.
+    return {"file"} if item.get_closest_marker("process") else set()
 
 
 # -- a missing server --------------------------------------------------------------------------------------------------
