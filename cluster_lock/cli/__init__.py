@@ -1,0 +1,37 @@
+"""The command `cluster-lock`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+
+from cluster_lock import __version__
+from cluster_lock.errors import ClusterLockError
+
+from . import config_command
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and answer its exit code. A wrong argument ends it with SystemExit(2), as argparse does."""
+    arguments = _parser().parse_args(argv)
+    try:
+        code: int = arguments.run(arguments)
+        sys.stdout.flush()
+    except ClusterLockError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+    except BrokenPipeError:
+        # `cluster-lock config --schema | head`: nobody reads on. The flush at exit would say so once more.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="cluster-lock", description="One leader on many servers.")
+    parser.add_argument("--version", action="version", version=f"cluster-lock {__version__}")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    config_command.add(commands)
+    return parser

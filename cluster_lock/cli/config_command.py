@@ -1,0 +1,30 @@
+"""`cluster-lock config`: the effective settings, an example of all of them, their schema."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from .options import add_settings_options, settings_from
+
+
+def add(commands: Any) -> None:
+    parser: argparse.ArgumentParser = commands.add_parser(
+        "config", help="show the settings", description="Show the effective settings, and where each came from."
+    )
+    parser.add_argument("--example", action="store_true", help="print a config.yaml with every key and its default")
+    parser.add_argument("--schema", action="store_true", help="print the JSON schema of config.yaml")
+    add_settings_options(parser)
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    from cluster_lock import config
+
+    if arguments.example:
+        print(config.example(), end="")
+    elif arguments.schema:
+        print(config.schema())
+    else:
+        print(config.shown_text(settings_from(arguments)))
+    return 0

@@ -1,0 +1,44 @@
+"""The options that every command with settings has, and the settings they lead to."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from cluster_lock.config import Settings
+
+
+def add_settings_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("settings")
+    group.add_argument(
+        "--config", type=Path, metavar="FILE", help="the configuration (else CLUSTER_LOCK_CONFIG, else ./config.yaml)"
+    )
+    group.add_argument("--backend", metavar="NAME", help="where the locks are kept: file, etcd, consul")
+    group.add_argument("--instance", metavar="NAME", help="the name of this process slot")
+    group.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        type=_assignment,
+        dest="assignments",
+        metavar="KEY=VALUE",
+        help="any other setting, such as --set lock.ttl=10s; may be repeated",
+    )
+
+
+def settings_from(arguments: argparse.Namespace) -> Settings:
+    """The effective settings under these options. Raises ConfigError with everything that is wrong."""
+    from cluster_lock.config import load
+
+    overrides = dict(arguments.assignments)
+    overrides |= {name: value for name in ("backend", "instance") if (value := getattr(arguments, name)) is not None}
+    return load(arguments.config, overrides=overrides)
+
+
+def _assignment(text: str) -> tuple[str, str]:
+    key, equals, value = text.partition("=")
+    if not key or not equals:
+        raise argparse.ArgumentTypeError("must be KEY=VALUE, such as lock.ttl=10s")
+    return key.strip(), value

@@ -1,0 +1,26 @@
+"""config.yaml, variables and command line as one frozen, checked value.
+
+`load()` finds and checks them, `open_driver()` makes the driver they choose. Every error names file, line and key.
+Importing this loads pydantic and yaml, which `import cluster_lock` does not.
+"""
+
+from .backend import driver_options, open_driver
+from .loading import load
+from .model import ConsulSection, EtcdSection, FileSection, LockSection, Settings, TelegramSection
+from .show import example, schema, shown, shown_text
+
+__all__ = [
+    "ConsulSection",
+    "EtcdSection",
+    "FileSection",
+    "LockSection",
+    "Settings",
+    "TelegramSection",
+    "driver_options",
+    "example",
+    "load",
+    "open_driver",
+    "schema",
+    "shown",
+    "shown_text",
+]

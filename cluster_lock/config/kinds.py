@@ -1,0 +1,137 @@
+"""The kinds of values that settings have: each takes a text, says what is wrong with it, and what it should be."""
+
+from __future__ import annotations
+
+import os
+import re
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Any
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BeforeValidator, PlainSerializer, SecretStr, WithJsonSchema
+
+LONGEST = 24 * 3600.0
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+_DURATION = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,6})?)\s?([a-zA-Z]*)")
+_FORM = "a duration is a number with ms, s, m or h behind it, such as 15s"
+
+
+def seconds(value: object) -> float:
+    """What `15s`, `500ms`, `2m` or `1h` says. A bare number is refused: people take it for what they are used to."""
+    if isinstance(value, timedelta):
+        return value.total_seconds()
+    match = _DURATION.fullmatch(value.strip()) if isinstance(value, str) else None
+    if match is None:
+        raise ValueError(_FORM)
+    number, unit = match.groups()
+    if unit not in _UNITS:
+        raise ValueError(f"the unit {unit!r} is not known: {_FORM}" if unit else f"the unit is missing: {_FORM}")
+    found = float(number) * _UNITS[unit]
+    if found > LONGEST:
+        raise ValueError("is too long: at most 24h")
+    return found
+
+
+def duration_text(value: float) -> str:
+    """As a person would write it into config.yaml."""
+    for unit in ("h", "m", "s"):
+        if value >= _UNITS[unit] and value % _UNITS[unit] == 0:
+            return f"{value / _UNITS[unit]:g}{unit}"
+    return f"{value:g}s" if value >= 1 or value == 0 else f"{value * 1000:g}ms"
+
+
+Duration = Annotated[
+    float,
+    BeforeValidator(seconds),
+    PlainSerializer(duration_text, return_type=str),
+    WithJsonSchema({"type": "string", "pattern": r"^[0-9]+(\.[0-9]+)? ?(ms|s|m|h)$", "examples": ["15s", "500ms"]}),
+]
+"""Seconds, written with a unit."""
+
+
+def _a_minute(value: float) -> float:
+    if value > 60:
+        raise ValueError("must be at most 60s")
+    return value
+
+
+ShortDuration = Annotated[Duration, AfterValidator(_a_minute)]
+
+
+def _list(value: object) -> object:
+    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+
+_LIST_SCHEMA = WithJsonSchema({"anyOf": [{"type": "array", "items": {"type": "string"}}, {"type": "string"}]})
+Texts = Annotated[tuple[str, ...], BeforeValidator(_list), _LIST_SCHEMA]
+"""A list, or one text with commas."""
+
+
+def _address(value: str) -> str:
+    parts = urlsplit(value if "://" in value else f"http://{value}")
+    if "@" in parts.netloc:
+        raise ValueError("must not carry a user or password: there are keys for them")
+    try:
+        good = parts.scheme in ("http", "https") and parts.hostname and (parts.port is None or parts.port > 0)
+    except ValueError:  # a port above 65535, or not a number
+        good = False
+    if not good or re.search(r"\s", value) or parts.query or parts.fragment:
+        raise ValueError("must be an address such as http://127.0.0.1:8500 or https://host:port")
+    return value.rstrip("/")
+
+
+def _one_or_more(value: tuple[str, ...]) -> tuple[str, ...]:
+    if not value:
+        raise ValueError("must name at least one address")
+    return value
+
+
+Address = Annotated[str, AfterValidator(_address)]
+Addresses = Annotated[tuple[Address, ...], BeforeValidator(_list), AfterValidator(_one_or_more), _LIST_SCHEMA]
+
+
+def _file(value: Any) -> Any:
+    if isinstance(value, str) and "\0" in value:
+        raise ValueError("must be a path")
+    return Path(os.path.expanduser(value)) if isinstance(value, str) else value  # Path.expanduser raises
+
+
+FilePath = Annotated[Path, BeforeValidator(_file)]
+
+
+def _matches(pattern: str, what: str) -> AfterValidator:
+    compiled = re.compile(pattern)
+
+    def check(value: str) -> str:
+        if not compiled.fullmatch(value):
+            raise ValueError(f"must be {what}")
+        return value
+
+    return AfterValidator(check)
+
+
+Instance = Annotated[
+    str,
+    _matches(r"(?!\.{1,2}\Z)[A-Za-z0-9._@-]{1,128}", "up to 128 letters, digits and any of . _ @ -, as a host name"),
+]
+
+
+def _with_slash(value: Any) -> Any:
+    return value.rstrip("/") + "/" if isinstance(value, str) else value
+
+
+Prefix = Annotated[
+    str,
+    BeforeValidator(_with_slash),
+    _matches(r"(?:[A-Za-z0-9._@:-]+/)+", "letters, digits and . _ @ : - in parts with one slash after each"),
+]
+
+
+def _token(value: SecretStr) -> SecretStr:
+    if not re.fullmatch(r"[0-9]{1,20}:[A-Za-z0-9_-]{1,200}", value.get_secret_value()):
+        raise ValueError("is not a bot token: BotFather gives digits, a colon, and letters, digits, _ or -")
+    return value
+
+
+Token = Annotated[SecretStr, AfterValidator(_token)]

@@ -1,0 +1,232 @@
+"""All settings: their names, defaults and descriptions, which are the comments of config.yaml, word by word."""
+
+from __future__ import annotations
+
+import hashlib
+import socket
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, SecretStr, field_validator, model_validator
+
+from cluster_lock.drivers import BUILTIN, available
+from cluster_lock.errors import ConfigError
+from cluster_lock.state_directory import state_directory
+from cluster_lock.values import Timing
+
+from .kinds import Address, Addresses, Duration, FilePath, Instance, Prefix, ShortDuration, Texts, Token
+
+_DEFAULT = Timing()
+
+
+class Section(BaseModel):
+    # pydantic's own texts would quote the input, which may be a secret.
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, use_attribute_docstrings=True)
+
+    pairs: ClassVar[tuple[tuple[str, str], ...]] = ()
+    """Keys that belong together."""
+
+    @model_validator(mode="after")
+    def _paired(self) -> Self:
+        given = {name for name in type(self).model_fields if getattr(self, name) is not None}
+        if wrong := unpaired(self.pairs, given):
+            raise ValueError("; ".join(f"{name}: {problem}" for name, problem in wrong.items()))
+        return self
+
+
+def unpaired(pairs: Collection[tuple[str, str]], given: Collection[str]) -> dict[str, str]:
+    """What is wrong with those of `given` whose companions are missing."""
+    halves = [half for pair in pairs for half in (pair, pair[::-1])]
+    return {one: f"needs {other} beside it" for one, other in halves if one in given and other not in given}
+
+
+class LockSection(Section):
+    ttl: Duration = _DEFAULT.ttl
+    """How long the backend keeps a lock for a holder that is silent."""
+    margin: Duration = _DEFAULT.margin
+    """How long before that a holder that could not renew it has stopped."""
+    stop_time: Duration = _DEFAULT.stop_time
+    """What the work gets to stop once it is cancelled; a part of the margin."""
+    settle: Duration = _DEFAULT.settle
+    """How long to wait before working under a lock that was found free."""
+    invite: Duration = _DEFAULT.invite
+    """How long an invited standby may take to answer before the next one is asked."""
+    drain: Duration = _DEFAULT.drain
+    """What running handlers get to finish before a hand-over."""
+    cancel_grace: Duration = _DEFAULT.cancel_grace
+    """What cancelled handlers get after that, before the process is ended."""
+    stall_limit: Duration = _DEFAULT.stall_limit
+    """How long the event loop may give no sign of life."""
+
+
+class TelegramSection(Section):
+    token: Token | None = None
+    """The bot token from BotFather; better TELEGRAM_BOT_TOKEN or token_file."""
+    token_file: FilePath | None = None
+    """A file that holds the token instead."""
+    api: Address = "https://api.telegram.org"
+    """The Bot API server."""
+    test_environment: bool = False
+    """Whether the bot is one of Telegram's test environment."""
+    delivery: Literal["at_least_once", "at_most_once"] = "at_least_once"
+    """When updates are confirmed: after their handlers (at_least_once) or before (at_most_once)."""
+    max_concurrent: int = Field(default=100, ge=1, le=10_000)
+    """How many handlers may run at a time."""
+    poll_timeout: Duration = _DEFAULT.poll_timeout
+    """How long Telegram may hold a getUpdates while there is nothing; at most 50s."""
+    handler_timeout: Duration = _DEFAULT.handler_timeout
+    """How long a handler may run before it is cancelled and its update confirmed."""
+    grace: Duration = _DEFAULT.telegram_grace
+    """How long Telegram may be out of reach from the leader before a standby gets its turn."""
+    on_conflict: Literal["retry", "step_down", "exit"] = "retry"
+    """What to do when somebody polls this bot without the lock: retry, step_down or exit."""
+    delete_webhook: Literal["never", "on_conflict"] = "never"
+    """Whether a webhook that keeps the bot from polling is deleted: never or on_conflict."""
+
+
+class FileSection(Section):
+    directory: FilePath = Field(default_factory=state_directory)
+    """The folder of the lock files; empty: this user's state directory."""
+
+
+class EtcdSection(Section):
+    pairs = (("cert", "key"), ("user", "password"))
+
+    endpoints: Addresses = ("http://127.0.0.1:2379",)
+    """The servers, as a list or with commas."""
+    ca: FilePath | None = None
+    """A PEM file with the CA of the servers' certificates."""
+    cert: FilePath | None = None
+    """A PEM file with our client certificate."""
+    key: FilePath | None = None
+    """A PEM file with the key of that certificate."""
+    user: str | None = None
+    """The user name, if the servers ask for one."""
+    password: SecretStr | None = None
+    """The password of that user; better password_file."""
+    password_file: FilePath | None = None
+    """A file that holds the password instead."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _split_user(cls, given: Any) -> Any:
+        # etcdctl's own variable and flag may be "user:password".
+        user = given.get("user") if isinstance(given, dict) else None
+        if isinstance(user, str) and ":" in user:
+            name, _, password = user.partition(":")
+            return {"password": password, **given, "user": name}
+        return given
+
+
+class ConsulSection(Section):
+    pairs = (("cert", "key"),)
+
+    url: Addresses = ("http://127.0.0.1:8500",)
+    """The agent, or several, as a list or with commas."""
+    token: SecretStr | None = None
+    """The ACL token; better token_file."""
+    token_file: FilePath | None = None
+    """A file that holds the ACL token instead."""
+    ca: FilePath | None = None
+    """A PEM file with the CA of the agents' certificates."""
+    cert: FilePath | None = None
+    """A PEM file with our client certificate."""
+    key: FilePath | None = None
+    """A PEM file with the key of that certificate."""
+    datacenter: str | None = None
+    """The datacenter that keeps the locks; empty: the agent's own."""
+    lock_delay: ShortDuration = 0.0
+    """How long Consul keeps a lock closed after an unclean end; at most 60s."""
+    behavior: Literal["release", "delete"] = "release"
+    """What Consul does with the keys of a session that ends: release or delete."""
+    checks: Texts = ()
+    """Health checks whose failure ends the session; none is the safe choice."""
+    session_node: str | None = None
+    """The node that sessions belong to; empty: the agent's own."""
+
+
+class Settings(Section):
+    """All settings, checked. Frozen; its repr and its dumps show no secret.
+
+    `load` makes one. Who makes one himself gives durations as text and the secrets themselves: only `load` reads files.
+    """
+
+    backend: str = "file"
+    """Where the locks are kept: file (one host only), etcd or consul."""
+    instance: Instance = Field(default_factory=socket.gethostname, validate_default=True)
+    """The name of this process slot on this host; empty: POD_NAME, or the host name."""
+    prefix: Prefix = "cluster-lock/"
+    """What all keys in the backend begin with; the same on all instances."""
+    fencing_floor: int = Field(default=0, ge=0, lt=2**63)
+    """The fencing token that every new one must exceed; raise it after the backend was restored or replaced."""
+    lock: LockSection = LockSection()
+    """Times of the lock and of a hand-over."""
+    telegram: TelegramSection = TelegramSection()
+    """The bot, and how it polls."""
+    file: FileSection = Field(default_factory=FileSection)
+    """The backend file."""
+    etcd: EtcdSection = EtcdSection()
+    """The backend etcd."""
+    consul: ConsulSection = ConsulSection()
+    """The backend consul."""
+
+    _origins: dict[str, str] = PrivateAttr(default_factory=dict)
+    _foreign: dict[str, dict[str, Any]] = PrivateAttr(default_factory=dict)
+    _state_directory: Path | None = PrivateAttr(None)
+
+    @field_validator("backend")
+    @classmethod
+    def _known_backend(cls, name: str) -> str:
+        if name not in BUILTIN and name not in (names := available()):
+            raise ValueError(f"must be one of {', '.join(names)}")
+        return name
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        _ = self.timing  # raises ValueError
+        return self
+
+    @property
+    def timing(self) -> Timing:
+        """All durations, checked against one another."""
+        fields = {name: getattr(getattr(self, section), key) for name, (section, key) in TIMING_KEYS.items()}
+        return Timing(**fields)
+
+    @property
+    def fingerprint(self) -> str:
+        """Eight hex digits that differ when two instances would not meet at one lock. Goes into every record; holds no
+        secret and no address: each host may reach the backend by another one."""
+        parts = (self.backend, self.prefix, self.consul.datacenter or "" if self.backend == "consul" else "")
+        return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:8]
+
+    @property
+    def state_directory(self) -> Path:
+        """Where this host keeps lock files and state files."""
+        return self._state_directory or state_directory()
+
+    def bot_token(self) -> SecretStr:
+        """The token. Raises ConfigError that says where one may be given."""
+        if self.telegram.token is None:
+            raise ConfigError(
+                ["telegram.token: is missing: set TELEGRAM_BOT_TOKEN, or telegram.token_file in the configuration"]
+            )
+        return self.telegram.token
+
+    def origin_of(self, path: str) -> str:
+        """Where the value of `path` ("lock.ttl") came from: "config.yaml:12", "TELEGRAM_BOT_TOKEN", ".env:3: NAME",
+        "command line" or "default"."""
+        return self._origins.get(path, "default")
+
+    def foreign(self, section: str) -> Mapping[str, Any]:
+        """The section of a driver that is not ours, as it was written."""
+        return self._foreign.get(section, {})
+
+
+TIMING_KEYS: dict[str, tuple[str, str]] = {
+    **{name: ("lock", name) for name in LockSection.model_fields},
+    "poll_timeout": ("telegram", "poll_timeout"),
+    "handler_timeout": ("telegram", "handler_timeout"),
+    "telegram_grace": ("telegram", "grace"),
+}
+"""Where the fields of `Timing` are written."""

@@ -1,0 +1,161 @@
+"""Reading config.yaml and .env: into a tree that knows its lines, whatever a file holds."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import yaml
+
+from .places import Branch, Items, Layer, Leaf, Node, Place, Problems
+
+LARGEST_FILE = 256 * 1024
+_MOST_VALUES = 10_000
+_DEEPEST = 10
+
+
+def read_text(path: Path, layer: Layer, problems: Problems) -> str | None:
+    """The text of a file, or None after saying why there is none."""
+    place = Place(layer, str(path), says_path=True)
+    try:
+        with path.open("rb") as file:
+            raw = file.read(LARGEST_FILE + 1)
+    except (OSError, ValueError) as error:  # ValueError: a path with a NUL
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        problems.add(place, "", f"cannot be read: {reason}")
+        return None
+    if len(raw) > LARGEST_FILE:
+        problems.add(place, "", f"is larger than {LARGEST_FILE // 1024} KiB")
+        return None
+    try:
+        return raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        problems.add(Place(layer, f"{path}:{line}", line, says_path=True), "", "is not UTF-8 text")
+        return None
+
+
+def read_yaml(path: Path, problems: Problems) -> Branch:
+    """config.yaml as a tree; what is wrong in it is said, and the rest returned."""
+    text = read_text(path, Layer.FILE, problems)
+    return Branch({}) if text is None else _Reader(path, problems).read(text)
+
+
+class _Reader:
+    def __init__(self, path: Path, problems: Problems) -> None:
+        self._path = path
+        self._problems = problems
+        self._left = _MOST_VALUES
+
+    def _place(self, line: int) -> Place:
+        return Place(Layer.FILE, f"{self._path}:{line}", line)
+
+    def read(self, text: str) -> Branch:
+        nothing = Branch({}, self._place(1))
+        try:
+            # The pure Python loader: the one in C has no limit for its own stack.
+            loader = yaml.SafeLoader(text)
+            try:
+                root = loader.get_single_node()
+            finally:
+                loader.dispose()
+            tree = None if root is None else self._node(root, "", 0)
+        except yaml.MarkedYAMLError as error:
+            mark = error.problem_mark or error.context_mark
+            self._problems.add(self._place(mark.line + 1 if mark else 1), "", _said(error.problem or error.context))
+        except yaml.reader.ReaderError as error:
+            line = text.count("\n", 0, int(error.position)) + 1
+            self._problems.add(self._place(line), "", "holds a character that YAML does not allow")
+        except (RecursionError, _TooMuch):
+            self._problems.add(self._place(1), "", f"is nested too deeply, or has more than {_MOST_VALUES} values")
+        except (ValueError, OverflowError):  # PyYAML, of "\UFFFFFFFF"
+            self._problems.add(self._place(1), "", "holds an escape that names no character")
+        else:
+            if isinstance(tree, Branch):
+                return tree
+            if tree is not None and not (isinstance(tree, Leaf) and not tree.text):
+                self._problems.add(self._place(1), "", "must be a mapping, lines such as `backend: file`")
+        return nothing
+
+    def _node(self, node: yaml.Node, path: str, depth: int) -> Node | None:
+        # Aliases may repeat a node without end: "billion laughs", or a list that contains itself.
+        self._left -= 1
+        if self._left < 0 or depth > _DEEPEST:
+            raise _TooMuch
+        place = self._place(node.start_mark.line + 1)
+        if not node.tag.startswith("tag:yaml.org,2002:") or ":python/" in node.tag:
+            self._problems.add(place, path, "has a YAML tag, which is not allowed here")
+            return None
+        if isinstance(node, yaml.MappingNode):
+            return self._mapping(node, path, depth, place)
+        if isinstance(node, yaml.SequenceNode):
+            children = [self._node(child, f"{path}.{number}", depth + 1) for number, child in enumerate(node.value)]
+            return Items([child for child in children if child is not None], place)
+        plain = isinstance(node, yaml.ScalarNode) and node.style is None
+        # YAML 1.1 takes `no`, `1:30` and `0x1` for other things than a text; what a value means, its key says.
+        text = "" if plain and node.value in ("~", "null", "Null", "NULL") else node.value
+        return Leaf(text, place, plain)
+
+    def _mapping(self, node: yaml.MappingNode, path: str, depth: int, place: Place) -> Branch:
+        children: dict[str, Node] = {}
+        lines: dict[str, int] = {}
+        for key_node, value_node in node.value:
+            line = key_node.start_mark.line + 1
+            if not isinstance(key_node, yaml.ScalarNode):
+                self._problems.add(self._place(line), path, "has a key that is not a text")
+                continue
+            key: str = key_node.value
+            below = f"{path}.{key}" if path else key
+            if key in lines:
+                self._problems.add(self._place(line), below, f"is there twice, first in line {lines[key]}")
+                continue
+            lines[key] = line
+            child = self._node(value_node, below, depth + 1)
+            if isinstance(child, Leaf) and not child.text:
+                child = Leaf("", self._place(line), child.plain)  # an empty value has the line after it
+            if child is not None:
+                children[key] = child
+        return Branch(children, place)
+
+
+class _TooMuch(Exception):
+    pass
+
+
+def _said(problem: str | None) -> str:
+    """PyYAML's own words, without what it quotes from the file (that may be a secret) unless it is a character."""
+    return "is not YAML: " + re.sub(r"(['\"]).{4,}?\1", "...", problem or "unexpected end")
+
+
+_ASSIGNMENT = re.compile(r"\s*(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)\s*=\s*(.*?)\s*\Z", re.DOTALL)
+_DOUBLE = re.compile(r'"((?:[^"\\]|\\.)*)"\s*(?:#.*)?\Z')
+_SINGLE = re.compile(r"'([^']*)'\s*(?:#.*)?\Z")
+_ESCAPES = {"n": "\n", "t": "\t", "r": "\r"}
+
+
+def read_dotenv(path: Path, problems: Problems) -> dict[str, tuple[str, Place]]:
+    """NAME=VALUE lines: `export` in front, '...' as it stands, "..." with backslashes, `#` begins a comment."""
+    variables: dict[str, tuple[str, Place]] = {}
+    text = read_text(path, Layer.DOTENV, problems)
+    for line, content in enumerate((text or "").split("\n"), 1):
+        if not content.strip() or content.lstrip().startswith("#"):
+            continue
+        assignment = _ASSIGNMENT.match(content)
+        value = _dotenv_value(assignment[2]) if assignment else None
+        if assignment is None or value is None:
+            place = Place(Layer.DOTENV, f"{path}:{line}", line, says_path=True)
+            problems.add(place, "", "is not NAME=VALUE" if assignment is None else "has a quote that does not end")
+            continue
+        name = assignment[1]
+        variables[name] = value, Place(Layer.DOTENV, f"{path}:{line}: {name}", line, says_path=True)
+    return variables
+
+
+def _dotenv_value(text: str) -> str | None:
+    if double := _DOUBLE.match(text):
+        return re.sub(r"\\(.)", lambda escape: _ESCAPES.get(escape[1], escape[1]), double[1])
+    if single := _SINGLE.match(text):
+        return single[1]
+    if text.startswith(("'", '"')):
+        return None
+    return re.split(r"(?:^|\s)#", text, maxsplit=1)[0].rstrip()

@@ -1,0 +1,54 @@
+"""Secrets: where they are among the settings, and those that stand in files of their own."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from .places import Branch, Leaf, Place, Problems, leaves, texts
+from .reading import read_text
+from .shape import SECRET_NAME, shape
+
+
+def note_secrets(tree: Branch, problems: Problems) -> None:
+    """From here on no problem quotes them."""
+    for path, node in leaves(tree):
+        key = shape().key(path)
+        if path == "etcd.user":  # etcdctl's variable may carry the password behind a colon
+            secrets = {text.partition(":")[2] for text in texts(node)}
+        elif key.is_secret if key else SECRET_NAME.search(path.rpartition(".")[2]):
+            secrets = {secret for text in texts(node) for secret in (text, text.strip())}
+        else:
+            continue
+        problems.secrets |= secrets - {""}
+
+
+def read_secret_files(tree: Branch, sections: Iterable[str], problems: Problems) -> None:
+    """Put what the `*_file` keys name into the keys they stand for, where no stronger layer gives the secret itself."""
+    for section in sections:
+        branch = tree.children.get(section)
+        if not isinstance(branch, Branch):
+            continue
+        for name in [name for name in ("token", "password") if shape().key(f"{section}.{name}_file")]:
+            file, direct = branch.children.get(f"{name}_file"), branch.children.get(name)
+            if not isinstance(file, Leaf) or (isinstance(direct, Leaf) and direct.place.layer > file.place.layer):
+                continue
+            path = f"{section}.{name}_file"
+            if isinstance(direct, Leaf) and direct.place.layer == file.place.layer:
+                problems.add(file.place, path, f"give {name} or {name}_file, not both")
+            elif secret := _secret(file, path, problems):
+                place = Place(file.place.layer, f"{file.place} ({file.text})", file.place.line, file.place.says_path)
+                branch.children[name] = Leaf(secret, place)
+
+
+def _secret(file: Leaf, path: str, problems: Problems) -> str | None:
+    reading = Problems()
+    text = read_text(Path(os.path.expanduser(file.text.strip())), file.place.layer, reading)
+    if text is None:
+        problems.add(file.place, path, str(reading.error()))
+        return None
+    if not text.strip() or "\n" in text.strip():
+        problems.add(file.place, path, f"{file.text} must hold one line, the secret")
+        return None
+    return text.strip()

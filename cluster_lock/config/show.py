@@ -1,0 +1,79 @@
+"""Settings for people: the effective ones, the example file, the schema. Never a secret."""
+
+from __future__ import annotations
+
+import json
+import re
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from .kinds import duration_text
+from .model import Settings
+from .shape import SECRET_NAME
+
+MASK = "********"
+
+
+def shown(settings: Settings) -> dict[str, Any]:
+    """The effective settings as plain values, secrets masked: sections of other backends are left out."""
+    content = settings.model_dump(mode="json")
+    others = {"file", "etcd", "consul"} - {settings.backend}
+    content = {name: value for name, value in content.items() if name not in others}
+    if settings.foreign(settings.backend):
+        content[settings.backend] = _masked(dict(settings.foreign(settings.backend)))
+    return content
+
+
+def shown_text(settings: Settings) -> str:
+    """The same as YAML, each value that is not a default with the place it came from."""
+    lines = yaml.safe_dump(shown(settings), sort_keys=False, allow_unicode=True, width=10_000).splitlines()
+    section = ""
+    for number, line in enumerate(lines):
+        match = re.match(r"( *)([a-z_]+):", line)
+        if match is None:
+            continue
+        section = match[2] if not match[1] else section
+        origin = settings.origin_of(f"{section}.{match[2]}" if match[1] else match[2])
+        if origin != "default":
+            lines[number] = f"{line}  # {origin}"
+    return "\n".join(lines)
+
+
+def _masked(value: Any, name: str = "") -> Any:
+    if isinstance(value, dict):
+        return {key: _masked(below, key) for key, below in value.items()}
+    return MASK if value not in (None, "") and SECRET_NAME.search(name) else value
+
+
+def schema() -> str:
+    """The JSON schema of config.yaml, for editors. It allows `${NAME}` everywhere, and sections of other drivers."""
+    content = Settings.model_json_schema()
+    for section in (content, *content["$defs"].values()):
+        for name, key in section["properties"].items():
+            section["properties"][name] = _loosened(key)
+    content["additionalProperties"] = {"type": "object"}
+    return json.dumps({"$schema": "https://json-schema.org/draft/2020-12/schema", **content}, indent=2)
+
+
+def _loosened(key: dict[str, Any]) -> dict[str, Any]:
+    if "$ref" in key:
+        return {word: key[word] for word in ("$ref", "description")}
+    kinds = [{word: value for word, value in key.items() if word not in ("default", "description", "title")}]
+    kinds = key.get("anyOf", kinds)
+    wanted: dict[str, Any] = {"description": key["description"]}
+    if "default" in key:
+        wanted["default"] = duration_text(key["default"]) if isinstance(key["default"], float) else key["default"]
+    more = [{"type": "string", "pattern": r"\$\{"}, {"type": "null"}]
+    return {**wanted, "anyOf": [*kinds, *(kind for kind in more if kind not in kinds)]}
+
+
+def example() -> str:
+    """config.yaml with every key, its default and what it is for."""
+    packaged = resources.files("cluster_lock") / "config.example.yaml"
+    if packaged.is_file():
+        return packaged.read_text(encoding="utf-8")
+    # A source checkout: the build puts the file at its root into the wheel under that name.
+    return (Path(__file__).parents[2] / "config.yaml").read_text(encoding="utf-8")
