@@ -148,29 +148,29 @@ class Election:
         finally:
             # Even when cancelled: nothing of the term may run when the lock is given away.
             await finish(self._finish(term, hold, work, heir))
-        if hold.lost.done():
-            if work.cancelled() or work.exception() is None:
-                return StepDown(hold.lost.result())
-            log.error("%s: the work failed when it was stopped", hold.name, exc_info=work.exception())
-            return StepDown(hold.lost.result())
+        if hold.loss is not None:
+            if not work.cancelled() and work.exception() is not None:
+                log.error("%s: the work failed when it was stopped", hold.name, exc_info=work.exception())
+            return StepDown(hold.loss)
         if not work.cancelled():
             work.result()
         return term.request
 
     async def _until_over(self, term: Term, hold: Hold, work: asyncio.Task[Any]) -> Entry | None:
         """Until the lock is lost, the work has ended, or was asked to and had its time. The heir that answered."""
+        lost = asyncio.ensure_future(hold.wait_lost())
         requested = asyncio.ensure_future(term.wait_request())
         inviting: asyncio.Task[Entry | None] | None = None
         timing = self.session.timing
         try:
             while True:
-                await asyncio.wait((work, hold.lost, requested), return_when=asyncio.FIRST_COMPLETED)
-                if hold.lost.done() or work.done():
+                await asyncio.wait((work, lost, requested), return_when=asyncio.FIRST_COMPLETED)
+                if lost.done() or work.done():
                     return None
                 request = requested.result()
                 inviting = asyncio.ensure_future(invite(self.session, hold, request.willing))
-                await asyncio.wait((work, hold.lost, inviting), return_when=asyncio.FIRST_COMPLETED)
-                if hold.lost.done() or work.done():
+                await asyncio.wait((work, lost, inviting), return_when=asyncio.FIRST_COMPLETED)
+                if lost.done() or work.done():
                     return None
                 heir = inviting.result()
                 if heir is None and request.willing is not None:
@@ -181,22 +181,22 @@ class Election:
                 log.info("%s: stepping down, %s: %s", hold.name, _to(heir), request.reason)
                 term.begin_step_down(heir.name.removeprefix(STANDBY) if heir is not None else None)
                 limit = timing.drain + timing.cancel_grace + PATIENCE
-                await asyncio.wait((work, hold.lost), timeout=limit, return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.wait((work, lost), timeout=limit, return_when=asyncio.FIRST_COMPLETED)
                 return heir
         finally:
-            await end((requested, *([inviting] if inviting is not None else [])))
+            await end((lost, requested, *([inviting] if inviting is not None else [])))
 
     async def _finish(self, term: Term, hold: Hold, work: asyncio.Task[Any] | None, heir: Entry | None) -> None:
         """End what still runs of the term, then give the lock away."""
         left = {task for task in (work, *term.tasks) if task is not None and not task.done()}
-        if hold.lost.done():
-            term.ended = hold.lost.result()
+        if hold.loss is not None:
+            term.ended = hold.loss
             log.warning("%s: lost after %.1f s, stopping the work: %s", hold.name, clock.now() - hold.since, term.ended)
         for task in left:
             task.cancel()
         if left:
             # On a loss without a limit: the guard has one.
-            grace = None if hold.lost.done() else self.session.timing.cancel_grace
+            grace = None if hold.loss is not None else self.session.timing.cancel_grace
             _, left = await asyncio.wait(left, timeout=grace)
         if left:
             what = ", ".join(task.get_name() for task in left)

@@ -34,7 +34,8 @@ class Hold:
         self.origin = origin
         self.inherited = inherited
         self.fencing_token = session.fencing_floor + grant.token
-        self.lost: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self.loss: str | None = None
+        self._lost = asyncio.Event()
         self._session = session
         self._giving_away = False
         self.since = clock.now()
@@ -45,32 +46,41 @@ class Hold:
     @property
     def stop_at(self) -> float:
         """The moment at which the work is cancelled unless a renewal moves it on."""
-        return self._stopped_at if self.lost.done() else self._session.stop_at
+        return self._stopped_at if self.loss is not None else self._session.stop_at
 
     def is_valid(self) -> bool:
-        return not self.lost.done() and clock.now() < self._session.stop_at
+        """Is the lock provably held at this moment?"""
+        return self.loss is None and clock.now() < self._session.stop_at
+
+    async def wait_lost(self) -> str:
+        """Return as soon as the lock cannot be proved to be held any more; why."""
+        await self._lost.wait()
+        assert self.loss is not None
+        return self.loss
 
     def moved(self, deadline: float) -> None:
         """The lease was renewed."""
-        if not self.lost.done():
+        if self.loss is None:
             self._guard.move(deadline)
 
     def lose(self, reason: str) -> None:
         """It cannot be proved to be held any more. What still runs after `stop_time` is ended with the process, even if
         the lease itself would have lasted longer: the lock may be somebody else's by now."""
-        if self.lost.done() or self._giving_away:
+        if self.loss is not None or self._giving_away:
             return
         self._stopped_at = min(self._session.stop_at, clock.now())
-        self.lost.set_result(reason)
+        self.loss = reason
+        self._lost.set()
         self._guard.move(min(self._session.deadline, clock.now() + self._session.timing.stop_time))
 
     def heard(self, entry: Entry) -> None:
         """News about our key. Older than our grant: from before it, and nothing to us."""
-        if entry.index < self.grant.index or self._giving_away:
+        if entry.index < self.grant.index or self._giving_away or self.loss is not None:
             return
         if entry.lease != self.grant.lease.id:
             whose = f"is held by {describe(entry)}" if entry.lease else "was deleted or given away by the backend"
             self.lose(f"the key of {self.name} {whose}")
+            self._session.check_lease()
         elif entry.index > self.grant.index:
             log.warning("%s: somebody overwrote the value under our lock; we still hold it", self.name)
             self.grant = dataclasses.replace(self.grant, index=entry.index)
@@ -85,7 +95,7 @@ class Hold:
             raise BackendUnavailable(f"{self._session.driver.backend} did not answer in time") from error
         self.heard(changes.entries[self.key])
         if not self.is_valid():
-            raise LockLost(f"{self.name}: {self.lost.result() if self.lost.done() else 'the lease was not renewed'}")
+            raise LockLost(f"{self.name}: {self.loss or 'the lease was not renewed in time'}")
 
     async def end(self, handover: Mapping[str, Any], heir: Entry | None = None) -> bool:
         """The work has ended: give the lock to `heir`, or free it. True if it went to the heir.
@@ -96,7 +106,7 @@ class Hold:
         self._guard.done()
         self._giving_away = True
         try:
-            if self.lost.done():
+            if self.loss is not None:
                 return False
             if heir is not None and self._settled and await self._transfer(heir, handover):
                 return True

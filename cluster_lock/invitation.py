@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import secrets
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -56,7 +57,9 @@ async def _contenders(session: Session, hold: Hold) -> list[Entry]:
 
 async def _ask(session: Session, hold: Hold, key: str, contender: Entry) -> Mapping[str, Any] | None:
     """Invite one contender; what it answered, or None if it did not within `timing.invite`."""
-    question = {"to": contender.lease, "token": hold.fencing_token, "by": session.instance}
+    # The number makes each invitation its own: an answer to an earlier one, even of this term, is not an answer to it.
+    number = secrets.token_hex(4)
+    question = {"to": contender.lease, "token": hold.fencing_token, "by": session.instance, "number": number}
     until = clock.now() + session.timing.invite
     with session.watch.following(contender.name):
         await session.driver.announce(hold.grant.lease, key, json.dumps(question).encode())
@@ -66,7 +69,7 @@ async def _ask(session: Session, hold: Hold, key: str, contender: Entry) -> Mapp
             if entry is not None and entry.lease == contender.lease:
                 record = Record.from_bytes(entry.record or b"")
                 answer = record.answer.get(hold.name) if record is not None else None
-                if isinstance(answer, dict) and answer.get("token") == hold.fencing_token:
+                if isinstance(answer, dict) and answer.get("number") == number:
                     return answer
             await session.watch.changed(news, at_most=left)
     log.info("%s: %s did not answer the invitation", hold.name, contender.name)
@@ -84,7 +87,7 @@ async def _withdraw(session: Session, hold: Hold, key: str) -> None:
 async def answer_invitations(session: Session, name: str, answer: Answer | None) -> None:
     """Answer each invitation to take `name` over, once, until cancelled. `answer()` adds what the leader should
     know."""
-    answered = 0
+    answered: str | None = None
     while True:
         news = session.watch.news
         question = _question(session, name)
@@ -98,14 +101,14 @@ async def answer_invitations(session: Session, name: str, answer: Answer | None)
                 except TimeoutError:
                     log.info("%s: not ready to take over in time, so not answering the invitation", name)
                     continue
-            session.contender.answer(name, {**more, "token": question})
+            session.contender.answer(name, {**more, "number": question})
             await session.contender.write()
         await session.watch.changed(news)
 
 
-def _question(session: Session, name: str) -> int | None:
-    """The fencing token of the term whose leader invites us now, or None. Only the holder of the lock may invite, and
-    only under our current lease (interleaving S9: another term's requests are void)."""
+def _question(session: Session, name: str) -> str | None:
+    """The number of the invitation that stands for us now, or None. Only the holder of the lock may invite, and only
+    our current lease (interleaving S9: another term's requests are void)."""
     entry, leader = session.watch.entries.get(INVITE + name), session.watch.entries.get(LEADER + name)
     if entry is None or leader is None or entry.lease is None or entry.lease != leader.lease:
         return None
@@ -116,5 +119,5 @@ def _question(session: Session, name: str) -> int | None:
     lease = session.current_lease
     if not isinstance(question, dict) or lease is None or question.get("to") != lease.id:
         return None
-    token = question.get("token")
-    return token if isinstance(token, int) else None
+    number = question.get("number")
+    return number if isinstance(number, str) else None

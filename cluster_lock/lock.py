@@ -185,18 +185,19 @@ class _CancelledOnLoss:
         task = asyncio.current_task()
         assert task is not None
         self._task, self._cancelling = task, task.cancelling()
-        self._hold.lost.add_done_callback(self._fire)
+        self._watching = asyncio.ensure_future(self._fire())
         return self
 
-    def _fire(self, lost: asyncio.Future[str]) -> None:
-        if not lost.cancelled():
-            self._fired = True
-            self._task.cancel()
+    async def _fire(self) -> None:
+        await self._hold.wait_lost()
+        self._fired = True
+        self._task.cancel()
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._hold.lost.remove_done_callback(self._fire)
-        ours = self._fired and self._task.uncancel() <= self._cancelling
-        if ours and kind is not None and issubclass(kind, asyncio.CancelledError):
-            raise LockLost(f"{self._hold.name}: {self._hold.lost.result()}") from error
+        self._watching.cancel()
+        ours = not self._fired or self._task.uncancel() <= self._cancelling
+        # Also when the block ended well after all: its last part ran without the lock.
+        if self._hold.loss is not None and ours and (kind is None or issubclass(kind, asyncio.CancelledError)):
+            raise LockLost(f"{self._hold.name}: {self._hold.loss}") from error

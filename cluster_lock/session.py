@@ -134,6 +134,11 @@ class Session:
         if self._watchdog is not None and self._watchdog.lease == lease:
             self._watchdog.lose(f"the backend says that the lease is gone ({error})")
 
+    def check_lease(self) -> None:
+        """A key of ours is gone. Alone, or with the lease? Ask now: the sooner a new one is asked for, the better."""
+        if self._watchdog is not None:
+            self._watchdog.renew_soon()
+
     @property
     def stop_at(self) -> float:
         """The moment at which work under the current lease is cancelled; in the past while there is none."""

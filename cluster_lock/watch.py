@@ -67,6 +67,7 @@ class Watch:
         """Trust nothing known so far: the next answer is read afresh."""
         self.entries.clear()
         self._changed.set()
+        self.wake()
 
     def take(self, entries: Mapping[str, Entry]) -> None:
         """Take in what the backend says about some names, from whichever request. Older news than known is dropped."""

@@ -57,6 +57,7 @@ class Watchdog:
         self._confirm = confirm
         self._moved = moved
         self._trouble: str | None = None
+        self._wake = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
         self._look()
 
@@ -81,6 +82,10 @@ class Watchdog:
         elif not self.lost.done():
             self._timer = asyncio.get_running_loop().call_later(min(left, RECHECK), self._look)
 
+    def renew_soon(self) -> None:
+        """Renew now rather than at the next third: something makes us doubt that the lease is still there."""
+        self._wake.set()
+
     async def run(self) -> str:
         """Renew until the lease is lost; the reason. Cancel it to stop renewing without losing."""
         try:
@@ -94,7 +99,12 @@ class Watchdog:
         return self.lost.result()
 
     async def _sleep(self, seconds: float) -> None:
-        await asyncio.wait([self.lost], timeout=max(0.0, seconds))
+        self._wake.clear()
+        waking = asyncio.ensure_future(self._wake.wait())
+        try:
+            await asyncio.wait((self.lost, waking), timeout=max(0.0, seconds), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            waking.cancel()
 
     async def _renew(self) -> bool:
         """One renewal. False: not known, try again soon."""
@@ -116,6 +126,8 @@ class Watchdog:
         if self._trouble is not None:
             log.info("lease renewed again after: %s", self._trouble)
             self._trouble = None
+        if clock.now() >= self.stop_at:
+            self._look()  # a loop that was blocked until now: what succeeds too late revives nothing
         if not self.lost.done():
             self.last_renewal = sent
             self.deadline = deadline_after(sent, self.timing)

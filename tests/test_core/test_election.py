@@ -1,0 +1,398 @@
+"""The election: terms begin and end in order, and nothing of a term runs when the lock is somebody else's."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+from support.sessions import PREFIX, TIMING, holder, key_of, session, standby
+
+from cluster_lock import clock
+from cluster_lock.drivers.memory import MemoryBackend, MemoryDriver
+from cluster_lock.election import Election
+from cluster_lock.errors import LockLost
+from cluster_lock.leadership import Leadership, Role, Term
+from cluster_lock.testing.virtual_time import run
+from cluster_lock.values import Origin, Record
+
+
+class Bot:
+    """A body that notes what happens to it; `working` is true while it works under a valid term."""
+
+    def __init__(self, drain: float = 0.0) -> None:
+        self.terms: list[Term] = []
+        self.drain = drain
+        self.working = False
+        self.leading = asyncio.Event()
+        self.cancelled = 0
+
+    async def __call__(self, term: Term) -> None:
+        self.terms.append(term)
+        self.working = True
+        self.leading.set()
+        try:
+            await term.wait_step_down()
+            await asyncio.sleep(self.drain)
+            term.handover["offset"] = term.fencing_token
+        except asyncio.CancelledError:
+            self.cancelled += 1
+            raise
+        finally:
+            self.working = False
+            self.leading.clear()
+
+
+async def until_leader(bot: Bot) -> Term:
+    await asyncio.wait_for(bot.leading.wait(), 60)
+    return bot.terms[-1]
+
+
+def test_election_is_a_leadership() -> None:
+    """The election keeps the interface that the poller knows."""
+    leadership: type[Leadership] = Election
+    assert leadership is Election
+
+
+def test_graceful_hand_over() -> None:
+    """A leader that is stopped hands over to the contender that answered, after its body has ended, with what it left."""
+
+    async def main() -> None:
+        store = MemoryBackend()
+        first, second = Bot(drain=2.0), Bot()
+        async with session(store, "a") as a, session(store, "b") as b:
+            ea, eb = Election(a), Election(b)
+            leading = asyncio.create_task(ea.lead("x", first))
+            before = await until_leader(first)
+            waiting = asyncio.create_task(eb.lead("x", second))
+            await asyncio.sleep(1)
+            assert (ea.role("x"), eb.role("x")) == (Role.LEADER, Role.STANDBY)
+            ea.stop("deploy")
+            await asyncio.sleep(1)
+            assert first.working and not second.working
+            assert holder(store, "x") == "a"
+            after = await until_leader(second)
+            assert not first.working
+            assert after.origin is Origin.HANDED_OVER
+            assert after.inherited == {"offset": before.fencing_token}
+            assert after.fencing_token > before.fencing_token
+            assert before.ended == "stepped down: deploy"
+            await leading
+            eb.stop()
+            await waiting
+
+    run(main())
+
+
+def test_no_contender_means_released() -> None:
+    """With nobody to hand over to the lock is released, and says so to whoever comes next."""
+
+    async def main() -> None:
+        store = MemoryBackend()
+        async with session(store, "a") as a:
+            election, bot = Election(a), Bot()
+            leading = asyncio.create_task(election.lead("x", bot))
+            await until_leader(bot)
+            await asyncio.sleep(1)
+            election.stop()
+            await leading
+        async with session(store, "b") as b, b.lock("x").hold() as hold:
+            assert hold.origin is Origin.RELEASED
+            assert hold.inherited == {"offset": bot.terms[0].fencing_token}
+
+    run(main())
+
+
+def test_a_silent_contender_is_passed_over() -> None:
+    """The lock is never given to a contender that does not answer the invitation: the next one that answers gets it."""
+
+    async def main() -> None:
+        store = MemoryBackend()
+        corpse = MemoryDriver(store)
+        lease = await corpse.grant_lease("corpse", 10_000)
+        record = Record(holder="c", instance="corpse", host="h", pid=1, since="", version="0", names=("x",))
+        first, second = Bot(), Bot()
+        async with session(store, "a") as a, session(store, "b") as b:
+            ea, eb = Election(a), Election(b)
+            leading = asyncio.create_task(ea.lead("x", first))
+            await until_leader(first)
+            await corpse.announce(lease, "standby/corpse", record.to_bytes())
+            waiting = asyncio.create_task(eb.lead("x", second))
+            await asyncio.sleep(1)
+            ea.stop()
+            assert (await until_leader(second)).origin is Origin.HANDED_OVER
+            eb.stop()
+            await asyncio.gather(leading, waiting)
+
+    run(main())
+
+
+def test_only_the_dead_contend() -> None:
+    """When no contender answers at all, the lock is released after the invitations, not transferred."""
+
+    async def main() -> None:
+        store = MemoryBackend()
+        corpse = MemoryDriver(store)
+        lease = await corpse.grant_lease("corpse", 10_000)
+        record = Record(holder="c", instance="corpse", host="h", pid=1, since="", version="0", names=("x",))
+        bot = Bot()
+        async with session(store, "a") as a:
+            election = Election(a)
+            leading = asyncio.create_task(election.lead("x", bot))
+            await until_leader(bot)
+            await corpse.announce(lease, "standby/corpse", record.to_bytes())
+            election.stop()
+            await leading
+            assert holder(store, "x") is None
+
+    run(main())
+
+
+def test_an_invitation_of_somebody_else_is_void() -> None:
+    """A contender answers only the holder of the lock: an invitation under another lease changes nothing."""
+
+    async def main() -> None:
+        store = MemoryBackend()
+        stranger = MemoryDriver(store)
+        lease = await stranger.grant_lease("stranger", 10_000)
+        first, second = Bot(), Bot()
+        async with session(store, "a") as a, session(store, "b") as b:
+            ea, eb = Election(a), Election(b)
+            tasks = [asyncio.create_task(ea.lead("x", first))]
+            await until_leader(first)
+            tasks.append(asyncio.create_task(eb.lead("x", second)))
+            await asyncio.sleep(1)
+            before = standby(store, "b")
+            invitation = f'{{"to": "{before.lease}", "token": 99, "number": "1"}}'.encode()
+            await stranger.announce(lease, "invite/x", invitation)
+            await asyncio.sleep(1)
+            assert standby(store, "b") == before
+            ea.stop()
+            eb.stop()
+            await asyncio.gather(*tasks)
+
+    run(main())
+
+
+def test_after_a_loss_it_stands_by_again() -> None:
+    """A leader whose key is deleted stops its work in milliseconds, ends nothing else, and leads again in a new term."""
+
+    async def main() -> None:
+        store = MemoryBackend()
+        async with session(store, "a") as a:
+            election, bot = Election(a), Bot()
+            leading = asyncio.create_task(election.lead("x", bot))
+            await until_leader(bot)
+            store.stranger_deletes(key_of("x"))
+            began = clock.now()
+            while not bot.cancelled:
+                await asyncio.sleep(0.001)
+            assert clock.now() - began < 0.1
+            again = await until_leader(bot)
+            assert len(bot.terms) == 2
+            assert again.fencing_token > bot.terms[0].fencing_token
+            assert not bot.terms[0].is_valid()
+            with pytest.raises(LockLost):
+                bot.terms[0].check()
+            election.stop()
+            await leading
+
+    run(main())
+
+
+def test_the_lock_is_kept_while_the_work_ends() -> None:
+    """A body that takes its time to drain keeps the lock, renewed, for as long: nobody else leads before it has ended."""
+
+    async def main() -> None:
+        store = MemoryBackend()
+        first, second = Bot(drain=TIMING.drain), Bot()
+        async with session(store, "a") as a, session(store, "b") as b:
+            ea, eb = Election(a), Election(b)
+            tasks = [asyncio.create_task(ea.lead("x", first))]
+            await until_leader(first)
+            tasks.append(asyncio.create_task(eb.lead("x", second)))
+            await asyncio.sleep(1)
+            ea.stop()
+            while first.working:
+                assert not second.working
+                assert holder(store, "x") == "a"
+                await asyncio.sleep(0.1)
+            await until_leader(second)
+            eb.stop()
+            await asyncio.gather(*tasks)
+
+    run(main())
+
+
+def test_a_body_that_returns_by_itself_is_done() -> None:
+    """When the body returns although nobody asked, the lock is released and `lead` returns; what it raises comes out."""
+
+    async def main() -> None:
+        store = MemoryBackend()
+        async with session(store, "a") as a:
+            election = Election(a)
+
+            async def done(term: Term) -> None:
+                return None
+
+            async def broken(term: Term) -> None:
+                raise RuntimeError("bug")
+
+            await election.lead("x", done)
+            assert holder(store, "x") is None
+            with pytest.raises(RuntimeError, match="bug"):
+                await election.lead("x", broken)
+            assert holder(store, "x") is None
+            assert election.role("x") is Role.STOPPED
+
+    run(main())
+
+
+def test_tasks_of_a_term_end_with_it() -> None:
+    """What was spawned in a term is cancelled and awaited before the lock is given away."""
+
+    async def main() -> None:
+        store = MemoryBackend()
+        async with session(store, "a") as a:
+            election, bot = Election(a), Bot()
+            leading = asyncio.create_task(election.lead("x", bot))
+            term = await until_leader(bot)
+            seen: list[str | None] = []
+
+            async def work() -> None:
+                try:
+                    await asyncio.sleep(1000)
+                finally:
+                    await asyncio.sleep(0.2)
+                    seen.append(holder(store, "x"))
+
+            term.spawn(work())
+            election.stop()
+            await leading
+            assert seen == ["a"]
+            with pytest.raises(LockLost):
+                term.spawn(work())
+
+    run(main())
+
+
+def test_jobs_run_on_the_leader_only() -> None:
+    """A job runs in each term until it returns once; a loss cancels it, the next term begins it again."""
+
+    async def main() -> None:
+        store = MemoryBackend()
+        async with session(store, "a") as a:
+            election, bot = Election(a), Bot()
+            starts: list[int] = []
+
+            async def job(term: Term) -> str:
+                starts.append(term.fencing_token)
+                if len(starts) == 1:
+                    await asyncio.sleep(1000)
+                return "done"
+
+            running = asyncio.create_task(election.run(job))
+            await asyncio.sleep(5)
+            assert starts == []
+            leading = asyncio.create_task(election.lead("x", bot))
+            await until_leader(bot)
+            await asyncio.sleep(1)
+            store.stranger_deletes(key_of("x"))
+            assert await asyncio.wait_for(running, 5) == "done"
+            assert starts == [term.fencing_token for term in bot.terms]
+            election.stop()
+            await leading
+
+    run(main())
+
+
+def test_a_conditional_step_down_needs_somebody_willing() -> None:
+    """A step-down that asks for a willing heir is declined while no contender's answer satisfies it, and the term goes on."""
+
+    async def main() -> None:
+        store = MemoryBackend()
+        first, second = Bot(), Bot()
+        reaches = {"telegram": False}
+
+        async def answer() -> Mapping[str, Any]:
+            return reaches
+
+        async with session(store, "a") as a, session(store, "b") as b:
+            ea, eb = Election(a), Election(b)
+            tasks = [asyncio.create_task(ea.lead("x", first))]
+            term = await until_leader(first)
+            tasks.append(asyncio.create_task(eb.lead("x", second, answer=answer)))
+            await asyncio.sleep(1)
+            term.step_down("no route", cool_down=60, willing=lambda said: bool(said.get("telegram")))
+            await asyncio.sleep(3)
+            assert term.is_valid() and not term.stepping_down and term.request is None
+            reaches["telegram"] = True
+            term.step_down("no route", cool_down=60, willing=lambda said: bool(said.get("telegram")))
+            began = clock.now()
+            await until_leader(second)
+            eb.stop()
+            await asyncio.sleep(30)
+            assert not first.working
+            await until_leader(first)
+            assert clock.now() - began >= 60
+            ea.stop()
+            await asyncio.gather(*tasks)
+
+    run(main())
+
+
+def test_a_cancelled_lead_gives_the_lock_away() -> None:
+    """Cancelling `lead` ends the body first, then frees the lock, then raises."""
+
+    async def main() -> None:
+        store = MemoryBackend()
+        async with session(store, "a") as a:
+            bot = Bot()
+            leading = asyncio.create_task(Election(a).lead("x", bot))
+            await until_leader(bot)
+            leading.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await leading
+            assert bot.cancelled == 1
+            assert holder(store, "x") is None
+
+    run(main())
+
+
+def test_stopping_a_standby_leaves_nothing() -> None:
+    """A standby that is stopped withdraws its contender record and returns."""
+
+    async def main() -> None:
+        store = MemoryBackend()
+        async with session(store, "a") as a, session(store, "b") as b:
+            async with a.lock("x").hold():
+                election = Election(b)
+                leading = asyncio.create_task(election.lead("x", Bot()))
+                await asyncio.sleep(1)
+                assert standby(store, "b").lease is not None
+                election.stop()
+                await asyncio.wait_for(leading, 1)
+                assert standby(store, "b").lease is None
+
+    run(main())
+
+
+def test_contenders_remember_tokens_for_a_store_that_was_set_back() -> None:
+    """Whoever finds a lock free asks the contenders what they have seen, and does not lead below it."""
+
+    async def main() -> None:
+        store = MemoryBackend()
+        async with session(store, "a") as a:
+            other = MemoryDriver(store)
+            lease = await other.grant_lease("c", 1000)
+            record = Record(holder="c", instance="c", host="h", pid=1, since="", version="0", names=("x",), seen=9999)
+            await other.announce(lease, "standby/c", record.to_bytes())
+            from cluster_lock.errors import TokenWentBack
+
+            with pytest.raises(TokenWentBack):
+                await Election(a).lead("x", Bot())
+            assert holder(store, "x") is None
+            assert store.entry(f"{PREFIX}leader/x", "x").lease is None
+
+    run(main())
