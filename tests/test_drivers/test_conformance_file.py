@@ -7,9 +7,11 @@ from pathlib import Path
 
 from cluster_lock.driver import Driver
 from cluster_lock.drivers._file.flock import is_locked
+from cluster_lock.drivers._file.inotify import Polling, Watch
 from cluster_lock.drivers._file.keyfile import file_name
 from cluster_lock.drivers.file import FileDriver
 from cluster_lock.testing.conformance import DriverConformance
+from cluster_lock.values import Traits
 
 
 class TestFile(DriverConformance):
@@ -42,3 +44,23 @@ class TestFile(DriverConformance):
 
     async def forgotten_position(self) -> object:
         return object()
+
+
+class PollingDriver(FileDriver):
+    """The driver as it is where nobody tells of changes: macOS, Windows."""
+
+    @property
+    def traits(self) -> Traits:
+        return Traits(expires=False, notifies=False)
+
+    def _watching(self) -> Watch:
+        return Polling()
+
+
+class TestFilePolling(TestFile):
+    """It keeps the contract without inotify too."""
+
+    async def open_driver(self) -> Driver:
+        driver = PollingDriver(self.directory, prefix=self.prefix)
+        await driver.open()
+        return driver

@@ -35,10 +35,10 @@ class Flock:
         except Timeout:
             return False
         except NotImplementedError as error:  # filelock up to 3.15
-            raise BackendRefused(f"{self.path}: {error}") from error
+            raise self._no_locks() from error
         if isinstance(self._lock, SoftFileLock):  # what filelock makes of itself since 3.16
             self._lock.release()
-            raise BackendRefused(f"{self.path}: this file system has no file locks; choose another directory")
+            raise self._no_locks()
         found = os.fstat(self.descriptor)
         self._identity = (found.st_dev, found.st_ino)
         _held.add(self)
@@ -68,6 +68,9 @@ class Flock:
         except FileNotFoundError:
             return False
         return (found.st_dev, found.st_ino) == self._identity
+
+    def _no_locks(self) -> BackendRefused:
+        return BackendRefused(f"{self.path}: this file system has no file locks; choose another directory")
 
     def _forget(self) -> None:
         """In a forked child: close our copy, without unlocking, which would unlock the parent's too."""

@@ -97,6 +97,8 @@ def read_private(path: Path) -> bytes | None:
         found = os.fstat(descriptor)
         if sys.platform != "win32" and found.st_uid != os.geteuid():
             raise PermissionRefused(f"{path} belongs to user {_user(found.st_uid)}: look at it, then delete it")
+        if sys.platform != "win32" and found.st_mode & 0o022:
+            raise PermissionRefused(f"others may write to {path}: look at it, then delete it")
         if not stat.S_ISREG(found.st_mode):
             raise PermissionRefused(f"{path} is not a regular file: look at it, then delete it")
         return file.read()

@@ -1,0 +1,182 @@
+"""The folder as a store: keys name their lease, and a lease lives while its file is locked. Nothing here waits."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+from pathlib import Path
+
+from cluster_lock import clock
+from cluster_lock.errors import BackendUnavailable, ForeignValue, LeaseExpired
+from cluster_lock.values import Entry, Grant, Lease
+
+from .counter import Counter
+from .flock import Flock, is_locked
+from .keyfile import KeyFile, file_name, may_start_with
+from .private import make_private_directory, read_private, write_private
+
+State = tuple[str | None, int]
+"""What was seen under a key: its live lease, and a hash of the file."""
+
+
+class Store:
+    """What changes something is called by one process at a time, under the lock `mutex`; reading needs none."""
+
+    def __init__(self, directory: Path, prefix: str) -> None:
+        self.keys = directory / "keys"
+        self.leases = directory / "leases"
+        self.mutex = directory / "mutex"
+        self.counter = Counter(directory / "counter")
+        self._directory = directory
+        self._new = directory / "new"
+        self._prefix = prefix
+        self._mine: dict[str, Flock] = {}
+        self._pid = os.getpid()
+        self._seen = 0
+
+    def prepare(self) -> None:
+        """Make the folders, or find out why they will not do."""
+        for folder in (self._directory, self.keys, self.leases):
+            make_private_directory(folder)
+
+    def prepare_again(self) -> None:
+        if not (self.keys.is_dir() and self.leases.is_dir()):  # deleted under us, with all that was held there
+            self.prepare()
+
+    # Leases.
+
+    def grant(self, holder: str, ttl: float) -> Lease:
+        self._sweep()
+        lease = Lease(id=secrets.token_hex(8), ttl=ttl, holder=holder)
+        lock = Flock(self.leases / lease.id)
+        if not lock.acquire():
+            raise BackendUnavailable(f"{lock.path} was deleted while it was made")
+        about = {"holder": holder, "pid": os.getpid(), "since": clock.utc_text()}
+        # By the descriptor that is locked: closing another one would tell all who wait that this holder died.
+        os.write(lock.descriptor, json.dumps(about, ensure_ascii=False).encode() + b"\n")
+        self._mine[lease.id] = lock
+        return lease
+
+    def live(self, lease: Lease) -> None:
+        """Raise LeaseExpired unless `lease` is ours and its file stands where we locked it."""
+        lock = self._mine.get(lease.id)
+        if lock is None or not lock.stands():
+            self.end(lease.id)
+            raise LeaseExpired(f"lease {lease.id} of {lease.holder} is gone: its file in {self.leases} was deleted")
+
+    def is_alive(self, lease_id: str) -> bool:
+        lock = self._mine.get(lease_id)
+        return lock.stands() if lock is not None else is_locked(self.leases / lease_id)
+
+    def end(self, lease_id: str) -> None:
+        """End our own lease."""
+        lock = self._mine.pop(lease_id, None)
+        if lock is None:
+            return
+        try:
+            if lock.stands():  # in a forked child it does not: the file is the parent's
+                lock.path.unlink(missing_ok=True)
+        finally:
+            lock.release()
+
+    def revoke(self, lease_id: str) -> None:
+        """End any lease."""
+        if lease_id in self._mine:
+            self.end(lease_id)
+        elif os.getpid() == self._pid:  # a forked child tidies up after its parent: it has nothing to say here
+            (self.leases / lease_id).unlink(missing_ok=True)  # its owner hears of it at its next renewal
+
+    def end_all(self) -> None:
+        for lease_id in list(self._mine):
+            self.end(lease_id)
+
+    # Keys.
+
+    def path(self, name: str) -> Path:
+        return self.keys / file_name(self._prefix + name)
+
+    def read(self, name: str) -> KeyFile | None:
+        """The key as it was written last. Raises ForeignValue if that was not by one of us."""
+        path = self.path(name)
+        raw = (read_private(path) or b"").lstrip(b"\0")
+        if not raw:  # a file that a power cut left empty is nobody's word
+            return None
+        stands = KeyFile.from_bytes(raw)
+        if stands is None or stands.key != self._prefix + name:
+            raise ForeignValue(
+                f"what stands in {path} (the key {self._prefix}{name}) is not ours: look, then delete it"
+            )
+        return stands
+
+    def held(self, name: str, lease_id: str | None) -> KeyFile | None:
+        """The key if it stands under this lease, and the lease is alive."""
+        try:
+            stands = self.read(name)
+        except ForeignValue:
+            return None  # whose it was before somebody wrote over it does not count
+        if stands is None or lease_id is None or stands.lease != lease_id or not self.is_alive(lease_id):
+            return None
+        return stands
+
+    def standing(self, grant: Grant) -> KeyFile | None:
+        """The key of `grant` if it is still as granted. By the index, not by the lease alone: a late copy of a request
+        of an earlier term of the same lease must find nothing."""
+        stands = self.held(grant.name, grant.lease.id)
+        return stands if stands is not None and stands.index == grant.index else None
+
+    def entry(self, name: str, number: int) -> tuple[Entry, State]:
+        """What stands under `name`. `number`: the counter as it is now."""
+        raw = read_private(self.path(name)) or b""
+        stands = KeyFile.from_bytes(raw)
+        if stands is None or stands.key != self._prefix + name:
+            return Entry(name, None, number, raw or None), (None, hash(raw))
+        self._seen = max(self._seen, stands.index)
+        if stands.lease is not None and self.is_alive(stands.lease):
+            return Entry(name, stands.lease, stands.index, stands.record), (stands.lease, hash(raw))
+        # A change writes its key before the counter, so the number may be one behind the key.
+        return Entry(name, None, max(number, stands.index), None), (None, hash(raw))
+
+    def names(self, prefix: str) -> list[str]:
+        """The names of all keys under `prefix`, held or not."""
+        wanted = self._prefix + prefix
+        files = [path for path in self.keys.iterdir() if may_start_with(path.name, wanted)]
+        keys = [key.key for path in files if (key := KeyFile.from_bytes(read_private(path) or b"")) is not None]
+        return [key.removeprefix(self._prefix) for key in keys if key.startswith(wanted)]
+
+    def put(self, name: str, lease: str | None, record: bytes, *, was: KeyFile | None) -> KeyFile:
+        """Write a lock's key. The one before it, `was`, leaves its record as `previous`. With a lease it is a grant:
+        its index is on the disk when this returns."""
+        index = max(self._number(), self._seen, was.index if was is not None else 0) + 1
+        stands = KeyFile(self._prefix + name, lease, index, record, was.record if was is not None else None)
+        self._write(name, stands, durably=lease is not None)
+        return stands
+
+    def announce(self, name: str, lease: str, record: bytes) -> None:
+        stands = KeyFile(self._prefix + name, lease, max(self._number(), self._seen) + 1, record, announced=True)
+        self._write(name, stands, durably=False)
+
+    def _write(self, name: str, stands: KeyFile, *, durably: bool) -> None:
+        # First the key, then the counter: who finds a key absent beside a number knows that it was absent at it.
+        write_private(self.path(name), stands.to_bytes(), by_way_of=self._new)
+        self.counter.write(stands.index, durably=durably)
+        self._seen = stands.index
+
+    def _number(self) -> int:
+        """The counter. If it is lost: the largest number that any key has seen."""
+        number = self.counter.read()
+        if number is not None:
+            return number
+        keys = [KeyFile.from_bytes(read_private(path) or b"") for path in self.keys.iterdir()]
+        return max((key.index for key in keys if key is not None), default=0)
+
+    def _sweep(self) -> None:
+        """Delete what dead processes left, but for the last words about locks."""
+        alive = {path.name for path in self.leases.iterdir() if self.is_alive(path.name)}
+        for path in self.keys.iterdir():
+            key = KeyFile.from_bytes(read_private(path) or b"")
+            if key is not None and key.announced and key.lease not in alive:
+                path.unlink(missing_ok=True)
+        for path in self.leases.iterdir():
+            if path.name not in alive:
+                path.unlink(missing_ok=True)
