@@ -1,3 +1,70 @@
-"""One leader on many servers: locks with leases over Consul, etcd or a file, and a guarded aiogram poller."""
+"""One leader on many servers: locks with leases over Consul, etcd or a file, and a guarded aiogram poller.
+
+The names below are loaded when they are first used: importing the package alone loads no client library, no pydantic and
+no yaml.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from .config import load as load_settings
+    from .config import open_driver
+    from .driver import Driver
+    from .election import Election, open_election
+    from .errors import ClusterLockError, LockLost
+    from .hold import Hold
+    from .leadership import Leadership, Role, Term
+    from .lock import Lock
+    from .session import Session
+    from .values import Grant, Origin, Timing
+
+__all__ = [
+    "ClusterLockError",
+    "Driver",
+    "Election",
+    "Grant",
+    "Hold",
+    "Leadership",
+    "Lock",
+    "LockLost",
+    "Origin",
+    "Role",
+    "Session",
+    "Term",
+    "Timing",
+    "__version__",
+    "load_settings",
+    "open_driver",
+    "open_election",
+]
+
+_HOMES = {
+    "ClusterLockError": "errors",
+    "Driver": "driver",
+    "Election": "election",
+    "Grant": "values",
+    "Hold": "hold",
+    "Leadership": "leadership",
+    "Lock": "lock",
+    "LockLost": "errors",
+    "Origin": "values",
+    "Role": "leadership",
+    "Session": "session",
+    "Term": "leadership",
+    "Timing": "values",
+    "load_settings": "config:load",
+    "open_driver": "config",
+    "open_election": "election",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    home, _, real = _HOMES[name].partition(":")
+    return getattr(import_module(f".{home}", __name__), real or name)

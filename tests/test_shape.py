@@ -1,0 +1,177 @@
+"""The shape of the code: what may import what, what is loaded when, and what stands nowhere."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import cluster_lock
+
+ROOT = Path(cluster_lock.__file__).parent
+
+LAYERS = [
+    {"cli"},
+    {"aiogram", "health", "keeper"},
+    {"election"},
+    {"invitation"},
+    {"session", "lock", "hold", "reconcile"},
+    {"leadership", "contender", "watch", "watchdog", "config", "process"},
+    {"drivers", "state_directory"},
+    {"driver", "guard", "tasks"},
+    {"kernel_timer", "values"},
+    {"clock"},
+    {"errors"},
+    {"__init__"},
+]
+"""Imports run strictly downward. Within one set they may be mutual, and only the sets with several modules need that."""
+
+RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
+
+
+def modules() -> Iterator[tuple[str, Path, ast.Module]]:
+    """Each module of the library but `testing`, with the room it belongs to."""
+    for path in sorted(ROOT.rglob("*.py")):
+        room = path.relative_to(ROOT).parts[0].removesuffix(".py")
+        if room != "testing":
+            yield room, path, ast.parse(path.read_text(encoding="utf-8"))
+
+
+def imported_rooms(path: Path, tree: ast.Module) -> Iterator[str]:
+    """The rooms of the library that a module imports, also those that it imports late."""
+    package = ["cluster_lock", *path.relative_to(ROOT).parts[:-1]]
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            full = [*base, *(node.module.split(".") if node.module else [])]
+            if full[:1] == ["cluster_lock"]:
+                yield from full[1:2] or [alias.name for alias in node.names]
+        elif isinstance(node, ast.Import):
+            yield from (alias.name.split(".")[1] for alias in node.names if alias.name.startswith("cluster_lock."))
+
+
+def test_every_module_has_its_place() -> None:
+    """Each room of the library stands in the list of layers."""
+    assert {room for room, _, _ in modules()} <= set(RANK)
+
+
+def test_imports_run_downward() -> None:
+    """No module imports one that stands above it."""
+    upward = [
+        f"{path.relative_to(ROOT)} imports {target}"
+        for room, path, tree in modules()
+        if room != "__init__"  # it names what is public, late; what others take from it is the version alone
+        for target in imported_rooms(path, tree)
+        if target in RANK and RANK[target] < RANK[room]
+    ]
+    assert upward == []
+
+
+def test_drivers_know_no_sibling() -> None:
+    """A driver imports the contract, the values, the clock, the errors, and its own private parts, never another driver."""
+    drivers = {path.stem for path in (ROOT / "drivers").glob("[a-z]*.py")}
+    for path in (ROOT / "drivers").glob("[a-z_]*.py"):
+        if path.stem == "__init__":
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and node.level == 1:
+                target = (node.module or "").split(".")[0]
+                assert target not in drivers - {path.stem}, f"{path.name} imports {target}"
+
+
+def test_the_library_never_imports_the_bot() -> None:
+    """Nothing in the wheel needs the application."""
+    for _, path, tree in modules():
+        for node in ast.walk(tree):
+            names = [node.module or ""] if isinstance(node, ast.ImportFrom) and not node.level else []
+            names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            assert not any(name.split(".")[0] == "bot" for name in names), path
+
+
+def test_one_clock() -> None:
+    """Only clock.py reads a clock."""
+    forbidden = re.compile(r"\btime\.(time|monotonic|perf_counter|clock_gettime)\(|\bdatetime\.(now|utcnow|today)\(")
+    found = [
+        f"{path.relative_to(ROOT)}:{number}"
+        for _, path, _ in modules()
+        if path.name != "clock.py"
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+        if forbidden.search(line)
+    ]
+    assert found == []
+
+
+def test_nothing_prints_but_the_command() -> None:
+    """The library prints nothing; the command line may."""
+    found = [
+        f"{path.relative_to(ROOT)}:{node.lineno}"
+        for room, path, tree in modules()
+        if room != "cli"
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print"
+    ]
+    assert found == []
+
+
+def test_nothing_is_swallowed() -> None:
+    """No handler catches everything and does nothing."""
+    found = []
+    for _, path, tree in modules():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ExceptHandler):
+                names = (
+                    {name.id for name in ast.walk(node.type) if isinstance(name, ast.Name)} if node.type else {"all"}
+                )
+                empty = all(isinstance(line, ast.Pass | ast.Continue) for line in node.body)
+                if names & {"all", "Exception", "BaseException"} and empty:
+                    found.append(f"{path.relative_to(ROOT)}:{node.lineno}")
+    assert found == []
+
+
+def loaded_by(statement: str) -> set[str]:
+    """The modules that a bare interpreter has loaded after `statement`."""
+    code = f"import sys\n{statement}\nprint('\\n'.join(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    return {name.split(".")[0] for name in done.stdout.split()}
+
+
+@pytest.mark.parametrize(
+    "statement",
+    ["import cluster_lock", "import cluster_lock.testing", "from cluster_lock import Session, Election, Timing"],
+)
+def test_importing_loads_no_library(statement: str) -> None:
+    """Importing the package, its tests' package, or its core loads no client library, no aiogram, no pydantic, no yaml."""
+    heavy = {"pydantic", "yaml", "aiohttp", "aiogram", "grpc", "etcd3", "consul", "filelock", "pytest", "rich"}
+    assert loaded_by(statement) & heavy == set()
+
+
+def test_public_names() -> None:
+    """The public names are these and each can be had; a change here is a change of the interface."""
+    assert sorted(cluster_lock.__all__) == [
+        "ClusterLockError",
+        "Driver",
+        "Election",
+        "Grant",
+        "Hold",
+        "Leadership",
+        "Lock",
+        "LockLost",
+        "Origin",
+        "Role",
+        "Session",
+        "Term",
+        "Timing",
+        "__version__",
+        "load_settings",
+        "open_driver",
+        "open_election",
+    ]
+    for name in cluster_lock.__all__:
+        assert getattr(cluster_lock, name) is not None
+    with pytest.raises(AttributeError, match="no_such_name"):
+        cluster_lock.no_such_name  # noqa: B018
