@@ -200,6 +200,7 @@ def test_lives_of_clients_over_http() -> None:
         ("push_raw", {"bot": 42, "payload": {"a": 1, "b": 2}}, "exactly one kind"),
         ("inject", {"action": "explode"}, "no such action: 'explode'"),
         ("inject", {"times": 0}, "at least one request"),
+        ("inject", {"bot": "nobody"}, "a bot is named by"),
         ("jump", {"seconds": -1}, "cannot jump by -1"),
         ("handled", {"update_id": 5, "client": "a", "start": 1.0}, "0 bots have an update 5"),
         ("traffic_on", {"bot": 42, "rate": 0}, "no traffic"),

@@ -64,11 +64,13 @@ def test_a_poll_that_finds_updates_leaves_the_parked_one_alone() -> None:
     assert ids(parked) == pushed
 
 
-def test_a_short_poll_with_the_same_offset_becomes_a_long_one() -> None:
+@pytest.mark.parametrize(("timeout", "after"), [(0, 0.0), (0, 2.99), (2, 0.0)])
+def test_a_short_poll_with_the_same_offset_becomes_a_long_one(timeout: int, after: float) -> None:
     """The same offset within 3 s and timeout below 3: it is parked for 3 s, and the incumbent gets the conflict."""
     desk = Desk()
     incumbent = desk.poll(timeout=50)
-    probe = desk.poll(client="probe", timeout=0)
+    desk.wait(after)
+    probe = desk.poll(client="probe", timeout=timeout)
     assert refusal(incumbent)[0] == 409
     desk.wait(2.99)
     assert probe.answer is None

@@ -340,8 +340,10 @@ def test_faults_hit_only_what_they_name() -> None:
     async def main() -> None:
         async with TelegramSimulator() as simulator, Http(simulator) as a, Http(simulator, "b") as b:
             simulator.inject(Fault(status=500, description="x", method=None, client="a", bot=42, times=None))
+            simulator.inject(Fault(status=503, description="x", method="sendMessage"))
             for _ in range(3):
                 assert (await a.ask("getMe"))[0] == 500
+            assert (await b.ask("sendmessage", chat_id=1, text="x"))[0] == 503
             assert (await b.ask("getMe"))[0] == 200
             assert (await a.ask("getMe", token="43:simulator-token-not-real"))[0] == 200
             simulator.faults.clear()

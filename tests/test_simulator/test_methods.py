@@ -109,6 +109,7 @@ def test_logging_out_empties_the_queue_and_refuses_everything() -> None:
     """After logOut every method is answered 400 "Logged out" and the updates are gone."""
     desk = Desk()
     parked = desk.poll(timeout=50, offset=7)
+    desk.push()
     assert result(desk.ask("logOut")) is True
     assert result(parked) == []
     assert refusal(desk.poll()) == (400, "Logged out")

@@ -188,7 +188,7 @@ class SimulatorControl:
         return list(await self._call("updates", bot=bot))
 
     async def calls(self, method: str | None = None) -> list[Json]:
-        """The bots' latest requests other than getUpdates; `method` in lower case picks one kind."""
+        """The bots' latest requests other than getUpdates; `method` picks one kind."""
         return list(await self._call("calls", method=method))
 
     async def state(self) -> Json:

@@ -25,7 +25,7 @@ class Fault:
     `delay`: seconds of the simulator's clock, before the work or, `after_processing`, before the answer.
     `retry_after`: seconds; makes a 429 as Telegram makes it.
     `times`: how many requests it hits; None: until it is cleared.
-    `method`: in lower case, None for every method. `client`, `bot`: only those.
+    `method`: of the Bot API, None for every one. `client`, `bot`: only those.
     """
 
     action: Action = "answer"
@@ -37,7 +37,7 @@ class Fault:
     delay: float = 0.0
     after_processing: bool = False
     times: int | None = 1
-    method: str | None = "getupdates"
+    method: str | None = "getUpdates"
     client: str | None = None
     bot: BotRef | None = None
 
@@ -46,10 +46,12 @@ class Fault:
             raise ValueError(f"no such action: {self.action!r}")
         if self.times is not None and self.times < 1:
             raise ValueError(f"times is {self.times}: a fault hits at least one request")
+        if self.bot is not None:
+            BotKey.of(self.bot)  # refuses now what names no bot
 
     def hits(self, query: Query) -> bool:
         return (
-            self.method in (None, query.method)
+            (self.method is None or self.method.lower() == query.method)
             and self.client in (None, query.client)
             and (self.bot is None or BotKey.of(self.bot) == query.bot)
         )

@@ -26,7 +26,6 @@ class Exchange:
 
     request: web.BaseRequest
     poll: Poll | None = None
-    is_lost: bool = False
     over: asyncio.Future[None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
     """Done when the connection is lost, or when the server stops: what waits for nothing else waits for this."""
 
@@ -92,7 +91,7 @@ class HttpServer:
                 if request.transport is not None:
                     request.transport.abort()
                 self._site.ended(exchange, "dropped")
-            elif await _write(response, request) and not exchange.is_lost:
+            elif await _write(response, request):
                 self._site.sent(exchange, answer)
             else:
                 self._site.ended(exchange, "disconnected")
@@ -104,7 +103,6 @@ class HttpServer:
     def _connection_lost(self, connection: web.RequestHandler) -> None:
         exchange = self._exchanges.pop(connection, None)
         if exchange is not None:
-            exchange.is_lost = True
             exchange.set_over()
             self._site.ended(exchange, "disconnected")
 

@@ -207,9 +207,9 @@ class TelegramSimulator:
     def set_webhook(self, bot: BotRef, url: str) -> None:
         """As if somebody else had called setWebhook (or, with an empty url, deleteWebhook)."""
         state = self.bot(bot)
-        query = Query(state.key, "", "setwebhook" if url else "deletewebhook", {"url": url}, "somebody else")
-        state.next_webhook_change = self.clock.now()
-        self._methods.answer(state, query)
+        if url:
+            state.terminate_for_webhook()
+        state.webhook = url
 
     def reseed(self, bot: BotRef, to: ReseedTo = "random", *, now: bool = False) -> None:
         """Begin a new numbering with the next update, as Telegram does after an idle week.
@@ -253,8 +253,8 @@ class TelegramSimulator:
         return state
 
     def calls(self, method: str | None = None) -> list[Call]:
-        """The bots' latest requests other than getUpdates; `method`, in lower case, picks one kind."""
-        return [call for call in self._calls if method in (None, call.method)]
+        """The bots' latest requests other than getUpdates (their methods in lower case); `method` picks one kind."""
+        return [call for call in self._calls if method is None or call.method == method.lower()]
 
     def state(self) -> Json:
         """Everything that is going on, for people and for tests of other processes. No token is in it."""
