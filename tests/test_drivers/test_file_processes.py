@@ -113,6 +113,27 @@ def test_killed_holder_wakes_the_waiter_by_itself(
     assert sorted(delays)[1] < 0.25, delays
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="inotify is Linux's")
+def test_close_that_is_told_before_the_unlock_is_not_missed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel tells of a dying holder's close before it drops the lock; who looks too early looks again."""
+    monkeypatch.setattr(inotify, "LOOK_ANYWAY", 60.0)
+
+    async def main() -> None:
+        driver, other = await opened(tmp_path), await opened(tmp_path)
+        grant = await taken(driver)
+        waiting = asyncio.create_task(until_free(other, (await other.read([LOCK])).position))
+        await asyncio.wait([waiting], timeout=0.05)
+        descriptor = os.open(tmp_path / "leases" / grant.lease.id, os.O_RDWR)
+        os.close(descriptor)  # the event of a close, the lock still held
+        held = driver._store._mine[grant.lease.id].descriptor
+        asyncio.get_running_loop().call_later(0.02, fcntl.flock, held, fcntl.LOCK_UN)  # makes no event
+        await waiting
+        await driver.close()
+        await other.close()
+
+    run(main())
+
+
 @pytest.mark.process
 def test_stopped_holder_keeps_its_lock(tmp_path: Path, holders: list[subprocess.Popen[str]]) -> None:
     """A holder that is stopped has not died: files do not expire, whatever ttl was asked for."""
