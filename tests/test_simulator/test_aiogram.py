@@ -127,7 +127,7 @@ def test_two_pollers_end_each_others_polls() -> None:
 
 
 def test_a_cancelled_poll_costs_its_successor_nothing() -> None:
-    """E6: cancel on one side, poll on the other: the only 409 goes to the dead socket."""
+    """Cancel on one side, poll on the other: the only 409 goes to the dead socket."""
 
     async def main() -> None:
         async with (
@@ -164,7 +164,7 @@ def test_an_acknowledgement_survives_the_loss_of_its_answer() -> None:
     aio.run(main())
 
 
-def test_e14_the_same_offset_in_quick_succession_gets_one_update() -> None:
+def test_the_same_offset_in_quick_succession_gets_one_update() -> None:
     """Calls with one offset at 0, 0.6, 0.8 and 1.4 s return 5, 5, 1 and 5 updates."""
 
     async def main() -> None:
@@ -179,7 +179,7 @@ def test_e14_the_same_offset_in_quick_succession_gets_one_update() -> None:
     aio.run(main())
 
 
-def test_e15_a_probe_with_the_incumbents_offset_waits_and_evicts() -> None:
+def test_a_probe_with_the_incumbents_offset_waits_and_evicts() -> None:
     """getUpdates(timeout=0) beside a long poll with the same offset takes 3 s and gives the incumbent a 409."""
 
     async def main() -> None:
@@ -202,7 +202,7 @@ def test_e15_a_probe_with_the_incumbents_offset_waits_and_evicts() -> None:
     aio.run(main())
 
 
-def test_e16_a_poll_that_is_answered_at_once_evicts_nobody() -> None:
+def test_a_poll_that_is_answered_at_once_evicts_nobody() -> None:
     """With updates at hand, or with timeout=0 and another offset, the parked poll stays where it is."""
 
     async def main() -> None:
