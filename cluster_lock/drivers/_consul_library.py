@@ -7,7 +7,7 @@ with the same methods, and the `http` object that these call.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import import_module, metadata
 from typing import Any
 
@@ -45,23 +45,27 @@ def client_class() -> Any:
 
         # The library's own session.create asserts ttl >= 10 and whole seconds; py-consul's txn.put sends no token.
         async def create_session(self, body: dict[str, Any]) -> str:
-            return str((await self._put("/v1/session/create", body))["ID"])
+            return str(await self._put("/v1/session/create", body, _session_id))
 
         async def transact(self, operations: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
             """What each operation left in the store, in their order; those that delete leave nothing."""
-            answer = await self._put("/v1/txn", [{"KV": operation} for operation in operations])
-            return [result["KV"] for result in answer["Results"] or ()]
+            results: list[dict[str, Any]] = await self._put("/v1/txn", [{"KV": each} for each in operations], _results)
+            return results
 
-        async def _put(self, path: str, body: Any) -> Any:
+        async def _put(self, path: str, body: Any, callback: Callable[[Any], Any]) -> Any:
             params = [("dc", self.dc)] if self.dc else []
             headers = {"X-Consul-Token": self.token} if self.token else {}
-            return await self.http.put(_from_json, path, params=params, headers=headers, data=json.dumps(body))
+            return await self.http.put(callback, path, params=params, headers=headers, data=json.dumps(body))
 
     return Client
 
 
-def _from_json(response: Any) -> Any:
-    return json.loads(response.body)
+def _session_id(response: Any) -> Any:
+    return json.loads(response.body)["ID"]
+
+
+def _results(response: Any) -> Any:
+    return [result["KV"] for result in json.loads(response.body)["Results"] or ()]
 
 
 def _part(base: Any, name: str) -> Any:

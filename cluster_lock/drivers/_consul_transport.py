@@ -52,20 +52,21 @@ class _Limit:
     lane: Lane
 
 
-# The libraries' methods have no argument for either, so they travel beside the call.
+# The libraries' methods have no argument for it, so it travels beside the call.
 _limit: ContextVar[_Limit] = ContextVar("cluster_lock_consul_limit")
-_connected: ContextVar[bool] = ContextVar("cluster_lock_consul_connected")
 
 
-class _Connector(aiohttp.TCPConnector):
-    """Gives a PUT one connection and no second one: aiohttp sends a request again, silently, when its kept-alive
-    connection breaks before the answer, and a PUT may have been applied by then."""
+class _Response(aiohttp.ClientResponse):
+    """Ends a PUT whose connection broke before the answer came. aiohttp would send it again, silently, when it had
+    used the connection before; and it may have been applied."""
 
-    async def connect(self, req: aiohttp.ClientRequest, *args: Any, **kwargs: Any) -> Any:
-        if req.method != "GET" and _connected.get():
-            raise aiohttp.ClientConnectionError("the connection was lost before the answer came")
-        _connected.set(True)
-        return await super().connect(req, *args, **kwargs)
+    async def start(self, connection: Any) -> aiohttp.ClientResponse:
+        try:
+            return await super().start(connection)
+        except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
+            if self.method == "GET":
+                raise
+            raise aiohttp.ClientConnectionError(f"no answer came: {error}") from error
 
 
 class Transport:
@@ -86,7 +87,8 @@ class Transport:
             "renewal": asyncio.Semaphore(_FOR_RENEWALS),
         }
         self._session = aiohttp.ClientSession(
-            connector=_Connector(limit=0, ssl=context if context is not None else True),
+            connector=aiohttp.TCPConnector(limit=0, ssl=context if context is not None else True),
+            response_class=_Response,
             cookie_jar=aiohttp.DummyCookieJar(),
             timeout=aiohttp.ClientTimeout(),  # none: ours is the only one
         )
@@ -179,7 +181,6 @@ class Transport:
     async def _send(self, url: str, method: str, path: str, headers: Mapping[str, str] | None, body: bytes) -> Response:
         if self._session.closed:
             raise aiohttp.ClientConnectionError("the driver is closed")
-        _connected.set(False)
         # Never follow a redirect: the token would go along. `encoded`: the path is quoted, "//" and all.
         async with self._session.request(
             method, URL(url + path, encoded=True), headers=headers, data=body or None, allow_redirects=False

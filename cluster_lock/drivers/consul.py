@@ -13,6 +13,7 @@ import os.path
 from collections.abc import Collection, Sequence
 from typing import Any, Literal
 
+from cluster_lock import clock
 from cluster_lock.errors import BackendUnavailable, ForeignValue, LeaseExpired
 from cluster_lock.values import INVITE, STANDBY, Changes, Entry, Grant, Lease, Record, Traits
 
@@ -80,6 +81,7 @@ class ConsulDriver:
         self._link = Link(urls, access, request_timeout, rules)
         self._grants = Grants()
         self._blind = False
+        """Must the next wait look before it waits?"""
 
     @property
     def traits(self) -> Traits:
@@ -244,21 +246,23 @@ class ConsulDriver:
         return sorted(held, key=lambda entry: entry.index)
 
     async def wait_changed(self, names: Collection[str], since: object | None, at_most: float) -> Changes:
-        # After a wait that failed nobody knows who answers now: a server that was rebuilt would let us wait for an
-        # index that it reaches in days.
-        known = isinstance(since, int) and since <= self._link.seen and not self._blind
-        if not known or at_most < _SHORTEST_WAIT:
+        if not isinstance(since, int) or since > self._link.seen or self._blind or at_most < _SHORTEST_WAIT:
             changes = await self.read(names)
             self._blind = False
             return changes
         # The server adds up to a sixteenth to the wait (coordination trap 21), and the answer needs time to come.
         wait = (at_most - max(0.1, min(1.0, at_most / 5))) * 16 / 17
+        not_before = clock.now() + wait
         with self._link.asking(f"watch {self._prefix}", seconds=at_most, lane="waiting") as client:
             try:
-                return await self._state(client, names, index=since, wait=f"{wait * 1000:.0f}ms")
+                changes = await self._state(client, names, index=since, wait=f"{wait * 1000:.0f}ms")
             except (BackendUnavailable, Answered):
+                # Who answers next may have lost its data, and would let us wait for an index that it reaches in days.
                 self._blind = True
                 raise
+        # A snapshot that is restored ends the wait with the state from before it, and then it is as above.
+        self._blind = changes.position == since and clock.now() < not_before
+        return changes
 
     async def _state(self, client: Any, names: Collection[str], **wait: Any) -> Changes:
         """Every answer has the state of all names, so an index that went back is nothing special: what is new stands in

@@ -235,8 +235,8 @@ def test_an_overwritten_value(backend: Backend, prefix: str, caplog: pytest.LogC
                 return
             await until(lambda: not poller.polling.is_set())
             await until(lambda: "until a person acts" in caplog.text)
-            assert (await in_thread(operator.etcd.ctl, "get", f"{prefix}leader/x", "--print-value-only")).strip() ==
-            "hands off" await in_thread(operator.delete_key, "x")
+            stands = await in_thread(operator.etcd.ctl, "get", f"{prefix}leader/x", "--print-value-only")
+            assert stands.strip() == "hands off"
             await asyncio.wait_for(poller.polling.wait(), 10)
             leading.cancel()
             await asyncio.gather(leading, return_exceptions=True)
