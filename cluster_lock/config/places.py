@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import IntEnum
 
 from cluster_lock.errors import ConfigError
+from cluster_lock.masking import masked
 
 
 class Layer(IntEnum):
@@ -116,20 +116,3 @@ class Problems:
         order = {Layer.DEFAULT: 9}
         found = sorted(self._found, key=lambda one: (order.get(one[0].layer, one[0].layer), one[0].line))
         return ConfigError(list(dict.fromkeys(masked(text, self.secrets) for _, text in found)))
-
-
-_SECRETS_BY_LOOK = (
-    re.compile(r"\b\d{5,}:[\w-]{10,}"),  # a Telegram token
-    re.compile(r"(?<=://)[^/@\s]+(?=@)"),  # user and password in an address
-)
-_SHORTEST_SECRET = 4
-
-
-def masked(text: str, secrets: Iterable[str] = ()) -> str:
-    """`text` fit for a terminal or a log: without these secrets, without what looks like one, and printable."""
-    for secret in sorted(secrets, key=len, reverse=True):
-        if len(secret) >= _SHORTEST_SECRET:
-            text = text.replace(secret, "***")
-    for look in _SECRETS_BY_LOOK:
-        text = look.sub("***", text)
-    return text.encode(errors="backslashreplace").decode()

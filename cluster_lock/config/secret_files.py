@@ -6,9 +6,11 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
+from cluster_lock.masking import SECRET_NAME
+
 from .places import Branch, Leaf, Place, Problems, leaves, texts
 from .reading import read_text
-from .shape import SECRET_NAME, shape
+from .shape import shape
 
 
 def note_secrets(tree: Branch, problems: Problems) -> None:

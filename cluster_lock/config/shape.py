@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import re
 import typing
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
@@ -14,9 +13,6 @@ from pydantic.fields import FieldInfo
 
 from .model import Settings
 from .places import Branch, Items, Leaf, Node, Problems
-
-SECRET_NAME = re.compile(r"token|password|secret|credential|api_?key|private", re.IGNORECASE)
-"""What a key is called that holds a secret, in a section whose keys nobody here knows."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,9 +10,10 @@ from typing import Any
 
 import yaml
 
+from cluster_lock.masking import SECRET_NAME
+
 from .kinds import duration_text
 from .model import Settings
-from .shape import SECRET_NAME
 
 MASK = "********"
 

@@ -1,0 +1,170 @@
+"""Keeping one instance of a program from being started twice on a host."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shlex
+import socket
+import sys
+import threading
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+from urllib.parse import quote
+
+from cluster_lock import clock
+from cluster_lock.drivers._file.flock import Flock
+from cluster_lock.drivers._file.private import make_private_directory, mapped, read_private, write_private
+from cluster_lock.errors import AlreadyRunning, PermissionRefused
+from cluster_lock.masking import masked_arguments
+from cluster_lock.state_directory import state_directory
+
+_LONGEST_NAME = 200
+_LOOKS, _LOOK_EVERY = 25, 0.02
+
+logger = logging.getLogger("cluster_lock.process")
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceInfo:
+    """What the process that holds an instance lock says of itself: for people, and never for a decision."""
+
+    pid: int
+    since: str
+    host: str
+    command: str
+    namespace: str = ""
+    """The pid namespace; a pid of another one (another container's) means nothing here."""
+
+
+class InstanceLock:
+    """Holds the name of an instance on this host, from `acquire` to `release` or to the end of the process.
+
+        with InstanceLock("web-1"):
+            ...
+
+    The kernel's file lock decides, and it alone: after a crash the next one simply takes it, and nobody ever has to
+    delete a file. The particulars beside it (pid, since when, command) are for the message.
+    """
+
+    def __init__(self, name: str, directory: Path | str | None = None) -> None:
+        """`directory`: where lock files are kept, by default the state directory. Made if need be, and others must
+        not be able to write to it. Raises ValueError for a name that is empty or longer than 200 characters."""
+        quoted = quote(name, safe="@+,=")
+        if not quoted or len(quoted) > _LONGEST_NAME:
+            raise ValueError(f"an instance name has 1 to {_LONGEST_NAME} characters, not {name[:50]!r}")
+        self.name = name
+        self._root = state_directory() if directory is None else Path(directory)
+        self._folder = self._root / "instances"
+        self.path = self._folder / f"{quoted}.lock"
+        self._info = self._folder / f"{quoted}.json"
+        self._flock = Flock(self.path)
+        self._held_by: int | None = None
+
+    def acquire(self) -> None:
+        """Take the name. Raises AlreadyRunning, whose text names the process that has it and says what to do;
+        PermissionRefused if the files are another user's or open to others; BackendRefused on a disk without locks."""
+        if self._held_by == os.getpid():
+            raise AlreadyRunning(self._refusal(self.info()))
+        with mapped(self.path):
+            for folder in (self._root, self._folder):
+                make_private_directory(folder)
+            self._check_ours()
+            if not self._flock.acquire():
+                raise AlreadyRunning(self._refusal(self._info_soon()))
+            self._held_by = os.getpid()
+            self._say_who()
+
+    def _say_who(self) -> None:
+        text = json.dumps(asdict(_of_this_process()), indent=2) + "\n"
+        try:
+            # First of all what the last one said of itself goes: it is not true any more.
+            self._info.unlink(missing_ok=True)
+            write_private(self._info, text.encode(), by_way_of=self._info.with_suffix(".new"))
+        except OSError as error:
+            # The lock is ours all the same; a full disk is no reason not to run.
+            logger.warning("cannot write %s, so nobody will be told who runs here: %s", self._info, error)
+
+    def release(self) -> None:
+        """Give the name back. Idempotent. In a forked child it does nothing: the name is the parent's."""
+        if self._held_by != os.getpid():
+            return
+        self._held_by = None
+        with mapped(self.path):
+            try:
+                self._info.unlink(missing_ok=True)
+            finally:
+                self._flock.release()
+
+    def info(self) -> InstanceInfo | None:
+        """What the holder says of itself. Also after a crash, until somebody takes the name: it proves nothing."""
+        try:
+            raw = read_private(self._info)
+            return None if raw is None else InstanceInfo(**json.loads(raw))
+        except (OSError, PermissionRefused, ValueError, TypeError):
+            return None  # damaged, or not ours: only a message is poorer for it
+
+    def __enter__(self) -> Self:
+        self.acquire()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.release()
+
+    def _check_ours(self) -> None:
+        """The folder is ours, so only root or we ourselves can have made this, perhaps under another name."""
+        if sys.platform == "win32" or not os.path.lexists(self.path):
+            return
+        found = self.path.lstat()
+        if found.st_uid != os.geteuid():
+            raise PermissionRefused(
+                f"the lock file {self.path} belongs to another user (uid {found.st_uid}), this process runs as uid"
+                f" {os.geteuid()}: run it as that user, or let that user's process end and delete the file"
+            )
+        if found.st_mode & 0o022:
+            raise PermissionRefused(f"others may write to the lock file {self.path}: chmod 600 {self.path}")
+
+    def _info_soon(self) -> InstanceInfo | None:
+        """The holder may have begun this very moment; then it tells in the next."""
+        pause = threading.Event()
+        for _ in range(_LOOKS):
+            if info := self.info():
+                return info
+            pause.wait(_LOOK_EVERY)
+        return None
+
+    def _refusal(self, info: InstanceInfo | None) -> str:
+        begin = f"instance {self.name!r} is already running on this host"
+        if info is None:
+            who, stop = "its process has not said which it is", f"see `fuser {shlex.quote(str(self.path))}`"
+        elif info.namespace == _namespace():
+            who, stop = f"process {info.pid} ({info.command}), since {info.since}", f"`kill {info.pid}`"
+        else:
+            who = f"process {info.pid} of another container on {info.host} ({info.command}), since {info.since}"
+            stop = "stop that container"
+        return (
+            f"{begin}: {who}; lock file {self.path}."
+            f" Stop it ({stop}), or start this one as another instance (--instance NAME) to have a standby."
+        )
+
+
+def _of_this_process() -> InstanceInfo:
+    return InstanceInfo(
+        pid=os.getpid(),
+        since=clock.utc_text(),
+        host=socket.gethostname(),
+        command=shlex.join(masked_arguments(sys.orig_argv)),
+        namespace=_namespace(),
+    )
+
+
+def _namespace() -> str:
+    try:
+        return os.readlink("/proc/self/ns/pid")
+    except OSError:
+        return ""  # not Linux

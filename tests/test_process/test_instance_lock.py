@@ -1,0 +1,222 @@
+"""InstanceLock between real processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import stat
+import sys
+from pathlib import Path
+
+import pytest
+from support.program import Program
+
+from cluster_lock.errors import AlreadyRunning, PermissionRefused
+from cluster_lock.process import InstanceInfo, InstanceLock
+
+posix = pytest.mark.skipif(sys.platform == "win32", reason="owners and modes of files")
+as_root = pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root can give files away")
+
+HOLD = """
+import sys
+from cluster_lock.process import InstanceLock
+with InstanceLock("web-1", sys.argv[1]):
+    print("held")
+    sys.stdin.readline()
+print("released")
+"""
+
+
+def test_the_second_is_told_who_runs(tmp_path: Path) -> None:
+    """The refusal names the process, since when, the lock file, and what to do; its exit code is 73."""
+    with Program(HOLD, str(tmp_path), "--token=42:SECRETSECRET") as program:
+        assert program.line() == "held"
+        lock = InstanceLock("web-1", tmp_path)
+        with pytest.raises(AlreadyRunning) as refused:
+            lock.acquire()
+        text = str(refused.value)
+        assert f"process {program.pid} " in text
+        assert f"kill {program.pid}" in text
+        assert str(lock.path) in text
+        assert "since 20" in text
+        assert "--instance" in text
+        assert "SECRET" not in text
+        assert refused.value.exit_code == 73
+        program.tell("")
+        assert program.end() == 0
+        lock.acquire()
+        lock.release()
+
+
+def test_after_a_crash_it_is_simply_taken(tmp_path: Path) -> None:
+    """A killed process leaves nothing that anybody must remove, whatever pid its files name."""
+    with Program(HOLD, str(tmp_path)) as program:
+        assert program.line() == "held"
+        os.kill(program.pid, signal.SIGKILL)
+        program.end()
+    lock = InstanceLock("web-1", tmp_path)
+    stale = lock.info()
+    assert stale is not None
+    assert stale.pid == program.pid
+    with lock:
+        info = lock.info()
+        assert info is not None
+        assert info.pid == os.getpid()
+
+
+def test_a_living_pid_in_the_file_decides_nothing(tmp_path: Path) -> None:
+    """A pid that was given to another process, or means another one in this container, keeps nobody out."""
+    with InstanceLock("web-1", tmp_path) as lock:
+        pass
+    lock.path.with_suffix(".json").write_text(
+        json.dumps({"pid": os.getppid(), "since": "2020-01-01T00:00:00Z", "host": "x", "command": "x"})
+    )
+    with InstanceLock("web-1", tmp_path):
+        pass
+
+
+def test_twice_in_one_process(tmp_path: Path) -> None:
+    """A second lock of the same name is refused inside the same process too, and so is the same lock again."""
+    with InstanceLock("web-1", tmp_path) as lock:
+        with pytest.raises(AlreadyRunning, match=f"process {os.getpid()} "):
+            InstanceLock("web-1", tmp_path).acquire()
+        with pytest.raises(AlreadyRunning):
+            lock.acquire()
+    with InstanceLock("web-1", tmp_path):
+        pass
+
+
+def test_other_instances_run_beside_it(tmp_path: Path) -> None:
+    """Another name is another lock, whatever characters it has."""
+    names = ["web-1", "web-2", "../web-1", "web/1", "web 1", "вэб", ".", ".."]
+    locks = [InstanceLock(name, tmp_path) for name in names]
+    for lock in locks:
+        lock.acquire()
+    assert {lock.path.parent for lock in locks} == {tmp_path / "instances"}
+    for lock in locks:
+        lock.release()
+        lock.release()
+
+
+@pytest.mark.parametrize("name", ["", "x" * 201])
+def test_a_name_must_be_one(name: str, tmp_path: Path) -> None:
+    """A name that no file could have is refused when the lock is made."""
+    with pytest.raises(ValueError, match="1 to 200"):
+        InstanceLock(name, tmp_path)
+
+
+@posix
+def test_its_files_are_private(tmp_path: Path) -> None:
+    """Lock file and particulars are for this user alone, whatever the umask."""
+    before = os.umask(0)
+    try:
+        with InstanceLock("web-1", tmp_path / "new") as lock:
+            files = [lock.path, lock.path.with_suffix(".json")]
+            assert [stat.S_IMODE(file.stat().st_mode) for file in files] == [0o600, 0o600]
+            assert stat.S_IMODE(lock.path.parent.stat().st_mode) == 0o700
+            assert stat.S_IMODE((tmp_path / "new").stat().st_mode) == 0o700
+    finally:
+        os.umask(before)
+
+
+@posix
+def test_an_open_folder_is_refused(tmp_path: Path) -> None:
+    """A folder in which others may put files is refused with a sentence; exit code 77."""
+    tmp_path.chmod(0o777)
+    with pytest.raises(PermissionRefused, match="others may write") as refused:
+        InstanceLock("web-1", tmp_path).acquire()
+    assert refused.value.exit_code == 77
+
+
+@posix
+def test_an_open_lock_file_is_refused(tmp_path: Path) -> None:
+    """A lock file that others may write to is refused with a sentence."""
+    with InstanceLock("web-1", tmp_path) as lock:
+        pass
+    lock.path.chmod(0o666)
+    with pytest.raises(PermissionRefused, match="others may write to the lock file"):
+        lock.acquire()
+
+
+@posix
+@as_root
+def test_a_foreign_lock_file_is_refused(tmp_path: Path) -> None:
+    """A lock file of another user is refused, and named, even where root could take it."""
+    with InstanceLock("web-1", tmp_path) as lock:
+        pass
+    os.chown(lock.path, 12345, -1)
+    with pytest.raises(PermissionRefused, match=r"belongs to another user \(uid 12345\)"):
+        lock.acquire()
+
+
+@posix
+def test_a_link_is_not_followed(tmp_path: Path) -> None:
+    """A symbolic link where the lock file should be is refused, not followed."""
+    with InstanceLock("web-1", tmp_path) as lock:
+        pass
+    lock.path.unlink()
+    lock.path.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(PermissionRefused):
+        lock.acquire()
+    assert not (tmp_path / "elsewhere").exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"pid": 1}', b"\xff\xfe", b'{"a": 1, "b": 2}'])
+def test_damaged_particulars_only_make_the_message_poorer(content: bytes, tmp_path: Path) -> None:
+    """Whatever stands in the file beside the lock, the refusal is a refusal."""
+    with InstanceLock("web-1", tmp_path) as lock:
+        file = lock.path.with_suffix(".json")
+        file.write_bytes(content)
+        with pytest.raises(AlreadyRunning, match="has not said which"):
+            InstanceLock("web-1", tmp_path).acquire()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+def test_a_forked_child_has_nothing_of_it(tmp_path: Path) -> None:
+    """A child that outlives its parent does not keep the name, and a child that leaves the block does not free it."""
+    source = """
+import os, sys
+from cluster_lock.process import InstanceLock
+lock = InstanceLock("web-1", sys.argv[1])
+lock.acquire()
+if os.fork() == 0:
+    lock.release()
+    print(f"child {os.getpid()}")
+    sys.stdin.readline()
+    os._exit(0)
+sys.stdin.readline()
+os._exit(0)
+"""
+    with Program(source, str(tmp_path)) as program:
+        child = int(program.line().removeprefix("child "))
+        lock = InstanceLock("web-1", tmp_path)
+        with pytest.raises(AlreadyRunning, match=f"process {program.pid} "):
+            lock.acquire()
+        os.kill(program.pid, signal.SIGKILL)
+        os.kill(child, 0)
+        # The child holds the pipes open, so only the process itself is waited for.
+        program.process.wait(20)
+        lock.acquire()
+        lock.release()
+        os.kill(child, signal.SIGKILL)
+        program.end()
+
+
+def test_a_holder_in_another_container_is_named_as_such(tmp_path: Path) -> None:
+    """A pid of another pid namespace is not offered to `kill`."""
+    with InstanceLock("web-1", tmp_path) as lock:
+        info = lock.info()
+        assert isinstance(info, InstanceInfo)
+        file = lock.path.with_suffix(".json")
+        file.write_text(json.dumps({**json.loads(file.read_text()), "namespace": "pid:[1]"}))
+        with pytest.raises(AlreadyRunning, match="another container") as refused:
+            InstanceLock("web-1", tmp_path).acquire()
+        assert "kill" not in str(refused.value)
+
+
+def test_the_state_directory_is_the_default(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Without a directory the lock lives where the program keeps its state."""
+    monkeypatch.setenv("CLUSTER_LOCK_STATE_DIR", str(tmp_path / "state"))
+    with InstanceLock("web-1") as lock:
+        assert lock.path == tmp_path / "state" / "instances" / "web-1.lock"
