@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Sequence
+from typing import Any
 
 from aiogram import Bot
 from aiogram.methods import GetUpdates
-from aiogram.types import Update
 
 from cluster_lock import clock
 from cluster_lock.leadership import Term
@@ -21,6 +21,16 @@ REQUEST_SLACK = 10.0
 """Seconds that an answer may take beyond the poll timeout. aiogram's own poller allows 60 more."""
 
 
+Raw = dict[str, Any]
+
+
+class GetRawUpdates(GetUpdates):
+    """getUpdates as every session middleware knows it, with an answer that is not looked into: what is repeated costs
+    nothing then, and one update that this aiogram cannot read does not hide the ninety-nine beside it."""
+
+    __returning__ = list[Raw]
+
+
 class Fetcher:
     """The getUpdates of one bot in one term."""
 
@@ -30,23 +40,23 @@ class Fetcher:
         self._request: GuardedRequest | None = None
         self._fresh = False
 
-    async def get_updates(self, offset: int | None, *, timeout: float, limit: int | None = None) -> list[Update]:
+    async def get_updates(self, offset: int | None, *, timeout: float, limit: int | None = None) -> list[Raw]:
         """Ask Telegram once. LockLost if the lease is not valid any more when the request could be written.
 
         Raises TimeoutError when neither an answer nor an error came for poll_timeout + 20 s, and whatever aiogram and
         the session's middlewares raise. After a failure the next request goes over a fresh connection.
         """
-        method = GetUpdates(offset=offset, limit=limit, timeout=math.ceil(timeout), allowed_updates=self._allowed)
+        method = GetRawUpdates(offset=offset, limit=limit, timeout=math.ceil(timeout), allowed_updates=self._allowed)
         request = self._request = GuardedRequest(self._term.check, self._time_left, fresh=self._fresh)
         self._fresh = True
         try:
             with request.as_current():
                 async with asyncio.timeout(timeout + DEAF_AFTER):
-                    updates = await self._bot(method, request_timeout=math.ceil(timeout + REQUEST_SLACK))
+                    updates: Any = await self._bot(method, request_timeout=math.ceil(timeout + REQUEST_SLACK))
         finally:
             self._request = None
         self._fresh = False
-        return updates
+        return list(updates)
 
     def abort(self) -> None:
         """Reset the connection of the getUpdates that is under way: nothing of it arrives later. Its task is still to

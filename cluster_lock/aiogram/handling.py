@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from functools import partial
+from typing import Any
 
 from aiogram import Bot, Dispatcher
 from aiogram.methods import TelegramMethod
 from aiogram.types import Update
-from aiogram.types.update import UpdateTypeLookupError
 
+from cluster_lock import clock
 from cluster_lock.leadership import Term
 
 from .classify import describe
@@ -31,13 +32,15 @@ Line = deque["Job"]
 class Job:
     """One update on its way through its handler."""
 
-    __slots__ = ("delivered", "line", "out_of_time", "started", "task", "update")
+    __slots__ = ("delivered", "line", "out_of_time", "started", "task", "until", "update")
 
     def __init__(self, delivered: Delivered, update: Update, line: Hashable) -> None:
         self.delivered = delivered
         self.update = update
         self.line = line
+        """What it is in order with; see `conversation`."""
         self.task: asyncio.Task[None] | None = None
+        self.until = 0.0
         self.started = False
         self.out_of_time = False
 
@@ -59,7 +62,9 @@ class Handling:
         self._finished = finished
         self._lines: dict[Hashable, Line] = {}
         self._ready: deque[Line] = deque()
-        self._running: set[Job] = set()
+        self._running: dict[Job, None] = {}
+        """In the order in which they began, which is the order in which they run out of their time."""
+        self._alarm: asyncio.TimerHandle | None = None
         self._closed = False
         self._idle = asyncio.Event()
         self._idle.set()
@@ -75,15 +80,14 @@ class Handling:
     def running(self) -> int:
         return len(self._running)
 
-    def submit(self, jobs: Iterable[tuple[Delivered, Update]]) -> None:
+    def submit(self, jobs: Iterable[Job]) -> None:
         """Take these updates, in order."""
-        for delivered, update in jobs:
-            key = None if self._rules.sequential else conversation(update)
-            line = self._lines.get(key)
+        for job in jobs:
+            line = self._lines.get(job.line)
             if line is None:
-                line = self._lines[key] = deque()
+                line = self._lines[job.line] = deque()
                 self._ready.append(line)
-            line.append(Job(delivered, update, key))
+            line.append(job)
         self._start()
 
     def close(self, *, drop_waiting: bool) -> None:
@@ -105,23 +109,40 @@ class Handling:
     def cancel(self) -> None:
         """Cancel what runs and start nothing more. What swallows that goes on: see `idle`."""
         self.close(drop_waiting=True)
-        if self._look_again is not None:
-            self._look_again.cancel()
+        for timer in (self._look_again, self._alarm):
+            if timer is not None:
+                timer.cancel()
         for job in self._running:
             if job.task is not None:
                 job.task.cancel()
 
     def _start(self) -> None:
+        if self._ready and not may_start(self._term):
+            self._start_later()
+            return
         while self._ready and len(self._running) < self._rules.max_concurrent:
-            if not may_start(self._term):
-                self._start_later()
-                break
             job = self._ready.popleft()[0]
             job.task = self._term.spawn(self._run(job))
             job.task.set_name(f"update {job.delivered.update_id}")
-            self._running.add(job)
+            job.until = clock.now() + self._rules.timing.handler_timeout
+            self._running[job] = None
             job.task.add_done_callback(partial(self._ended, job))
+        self._set_alarm()
         self._set_idle()
+
+    def _set_alarm(self) -> None:
+        """One timer, for the handler that began first."""
+        first = next((job for job in self._running if not job.out_of_time), None)
+        if first is not None and self._alarm is None and not self._closed:
+            left = first.until - clock.now()
+            self._alarm = asyncio.get_running_loop().call_later(max(0.0, left), self._look_at_times)
+
+    def _look_at_times(self) -> None:
+        self._alarm = None
+        now = clock.now()
+        for job in [job for job in self._running if job.until <= now and not job.out_of_time]:
+            self._out_of_time(job)
+        self._set_alarm()
 
     def _start_later(self) -> None:
         if self._look_again is not None:
@@ -129,7 +150,7 @@ class Handling:
         self._look_again = asyncio.get_running_loop().call_later(LOOK_AGAIN, self._start)
 
     def _ended(self, job: Job, task: asyncio.Task[None]) -> None:
-        self._running.discard(job)
+        self._running.pop(job, None)
         line = self._lines[job.line]
         if job.started:
             line.popleft()
@@ -164,7 +185,6 @@ class Handling:
 
     async def _attempt(self, job: Job) -> Exception | None:
         """Let the handler do its work: None if it did. Raises only the cancellation at the end of the term."""
-        timer = asyncio.get_running_loop().call_later(self._rules.timing.handler_timeout, self._out_of_time, job)
         failure: Exception | None = None
         try:
             await self._feed(job.update)
@@ -179,8 +199,6 @@ class Handling:
                 task.uncancel()
         except Exception as error:  # noqa: BLE001 - logged and confirmed, as aiogram does
             failure = error
-        finally:
-            timer.cancel()
         if job.out_of_time:
             return TimeoutError("the handler ran out of its time")
         if failure is None:
@@ -228,18 +246,17 @@ def may_start(term: Term) -> bool:
     return term.is_valid()
 
 
-def conversation(update: Update) -> Hashable:
+def conversation(update: Mapping[str, Any]) -> Hashable:
     """What keeps updates in order: the chat, else whoever sent it, else nothing (the update stands for itself).
 
-    A private chat has the id of its user, so the inline queries of somebody are in order with his messages.
+    A private chat has the id of its user, so the inline queries of somebody are in order with his messages. Read from
+    what Telegram sent, so that kinds of updates that this aiogram does not know are in order too.
     """
-    try:
-        event = update.event
-    except UpdateTypeLookupError:
-        return "update", update.update_id
-    for source in (event, getattr(event, "message", None)):
-        chat = getattr(source, "chat", None)
-        if chat is not None:
-            return chat.id  # type: ignore[no-any-return]
-    user = getattr(event, "from_user", None) or getattr(event, "user", None) or getattr(event, "voter_chat", None)
-    return user.id if user is not None else ("update", update.update_id)
+    event = next((value for name, value in update.items() if name != "update_id"), None)
+    if isinstance(event, dict):
+        message = event.get("message")
+        inner = message.get("chat") if isinstance(message, dict) else None
+        for who in (event.get("chat"), inner, event.get("from"), event.get("user"), event.get("voter_chat")):
+            if isinstance(who, dict) and "id" in who:
+                return who["id"]  # type: ignore[no-any-return]
+    return "update", update.get("update_id")

@@ -8,6 +8,7 @@ from typing import Any
 
 from aiogram import Bot, Dispatcher
 from aiogram.types import Update
+from pydantic import ValidationError
 
 from cluster_lock import clock
 from cluster_lock.errors import LockLost
@@ -16,8 +17,8 @@ from cluster_lock.tasks import end, finish
 from cluster_lock.values import Origin, Timing
 
 from .classify import describe
-from .fetching import Fetcher
-from .handling import Handling
+from .fetching import Fetcher, Raw
+from .handling import Handling, Job, conversation
 from .pace import Pace
 from .recovery import Recovery
 from .rules import Rules
@@ -40,7 +41,7 @@ class TermWork:
         self._fetcher = Fetcher(bot, term, rules.timing, rules.allowed_updates)
         self._recovery = Recovery(bot, term, rules, facts)
         self._pace = Pace(bot.id, self._window, facts)
-        self._held: list[tuple[Delivered, Update]] = []
+        self._held: list[Job] = []
         """Delivery at most once: not confirmed yet, so not handled yet."""
         self._was_elected = False
 
@@ -119,7 +120,7 @@ class TermWork:
             while not self._term.is_valid():  # noqa: ASYNC110 - time passes, and that tells nobody
                 await asyncio.sleep(0.05)
 
-    async def _ask(self) -> list[Update] | None:
+    async def _ask(self) -> list[Raw] | None:
         """One getUpdates. None if it failed, after the wait that its failure asks for."""
         timeout = 0.0 if self._held else self._rules.timing.poll_timeout
         sent_at = clock.now()
@@ -140,15 +141,35 @@ class TermWork:
         self._recovery.succeeded(survived=bool(updates) or clock.now() - sent_at >= timeout > 0)
         return updates
 
-    def _take(self, updates: list[Update]) -> None:
-        by_id = {update.update_id: update for update in updates}
-        new = [(delivered, by_id[delivered.update_id]) for delivered in self._window.take(by_id)]
+    def _take(self, updates: list[Raw]) -> None:
+        by_id: dict[int, Raw] = {update["update_id"]: update for update in updates}
+        new = self._window.take(by_id)
         self._pace.took(new=len(new), cut=not new and self._window.ends_early(list(by_id)))
+        jobs = []
+        for delivered in new:
+            raw = by_id[delivered.update_id]
+            if (update := self._read(delivered, raw)) is not None:
+                jobs.append(Job(delivered, update, None if self._rules.sequential else conversation(raw)))
         if self._rules.delivery == "at_most_once":
-            for delivered, _ in new:
+            for delivered in new:
                 self._window.finish(delivered)
-            new, self._held = self._held, new
-        self._handling.submit(new)
+            jobs, self._held = self._held, jobs
+        self._handling.submit(jobs)
+
+    def _read(self, delivered: Delivered, raw: Raw) -> Update | None:
+        """The update as aiogram's type, or None: then it is confirmed like one whose handler failed."""
+        try:
+            return Update.model_validate(raw, context={"bot": self._bot})
+        except ValidationError as error:
+            self._facts.failed += 1
+            log.error(
+                "bot %d: this aiogram cannot read update %d, it is not handled: %s",
+                self._bot.id,
+                delivered.update_id,
+                "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors()[:3]),
+            )
+            self._finished(delivered)
+            return None
 
     def _finished(self, delivered: Delivered) -> None:
         self._pace.finished(moved=self._window.finish(delivered))
@@ -170,7 +191,8 @@ class TermWork:
 
     def _left_over(self) -> dict[str, Any]:
         if self._held and self._window.sent != self._window.offset:
-            return {"offset": self._held[0][0].update_id, "done": []}  # not even asked to confirm: they come again
+            # Telegram was not even asked to confirm them: they come again.
+            return {"offset": self._held[0].delivered.update_id, "done": []}
         if self._held:
             self._facts.given_up += len(self._held)
             log.warning(

@@ -1,0 +1,149 @@
+"""Handled updates per second: the guarded poller against aiogram's own start_polling, same simulator, same handlers.
+
+    python benchmarks/poller.py [--updates 3000] [--rounds 5]
+
+The simulator is a process of its own. Rounds of both are interleaved, so that a noisy machine hits both alike; what is
+printed is the ratio of the medians, and must be at least 0.9.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from aiogram import Bot, Dispatcher
+from aiogram.client.session.aiohttp import AiohttpSession
+from aiogram.client.telegram import TelegramAPIServer
+from aiogram.types import Message
+
+from cluster_lock.aiogram.http_session import GuardedSession
+from cluster_lock.aiogram.poller import Poller
+from cluster_lock.leadership import Term
+from cluster_lock.testing.telegram import SimulatorControl
+from cluster_lock.values import Origin
+
+CHATS = range(1, 201)
+Handle = Callable[[Message], Awaitable[Any]]
+
+
+async def nothing(message: Message) -> None:
+    """A handler that only counts."""
+
+
+async def reply(message: Message) -> None:
+    await message.answer("yes")
+
+
+async def database(message: Message) -> None:
+    """Stands for a query."""
+    await asyncio.sleep(0.005)
+
+
+class Count:
+    """Counts handled updates, and knows when all are."""
+
+    def __init__(self, expected: int) -> None:
+        self.left = expected
+        self.all = asyncio.Event()
+
+    def one(self) -> None:
+        self.left -= 1
+        if not self.left:
+            self.all.set()
+
+
+def dispatcher_for(handle: Handle, count: Count) -> Dispatcher:
+    dispatcher = Dispatcher(disable_fsm=True)
+
+    @dispatcher.message()
+    async def handler(message: Message) -> None:
+        await handle(message)
+        count.one()
+
+    return dispatcher
+
+
+async def own(url: str, token: str, handle: Handle, count: Count) -> float:
+    """aiogram's start_polling."""
+    async with Bot(token, session=AiohttpSession(api=TelegramAPIServer.from_base(url))) as bot:
+        await bot.me()
+        dispatcher = dispatcher_for(handle, count)
+        began = time.perf_counter()
+        polling = asyncio.ensure_future(dispatcher.start_polling(bot, handle_signals=False, close_bot_session=False))
+        await count.all.wait()
+        took = time.perf_counter() - began
+        await dispatcher.stop_polling()
+        await polling
+    return took
+
+
+async def guarded(url: str, token: str, handle: Handle, count: Count) -> float:
+    """Ours, in a term that does not end."""
+    async with Bot(token, session=GuardedSession(api=TelegramAPIServer.from_base(url))) as bot:
+        await bot.me()
+        poller = Poller(dispatcher_for(handle, count), bot)
+
+        async def verify() -> None: ...
+
+        term = Term("x", 1, Origin.RELEASED, {}, stop_at=lambda: float("inf"), stop_time=1, verify=verify)
+        began = time.perf_counter()
+        polling = asyncio.ensure_future(poller.run(term))
+        await count.all.wait()
+        took = time.perf_counter() - began
+        term.begin_step_down()
+        await polling
+    return took
+
+
+async def compare(control: SimulatorControl, url: str, name: str, handle: Handle, updates: int, rounds: int) -> float:
+    rates: dict[str, list[float]] = {"aiogram": [], "guarded": []}
+    for number in range(rounds):
+        ways = [("aiogram", own), ("guarded", guarded)]
+        for way, run in ways if number % 2 else reversed(ways):
+            token = f"{1000 + number}:{way}"
+            await control.push_many(token, updates, chats=list(CHATS))
+            rates[way].append(updates / await run(url, token, handle, Count(updates)))
+            await control.clear()
+    medians = {way: statistics.median(found) for way, found in rates.items()}
+    ratio = medians["guarded"] / medians["aiogram"]
+    print(
+        f"{name:10} aiogram {medians['aiogram']:7.0f}/s  guarded {medians['guarded']:7.0f}/s  ratio {ratio:.2f}",
+        flush=True,
+    )
+    return ratio
+
+
+async def main(updates: int, rounds: int) -> int:
+    port = "18123"
+    command = [sys.executable, "-m", "cluster_lock.testing.telegram", "--port", port]
+    simulator = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    url = f"http://127.0.0.1:{port}"
+    try:
+        async with SimulatorControl(url) as control:
+            for _ in range(200):
+                with contextlib.suppress(OSError):
+                    await control.state()
+                    break
+                await asyncio.sleep(0.1)
+            ways = {"nothing": nothing, "reply": reply, "5 ms": database}
+            ratios = [await compare(control, url, name, handle, updates, rounds) for name, handle in ways.items()]
+    finally:
+        simulator.terminate()
+        simulator.wait()
+    print(f"smallest ratio {min(ratios):.2f}, at least 0.9 is asked for")
+    return int(min(ratios) < 0.9)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--updates", type=int, default=3000)
+    parser.add_argument("--rounds", type=int, default=5)
+    arguments = parser.parse_args()
+    sys.exit(asyncio.run(main(arguments.updates, arguments.rounds)))
