@@ -237,6 +237,7 @@ def test_an_overwritten_value(backend: Backend, prefix: str, caplog: pytest.LogC
             await until(lambda: "until a person acts" in caplog.text)
             stands = await in_thread(operator.etcd.ctl, "get", f"{prefix}leader/x", "--print-value-only")
             assert stands.strip() == "hands off"
+            await in_thread(operator.delete_key, "x")
             await asyncio.wait_for(poller.polling.wait(), 10)
             leading.cancel()
             await asyncio.gather(leading, return_exceptions=True)
