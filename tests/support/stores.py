@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pytest
 from support.backends import Backend
 
 from cluster_lock.driver import Driver
@@ -13,6 +14,13 @@ from cluster_lock.guard import NoGuard
 from cluster_lock.session import Session
 from cluster_lock.testing.servers import ConsulServer, EtcdServer
 from cluster_lock.values import LEADER, Timing
+
+SERVERS = [
+    pytest.param("etcd34", marks=pytest.mark.etcd),
+    pytest.param("etcd35", marks=pytest.mark.etcd),
+    pytest.param("consul", marks=pytest.mark.consul),
+]
+"""For `parametrize("backend", SERVERS, indirect=True, scope="session")`: servers that people reach behind our back."""
 
 TIMING = Timing(ttl=2.0, margin=0.5, stop_time=0.3, settle=0.25)
 """Fast, for servers with fast timing."""

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from support.aio import run, until
 from support.backends import Backend
-from support.stores import TIMING, Operator, open_session
+from support.stores import SERVERS, TIMING, Operator, open_session
 
 from cluster_lock import clock
 from cluster_lock.election import Election
@@ -19,7 +19,7 @@ from cluster_lock.leadership import Term
 from cluster_lock.session import Session
 from cluster_lock.values import Origin
 
-pytestmark = pytest.mark.parametrize("backend", ["etcd34", "etcd35", "consul"], indirect=True, scope="session")
+pytestmark = pytest.mark.parametrize("backend", SERVERS, indirect=True, scope="session")
 
 
 @pytest.fixture
