@@ -19,7 +19,7 @@ Result = TypeVar("Result")
 
 START = 1000.0
 """The first moment, in seconds. Small, so that rounding errors of later ones stay far below the loop's resolution."""
-IDLE_TURNS = 500_000
+IDLE_TURNS = 100_000
 """Turns of the loop without time going on, after which something is taken to be spinning."""
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+
 from cluster_lock.driver import Driver
 from cluster_lock.drivers.memory import MemoryBackend, MemoryDriver
+from cluster_lock.testing import virtual_time
 from cluster_lock.testing.conformance import DriverConformance
 from cluster_lock.values import Traits
 
@@ -35,13 +38,25 @@ class TestMemory(DriverConformance):
         return self.store.index + 1_000_000
 
 
-class TestMemoryLateExpiry(TestMemory):
+class TestMemoryInVirtualTime(TestMemory):
+    """The suite runs on a loop of the subclass's own, where a long ttl costs nothing."""
+
+    ttl = 15.0
+
+    def run(self, main: Callable[[], Awaitable[None]]) -> None:
+        async def awaited() -> None:
+            await main()
+
+        virtual_time.run(awaited())
+
+
+class TestMemoryLateExpiry(TestMemoryInVirtualTime):
     """A server that frees after twice the ttl, as Consul does."""
 
     traits = Traits(expiry_factor=2.0)
 
 
-class TestMemoryTiedToConnection(TestMemory):
+class TestMemoryTiedToConnection(TestMemoryInVirtualTime):
     """A server whose leases end with the connection and that cannot transfer, as files are."""
 
     traits = Traits(expires=False, transfers=False)
