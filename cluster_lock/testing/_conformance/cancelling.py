@@ -111,8 +111,9 @@ class Cancelling(Backend):
         lease = await bench.long_lease(driver)
         async for moment, name in each_moment():
             position = (await other.read([name])).position
-            for call in (other.read([name]), other.scan("leader/"), other.wait_changed([name], position, 30.0)):
-                await cancelled(call, moment)
+            await cancelled(other.read([name]), moment)
+            await cancelled(other.scan("leader/"), moment)
+            await cancelled(other.wait_changed([name], position, 30.0), moment)
             grant = await bench.take(driver, lease, name)
             await cancelled(other.wait_changed([name], position, 30.0), moment)
             entry = await bench.until(other, name, lambda entry: entry.lease is not None, since=position)

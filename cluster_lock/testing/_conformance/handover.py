@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from cluster_lock.driver import Driver
 from cluster_lock.values import Entry, Grant, Lease
 
@@ -115,9 +117,12 @@ class Handover(Backend):
         hall = await Hall.of(bench)
         position = (await hall.heir.read([LOCK])).position
         content = record("heir")
+        waiting = asyncio.create_task(
+            bench.until(hall.heir, LOCK, lambda entry: entry.lease != hall.lease.id, since=position)
+        )
+        await asyncio.wait([waiting], timeout=0.05)  # so that it waits already, as an heir does
         assert await hall.leader.transfer(hall.grant, hall.contender, content) is True
-        changes = await hall.heir.wait_changed([LOCK], position, 5.0)
-        entry = changes.entries[LOCK]
+        entry = await waiting
         assert (entry.lease, entry.record) == (hall.heirs_lease.id, content), "something was seen in between"
         assert entry.index > hall.grant.index
         assert await hall.leader.acquire(hall.lease, LOCK, record("leader")) is None

@@ -102,12 +102,12 @@ class Watching(Backend):
         holder, waiter = await bench.clients()
         lease, position = await bench.long_lease(holder), (await waiter.read([LOCK])).position
         waiting = asyncio.create_task(bench.until(waiter, LOCK, lambda entry: entry.lease == lease.id, since=position))
-        await asyncio.sleep(0.05)  # not needed for the result: lets the waiter be at its backend, as it usually is
+        await asyncio.wait([waiting], timeout=0.05)  # so that it waits already, as it usually does
         grant = await bench.take(holder, lease)
         assert (await waiting).index == grant.index
         position = (await waiter.read([LOCK])).position
         waiting = asyncio.create_task(bench.until_free(waiter, since=position))
-        await asyncio.sleep(0.05)
+        await asyncio.wait([waiting], timeout=0.05)
         await holder.release(grant, record("holder", released=True))
         await waiting
 
@@ -120,7 +120,7 @@ class Watching(Backend):
         for _ in range(10):
             grant = await bench.take(holder, lease)
             waiting = asyncio.create_task(bench.until_free(waiter, since=(await waiter.read([LOCK])).position))
-            await asyncio.sleep(0.05)
+            await asyncio.wait([waiting], timeout=0.05)
             await holder.release(grant, record("holder", released=True))
             released = clock.now()
             await waiting
