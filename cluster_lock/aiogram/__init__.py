@@ -1,1 +1,27 @@
-"""The guarded aiogram poller: exactly one process polls a bot, and only while it provably holds the bot's lock."""
+"""The guarded aiogram poller: exactly one process polls a bot, and only while it provably holds the bot's lock.
+
+`start_polling(dispatcher, bot)` instead of `dispatcher.start_polling(bot)` is all that a program has to change.
+"""
+
+from .conflicts import Conflict, ConflictRules
+from .gate import LeaseGate
+from .http_session import GuardedSession
+from .manager import PollingManager
+from .poller import Poller, lock_name
+from .rules import Rules
+from .start import run_polling, start_polling
+from .state import PollerState
+
+__all__ = [
+    "Conflict",
+    "ConflictRules",
+    "GuardedSession",
+    "LeaseGate",
+    "Poller",
+    "PollerState",
+    "PollingManager",
+    "Rules",
+    "lock_name",
+    "run_polling",
+    "start_polling",
+]

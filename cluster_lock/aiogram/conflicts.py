@@ -29,7 +29,8 @@ class Conflict:
     text: str
 
 
-OnConflict = Literal["retry", "step_down", "exit"] | Callable[[Conflict], Awaitable[None]]
+ConflictCallback = Callable[[Conflict], Awaitable[None] | None]
+OnConflict = Literal["retry", "step_down", "exit"] | ConflictCallback
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +39,7 @@ class ConflictRules:
 
     `give_up_after`: raise ConflictPersists at the conflict after so many tries in a row; None: never.
     `on_conflict`: "retry" goes on; "step_down" and "exit" (ConflictPersists) act when it has become a storm; a
-    coroutine function is called with each Conflict, and the poller goes on.
+    function, sync or async, is called with each Conflict, and the poller goes on.
     """
 
     first: float = 1.0

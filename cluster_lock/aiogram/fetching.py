@@ -47,7 +47,9 @@ class Fetcher:
         the session's middlewares raise. After a failure the next request goes over a fresh connection.
         """
         method = GetRawUpdates(offset=offset, limit=limit, timeout=math.ceil(timeout), allowed_updates=self._allowed)
-        request = self._request = GuardedRequest(self._term.check, self._time_left, fresh=self._fresh)
+        request = self._request = GuardedRequest(
+            self._term.check, lambda: time_left(self._term, self._timing), fresh=self._fresh
+        )
         self._fresh = True
         try:
             with request.as_current():
@@ -64,5 +66,7 @@ class Fetcher:
         if self._request is not None:
             self._request.abort()
 
-    def _time_left(self) -> float:
-        return max(0.001, min(self._timing.margin, self._term.deadline - clock.now()))
+
+def time_left(term: Term, timing: Timing) -> float:
+    """Seconds for which a getUpdates that is written now may still be on its way (interleaving M10)."""
+    return max(0.001, min(timing.margin, term.deadline - clock.now()))

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from aiogram import Bot
@@ -15,7 +16,7 @@ from cluster_lock.errors import BackendRefused, BackendUnavailable, ConflictPers
 from cluster_lock.leadership import Term
 
 from .classify import Failure, Kind, classify, describe
-from .conflicts import Conflict
+from .conflicts import Conflict, ConflictCallback
 from .pauses import Pause
 from .rules import Rules
 from .state import Facts
@@ -130,10 +131,12 @@ class Recovery:
         except (BackendUnavailable, BackendRefused) as error:
             log.info("bot %d: the lock could not be verified, the lease is still good: %s", self._bot.id, error)
 
-    async def _call_back(self, call: Callable[[Conflict], Awaitable[None]], conflict: Conflict) -> None:
+    async def _call_back(self, call: ConflictCallback, conflict: Conflict) -> None:
         try:
             async with asyncio.timeout(OTHER_CALL):
-                await call(conflict)
+                answer = call(conflict)
+                if inspect.isawaitable(answer):
+                    await answer
         except Exception:
             log.exception("bot %d: on_conflict failed", self._bot.id)
 

@@ -5,36 +5,30 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
+from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aiogram import Bot, Dispatcher
 from aiogram.dispatcher.event.handler import CallableObject
-from aiogram.exceptions import TelegramNotFound, TelegramUnauthorizedError
-from aiogram.fsm.storage.memory import MemoryStorage
 from aiogram.types.base import UNSET, UNSET_TYPE
 from aiogram.utils.backoff import BackoffConfig
 
-from cluster_lock.errors import TelegramTokenRefused
 from cluster_lock.leadership import Leadership, Term
-from cluster_lock.tasks import end, finish
 
-from .classify import describe
 from .conflicts import ConflictRules, OnConflict
 from .http_session import prepare_sessions
 from .poller import Poller
 from .rules import OnFailed, OnTerm, Rules
+from .running import run_pollers
 
 if TYPE_CHECKING:
     from cluster_lock.config import Settings
 
 log = logging.getLogger("cluster_lock.aiogram")
 
-FIRST_LOOK = 10.0
-"""Seconds for the first word with Telegram. Without an answer we stand by all the same."""
 OURS = "lease", "fencing_token"
 """Arguments that every handler gets from us."""
 
@@ -53,7 +47,7 @@ async def start_polling(
     leadership: Leadership | None = None,
     on_elected: Callable[..., Any] | None = None,
     on_step_down: Callable[..., Any] | None = None,
-    on_conflict: OnConflict | None = None,
+    on_conflict: OnConflict | ConflictRules | None = None,
     on_failed: OnFailed | None = None,
     **kwargs: Any,
 ) -> None:
@@ -80,7 +74,7 @@ async def start_polling(
         if close_bot_session:
             stack.push_async_callback(_close_sessions, bots)
         await prepare_sessions(bots)
-        source = leadership or await stack.enter_async_context(_leadership(settings))
+        source = await stack.enter_async_context(_leadership(leadership, settings))
         data = {"bots": bots, "leadership": source, **kwargs}
         rules = _rules(settings, dispatcher, data, on_failed)
         rules = replace(
@@ -90,7 +84,7 @@ async def start_polling(
             backoff=backoff_config,
             max_concurrent=tasks_concurrency_limit or rules.max_concurrent,
             allowed_updates=_allowed_updates(dispatcher, allowed_updates),
-            conflict=replace(rules.conflict, on_conflict=on_conflict) if on_conflict else rules.conflict,
+            conflict=_conflict_rules(rules, on_conflict),
             on_elected=_with_data(on_elected, dispatcher, data),
             on_step_down=_with_data(on_step_down, dispatcher, data),
         )
@@ -102,71 +96,6 @@ def run_polling(dispatcher: Dispatcher, *bots: Bot, **arguments: Any) -> None:
     """`start_polling` in an event loop of its own, as `Dispatcher.run_polling`: uvloop's if it is installed."""
     with suppress(KeyboardInterrupt), asyncio.Runner(loop_factory=_loop_factory()) as runner:
         runner.run(start_polling(dispatcher, *bots, **arguments))
-
-
-async def run_pollers(
-    dispatcher: Dispatcher,
-    pollers: Iterable[Poller],
-    leadership: Leadership,
-    data: Mapping[str, Any],
-    *,
-    handle_signals: bool,
-) -> None:
-    """Lead with these pollers until stopped, with the Dispatcher's hooks around it."""
-    pollers = list(pollers)
-    _warn_about_memory_storage(dispatcher)
-    async with _as_running(dispatcher, leadership), _signals(leadership, handle_signals):
-        hooks = {"dispatcher": dispatcher, **dispatcher.workflow_data, **data, "bot": pollers[-1].bot}
-        await dispatcher.emit_startup(**hooks)
-        try:
-            await _lead_all(pollers, leadership)
-        finally:
-            await dispatcher.emit_shutdown(**hooks)
-
-
-async def _lead_all(pollers: list[Poller], leadership: Leadership) -> None:
-    """Each bot by itself. One whose token is refused leaves the others alone; any other failure stops them all."""
-    leads = {asyncio.ensure_future(_lead(poller, leadership)): poller for poller in pollers}
-    failure: BaseException | None = None
-    refused = 0
-    try:
-        left = set(leads)
-        while left:
-            done, left = await asyncio.wait(left, return_when=asyncio.FIRST_COMPLETED)
-            for task in done:
-                error = task.exception()
-                if isinstance(error, TelegramTokenRefused):
-                    log.error("%s; the bot is released", error)
-                    refused += 1
-                    failure = failure or (error if refused == len(leads) else None)
-                elif error is not None:
-                    failure = error
-                    leadership.stop(f"bot {leads[task].bot.id} failed: {type(error).__name__}")
-    finally:
-        await finish(end(leads))
-        await finish(_close(pollers))
-    if failure is not None:
-        raise failure
-
-
-async def _lead(poller: Poller, leadership: Leadership) -> None:
-    await _first_look(poller.bot)
-    await leadership.lead(poller.lock, poller.run, answer=poller.answer)
-
-
-async def _first_look(bot: Bot) -> None:
-    """Know a refused token now and not in the hour of need; open the connection. Telegram may be down: no matter."""
-    try:
-        async with asyncio.timeout(FIRST_LOOK):
-            me = await bot.me()
-    except (TelegramUnauthorizedError, TelegramNotFound) as error:
-        raise TelegramTokenRefused(
-            f"Telegram refuses the token of bot {bot.id}: {describe(error, bot.token)}"
-        ) from error
-    except Exception as error:  # noqa: BLE001 - whatever it is, the poller meets it again and knows what to do
-        log.warning("bot %d: Telegram does not say who it is: %s", bot.id, describe(error, bot.token))
-    else:
-        log.info("bot %d is @%s", bot.id, me.username)
 
 
 def _refuse_wrong_arguments(bots: tuple[Bot, ...], config: object, kwargs: Mapping[str, Any]) -> None:
@@ -198,7 +127,9 @@ def _settings(config: Settings | str | os.PathLike[str] | None, leadership: Lead
     return load(None if config is None else Path(config))
 
 
-def _leadership(settings: Settings | None) -> AbstractAsyncContextManager[Leadership]:
+def _leadership(given: Leadership | None, settings: Settings | None) -> AbstractAsyncContextManager[Leadership]:
+    if given is not None:
+        return nullcontext(given)
     from cluster_lock.election import open_election
 
     assert settings is not None
@@ -223,6 +154,12 @@ def _rules(
     )
 
 
+def _conflict_rules(rules: Rules, given: OnConflict | ConflictRules | None) -> ConflictRules:
+    if given is None or isinstance(given, ConflictRules):
+        return given or rules.conflict
+    return replace(rules.conflict, on_conflict=given)
+
+
 def _allowed_updates(dispatcher: Dispatcher, given: list[str] | UNSET_TYPE | None) -> list[str] | None:
     if isinstance(given, UNSET_TYPE):
         return dispatcher.resolve_used_update_types()
@@ -240,49 +177,6 @@ def _with_data(callback: Callable[..., Any] | None, dispatcher: Dispatcher, data
         await call.call(**{**dispatcher.workflow_data, **data, **own})
 
     return on_term
-
-
-def _warn_about_memory_storage(dispatcher: Dispatcher) -> None:
-    if isinstance(dispatcher.storage, MemoryStorage) and dispatcher.fsm in list(dispatcher.update.outer_middleware):
-        log.warning(
-            "the Dispatcher keeps the state of its dialogues in the memory of this process (MemoryStorage): they are"
-            " forgotten at every hand-over. Use a storage that all instances share, or disable_fsm=True"
-        )
-
-
-@asynccontextmanager
-async def _as_running(dispatcher: Dispatcher, leadership: Leadership) -> AsyncIterator[None]:
-    """What aiogram's own start_polling does with the Dispatcher, so that `dispatcher.stop_polling()` stops us and
-    nobody starts it twice. The attributes are aiogram's own; they have been there since 3.0."""
-    async with dispatcher._running_lock:
-        stop = dispatcher._stop_signal = asyncio.Event()
-        stopped = dispatcher._stopped_signal = asyncio.Event()
-
-        async def stop_when_asked() -> None:
-            await stop.wait()
-            leadership.stop("stop_polling was called")
-            # Whoever called it may be a handler, and the stop waits for handlers.
-            stopped.set()
-
-        watching = asyncio.ensure_future(stop_when_asked())
-        try:
-            yield
-        finally:
-            await finish(end([watching]))
-            stopped.set()
-
-
-@asynccontextmanager
-async def _signals(leadership: Leadership, handle: bool) -> AsyncIterator[None]:
-    if not handle:
-        yield
-        return
-    raise NotImplementedError
-
-
-async def _close(pollers: list[Poller]) -> None:
-    for poller in pollers:
-        await poller.close()
 
 
 async def _close_sessions(bots: tuple[Bot, ...]) -> None:

@@ -1,0 +1,152 @@
+"""`LeaseGate`: for a program that insists on `dispatcher.start_polling`. It holds aiogram's own poller at its
+getUpdates."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from types import TracebackType
+from typing import Any, Self, cast
+
+from aiogram import Bot
+from aiogram.client.session.aiohttp import AiohttpSession
+from aiogram.client.session.middlewares.base import BaseRequestMiddleware, NextRequestMiddlewareType
+from aiogram.methods import GetUpdates, Response, TelegramMethod
+from aiogram.methods.base import TelegramType
+
+from cluster_lock import clock
+from cluster_lock.leadership import Leadership, Term
+from cluster_lock.tasks import end, finish
+from cluster_lock.values import Timing
+
+from .fetching import time_left
+from .http_session import GuardedRequest, guard_session
+from .poller import lock_name
+from .term_work import settle_time, starting_window
+
+log = logging.getLogger("cluster_lock.aiogram")
+
+
+class LeaseGate(BaseRequestMiddleware):
+    """An at-most-once gate for aiogram's own poller.
+
+        async with LeaseGate(leadership, bot):
+            await dispatcher.start_polling(bot)
+
+    While another instance holds the bot's lock, every getUpdates waits here; nothing is sent. When the lock is lost the
+    parked one is aborted, and an answer that comes late is dropped. It cannot do more: aiogram confirms updates before
+    their handlers have ended, so a crash loses those in flight, and it does not stop handlers, so they may outlive the
+    lock. `start_polling` of this package does both.
+    """
+
+    def __init__(self, leadership: Leadership, bot: Bot, *, timing: Timing | None = None) -> None:
+        self._leadership, self._bot, self._timing = leadership, bot, timing or Timing()
+        self._lock = lock_name(bot)
+        self._term: Term | None = None
+        self._changed = asyncio.Event()
+        self._calls: dict[asyncio.Task[Any], GuardedRequest] = {}
+        self._offset: int | None = None
+        self._is_first = True
+        self._leading: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        if isinstance(self._bot.session, AiohttpSession):
+            guard_session(self._bot.session)
+        self._bot.session.middleware.register(self)
+        self._leading = asyncio.ensure_future(self._leadership.lead(self._lock, self._hold))
+        self._leading.add_done_callback(lambda _: self._change())
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        assert self._leading is not None
+        self._bot.session.middleware.unregister(self)
+        await finish(self._step_down())
+        await finish(end([self._leading]))
+        if kind is None and not self._leading.cancelled():
+            self._leading.result()
+
+    async def __call__(
+        self, make_request: NextRequestMiddlewareType[TelegramType], bot: Bot, method: TelegramMethod[TelegramType]
+    ) -> Response[TelegramType]:
+        if not isinstance(method, GetUpdates) or bot.id != self._bot.id:
+            return await make_request(bot, method)
+        while True:
+            term = await self._wait_for_term()
+            answer = await self._ask(term, make_request, bot, method)
+            if answer is not None:
+                return cast(Response[TelegramType], answer.result())
+            log.info("bot %d: the lock is gone, a getUpdates was given up", bot.id)
+
+    async def _ask(self, term: Term, make_request: Any, bot: Bot, method: GetUpdates) -> asyncio.Task[Any] | None:
+        """The answer, or None if it came after the term."""
+        if self._is_first and self._offset is not None:
+            method = method.model_copy(update={"offset": self._offset})
+        self._is_first = False
+        request = GuardedRequest(term.check, lambda: time_left(term, self._timing))
+
+        async def call() -> Any:
+            with request.as_current():
+                return await make_request(bot, method)
+
+        task = asyncio.ensure_future(call())
+        self._calls[task] = request
+        try:
+            await asyncio.wait([task])
+        finally:
+            if not task.done():
+                request.abort()
+                await finish(end([task]))
+            del self._calls[task]
+        if term is not self._term or not term.is_valid() or task.cancelled():
+            if not task.cancelled():
+                task.exception()  # whatever it was, it is nobody's any more
+            return None
+        if task.exception() is None and (updates := task.result()):
+            self._offset = updates[-1].update_id + 1
+        return task
+
+    async def _wait_for_term(self) -> Term:
+        while self._term is None or not self._term.is_valid():
+            assert self._leading is not None
+            if self._leading.done() and not self._leading.cancelled():
+                self._leading.result()
+            changed = self._changed
+            try:
+                async with asyncio.timeout(0.1 if self._term is not None else None):
+                    await changed.wait()
+            except TimeoutError:
+                continue
+        return self._term
+
+    async def _hold(self, term: Term) -> None:
+        """The body of a term: open the gate, and close it before the lock is given away."""
+        await asyncio.sleep(settle_time(term, self._timing))
+        self._offset, self._is_first = starting_window(term).offset, True
+        self._term = term
+        self._change()
+        try:
+            await term.wait_step_down()
+        finally:
+            self._term = None
+            self._change()
+            for request in self._calls.values():
+                request.abort()
+            await finish(end(self._calls))
+        if self._offset is not None:
+            term.handover.update({"offset": self._offset, "done": []})
+
+    async def _step_down(self) -> None:
+        """Let the lock be given away in good order, to an heir if there is one."""
+        term = self._leadership.term(self._lock)
+        if term is None:
+            return
+        term.step_down("the program has stopped polling")
+        until = clock.now() + self._timing.drain + self._timing.request
+        while self._leadership.term(self._lock) is term and clock.now() < until:  # noqa: ASYNC110 - tells nobody
+            await asyncio.sleep(0.02)
+
+    def _change(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()
