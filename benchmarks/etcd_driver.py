@@ -40,9 +40,7 @@ class Raw:
         await rpc.LeaseStub(self.channel).LeaseGrant(rpc.LeaseGrantRequest(TTL=TTL, ID=self.lease), timeout=4)
 
     async def acquire(self, key: bytes) -> int:
-        compare = rpc.Compare(
-            result=rpc.Compare.EQUAL, target=rpc.Compare.CREATE, key=key, create_revision=0
-        )
+        compare = rpc.Compare(result=rpc.Compare.EQUAL, target=rpc.Compare.CREATE, key=key, create_revision=0)
         put = rpc.RequestOp(request_put=rpc.PutRequest(key=key, value=RECORD, lease=self.lease))
         get = rpc.RequestOp(request_range=rpc.RangeRequest(key=key))
         answer = await self.kv.Txn(rpc.TxnRequest(compare=[compare], success=[put], failure=[get]), timeout=4)
@@ -50,9 +48,7 @@ class Raw:
         return int(answer.header.revision)
 
     async def release(self, key: bytes, revision: int) -> None:
-        compare = rpc.Compare(
-            result=rpc.Compare.EQUAL, target=rpc.Compare.MOD, key=key, mod_revision=revision
-        )
+        compare = rpc.Compare(result=rpc.Compare.EQUAL, target=rpc.Compare.MOD, key=key, mod_revision=revision)
         delete = rpc.RequestOp(request_delete_range=rpc.DeleteRangeRequest(key=key))
         answer = await self.kv.Txn(rpc.TxnRequest(compare=[compare], success=[delete]), timeout=4)
         assert answer.succeeded
@@ -146,9 +142,11 @@ async def interleaved(
 ) -> tuple[list[float], list[float]]:
     raw_times, driver_times = [], []
     for number in range(WARM_UP + rounds):
-        pair = [await timed(by_hand), await timed(by_driver)] if number % 2 else [
-            *reversed([await timed(by_driver), await timed(by_hand)])
-        ]
+        pair = (
+            [await timed(by_hand), await timed(by_driver)]
+            if number % 2
+            else [*reversed([await timed(by_driver), await timed(by_hand)])]
+        )
         if between:
             await between()
         if number >= WARM_UP:

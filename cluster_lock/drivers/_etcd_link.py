@@ -85,7 +85,8 @@ _BY_HANDSHAKE: tuple[tuple[str, type[ClusterLockError]], ...] = (
     ("SSL_ERROR_SSL", ServerUntrusted),
     ("CERTIFICATE_VERIFY_FAILED", ServerUntrusted),
     ("is not in peer certificate", ServerUntrusted),
-    ("TSI_DATA_CORRUPTED", ClientUntrusted),  # the alert after a finished handshake, as TLS 1.3 refuses a client
+    ("Hostname Verification Check failed", ServerUntrusted),
+    ("Unwrap failed", ClientUntrusted),  # the alert after a finished handshake, as TLS 1.3 refuses a client
 )
 # One node may have the wrong certificate, or be down, and the next one be well.
 _ASK_THE_NEXT = (BackendUnavailable, ServerUntrusted, ClientUntrusted)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import secrets
+from collections.abc import Awaitable
+from typing import Any
 
 import pytest
 from etcd3 import etcdrpc
@@ -21,7 +23,7 @@ pytestmark = pytest.mark.etcd
 
 
 def test_keys_are_readable_with_etcdctl(etcd_server: EtcdServer) -> None:
-    """A person finds the leader's record under PREFIX/leader/NAME, its lease as etcdctl prints it, and the last word."""
+    """A person finds the leader's record at PREFIX/leader/NAME, its lease as etcdctl prints it, and the last word."""
 
     async def main() -> None:
         prefix = new_prefix()
@@ -136,10 +138,10 @@ def test_late_copy_finds_the_next_term_unharmed(etcd_server: EtcdServer, by: str
             first = await taken(driver, lease)
             await slow.read([LOCK])  # so that the connection stands
             held = proxy.hold(LOCK.encode())
-            if by == "release":
-                late = asyncio.ensure_future(slow.release(first, b"late"))
-            else:
-                late = asyncio.ensure_future(slow.transfer(first, contender, b"late"))
+            verb: Awaitable[Any] = (
+                slow.release(first, b"late") if by == "release" else slow.transfer(first, contender, b"late")
+            )
+            late = asyncio.ensure_future(verb)
             await held.caught.wait()
             await driver.release(first, b"farewell")
             second = await taken(driver, lease)
@@ -240,9 +242,9 @@ def test_more_names_than_a_transaction_takes(etcd_server: EtcdServer) -> None:
             await asyncio.gather(*(taken(driver, lease, name.encode(), name) for name in names[::2]))
             changes = await driver.read([*names[:500], *names[700:]])
             assert len(changes.entries) == 800
-            assert {name for name, entry in changes.entries.items() if entry.lease == lease.id} == set(
+            assert {name for name, entry in changes.entries.items() if entry.lease == lease.id} == {
                 name for name in names[::2] if not "leader/0500" <= name < "leader/0700"
-            )
+            }
             assert changes.entries[names[2]].record == names[2].encode()
             assert (await driver.read([])).entries == {}
             await driver.revoke(lease)
