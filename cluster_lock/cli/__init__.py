@@ -15,7 +15,11 @@ from . import config_command
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and answer its exit code. A wrong argument ends it with SystemExit(2), as argparse does."""
-    arguments = _parser().parse_args(argv)
+    return run_command(_parser().parse_args(argv))
+
+
+def run_command(arguments: argparse.Namespace) -> int:
+    """Run the command that was parsed and answer its exit code: an expected error is its text and its own code."""
     try:
         code: int = arguments.run(arguments)
         sys.stdout.flush()

@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import weakref
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO
@@ -20,8 +20,17 @@ _starter = ThreadPoolExecutor(max_workers=1, thread_name_prefix="cluster-lock-se
 _children: weakref.WeakSet[subprocess.Popen[bytes]] = weakref.WeakSet()
 
 
-def spawn(arguments: Sequence[str], output: IO[bytes]) -> subprocess.Popen[bytes]:
-    """Start a program in a session of its own (a Ctrl-C at the terminal is ours to handle), its output to a file."""
+def spawn(
+    arguments: Sequence[str],
+    output: IO[bytes],
+    *,
+    environ: Mapping[str, str] | None = None,
+    folder: Path | None = None,
+) -> subprocess.Popen[bytes]:
+    """Start a program in a session of its own (a Ctrl-C at the terminal is ours to handle), its output to a file.
+
+    `environ`: its whole environment, `folder`: where it runs; by default ours.
+    """
 
     def start() -> subprocess.Popen[bytes]:
         return subprocess.Popen(
@@ -29,6 +38,8 @@ def spawn(arguments: Sequence[str], output: IO[bytes]) -> subprocess.Popen[bytes
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
+            env=environ,
+            cwd=folder,
             start_new_session=True,
         )
 

@@ -1,0 +1,29 @@
+"""`python -m bot start` and `python -m bot demo`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from cluster_lock import __version__
+from cluster_lock.cli import run_command
+from cluster_lock.cli import start as start_command
+
+from .demo import command as demo_command
+
+APP = "bot.app:dispatcher"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The exit code. A wrong argument ends it with SystemExit(2), as argparse does."""
+    parser = argparse.ArgumentParser(prog="python -m bot", description="A Telegram bot on several servers at once.")
+    parser.add_argument("--version", action="version", version=f"cluster-lock {__version__}")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    start_command.add(commands, app=APP)
+    demo_command.add(commands)
+    return run_command(parser.parse_args(argv))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,142 @@
+"""One run of the demo from the first process to the last, and what came of it."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from cluster_lock import clock
+from cluster_lock.tasks import end
+from cluster_lock.testing.servers import Server
+from cluster_lock.testing.telegram import TelegramSimulator
+
+from . import status
+from .changes import changes_of
+from .faults import rounds
+from .fleet import DemoFailed, Fleet
+from .launch import launch
+from .picture import picture_of
+from .plan import CHATS, Plan
+from .servers import own_server
+from .stage import Stage
+from .table import View
+from .timeline import Picture
+from .verdict import Verdict, judge
+
+SHOW_EVERY = 0.2
+DRAINED_WITHIN = 40.0
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """`logs`: the folder with the instances' logs. It is kept only if something was wrong."""
+
+    verdict: Verdict
+    picture: Picture
+    logs: Path
+
+
+async def run(plan: Plan, view: View) -> Outcome:
+    """Carry `plan` out.
+
+    Raises DemoFailed, ServerMissing and ServerFailed when it cannot even begin. Whatever it started has ended when it
+    returns or raises.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="cluster-lock-demo-"))
+    keep = False
+    try:
+        async with AsyncExitStack() as stack:
+            server = own_server(plan.backend) if plan.config is None else None
+            if server is not None:
+                view.say(f"starting {server}")
+                stack.callback(server.close)
+                await asyncio.to_thread(server.start)
+            simulator = await stack.enter_async_context(TelegramSimulator())
+            fleet = await stack.enter_async_context(_fleet(plan, folder, server, simulator))
+            outcome = await _perform(Stage(plan, simulator, fleet, server), view, folder)
+        keep = not outcome.verdict.ok
+        return outcome
+    finally:
+        if not keep:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+@asynccontextmanager
+async def _fleet(plan: Plan, folder: Path, server: Server | None, simulator: TelegramSimulator) -> AsyncIterator[Fleet]:
+    heard: list[Fleet] = []
+    transport, port = await status.listen(lambda said: heard[0].heard(said) if heard else None)
+    fleet = Fleet(plan.instances, launch(plan, folder, server, simulator.url, port), simulator.oracle)
+    heard.append(fleet)
+    try:
+        yield fleet
+    finally:
+        await fleet.kill()
+        transport.close()
+
+
+async def _perform(stage: Stage, view: View, folder: Path) -> Outcome:
+    plan, simulator, fleet = stage.plan, stage.simulator, stage.fleet
+    view.say(f"starting {plan.instances} instances: python -m bot start --app bot.demo.app:dispatcher ...")
+    await fleet.start()
+    showing = asyncio.ensure_future(_keep_showing(stage, view))
+    problems: list[str] = []
+    try:
+        await stage.ready(plan.instances - 1)
+        view.say("the same command runs in each; the faults are real signals to real processes")
+        stage.began = clock.now()
+        await simulator.traffic_on(plan.bot_id, rate=plan.rate, chats=CHATS)
+        try:
+            await _rounds(stage)
+            view.show(stage)
+            view.say("no more updates are sent; the rest is handled")
+            await simulator.traffic_off(plan.bot_id)
+            await _drained(stage)
+        except DemoFailed as failure:
+            problems.append(str(failure))
+        ended = clock.now()
+        problems += await fleet.stop()
+        view.show(stage)
+    finally:
+        await end([showing])
+    oracle = simulator.oracle
+    changes = changes_of(stage.faults, [change for change in oracle.changes() if change.started <= ended])
+    verdict = judge(
+        plan.backend, plan.instances, oracle.report(at_most=5), oracle.updates(), changes, fleet.lost, problems
+    )
+    picture = picture_of(verdict, fleet.instances, oracle.polls(), oracle.updates(), (stage.began, ended))
+    return Outcome(verdict, picture, folder)
+
+
+async def _rounds(stage: Stage) -> None:
+    """Every fault once, spread over the time of the traffic; on a slow machine the traffic lasts until the last one."""
+    planned = rounds(stage.plan)
+    usable = max(0.0, stage.plan.seconds - stage.plan.freed_after - 1.0)
+    for number, fault in enumerate(planned):
+        await _sleep_until(stage.began + 0.5 + usable * number / len(planned))
+        await fault(stage)
+    await _sleep_until(stage.began + stage.plan.seconds)
+
+
+async def _sleep_until(moment: float) -> None:
+    await asyncio.sleep(max(0.0, moment - clock.now()))
+
+
+async def _drained(stage: Stage) -> None:
+    """Wait until every update was handled and confirmed."""
+
+    def all_done() -> bool:
+        report = stage.simulator.oracle.report(at_most=0)
+        return not report.lost and not report.pending
+
+    await stage.until("not every update was handled and confirmed", all_done, DRAINED_WITHIN)
+
+
+async def _keep_showing(stage: Stage, view: View) -> None:
+    while True:
+        view.show(stage)
+        await asyncio.sleep(SHOW_EVERY)

@@ -1,0 +1,89 @@
+"""What the faults are done to, the instances, the simulated Telegram and the backend's server; and the waiting."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from cluster_lock import clock
+from cluster_lock.testing.servers import Server
+from cluster_lock.testing.telegram import TelegramSimulator
+
+from .changes import Fault, Kind
+from .fleet import DemoFailed, Fleet
+from .instance import Instance
+from .plan import Plan
+
+LOOK_EVERY = 0.03
+READY_WITHIN = 120.0
+"""For an instance from its start: importing aiogram takes seconds of a processor, and they may be few."""
+CHANGE_WITHIN = 20.0
+"""For the next leader, beyond the time in which the lock must be free."""
+SETTLED_STANDBY = 0.3
+"""Seconds that an instance has to stand by before a fault: its contender record is written by then."""
+
+
+class Stage:
+    def __init__(self, plan: Plan, simulator: TelegramSimulator, fleet: Fleet, server: Server | None) -> None:
+        self.plan = plan
+        self.simulator = simulator
+        self.fleet = fleet
+        self.server = server
+        self.faults: list[Fault] = []
+        self.began = clock.now()
+        """When the traffic began."""
+
+    async def until(self, what: str, condition: Callable[[], bool], within: float) -> None:
+        """Return when `condition` is true. DemoFailed after `within` seconds, or when an instance ended by itself."""
+        end = clock.now() + within
+        while not condition():
+            if self.fleet.failed is not None:
+                raise DemoFailed(self.fleet.failed)
+            if clock.now() > end:
+                raise DemoFailed(f"{what} within {within:g} s")
+            await asyncio.sleep(LOOK_EVERY)
+
+    async def leader(self) -> Instance:
+        """Who leads, as soon as somebody does."""
+        await self.until("nobody led", lambda: self.fleet.leader() is not None, READY_WITHIN)
+        leader = self.fleet.leader()
+        assert leader is not None
+        return leader
+
+    async def ready(self, standbys: int = 1) -> Instance:
+        """The leader, as soon as there are so many standbys too."""
+
+        def are_ready() -> bool:
+            since = clock.now() - SETTLED_STANDBY
+            settled = [one for one in self.fleet.instances if one.role == "standby" and one.standby_since is not None]
+            ready = [one for one in settled if one.standby_since is not None and one.standby_since <= since]
+            return len(ready) >= standbys and self.fleet.leader() is not None
+
+        await self.until(f"there was no leader with {standbys} standbys", are_ready, READY_WITHIN)
+        return await self.leader()
+
+    def begin(self, kind: Kind, words: str, leader: Instance, *, must_change: bool = True) -> Fault:
+        """Write down what is about to be done to `leader`."""
+        fault = Fault(kind=kind, words=words, client=leader.client, began=clock.now(), must_change=must_change)
+        self.faults.append(fault)
+        return fault
+
+    async def changed(self, fault: Fault) -> None:
+        """Return when another one has sent its first getUpdates."""
+
+        def has_changed() -> bool:
+            if not any(one.role == "leader" and one.client != fault.client for one in self.fleet.instances):
+                return False
+            changes = self.simulator.oracle.changes()
+            return any(change.old == fault.client and change.started >= fault.began for change in changes)
+
+        within = self.plan.freed_after + CHANGE_WITHIN
+        await self.until(f"nobody took over after: {fault.words}", has_changed, within)
+
+    async def restart(self, instance: Instance) -> None:
+        """Let its process end that was doomed, and start the next one, so that there are as many again."""
+        try:
+            await instance.ended(CHANGE_WITHIN)
+        except TimeoutError:
+            raise DemoFailed(f"{instance.name} did not end; the end of its log:\n{instance.log_tail()}") from None
+        await instance.start()

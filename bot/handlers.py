@@ -1,0 +1,36 @@
+"""What the bot answers. They run on whoever leads, so they answer for the leader."""
+
+from __future__ import annotations
+
+import socket
+from datetime import datetime, timedelta
+
+from aiogram import Router
+from aiogram.filters import Command, CommandStart
+from aiogram.types import Message
+
+from cluster_lock import clock
+from cluster_lock.leadership import Term
+
+router = Router(name="commands")
+
+
+@router.message(CommandStart())
+async def start(message: Message) -> None:
+    await message.answer("Hello. One of several servers answers you, and another one if that is lost. /help")
+
+
+@router.message(Command("help"))
+async def help_(message: Message) -> None:
+    await message.answer("/wholeads - which server leads, in which term, since when\n/help - this")
+
+
+@router.message(Command("wholeads"))
+async def who_leads(message: Message, lease: Term, instance: str) -> None:
+    """`lease` comes from the poller, `instance` from `start`; every handler may ask for them."""
+    since = datetime.fromisoformat(clock.utc_text()) - timedelta(seconds=clock.now() - lease.since)
+    await message.answer(
+        f"{instance} on {socket.gethostname()} leads\n"
+        f"term {lease.fencing_token} (the lock was {lease.origin})\n"
+        f"since {since:%Y-%m-%d %H:%M:%S} UTC"
+    )

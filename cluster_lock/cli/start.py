@@ -1,0 +1,129 @@
+"""Running a bot in the foreground: standby until elected, and leader as long as the lock is held."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import importlib
+import importlib.util
+import logging
+import os
+import sys
+import traceback
+from typing import TYPE_CHECKING, Any
+
+from cluster_lock.errors import ConfigError
+
+from .options import add_settings_options, settings_from
+
+if TYPE_CHECKING:
+    from aiogram import Bot, Dispatcher
+
+    from cluster_lock.config import Settings
+
+LOG_FORMAT = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
+
+
+def add(commands: Any, *, app: str | None = None) -> None:
+    """Add the command to an ArgumentParser's sub-parsers. `app`: the Dispatcher to run unless another one is named."""
+    parser: argparse.ArgumentParser = commands.add_parser(
+        "start",
+        help="run the bot: standby until elected",
+        description="Run the bot in the foreground. It stands by until it holds the bot's lock, and polls as long as it"
+        " does. SIGTERM or Ctrl-C hands over and ends; a second one ends at once.",
+    )
+    parser.add_argument(
+        "--app",
+        default=app,
+        required=app is None,
+        metavar="MODULE:NAME",
+        help="the aiogram Dispatcher to run" + (f" (default: {app})" if app else ""),
+    )
+    parser.add_argument(
+        "--fail-fast", action="store_true", help="end with code 69 if the backend cannot be reached at the start"
+    )
+    add_settings_options(parser)
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Until it is stopped: 0. Raises ClusterLockError, whose `exit_code` is what the process ends with."""
+    settings = settings_from(options)
+    settings.bot_token()  # which complains if there is none, before the slow part
+    from cluster_lock.process import InstanceLock
+
+    with InstanceLock(settings.instance, settings.state_directory):
+        print(_settings_text(settings), flush=True)
+        logging.basicConfig(level=logging.INFO, format=LOG_FORMAT)
+        logging.getLogger("aiogram").setLevel(logging.WARNING)
+        dispatcher = load_app(options.app)
+        asyncio.run(_start(dispatcher, settings, fail_fast=options.fail_fast))
+    return 0
+
+
+def load_app(name: str) -> Dispatcher:
+    """The Dispatcher that "module:name" says, looked for in the working directory too. Raises ConfigError."""
+    module_name, colon, attribute = name.partition(":")
+    if not (module_name and colon and attribute):
+        raise ConfigError([f"--app {name}: must be MODULE:NAME, such as mybot.main:dispatcher"])
+    for needed in ("aiogram", "aiohttp"):
+        if importlib.util.find_spec(needed) is None:
+            raise ConfigError([f"{needed} is not installed: pip install 'cluster-lock[aiogram]'"])
+    if "" not in sys.path and os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    found: Any = _imported(name, module_name)
+    for part in attribute.split("."):
+        if not hasattr(found, part):
+            raise ConfigError([f"--app {name}: {module_name} has no {attribute}"])
+        found = getattr(found, part)
+    from aiogram import Dispatcher
+
+    if not isinstance(found, Dispatcher):
+        raise ConfigError([f"--app {name}: is a {type(found).__name__}, and not an aiogram Dispatcher"])
+    return found
+
+
+def _imported(name: str, module_name: str) -> Any:
+    try:
+        return importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        missing = error.name or ""
+        if module_name == missing or module_name.startswith(f"{missing}."):
+            raise ConfigError([f"--app {name}: there is no module {missing}"]) from error
+        raise ConfigError([f"--app {name}: {module_name} needs the module {missing}, which is not there"]) from error
+    except Exception as error:
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        place = f"{where.filename}:{where.lineno}"
+        if isinstance(error, SyntaxError):
+            place = f"{error.filename}:{error.lineno}"
+        text = f"--app {name}: {module_name} cannot be imported: {type(error).__name__}: {error} ({place})"
+        raise ConfigError([" ".join(text.split())]) from error
+
+
+async def _start(dispatcher: Dispatcher, settings: Settings, *, fail_fast: bool) -> None:
+    from cluster_lock.aiogram import start_polling
+    from cluster_lock.election import open_election
+
+    async with open_election(settings, fail_fast=fail_fast) as leadership:
+        await start_polling(
+            dispatcher, _bot(settings), config=settings, leadership=leadership, instance=settings.instance
+        )
+
+
+def _bot(settings: Settings) -> Bot:
+    from aiogram import Bot
+    from aiogram.client.session.aiohttp import AiohttpSession
+    from aiogram.client.telegram import TelegramAPIServer
+
+    base = settings.telegram.api.rstrip("/")
+    test = "/test" if settings.telegram.test_environment else ""
+    server = TelegramAPIServer(
+        base=f"{base}/bot{{token}}{test}/{{method}}", file=f"{base}/file/bot{{token}}{test}/{{path}}"
+    )
+    return Bot(settings.bot_token().get_secret_value(), session=AiohttpSession(api=server))
+
+
+def _settings_text(settings: Settings) -> str:
+    from cluster_lock.config import shown_text
+
+    return shown_text(settings)
