@@ -12,7 +12,7 @@ from support.sessions import PREFIX, TIMING, holder, key_of, session, standby
 from cluster_lock import clock
 from cluster_lock.drivers.memory import MemoryBackend, MemoryDriver
 from cluster_lock.election import Election
-from cluster_lock.errors import LockLost
+from cluster_lock.errors import LockLost, TokenWentBack
 from cluster_lock.leadership import Leadership, Role, Term
 from cluster_lock.testing.virtual_time import run
 from cluster_lock.values import Origin, Record
@@ -56,7 +56,8 @@ def test_election_is_a_leadership() -> None:
 
 
 def test_graceful_hand_over() -> None:
-    """A leader that is stopped hands over to the contender that answered, after its body has ended, with what it left."""
+    """A leader that is stopped hands over to the contender that answered, after its body has ended, with what it
+    left."""
 
     async def main() -> None:
         store = MemoryBackend()
@@ -70,7 +71,7 @@ def test_graceful_hand_over() -> None:
             assert (ea.role("x"), eb.role("x")) == (Role.LEADER, Role.STANDBY)
             ea.stop("deploy")
             await asyncio.sleep(1)
-            assert first.working and not second.working
+            assert (first.working, second.working) == (True, False)
             assert holder(store, "x") == "a"
             after = await until_leader(second)
             assert not first.working
@@ -142,6 +143,7 @@ def test_only_the_dead_contend() -> None:
             leading = asyncio.create_task(election.lead("x", bot))
             await until_leader(bot)
             await corpse.announce(lease, "standby/corpse", record.to_bytes())
+            await asyncio.sleep(1)
             election.stop()
             await leading
             assert holder(store, "x") is None
@@ -176,7 +178,8 @@ def test_an_invitation_of_somebody_else_is_void() -> None:
 
 
 def test_after_a_loss_it_stands_by_again() -> None:
-    """A leader whose key is deleted stops its work in milliseconds, ends nothing else, and leads again in a new term."""
+    """A leader whose key is deleted stops its work in milliseconds, ends nothing else, and leads again in a new
+    term."""
 
     async def main() -> None:
         store = MemoryBackend()
@@ -185,10 +188,8 @@ def test_after_a_loss_it_stands_by_again() -> None:
             leading = asyncio.create_task(election.lead("x", bot))
             await until_leader(bot)
             store.stranger_deletes(key_of("x"))
-            began = clock.now()
-            while not bot.cancelled:
-                await asyncio.sleep(0.001)
-            assert clock.now() - began < 0.1
+            await asyncio.sleep(0.09)
+            assert bot.cancelled == 1
             again = await until_leader(bot)
             assert len(bot.terms) == 2
             assert again.fencing_token > bot.terms[0].fencing_token
@@ -202,7 +203,8 @@ def test_after_a_loss_it_stands_by_again() -> None:
 
 
 def test_the_lock_is_kept_while_the_work_ends() -> None:
-    """A body that takes its time to drain keeps the lock, renewed, for as long: nobody else leads before it has ended."""
+    """A body that takes its time to drain keeps the lock, renewed, for as long: nobody else leads before it has
+    ended."""
 
     async def main() -> None:
         store = MemoryBackend()
@@ -226,7 +228,8 @@ def test_the_lock_is_kept_while_the_work_ends() -> None:
 
 
 def test_a_body_that_returns_by_itself_is_done() -> None:
-    """When the body returns although nobody asked, the lock is released and `lead` returns; what it raises comes out."""
+    """When the body returns although nobody asked, the lock is released and `lead` returns; what it raises comes
+    out."""
 
     async def main() -> None:
         store = MemoryBackend()
@@ -308,7 +311,8 @@ def test_jobs_run_on_the_leader_only() -> None:
 
 
 def test_a_conditional_step_down_needs_somebody_willing() -> None:
-    """A step-down that asks for a willing heir is declined while no contender's answer satisfies it, and the term goes on."""
+    """A step-down that asks for a willing heir is declined while no contender's answer satisfies it, and the term goes
+    on."""
 
     async def main() -> None:
         store = MemoryBackend()
@@ -326,7 +330,8 @@ def test_a_conditional_step_down_needs_somebody_willing() -> None:
             await asyncio.sleep(1)
             term.step_down("no route", cool_down=60, willing=lambda said: bool(said.get("telegram")))
             await asyncio.sleep(3)
-            assert term.is_valid() and not term.stepping_down and term.request is None
+            assert term.is_valid()
+            assert (term.stepping_down, term.request) == (False, None)
             reaches["telegram"] = True
             term.step_down("no route", cool_down=60, willing=lambda said: bool(said.get("telegram")))
             began = clock.now()
@@ -365,15 +370,14 @@ def test_stopping_a_standby_leaves_nothing() -> None:
 
     async def main() -> None:
         store = MemoryBackend()
-        async with session(store, "a") as a, session(store, "b") as b:
-            async with a.lock("x").hold():
-                election = Election(b)
-                leading = asyncio.create_task(election.lead("x", Bot()))
-                await asyncio.sleep(1)
-                assert standby(store, "b").lease is not None
-                election.stop()
-                await asyncio.wait_for(leading, 1)
-                assert standby(store, "b").lease is None
+        async with session(store, "a") as a, session(store, "b") as b, a.lock("x").hold():
+            election = Election(b)
+            leading = asyncio.create_task(election.lead("x", Bot()))
+            await asyncio.sleep(1)
+            assert standby(store, "b").lease is not None
+            election.stop()
+            await asyncio.wait_for(leading, 1)
+            assert standby(store, "b").lease is None
 
     run(main())
 
@@ -388,8 +392,6 @@ def test_contenders_remember_tokens_for_a_store_that_was_set_back() -> None:
             lease = await other.grant_lease("c", 1000)
             record = Record(holder="c", instance="c", host="h", pid=1, since="", version="0", names=("x",), seen=9999)
             await other.announce(lease, "standby/c", record.to_bytes())
-            from cluster_lock.errors import TokenWentBack
-
             with pytest.raises(TokenWentBack):
                 await Election(a).lead("x", Bot())
             assert holder(store, "x") is None

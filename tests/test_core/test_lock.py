@@ -106,7 +106,8 @@ def test_the_watch_is_not_the_only_detector() -> None:
 
 
 def test_an_ended_lease_ends_its_locks_and_is_replaced() -> None:
-    """When the lease is revoked by hand, every lock under it is lost at once and the session has a new lease within 1 s."""
+    """When the lease is revoked by hand, every lock under it is lost at once and the session has a new lease within 1
+    s."""
 
     async def main() -> None:
         store = MemoryBackend()
@@ -216,8 +217,8 @@ class LateAcquire(MemoryDriver):
 
 
 def test_a_late_acquire_is_released() -> None:
-    """An acquire that arrives after its caller gave up makes nobody a holder: the lock is free again at once, and what it
-    leaves behind does not pass for a clean release."""
+    """An acquire that arrives after its caller gave up makes nobody a holder: the lock is free again at once, and what
+    it leaves behind does not pass for a clean release."""
 
     async def main() -> None:
         store = MemoryBackend()
@@ -252,9 +253,8 @@ def test_an_unanswered_acquire_finds_what_it_made() -> None:
 
     async def main() -> None:
         store = MemoryBackend()
-        async with session(store, "a", driver=LostReply(store)) as a:
-            async with asyncio.timeout(2), a.lock("x").hold() as hold:
-                assert hold.grant.index == store.entry(key_of("x"), "x").index
+        async with session(store, "a", driver=LostReply(store)) as a, asyncio.timeout(2), a.lock("x").hold() as hold:
+            assert hold.grant.index == store.entry(key_of("x"), "x").index
 
     run(main())
 
@@ -369,7 +369,8 @@ def test_renewals_do_not_grow_with_the_locks(locks: int) -> None:
 
 
 def test_a_foreign_value_is_named_and_left_alone(caplog: pytest.LogCaptureFixture) -> None:
-    """A value that is not ours under the key is never overwritten: it is named once, and the wait goes on until it is gone."""
+    """A value that is not ours under the key is never overwritten: it is named once, and the wait goes on until it is
+    gone."""
 
     async def main() -> None:
         store = MemoryBackend()
@@ -430,8 +431,8 @@ def test_the_last_record_remembers_the_token() -> None:
 
 
 def test_origin_of_a_grant() -> None:
-    """A lock that was released after it settled says so and hands on what was left; one that expired or was released too
-    early is found free."""
+    """A lock that was released after it settled says so and hands on what was left; one that expired or was released
+    too early is found free."""
 
     async def main() -> None:
         store = MemoryBackend()
@@ -548,7 +549,8 @@ def test_records_are_for_people() -> None:
 
 
 def test_closing_frees_at_once() -> None:
-    """A closed session leaves no lease, no lock, and no contender record, and a waiter elsewhere has the lock at once."""
+    """A closed session leaves no lease, no lock, and no contender record, and a waiter elsewhere has the lock at
+    once."""
 
     async def main() -> None:
         store = MemoryBackend()

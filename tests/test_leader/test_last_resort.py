@@ -9,7 +9,10 @@ from pathlib import Path
 import pytest
 
 PROGRAM = """
-import asyncio, sys, time
+import asyncio, os, sys, time
+if "CLUSTER_LOCK_MUTANT" in os.environ:
+    from support.mutants import pytest_configure
+    pytest_configure()
 from cluster_lock import clock
 from cluster_lock.drivers.memory import MemoryBackend, MemoryDriver
 from cluster_lock.election import Election

@@ -1,0 +1,200 @@
+"""Safety rules, each broken on purpose. `CLUSTER_LOCK_MUTANT=name pytest -p support.mutants ...` runs tests on broken
+code;
+`tests/test_mutants` expects that they fail."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable
+from typing import Any
+
+from cluster_lock import clock, values
+
+
+def counts_from_the_reply() -> None:
+    from cluster_lock import watchdog
+
+    watchdog.deadline_after = lambda sent, timing: clock.now() + timing.ttl - timing.margin
+
+
+def trusts_twice_the_ttl() -> None:
+    from cluster_lock import watchdog
+
+    watchdog.deadline_after = lambda sent, timing: sent + 2 * timing.ttl - timing.margin
+
+
+def revives_after_the_deadline() -> None:
+    from cluster_lock.watchdog import Watchdog
+
+    renew = Watchdog._renew
+
+    async def believing(self: Watchdog) -> bool:
+        look, self._look = self._look, lambda: None  # type: ignore[method-assign]
+        try:
+            return await renew(self)
+        finally:
+            self._look = look  # type: ignore[method-assign]
+
+    Watchdog._renew = believing  # type: ignore[method-assign]
+
+
+def ignores_the_watch() -> None:
+    from cluster_lock.watch import Watch
+
+    async def deaf(self: Watch) -> None:
+        await asyncio.Event().wait()
+
+    Watch.run = deaf  # type: ignore[method-assign]
+
+
+def trusts_the_watch_alone() -> None:
+    from cluster_lock.session import Session
+
+    async def no_read(self: Session, epoch: int) -> None:
+        return None
+
+    Session._confirm = no_read  # type: ignore[method-assign]
+
+
+def does_not_settle() -> None:
+    from cluster_lock.aiogram import term_work
+
+    term_work.settle_time = lambda term, timing: 0.0
+
+
+def dispatches_after_the_deadline() -> None:
+    from cluster_lock.aiogram import term_work
+
+    term_work.may_dispatch = lambda term: True
+
+
+def offset_is_the_highest() -> None:
+    from cluster_lock.aiogram import window
+
+    def highest(order: Any, otherwise: int | None) -> int | None:
+        return max((known.update_id + 1 for known in order if known.finished), default=otherwise)
+
+    window.lowest_unfinished = highest
+
+
+def ids_only_grow() -> None:
+    from cluster_lock.aiogram import window
+
+    window.is_new_numbering = lambda update_ids, sent: False
+
+
+def memory_guards_by_the_lease() -> None:
+    from cluster_lock.drivers.memory import MemoryBackend
+
+    def by_lease(self: MemoryBackend, grant: values.Grant, key: str) -> bool:
+        stands = self._keys.get(key)
+        return stands is not None and stands.lease == grant.lease.id
+
+    MemoryBackend._stands = by_lease  # type: ignore[method-assign]
+
+
+def etcd_guards_by_the_lease() -> None:
+    from cluster_lock.drivers._etcd_requests import Requests
+
+    Requests.stands = lambda self, grant: [self.held(grant.name, grant.lease.id)]  # type: ignore[method-assign]
+
+
+def consul_guards_by_the_lease() -> None:
+    _without("check-index")
+
+
+def etcd_transfers_unchecked() -> None:
+    from cluster_lock.drivers._etcd_requests import Requests
+
+    held = Requests.held
+
+    def unchecked(self: Requests, name: str, lease_id: str) -> Any:
+        if name.startswith(values.STANDBY):
+            kind = self.rpc.Compare
+            return kind(result=kind.GREATER, target=kind.MOD, key=self.key("no such key"), mod_revision=-1)
+        return held(self, name, lease_id)
+
+    Requests.held = unchecked  # type: ignore[method-assign]
+
+
+def consul_transfers_unchecked() -> None:
+    _without("check-session")
+
+
+def _without(verb: str) -> None:
+    from cluster_lock.drivers._consul_link import Link
+
+    transact = Link.transact
+
+    async def loose(self: Link, client: Any, *operations: Any) -> Any:
+        kept = [one for one in operations if one["Verb"] != verb]
+        return await transact(self, client, *kept)
+
+    Link.transact = loose  # type: ignore[method-assign]
+
+
+def guard_waits_for_a_blocked_loop() -> None:
+    """The guard looks at the loop, not at the work: whoever swallows a cancellation goes on."""
+    from cluster_lock.hold import Hold
+
+    lose = Hold.lose
+
+    def trusting(self: Hold, reason: str) -> None:
+        lose(self, reason)
+        self._guard.done()  # the loop runs, or we were not here
+
+    Hold.lose = trusting  # type: ignore[method-assign]
+
+
+def gives_the_lock_away_while_work_runs() -> None:
+    from cluster_lock import election
+
+    async def hasty(self: Any, term: Any, hold: Any, work: Any, heir: Any) -> None:
+        self._terms.pop(hold.name, None)
+        await hold.end(term.handover, heir)
+
+    election.Election._finish = hasty  # type: ignore[method-assign]
+
+
+def hands_over_to_whoever_stands_there() -> None:
+    """No invitation: the oldest contender gets the lock, dead or alive."""
+    from cluster_lock import election, invitation
+
+    async def oldest(session: Any, hold: Any, willing: Any = None) -> Any:
+        contenders = await invitation._contenders(session, hold)
+        return contenders[0] if contenders else None
+
+    election.invite = oldest
+
+
+def keeps_what_nobody_asked_for() -> None:
+    from cluster_lock.reconcile import Reconciler
+
+    async def keep(self: Reconciler, entry: values.Entry) -> None:
+        return None
+
+    Reconciler.release = keep  # type: ignore[method-assign]
+
+
+def says_released_too_early() -> None:
+    from cluster_lock.hold import Hold
+
+    Hold._settled = property(lambda self: True)  # type: ignore[assignment]
+
+
+def leads_on_any_token() -> None:
+    from cluster_lock.session import Session
+
+    Session.saw = lambda self, fencing_token: None  # type: ignore[method-assign]
+
+
+MUTANTS: dict[str, Callable[[], None]] = {
+    made.__name__: made
+    for made in list(globals().values())
+    if callable(made) and getattr(made, "__module__", "") == __name__ and not made.__name__.startswith("_")
+}
+
+
+def pytest_configure() -> None:
+    MUTANTS[os.environ["CLUSTER_LOCK_MUTANT"]]()

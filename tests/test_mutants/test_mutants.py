@@ -1,0 +1,61 @@
+"""For each safety rule a mutant, and a test that kills it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from support.mutants import MUTANTS
+
+CORE, DRIVERS, LEADER, POLLER = "tests/test_core", "tests/test_drivers", "tests/test_leader", "tests/test_aiogram"
+
+PYTEST = (sys.executable, "-m", "pytest", "-q", "-x", "-p", "support.mutants", "-p", "no:cacheprovider", "--timeout=60")
+
+KILLED_BY = {
+    "counts_from_the_reply": f"{CORE}/test_watchdog.py::test_deadline_counts_from_before_the_request",
+    "trusts_twice_the_ttl": f"{CORE}/test_watchdog.py::test_deadline_counts_from_before_the_request",
+    "revives_after_the_deadline": f"{CORE}/test_watchdog.py::test_what_succeeds_after_the_deadline_revives_nothing",
+    "ignores_the_watch": f"{CORE}/test_lock.py::test_a_deleted_key_ends_that_term_only",
+    "trusts_the_watch_alone": f"{CORE}/test_lock.py::test_the_watch_is_not_the_only_detector",
+    "memory_guards_by_the_lease": f"{DRIVERS}/test_conformance_memory.py -k earlier_term",
+    "etcd_guards_by_the_lease": f"{DRIVERS}/test_conformance_etcd.py -k earlier_term",
+    "consul_guards_by_the_lease": f"{DRIVERS}/test_conformance_consul.py -k earlier_term",
+    "etcd_transfers_unchecked": f"{DRIVERS}/test_conformance_etcd.py -k transfer_refused",
+    "consul_transfers_unchecked": f"{DRIVERS}/test_conformance_consul.py -k transfer_refused",
+    "guard_waits_for_a_blocked_loop": f"{LEADER}/test_last_resort.py -k swallows",
+    "gives_the_lock_away_while_work_runs": f"{CORE}/test_election.py::test_tasks_of_a_term_end_with_it",
+    "hands_over_to_whoever_stands_there": f"{CORE}/test_election.py::test_only_the_dead_contend",
+    "keeps_what_nobody_asked_for": f"{CORE}/test_lock.py::test_a_late_acquire_is_released",
+    "says_released_too_early": f"{CORE}/test_lock.py::test_origin_of_a_grant",
+    "leads_on_any_token": f"{CORE}/test_lock.py::test_nobody_leads_on_a_token_that_went_back",
+    "does_not_settle": f"{POLLER} -k settle",
+    "dispatches_after_the_deadline": f"{POLLER} -k blocked",
+    "offset_is_the_highest": f"{POLLER} -k slow_handler_holds_back",
+    "ids_only_grow": f"{POLLER} -k numbering",
+}
+
+MARKS = {"etcd": pytest.mark.etcd, "consul": pytest.mark.consul}
+
+
+def test_every_mutant_has_its_test() -> None:
+    """No rule is broken in vain: each mutant names the test that kills it."""
+    assert set(MUTANTS) == set(KILLED_BY)
+
+
+@pytest.mark.parametrize("mutant", [pytest.param(name, marks=MARKS.get(name.split("_")[0], ())) for name in KILLED_BY])
+def test_a_broken_rule_is_noticed(mutant: str) -> None:
+    """With one safety rule broken, the test of that rule fails."""
+    done = subprocess.run(
+        [*PYTEST, *KILLED_BY[mutant].split()],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=180,
+        cwd=Path(__file__).parents[2],
+        env=os.environ | {"CLUSTER_LOCK_MUTANT": mutant, "PYTHONPATH": str(Path(__file__).parents[1])},
+    )
+    assert done.returncode == 1, done.stdout[-2000:] + done.stderr[-2000:]
+    assert " failed" in done.stdout.splitlines()[-1]
