@@ -176,13 +176,13 @@ class Record:
         dropped."""
         try:
             content = json.loads(raw)
-        except ValueError:
+        except (ValueError, RecursionError):  # the latter: brackets a hundred thousand deep
             return None
         if not isinstance(content, dict):
             return None
         known = {f.name: content[f.name] for f in fields(cls) if f.name in content}
-        known["names"] = tuple(known.get("names", ()))
         try:
+            known["names"] = tuple(known.get("names", ()))
             record = cls(**known)
         except TypeError:
             return None

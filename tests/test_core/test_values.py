@@ -1,0 +1,147 @@
+"""The values refuse what cannot be right, and bytes of strangers never break them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import FrozenInstanceError, fields, replace
+
+import pytest
+
+from cluster_lock.values import GUARD_BEFORE, Changes, Entry, Grant, Lease, Record, Timing, Traits
+
+RECORD = Record(
+    holder="web-1",
+    instance="web-1",
+    host="web-1.example.org",
+    pid=4711,
+    since="2024-05-01T12:00:00.000Z",
+    version="1.0",
+)
+
+
+def test_default_timing_is_the_documented_one() -> None:
+    """The defaults fit each other and give the documented renewal period and request time."""
+    timing = Timing()
+    assert (timing.ttl, timing.margin, timing.stop_time, timing.settle, timing.drain) == (15, 3, 1, 0.25, 7)
+    assert (timing.renew_every, timing.request) == (5, 4)
+    assert timing.stop_time > GUARD_BEFORE
+
+
+@pytest.mark.parametrize("name", [field.name for field in fields(Timing)])
+def test_no_duration_is_negative_and_only_settle_may_be_nothing(name: str) -> None:
+    """Each duration below its floor is refused by its name and value."""
+    with pytest.raises(ValueError, match=rf"\b{name}\b.*-1"):
+        Timing(**{name: -1.0})
+    if name == "settle":
+        assert Timing(settle=0).settle == 0
+    else:
+        with pytest.raises(ValueError, match=rf"\b{name}\b.*0"):
+            Timing(**{name: 0.0})
+
+
+@pytest.mark.parametrize(
+    ("wrong", "why"),
+    [
+        ({"margin": 15.0}, r"margin \(15 s\) must be less than ttl \(15 s\)"),
+        ({"ttl": 2.0}, r"margin \(3 s\) must be less than ttl \(2 s\)"),
+        ({"stop_time": 8.0, "margin": 8.0}, "two thirds"),
+        ({"stop_time": 3.5}, r"stop_time \(3\.5 s\) must not exceed margin \(3 s\)"),
+        ({"stop_time": 0.1}, r"stop_time \(0\.1 s\) must be more than 0\.2 s"),
+        ({"poll_timeout": 51.0}, "at most 50 s"),
+    ],
+)
+def test_durations_that_do_not_fit_are_refused_with_the_reason(wrong: dict[str, float], why: str) -> None:
+    """A set of durations in the wrong order is refused, both values and the reason in the text."""
+    with pytest.raises(ValueError, match=why):
+        Timing(**wrong)
+
+
+def test_all_that_is_wrong_is_said_at_once() -> None:
+    """Two mistakes are one error with both in it."""
+    with pytest.raises(ValueError, match=r"drain.*; .*poll_timeout"):
+        Timing(drain=-1, poll_timeout=60)
+
+
+def test_timing_follows_what_the_server_granted() -> None:
+    """With another ttl than was asked for everything is counted anew; one that leaves nothing is refused."""
+    timing = Timing(ttl=15)
+    assert timing.promised(15) is timing
+    assert timing.promised(30).renew_every == 10
+    with pytest.raises(ValueError, match="margin"):
+        timing.promised(2)
+
+
+def test_record_comes_back_from_its_bytes() -> None:
+    """What is written is read, with every field filled and with only the required ones."""
+    full = replace(
+        RECORD,
+        health="http://127.0.0.1:9876",
+        config="ab12",
+        seen=2**63,
+        names=("telegram/1", "telegram/ü"),
+        released=True,
+        handed_over_by="web-2",
+        handover={"offset": 7, "done": [9, 11]},
+        answer={"reaches": True},
+    )
+    for record in (RECORD, full):
+        assert Record.from_bytes(record.to_bytes()) == record
+
+
+def test_record_is_one_line_for_people() -> None:
+    """The bytes are one line of JSON in plain letters, without what is not filled."""
+    raw = replace(RECORD, names=("telegram/ü",)).to_bytes()
+    assert b"\n" not in raw
+    assert "telegram/ü".encode() in raw
+    assert set(json.loads(raw)) == {"holder", "instance", "host", "pid", "since", "version", "names"}
+
+
+def test_record_of_a_newer_version_is_read() -> None:
+    """Keys that this version does not know are dropped, the rest is read."""
+    raw = json.dumps(json.loads(RECORD.to_bytes()) | {"mood": "good"}).encode()
+    assert Record.from_bytes(raw) == RECORD
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"",
+        b"not ours",
+        b"\xff\xfe\x00",
+        b"null",
+        b"42",
+        b'"text"',
+        b"[1, 2]",
+        b"{}",
+        b'{"holder": "web-1"}',
+        b"[" * 200_000,
+        *(
+            json.dumps(json.loads(RECORD.to_bytes()) | wrong).encode()
+            for wrong in ({"holder": 1}, {"seen": "many"}, {"names": 5}, {"handover": [1]}, {"answer": "yes"})
+        ),
+    ],
+    ids=lambda raw: repr(raw[:24]),
+)
+def test_strangers_bytes_are_no_record(raw: bytes) -> None:
+    """Whatever else stands under a key is told from a record, without an exception."""
+    assert Record.from_bytes(raw) is None
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        Traits(),
+        Lease("1", 15.0, "web-1"),
+        Entry("leader/x", None, 1, None),
+        Grant("leader/x", Lease("1", 15.0, "web-1"), 1, 1, b""),
+        Changes(1, {}),
+        Timing(),
+        RECORD,
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_values_are_frozen(value: object) -> None:
+    """No value can be changed after it was made, nor be given a field that does not exist."""
+    for name in (fields(value)[0].name, "no_such_field"):  # type: ignore[arg-type]
+        with pytest.raises((FrozenInstanceError, AttributeError, TypeError)):
+            setattr(value, name, 1)
