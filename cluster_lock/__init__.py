@@ -1,7 +1,7 @@
 """One leader on many servers: locks with leases over Consul, etcd or a file, and a guarded aiogram poller.
 
-The names below are loaded when they are first used: importing the package alone loads no client library, no pydantic and
-no yaml.
+The names below are loaded when they are first used: importing the package alone loads no client library, no pydantic
+and no yaml.
 """
 
 from __future__ import annotations

@@ -8,18 +8,23 @@ the monotonic clock serves: on those two it counts, or is documented to count, s
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 
-NAME = "CLOCK_BOOTTIME" if hasattr(time, "CLOCK_BOOTTIME") else "monotonic"
+if sys.platform == "linux":
+    NAME = "CLOCK_BOOTTIME"
 
-
-def _boot_time() -> float:
-    if hasattr(time, "CLOCK_BOOTTIME"):
+    def _boot_time() -> float:
         return time.clock_gettime(time.CLOCK_BOOTTIME)
-    return time.monotonic()
+
+else:
+    NAME = "monotonic"
+
+    def _boot_time() -> float:
+        return time.monotonic()
 
 
 _source: Callable[[], float] = _boot_time

@@ -29,7 +29,8 @@ LAYERS = [
     {"errors"},
     {"__init__"},
 ]
-"""Imports run strictly downward. Within one set they may be mutual, and only the sets with several modules need that."""
+"""Imports run strictly downward. Within one set they may be mutual, and only the sets with several modules need
+that."""
 
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
 
@@ -73,7 +74,8 @@ def test_imports_run_downward() -> None:
 
 
 def test_drivers_know_no_sibling() -> None:
-    """A driver imports the contract, the values, the clock, the errors, and its own private parts, never another driver."""
+    """A driver imports the contract, the values, the clock, the errors, and its own private parts, never another
+    driver."""
     drivers = {path.stem for path in (ROOT / "drivers").glob("[a-z]*.py")}
     for path in (ROOT / "drivers").glob("[a-z_]*.py"):
         if path.stem == "__init__":
@@ -145,7 +147,8 @@ def loaded_by(statement: str) -> set[str]:
     ["import cluster_lock", "import cluster_lock.testing", "from cluster_lock import Session, Election, Timing"],
 )
 def test_importing_loads_no_library(statement: str) -> None:
-    """Importing the package, its tests' package, or its core loads no client library, no aiogram, no pydantic, no yaml."""
+    """Importing the package, its tests' package, or its core loads no client library, no aiogram, no pydantic, no
+    yaml."""
     heavy = {"pydantic", "yaml", "aiohttp", "aiogram", "grpc", "etcd3", "consul", "filelock", "pytest", "rich"}
     assert loaded_by(statement) & heavy == set()
 
