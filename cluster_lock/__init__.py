@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from .hold import Hold
     from .leadership import Leadership, Role, Term
     from .lock import Lock
-    from .session import Session
+    from .session import Session, open_session
     from .values import Grant, Origin, Timing
 
 __all__ = [
@@ -41,6 +41,7 @@ __all__ = [
     "load_settings",
     "open_driver",
     "open_election",
+    "open_session",
 ]
 
 _HOMES = {
@@ -60,6 +61,7 @@ _HOMES = {
     "load_settings": "config:load",
     "open_driver": "config",
     "open_election": "election",
+    "open_session": "session",
 }
 
 

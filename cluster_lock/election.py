@@ -19,7 +19,7 @@ from .hold import Hold
 from .invitation import answer_invitations, invite
 from .leadership import Answer, Body, Role, StepDown, Term
 from .lock import Lock, token_went_back
-from .session import Session
+from .session import Session, open_session
 from .tasks import end, finish
 from .values import STANDBY, Entry, Origin, Record
 
@@ -236,17 +236,7 @@ class Election:
 @asynccontextmanager
 async def open_election(settings: Settings, *, fail_fast: bool = False) -> AsyncIterator[Election]:
     """The election that `settings` describe, on a session of its own. Raises what makes it impossible."""
-    from .config import open_driver
-
-    session = Session(
-        open_driver(settings),
-        instance=settings.instance,
-        timing=settings.timing,
-        config=settings.fingerprint,
-        fencing_floor=settings.fencing_floor,
-        fail_fast=fail_fast,
-    )
-    async with session:
+    async with open_session(settings, fail_fast=fail_fast) as session:
         yield Election(session)
 
 

@@ -15,7 +15,7 @@ import socket
 from collections import defaultdict
 from collections.abc import Coroutine
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from . import __version__, clock
 from .contender import Contender
@@ -28,6 +28,9 @@ from .reconcile import Reconciler
 from .values import LEADER, Entry, Lease, Record, Timing
 from .watch import Watch
 from .watchdog import Watchdog
+
+if TYPE_CHECKING:
+    from .config import Settings
 
 log = logging.getLogger("cluster_lock.session")
 
@@ -284,3 +287,20 @@ class Session:
             if self._watchdog is not None:
                 self._watchdog.lose(str(self._failed))
             self.watch.wake()
+
+
+def open_session(settings: Settings, *, fail_fast: bool = False) -> Session:
+    """The session that `settings` describe: `async with open_session(load_settings()) as session: ...`.
+
+    Raises what keeps its driver from being made (ConfigError, DriverMissing).
+    """
+    from .config import open_driver
+
+    return Session(
+        open_driver(settings),
+        instance=settings.instance,
+        timing=settings.timing,
+        config=settings.fingerprint,
+        fencing_floor=settings.fencing_floor,
+        fail_fast=fail_fast,
+    )

@@ -173,6 +173,7 @@ def test_public_names() -> None:
         "load_settings",
         "open_driver",
         "open_election",
+        "open_session",
     ]
     for name in cluster_lock.__all__:
         assert getattr(cluster_lock, name) is not None
