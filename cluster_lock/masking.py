@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 
 MASK = "***"
-SECRET_NAME = re.compile(r"token|password|passwd|secret|credential|api_?key|private", re.IGNORECASE)
+SECRET_NAME = re.compile(r"token|password|passwd|secret|credential|api[_-]?key|private", re.IGNORECASE)
 """What something is called that holds a secret."""
 
 _BY_LOOK = (

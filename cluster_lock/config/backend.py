@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import SecretStr
 
 from cluster_lock.driver import Driver
-from cluster_lock.drivers import driver_class
+from cluster_lock.drivers import BUILTIN, driver_class
 from cluster_lock.errors import ConfigError
 
 from .model import Settings
@@ -59,7 +59,7 @@ def open_driver(settings: Settings) -> Driver:
     try:
         return made(**options)
     except TypeError as error:
-        if settings.backend not in settings.model_fields:
+        if settings.backend not in BUILTIN:
             raise ConfigError([f"{settings.backend}: the driver does not take these settings: {error}"]) from error
         raise
 

@@ -70,8 +70,7 @@ def load(
     _drop_unused(tree, backend)
     read_secret_files(tree, ("telegram", backend), problems)
     note_secrets(tree, problems)
-    _check_characters(tree, problems)
-    return _validated(tree, foreign, variables, problems)
+    return _validated(_printable(tree, problems), foreign, variables, problems)
 
 
 def _variables(environ: Mapping[str, str], dotenv: Path | None, problems: Problems) -> Variables:
@@ -123,10 +122,18 @@ def _drop_unused(tree: Branch, backend: str) -> None:
 _UNFIT = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
-def _check_characters(tree: Branch, problems: Problems) -> None:
-    for path, node in leaves(tree):
-        if any(_UNFIT.search(text) for text in texts(node)):
-            problems.add(node.place, path, "holds a character that cannot be printed")
+def _printable(branch: Branch, problems: Problems, path: str = "") -> Branch:
+    """`branch` without values that nobody could print, open or send, after saying so."""
+    children: dict[str, Node] = {}
+    for key, node in branch.children.items():
+        below = f"{path}.{key}" if path else key
+        if isinstance(node, Branch):
+            children[key] = _printable(node, problems, below)
+        elif any(_UNFIT.search(text) for text in texts(node)):
+            problems.add(node.place, below, "holds a character that cannot be printed")
+        else:
+            children[key] = node
+    return Branch(children, branch.place)
 
 
 def _plain(node: Node) -> Any:

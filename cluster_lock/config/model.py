@@ -159,7 +159,7 @@ class Settings(Section):
     prefix: Prefix = "cluster-lock/"
     """What all keys in the backend begin with; the same on all instances."""
     fencing_floor: int = Field(default=0, ge=0, lt=2**63)
-    """The fencing token that every new one must exceed; raise it after the backend was restored or replaced."""
+    """Added to every fencing token; after the backend was restored or replaced, the largest token seen before."""
     lock: LockSection = LockSection()
     """Times of the lock and of a hand-over."""
     telegram: TelegramSection = TelegramSection()

@@ -1,0 +1,46 @@
+"""Where state is kept."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from cluster_lock.errors import ConfigError
+from cluster_lock.state_directory import state_directory
+
+linux = pytest.mark.skipif(sys.platform != "linux", reason="each platform has its own folders")
+
+
+def test_who_says_it_first_wins() -> None:
+    """Our own variable over systemd's, of which the first folder counts."""
+    environ = {"CLUSTER_LOCK_STATE_DIR": "/ours", "STATE_DIRECTORY": "/systemd:/second", "HOME": "/home/x"}
+    assert state_directory(environ) == Path("/ours")
+    assert state_directory({**environ, "CLUSTER_LOCK_STATE_DIR": ""}) == Path("/systemd")
+
+
+@linux
+def test_the_users_own_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A user keeps state where XDG says, root in /var/lib, and nobody in a temp folder."""
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    assert state_directory({"HOME": "/home/x"}) == Path("/home/x/.local/state/cluster-lock")
+    assert state_directory({"HOME": "/home/x", "XDG_STATE_HOME": "/xdg"}) == Path("/xdg/cluster-lock")
+    relative = {"HOME": "/home/x", "XDG_STATE_HOME": "xdg"}
+    assert state_directory(relative) == Path("/home/x/.local/state/cluster-lock")
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    assert state_directory({"HOME": "/root", "XDG_STATE_HOME": "/xdg"}) == Path("/var/lib/cluster-lock")
+
+
+@linux
+def test_a_user_without_a_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A container's user without a home directory is told which variable to set."""
+
+    def no_home() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    monkeypatch.setattr(Path, "home", no_home)
+    with pytest.raises(ConfigError, match="set CLUSTER_LOCK_STATE_DIR"):
+        state_directory({})
