@@ -29,6 +29,8 @@ log = logging.getLogger("cluster_lock.aiogram")
 
 CONFIRM_LIMIT = 2.0
 """Seconds for a getUpdates that only confirms."""
+REPEAT_LIMIT = 5.0
+"""The same when it may be a repetition, which Telegram stretches to 3 s (Client.cpp:15714)."""
 
 
 class TermWork:
@@ -44,6 +46,7 @@ class TermWork:
         self._held: list[Job] = []
         """Delivery at most once: not confirmed yet, so not handled yet."""
         self._was_elected = False
+        self._asked_at = 0.0
 
     async def run(self) -> None:
         """Return when the term was asked to end and everything has been handled, handed over or given back.
@@ -53,9 +56,9 @@ class TermWork:
         self._facts.begin(self._window)
         try:
             await self._lead_until_step_down()
-            timing = self._rules.timing
-            until = clock.now() + timing.drain + timing.cancel_grace
-            await self._drain(timing.drain)
+            drained = self._asked_at + self._rules.timing.drain
+            until = drained + self._rules.timing.cancel_grace
+            await self._drain(max(0.0, drained - clock.now()))
             self._term.handover.update(self._left_over())
             await self._confirm(until)
             await finish(self._say_step_down(max(0.5, until - clock.now())))
@@ -69,9 +72,10 @@ class TermWork:
         polling = asyncio.ensure_future(self._lead())
         try:
             await asyncio.wait((polling, asked), return_when=asyncio.FIRST_COMPLETED)
+            self._asked_at = clock.now()
             if self._held and not polling.done():
                 # Their confirmation is under way: cut off, nobody would know whether they are ours to handle.
-                await asyncio.wait([polling], timeout=CONFIRM_LIMIT)
+                await asyncio.wait([polling], timeout=min(REPEAT_LIMIT, self._rules.timing.drain))
         except asyncio.CancelledError:
             self._handling.cancel()  # at once, and not after the polling has ended
             raise
@@ -91,8 +95,12 @@ class TermWork:
         if self._rules.on_elected is not None:
             with self._facts.waiting("on_elected"):
                 await self._rules.on_elected(self._bot, self._term)
-        while not self._term.stepping_down:
+        while not self._term.stepping_down or self._is_unsure():
             await self._poll()
+
+    def _is_unsure(self) -> bool:
+        """Delivery at most once: Telegram was asked to confirm what we hold, and we do not know that it has."""
+        return bool(self._held) and self._window.sent == self._window.offset
 
     async def _poll(self) -> None:
         """Once: wait for the moment, ask, dispatch."""
@@ -190,7 +198,7 @@ class TermWork:
         await self._handling.idle()
 
     def _left_over(self) -> dict[str, Any]:
-        if self._held and self._window.sent != self._window.offset:
+        if self._held and not self._is_unsure():
             # Telegram was not even asked to confirm them: they come again.
             return {"offset": self._held[0].delivered.update_id, "done": []}
         if self._held:

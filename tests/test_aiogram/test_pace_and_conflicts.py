@@ -1,0 +1,102 @@
+"""Counting conflicts, growing pauses, and telling errors apart."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from aiogram.exceptions import (
+    ClientDecodeError,
+    RestartingTelegram,
+    TelegramAPIError,
+    TelegramConflictError,
+    TelegramNetworkError,
+    TelegramNotFound,
+    TelegramRetryAfter,
+    TelegramServerError,
+    TelegramUnauthorizedError,
+)
+from aiogram.methods import GetUpdates
+
+from cluster_lock.aiogram.classify import Kind, classify
+from cluster_lock.aiogram.conflicts import Conflicts
+from cluster_lock.aiogram.pauses import Pause
+
+TOKEN = "42:SECRET"
+METHOD: Any = GetUpdates()
+
+ERRORS: list[tuple[Exception, Kind]] = [
+    (TelegramConflictError(METHOD, "Conflict: terminated by other getUpdates request; make sure"), Kind.CONFLICT),
+    (TelegramConflictError(METHOD, "Conflict: can't use getUpdates method while webhook is active"), Kind.WEBHOOK),
+    (TelegramConflictError(METHOD, "Conflict: terminated by setWebhook request"), Kind.WEBHOOK),
+    (TelegramRetryAfter(METHOD, "Too Many Requests: retry after 7", 7), Kind.FLOOD),
+    (TelegramUnauthorizedError(METHOD, "Unauthorized"), Kind.TOKEN),
+    (TelegramNotFound(METHOD, "Not Found"), Kind.TOKEN),
+    (TelegramServerError(METHOD, "Bad Gateway"), Kind.SERVER),
+    (RestartingTelegram(METHOD, "Internal Server Error: restart"), Kind.SERVER),
+    (TelegramAPIError(METHOD, "Misdirected Request"), Kind.SERVER),
+    (ClientDecodeError("Failed to decode object", ValueError("no JSON"), "<html>502</html>"), Kind.SERVER),
+    (TypeError("argument of type 'NoneType' is not iterable"), Kind.SERVER),
+    (TelegramNetworkError(METHOD, "Request timeout error"), Kind.NETWORK),
+    (TimeoutError(), Kind.NETWORK),
+    (ConnectionResetError("reset"), Kind.NETWORK),
+]
+
+
+@pytest.mark.parametrize(("error", "kind"), ERRORS, ids=lambda value: type(value).__name__)
+def test_errors_are_told_apart(error: Exception, kind: Kind) -> None:
+    """Each way in which a getUpdates fails is one of six, by what has to be done about it."""
+    failure = classify(error, TOKEN)
+    assert failure.kind is kind
+    assert failure.retry_after == (7 if kind is Kind.FLOOD else 0)
+
+
+def test_no_text_of_an_error_holds_the_token_or_a_whole_page() -> None:
+    """What is logged or shown of an error is one short line without the token."""
+    page = "<html>\n" + "x" * 5000 + f"https://api.telegram.org/bot{TOKEN}/getUpdates"
+    for error in (ClientDecodeError("Failed", ValueError("no"), page), OSError(f"no route to /bot{TOKEN}/getUpdates")):
+        text = classify(error, TOKEN).text
+        assert "SECRET" not in text
+        assert "\n" not in text
+        assert len(text) < 300
+
+
+def test_three_conflicts_in_a_minute_are_a_storm_until_a_full_poll_and_a_quiet_minute() -> None:
+    """A storm begins with the third conflict within 60 s; it ends with a poll that survived, 60 s after the last
+    one."""
+    conflicts = Conflicts()
+    assert not conflicts.met(0)
+    assert not conflicts.met(10)
+    assert conflicts.met(20)
+    assert conflicts.storm
+    assert not conflicts.met(30), "it begins once"
+    assert not conflicts.survived(40), "a quiet minute is missing"
+    assert conflicts.in_row == 0
+    assert conflicts.storm
+    assert not conflicts.survived(89)
+    assert conflicts.survived(91)
+    assert not conflicts.storm
+
+
+def test_conflicts_that_are_spread_out_are_no_storm() -> None:
+    """Two in a minute are accidents, however often that happens."""
+    conflicts = Conflicts()
+    assert not any(conflicts.met(moment) for moment in range(0, 600, 31))
+
+
+def test_the_first_conflicts_of_a_term_may_be_the_leader_before() -> None:
+    """A tolerated conflict is waited out like any other, but does not make a storm."""
+    conflicts = Conflicts()
+    assert not any(conflicts.met(moment, tolerated=True) for moment in range(5))
+    assert conflicts.in_row == 5
+    assert conflicts.in_last_minute(5) == 0
+
+
+def test_pauses_grow_to_their_limit_and_begin_anew() -> None:
+    """Each wait is about twice the one before, never beyond the longest, and a success resets them."""
+    pause = Pause(1.0, 15.0)
+    waits = [pause.next() for _ in range(8)]
+    for wait, expected in zip(waits, [1, 2, 4, 8, 15, 15, 15, 15], strict=True):
+        assert 0.8 * expected <= wait <= min(15.0, 1.2 * expected)
+    pause.reset()
+    assert pause.next() <= 1.2
