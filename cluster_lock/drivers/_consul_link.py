@@ -66,13 +66,13 @@ class Link:
     async def open(self) -> None:
         if self._transport is not None:
             return
+        client = client_class()
         try:
             from ._consul_transport import Transport
         except ImportError as error:
             raise DriverMissing(
                 f"the Consul driver needs aiohttp ({error}): pip install 'cluster-lock[consul]'"
             ) from error
-        client = client_class()
         secure = any(url.startswith("https:") for url in self.urls)
         self._transport = Transport(self.urls, self._access.context() if secure else None, client.misread)
         self._client = client(self._transport, self._access.token, self._access.datacenter)

@@ -10,9 +10,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ssl
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Literal, TypeVar
 from urllib.parse import quote, urlencode
 
@@ -91,6 +92,8 @@ class Transport:
             response_class=_Response,
             cookie_jar=aiohttp.DummyCookieJar(),
             timeout=aiohttp.ClientTimeout(),  # none: ours is the only one
+            # Agents compress by default: on the way to the next process that only costs both of us.
+            headers={"Accept-Encoding": "identity"},
         )
 
     async def close(self) -> None:
@@ -124,11 +127,15 @@ class Transport:
         headers: Mapping[str, str] | None = None,
         data: str | bytes = b"",
     ) -> Any:
-        query = f"?{urlencode(params)}" if params else ""
+        target = _quoted(path, tuple(params or ()))
         body = data.encode() if isinstance(data, str) else data
         limit = _limit.get()
-        async with self._turn(limit):
-            url, response = await self._ask_agents(limit, method, quote(path, safe="/:") + query, headers, body)
+        line = await self._stand_in_line(limit)
+        try:
+            url, response = await self._ask_agents(limit, method, target, headers, body)
+        finally:
+            if line is not None:
+                line.release()
         if response.code != 200 and not (response.code == 404 and "X-Consul-Index" in response.headers):
             raise Answered(url, path, response)
         try:
@@ -136,21 +143,20 @@ class Transport:
         except self._misread as error:
             raise BackendUnavailable(f"{url} answered what is no answer of Consul: {brief(response.body)}") from error
 
-    @contextlib.asynccontextmanager
-    async def _turn(self, limit: _Limit) -> AsyncIterator[None]:
+    async def _stand_in_line(self, limit: _Limit) -> asyncio.Semaphore | None:
+        """The line to be released afterwards."""
         line = self._lines.get(limit.lane)
         if line is None:
-            yield
-            return
+            return None
+        if not line.locked():  # almost always, and then no timer is needed
+            await line.acquire()
+            return line
         try:
             async with asyncio.timeout(limit.ends - clock.now()):
                 await line.acquire()
         except TimeoutError as error:
             raise BackendUnavailable(f"{self._urls[self._current]}: too many requests were waiting") from error
-        try:
-            yield
-        finally:
-            line.release()
+        return line
 
     async def _ask_agents(
         self, limit: _Limit, method: str, path: str, headers: Mapping[str, str] | None, body: bytes
@@ -187,6 +193,12 @@ class Transport:
         ) as answer:
             content = await answer.read()
             return Response(answer.status, answer.headers, content.decode(errors="replace"), content)
+
+
+@lru_cache(maxsize=512)
+def _quoted(path: str, params: tuple[tuple[str, Any], ...]) -> str:
+    quoted = quote(path, safe="/:")
+    return f"{quoted}?{urlencode(params)}" if params else quoted
 
 
 def _is_cut_off(response: Response) -> bool:

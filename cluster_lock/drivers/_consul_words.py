@@ -1,4 +1,4 @@
-"""How names and transactions are spelt in Consul's API, and what its refusals mean."""
+"""How names, durations and transactions are spelt in Consul's API, and what its refusals mean."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from urllib.parse import quote, unquote
 
 from cluster_lock.errors import BackendRefused, BackendUnavailable, PermissionRefused
+from cluster_lock.values import Record
 
 Operation = dict[str, Any]
 
@@ -61,6 +62,11 @@ def unquote_key(key: str) -> str:
     return unquote(key)
 
 
+def duration(seconds: float) -> str:
+    """As Go reads it, without an exponent. A bare number would be nanoseconds, and below 1000 seconds."""
+    return f"{seconds:.3f}".rstrip("0").rstrip(".") + "s"
+
+
 # -- transactions ------------------------------------------------------------------------------------------------------
 
 
@@ -70,6 +76,18 @@ def operation(verb: str, key: str, *, value: bytes | None = None, **more: str | 
     if value is not None:
         made["Value"] = base64.b64encode(value).decode()
     return made
+
+
+def unchanged(key: str, row: Mapping[str, Any] | None) -> Operation:
+    """Does the key stand as it was read?"""
+    return (
+        operation("check-not-exists", key) if row is None else operation("check-index", key, Index=row["ModifyIndex"])
+    )
+
+
+def is_ours(row: Mapping[str, Any] | None) -> bool:
+    """Nobody's, or a record that one of us wrote: it may be overwritten."""
+    return row is None or Record.from_bytes(row["Value"] or b"") is not None
 
 
 def lease_is_gone(answer: Answered) -> bool:

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from cluster_lock import clock
 from cluster_lock.errors import BackendUnavailable, ForeignValue, LeaseExpired
-from cluster_lock.values import INVITE, STANDBY, Changes, Entry, Grant, Lease, Record, Traits
+from cluster_lock.values import INVITE, STANDBY, Changes, Entry, Grant, Lease, Traits
 
 from ._consul_grants import Grants
 from ._consul_link import Access, Link, Row, SessionGone
@@ -23,14 +23,18 @@ from ._consul_words import (
     IN_ONE_TRANSACTION,
     Answered,
     Operation,
+    duration,
+    is_ours,
     lease_is_gone,
     operation,
     quote_key,
     refused_session,
+    unchanged,
     unquote_key,
 )
 
 _SHORTEST_WAIT = 0.2
+"""Seconds; for less there is no time to wait and to answer, so it is a read."""
 
 
 class ConsulDriver:
@@ -66,7 +70,7 @@ class ConsulDriver:
         self._prefix = prefix.lstrip("/")  # as Consul's own tool does
         self._node = session_node
         self._session = {
-            "LockDelay": _seconds(lock_delay),
+            "LockDelay": duration(lock_delay),
             "Behavior": behavior,
             # Under both of its names: the one that is left out would be serfHealth.
             "NodeChecks": list(checks),
@@ -80,6 +84,8 @@ class ConsulDriver:
         access = Access(token=token, ca=ca, cert=cert, key=key, datacenter=datacenter)
         self._link = Link(urls, access, request_timeout, rules)
         self._grants = Grants()
+        self._free: dict[str, Row | None] = {}
+        """By key: what stood there when it was last seen without a holder."""
         self._blind = False
         """Must the next wait look before it waits?"""
 
@@ -102,7 +108,7 @@ class ConsulDriver:
 
     async def grant_lease(self, holder: str, ttl: float) -> Lease:
         # Rounded to "0s" it would be a session without an end.
-        body = self._session | {"Name": holder, "TTL": _seconds(max(ttl, 0.001))}
+        body = self._session | {"Name": holder, "TTL": duration(max(ttl, 0.001))}
         with self._link.asking("create a session") as client:
             try:
                 session_id = await client.create_session(body)
@@ -165,25 +171,36 @@ class ConsulDriver:
     async def acquire(self, lease: Lease, name: str, record: bytes) -> Grant | None:
         key = self._key(name)
         with self._link.asking(f"lock {key}") as client:
+            # What a wait, or a release of ours, told last is likely so still; the transaction finds out.
+            guess = key in self._free and is_ours(last := self._free.pop(key))
+            if guess and (grant := await self._take(client, lease, name, record, last)):
+                return grant
             _, row = await client.kv.get(key)
             if row is None or not row.get("Session"):
-                guard, previous = _as_it_stands(key, row)
-                self._grants.attempt(lease, name, record, previous)
-                lock = operation("lock", key, Session=lease.id, value=record)
-                try:
-                    done = await self._link.transact(client, guard, lock)
-                except SessionGone as error:
-                    raise self._expired(lease) from error
-                if done is not None:
-                    return self._grants.granted(lease, name, done[-1])
-                # Refused; or an earlier copy of this request was not.
+                if grant := await self._take(client, lease, name, record, row):
+                    return grant
                 _, row = await client.kv.get(key)
         holder = row.get("Session") if row is not None else None
-        if holder == lease.id:
+        if holder == lease.id:  # an earlier copy of this request was applied, or somebody transferred it to us
             return self._grants.found(lease, name, row)
         if holder:
             self._grants.forget(lease.id, name)
         return None
+
+    async def _take(self, client: Any, lease: Lease, name: str, record: bytes, row: Row | None) -> Grant | None:
+        """Take the lock if it stands as in `row`, and nothing else is overwritten."""
+        key = self._key(name)
+        if not is_ours(row):
+            raise ForeignValue(
+                f"the value of {key} was not written by a leader: look at it (consul kv get '{key}'), then delete it"
+            )
+        self._grants.attempt(lease, name, record, None if row is None else row["Value"] or b"")
+        lock = operation("lock", key, Session=lease.id, value=record)
+        try:
+            done = await self._link.transact(client, unchanged(key, row), lock)
+        except SessionGone as error:
+            raise self._expired(lease) from error
+        return self._grants.granted(lease, name, done[-1]) if done is not None else None
 
     async def release(self, grant: Grant, farewell: bytes) -> None:
         key = self._key(grant.name)
@@ -193,6 +210,7 @@ class ConsulDriver:
         )
         if done is not None:
             self._grants.forget(grant.lease.id, grant.name)
+            self._free[key] = done[-1] | {"Value": farewell}
 
     async def transfer(self, grant: Grant, heir: Entry, record: bytes) -> bool:
         if heir.lease is None:
@@ -276,10 +294,14 @@ class ConsulDriver:
         # The index of a prefix is older than the deletion of a key once Consul has forgotten that (after 15 minutes).
         # But what was known before we asked is in the answer, whatever that says.
         absent_at = max(int(index), known)
-        entries = {
-            name: self._entry(found[key]) if key in found else Entry(name, None, absent_at, None)
-            for key, name in keys.items()
-        }
+        entries = {}
+        for key, name in keys.items():
+            row = found.get(key)
+            entries[name] = self._entry(row) if row is not None else Entry(name, None, absent_at, None)
+            if entries[name].lease is None:
+                self._free[key] = row
+            else:
+                self._free.pop(key, None)
         return Changes(int(index), entries)
 
     # Names and words
@@ -294,20 +316,3 @@ class ConsulDriver:
     def _expired(self, lease: Lease) -> LeaseExpired:
         self._grants.forget(lease.id)
         return LeaseExpired(f"Consul has no session {lease.id} (of {lease.holder})")
-
-
-def _as_it_stands(key: str, row: Row | None) -> tuple[Operation, bytes | None]:
-    """What lets nothing be overwritten but what was read, and what the last holder wrote."""
-    if row is None:
-        return operation("check-not-exists", key), None
-    value: bytes = row["Value"] or b""
-    if Record.from_bytes(value) is None:
-        raise ForeignValue(
-            f"the value of {key} was not written by a leader: look at it (consul kv get '{key}'), then delete it"
-        )
-    return operation("check-index", key, Index=row["ModifyIndex"]), value
-
-
-def _seconds(duration: float) -> str:
-    """As Go reads it, without an exponent. A bare number would be nanoseconds, and below 1000 seconds."""
-    return f"{duration:.3f}".rstrip("0").rstrip(".") + "s"

@@ -22,7 +22,7 @@ from support.consul_lab import (
 )
 
 from cluster_lock.drivers.consul import ConsulDriver
-from cluster_lock.errors import BackendUnavailable
+from cluster_lock.errors import BackendUnavailable, ForeignValue
 from cluster_lock.testing.servers import ConsulServer
 from cluster_lock.values import Entry, Grant
 
@@ -166,6 +166,74 @@ def test_transfer_whose_answer_was_lost_is_sent_to_the_next_agent(consul_server:
             assert await driver.transfer(grant, heir, record("heir"))
             assert lost.answered.is_set()
             assert (await entry_of(driver)).lease == theirs.id
+
+    run(main())
+
+
+# -- what was seen last ------------------------------------------------------------------------------------------------
+
+
+def test_lock_that_was_seen_free_is_taken_by_one_request(consul_server: ConsulServer) -> None:
+    """Who was told that a lock is free takes it with one transaction, and learns what the last holder left."""
+
+    async def main() -> None:
+        async with (
+            Recorder(consul_server) as proxy,
+            client(proxy.url) as driver,
+            client(consul_server.url, prefix=prefix_of(driver)) as holder,
+        ):
+            lease, mine = await holder.grant_lease("a", 30), await driver.grant_lease("b", 30)
+            grant = await taken(holder, lease)
+            position = (await driver.read([LOCK])).position
+            await holder.release(grant, record("a", released=True))
+            changes = await driver.wait_changed([LOCK], position, 10)
+            assert changes.entries[LOCK].lease is None
+            before = len(proxy.requests)
+            assert (await taken(driver, mine)).previous == record("a", released=True)
+            assert len(proxy.requests) == before + 1
+
+    run(main())
+
+
+@pytest.mark.parametrize("now", ["held", "released again", "deleted", "foreign"])
+def test_what_was_seen_last_is_not_believed(consul_server: ConsulServer, now: str) -> None:
+    """A lock that was seen free and has changed since is refused, or taken, by what is so now."""
+
+    async def main() -> None:
+        async with client(consul_server.url) as driver, client(consul_server.url, prefix=prefix_of(driver)) as other:
+            lease, theirs = await driver.grant_lease("a", 30), await other.grant_lease("b", 30)
+            await driver.release(await taken(driver, lease), record("a", released=True))
+            assert (await entry_of(driver)).lease is None
+            between = await taken(other, theirs)
+            if now == "held":
+                assert await driver.acquire(lease, LOCK, record("a")) is None
+                assert (await entry_of(driver)).index == between.index
+                return
+            await other.release(between, record("b", released=True))
+            if now == "deleted":
+                consul_server.request("DELETE", raw_key(driver, LOCK))
+            if now == "foreign":
+                consul_server.request("PUT", raw_key(driver, LOCK), "not ours")
+                with pytest.raises(ForeignValue, match=LOCK):
+                    await driver.acquire(lease, LOCK, record("a"))
+                return
+            grant = await taken(driver, lease)
+            assert grant.previous == (record("b", released=True) if now == "released again" else None)
+            assert grant.token > between.token
+
+    run(main())
+
+
+def test_foreign_value_that_a_person_deleted(consul_server: ConsulServer) -> None:
+    """Once a person has removed what did not belong there, the lock is taken, whatever was seen before."""
+
+    async def main() -> None:
+        async with client(consul_server.url) as driver:
+            lease = await driver.grant_lease("a", 30)
+            consul_server.request("PUT", raw_key(driver, LOCK), "not ours")
+            assert (await entry_of(driver)).record == b"not ours"
+            consul_server.request("DELETE", raw_key(driver, LOCK))
+            assert (await taken(driver, lease)).previous is None
 
     run(main())
 
