@@ -22,7 +22,7 @@ from .instance import client_name
 from .launch import INSTANCE, SIMULATOR, STATUS_PORT
 from .status import EVERY, Status, StatusSender
 
-USUAL_WORK, SLOW_WORK = 0.01, 0.4
+USUAL_WORK, SLOW_WORK = 0.01, 0.3
 SLOW_EVERY = 25
 """One update in so many takes long, so that a fault always finds work under way."""
 

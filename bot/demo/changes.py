@@ -15,15 +15,18 @@ Kind = Literal["graceful", "crash", "stall", "backend_restart"]
 class Fault:
     """Something that was done to the leader `client` (or to the backend below it), between two moments.
 
-    `must_change`: a change of leader has to follow. `words`: what the table and the picture call it.
+    `term`: the leader's before it. `must_change`: a change of leader has to follow. `words`: what the table and the
+    picture call it. `outcome`: what came of it where the leader did not change.
     """
 
     kind: Kind
     words: str
     client: str
+    term: int | None = None
     began: float
     ended: float | None = None
     must_change: bool = True
+    outcome: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +43,13 @@ class Change:
     fault: Fault | None
 
     @property
+    def at(self) -> float:
+        """When the fault came, or the new leader."""
+        if self.fault is not None:
+            return self.fault.began
+        return self.passed.started if self.passed is not None else 0.0
+
+    @property
     def words(self) -> str:
         return self.fault.words if self.fault is not None else "unplanned: the leader could not keep its lease"
 
@@ -54,11 +64,10 @@ def changes_of(faults: Sequence[Fault], passed: Iterable[Passed]) -> list[Change
         if found is not None:
             left.remove(found)
         gap = None if found is None else round(found.gap_ms, 1)
-        result.append((fault.began, Change(kind=fault.kind, gap_ms=gap, passed=found, fault=fault)))
+        result.append(Change(kind=fault.kind, gap_ms=gap, passed=found, fault=fault))
     for change in left:
-        unplanned = Change(kind="stall", gap_ms=round(change.gap_ms, 1), passed=change, fault=None)
-        result.append((change.started, unplanned))
-    return [change for _, change in sorted(result, key=lambda pair: pair[0])]
+        result.append(Change(kind="stall", gap_ms=round(change.gap_ms, 1), passed=change, fault=None))
+    return sorted(result, key=lambda change: change.at)
 
 
 def _belongs(change: Passed, fault: Fault) -> bool:

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable
 
 from cluster_lock import clock
 
+from .changes import Fault
 from .fleet import DemoFailed
 from .plan import Plan
 from .stage import CHANGE_WITHIN, Stage
@@ -70,7 +71,7 @@ async def short_stop(stage: Stage) -> None:
     leader = await stage.leader()
     stop = stage.plan.short_stop
     enough = stop + stage.plan.timing.ttl / 4
-    await stage.until("the leader had no lease to spare", lambda: leader.left >= enough, CHANGE_WITHIN)
+    await stage.until("a lease that was just renewed", lambda: leader.left >= enough, CHANGE_WITHIN)
     promised = leader.deadline
     fault = stage.begin("stall", f"SIGSTOP of {leader.name} for {stop:.2g} s", leader, must_change=False)
     leader.freeze()
@@ -79,8 +80,7 @@ async def short_stop(stage: Stage) -> None:
     # First the word and then the signal: what it sends from its first moment on counts.
     stage.simulator.oracle.thawed(fault.client)
     leader.thaw()
-    await _goes_on(stage, clock.now(), promised)
-    fault.ended = clock.now()
+    await _goes_on(stage, fault, promised)
 
 
 async def backend_restart(stage: Stage) -> None:
@@ -90,13 +90,12 @@ async def backend_restart(stage: Stage) -> None:
     fault = stage.begin("backend_restart", f"{stage.plan.backend} restarted", leader, must_change=False)
     promised = leader.deadline
     await asyncio.to_thread(stage.server.restart)
-    await _goes_on(stage, clock.now(), promised)
-    await stage.ready()
-    fault.ended = clock.now()
+    await _goes_on(stage, fault, promised)
 
 
-async def _goes_on(stage: Stage, since: float, promised: float) -> None:
-    """Wait until a leader has sent a getUpdates since then, under a lease renewed beyond what was `promised`."""
+async def _goes_on(stage: Stage, fault: Fault, promised: float) -> None:
+    """Wait until a leader polls again under a lease that goes beyond what was `promised`: the fault is over."""
+    since = clock.now()
 
     def renewed_and_polls() -> bool:
         leader = stage.fleet.leader()
@@ -105,4 +104,10 @@ async def _goes_on(stage: Stage, since: float, promised: float) -> None:
         polls = [item.poll for item in stage.simulator.oracle.polls()[-5:]]
         return any(poll.client == leader.client and poll.arrived > since for poll in polls)
 
-    await stage.until("nobody went on polling", renewed_and_polls, stage.plan.freed_after + CHANGE_WITHIN)
+    await stage.until(
+        f"a leader that goes on after: {fault.words}", renewed_and_polls, stage.plan.freed_after + CHANGE_WITHIN
+    )
+    fault.ended = clock.now()
+    leader = await stage.leader()
+    same_term = leader.status is not None and leader.status.term == fault.term
+    fault.outcome = "the leader leads on" if same_term else "the leader lost its term, and leads again in a new one"

@@ -63,10 +63,11 @@ class Fleet:
         return next((instance for instance in leaders if instance.client == last), None)
 
     async def stop(self) -> list[str]:
-        """SIGTERM to all, the leader last, and what was wrong with their ends, one sentence each."""
+        """SIGTERM to all, the leader last, and what was wrong with their ends, one sentence each. What is only starting
+        up is left for `kill`."""
         self.stopping = True
         await asyncio.gather(*self._restarts)
-        running = [instance for instance in self.instances if instance.is_running]
+        running = [instance for instance in self.instances if instance.is_running and instance.status is not None]
         leader = self.leader()
         await asyncio.gather(*(self._stop(instance) for instance in running if instance is not leader))
         if leader is not None:

@@ -19,7 +19,7 @@ from . import status
 from .changes import changes_of
 from .faults import rounds
 from .fleet import DemoFailed, Fleet
-from .launch import launch
+from .launch import APP, launch
 from .picture import picture_of
 from .plan import CHATS, Plan
 from .servers import own_server
@@ -81,17 +81,17 @@ async def _fleet(plan: Plan, folder: Path, server: Server | None, simulator: Tel
 
 async def _perform(stage: Stage, view: View, folder: Path) -> Outcome:
     plan, simulator, fleet = stage.plan, stage.simulator, stage.fleet
-    view.say(f"starting {plan.instances} instances: python -m bot start --app bot.demo.app:dispatcher ...")
+    view.say(f"starting {plan.instances} times: python -m bot start --app {APP} ...")
     await fleet.start()
     showing = asyncio.ensure_future(_keep_showing(stage, view))
     problems: list[str] = []
     try:
         await stage.ready(plan.instances - 1)
-        view.say("the same command runs in each; the faults are real signals to real processes")
-        stage.began = clock.now()
+        view.say(f"{plan.instances} instances on {plan.backend}, {plan.rate:g} updates a second to {len(CHATS)} chats")
+        stage.began = began = clock.now()
         await simulator.traffic_on(plan.bot_id, rate=plan.rate, chats=CHATS)
         try:
-            await _rounds(stage)
+            await _rounds(stage, began)
             view.show(stage)
             view.say("no more updates are sent; the rest is handled")
             await simulator.traffic_off(plan.bot_id)
@@ -108,18 +108,18 @@ async def _perform(stage: Stage, view: View, folder: Path) -> Outcome:
     verdict = judge(
         plan.backend, plan.instances, oracle.report(at_most=5), oracle.updates(), changes, fleet.lost, problems
     )
-    picture = picture_of(verdict, fleet.instances, oracle.polls(), oracle.updates(), (stage.began, ended))
+    picture = picture_of(verdict, fleet.instances, oracle.polls(), oracle.updates(), (began, ended))
     return Outcome(verdict, picture, folder)
 
 
-async def _rounds(stage: Stage) -> None:
+async def _rounds(stage: Stage, began: float) -> None:
     """Every fault once, spread over the time of the traffic; on a slow machine the traffic lasts until the last one."""
     planned = rounds(stage.plan)
     usable = max(0.0, stage.plan.seconds - stage.plan.freed_after - 1.0)
     for number, fault in enumerate(planned):
-        await _sleep_until(stage.began + 0.5 + usable * number / len(planned))
+        await _sleep_until(began + 0.5 + usable * number / len(planned))
         await fault(stage)
-    await _sleep_until(stage.began + stage.plan.seconds)
+    await _sleep_until(began + stage.plan.seconds)
 
 
 async def _sleep_until(moment: float) -> None:
@@ -133,7 +133,7 @@ async def _drained(stage: Stage) -> None:
         report = stage.simulator.oracle.report(at_most=0)
         return not report.lost and not report.pending
 
-    await stage.until("not every update was handled and confirmed", all_done, DRAINED_WITHIN)
+    await stage.until("every update to be handled and confirmed", all_done, DRAINED_WITHIN)
 
 
 async def _keep_showing(stage: Stage, view: View) -> None:

@@ -80,6 +80,9 @@ class Instance:
         """Seconds until then."""
         return max(0.0, self.deadline - clock.now())
 
+    def stands_by_since(self, moment: float) -> bool:
+        return self.standby_since is not None and self.standby_since <= moment
+
     def heard(self, status: Status) -> None:
         """A status of this instance's process of now."""
         if self.downs and self.downs[-1][1] is None:

@@ -11,6 +11,9 @@ from .table import name
 from .timeline import Lane, Mark, Picture, Span
 from .verdict import Verdict
 
+PAUSE = 1.2
+"""Seconds without a poll after which a leader is not shown to lead: longer than the poller's own pace ever waits."""
+
 
 def picture_of(
     verdict: Verdict,
@@ -33,10 +36,7 @@ def picture_of(
     for update in updates:
         for run in update.runs:
             lanes[name(run.client)].handled.append(run.start)
-    marks = [
-        Mark(change.fault.began if change.fault is not None else span[0], change.words, change.gap_ms)
-        for change in verdict.changes
-    ]
+    marks = [Mark(change.at, change.words, change.gap_ms) for change in verdict.changes]
     report = verdict.report
     words = "; ".join(verdict.problems) or (
         f"{report.updates_handled} of {report.updates_sent} updates handled, none lost, none out of order,"
@@ -47,13 +47,13 @@ def picture_of(
 
 
 def reigns(polls: Iterable[SeenPoll], until: float) -> list[tuple[str, Span]]:
-    """Who polled from when until when: polls of one client that no other's interrupts."""
+    """Who polled from when until when: polls of one client, with neither another's nor a long pause between them."""
     result: list[tuple[str, Span]] = []
     for item in polls:
         if not item.spans:
             continue
         began, ended = item.poll.arrived, min(item.last_live, until)
-        if result and result[-1][0] == item.poll.client:
+        if result and result[-1][0] == item.poll.client and began - result[-1][1][1] < PAUSE:
             result[-1] = (item.poll.client, (result[-1][1][0], max(ended, result[-1][1][1])))
         else:
             result.append((item.poll.client, (began, ended)))

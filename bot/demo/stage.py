@@ -30,41 +30,53 @@ class Stage:
         self.fleet = fleet
         self.server = server
         self.faults: list[Fault] = []
-        self.began = clock.now()
+        self.began: float | None = None
         """When the traffic began."""
+        self.waiting_for = ""
 
     async def until(self, what: str, condition: Callable[[], bool], within: float) -> None:
         """Return when `condition` is true. DemoFailed after `within` seconds, or when an instance ended by itself."""
+        self.waiting_for = what
         end = clock.now() + within
         while not condition():
             if self.fleet.failed is not None:
                 raise DemoFailed(self.fleet.failed)
             if clock.now() > end:
-                raise DemoFailed(f"{what} within {within:g} s")
+                raise DemoFailed(f"waited {within:g} s in vain for {what}")
             await asyncio.sleep(LOOK_EVERY)
+        self.waiting_for = ""
 
     async def leader(self) -> Instance:
         """Who leads, as soon as somebody does."""
-        await self.until("nobody led", lambda: self.fleet.leader() is not None, READY_WITHIN)
+        await self.until("somebody to lead", lambda: self.fleet.leader() is not None, READY_WITHIN)
         leader = self.fleet.leader()
         assert leader is not None
         return leader
 
     async def ready(self, standbys: int = 1) -> Instance:
-        """The leader, as soon as there are so many standbys too."""
+        """The leader, as soon as there are so many standbys too, and it has no more work waiting than usual."""
 
         def are_ready() -> bool:
             since = clock.now() - SETTLED_STANDBY
-            settled = [one for one in self.fleet.instances if one.role == "standby" and one.standby_since is not None]
-            ready = [one for one in settled if one.standby_since is not None and one.standby_since <= since]
-            return len(ready) >= standbys and self.fleet.leader() is not None
+            ready = [one for one in self.fleet.instances if one.role == "standby" and one.stands_by_since(since)]
+            waiting = self.simulator.oracle.report(drained=False, at_most=0).pending
+            return len(ready) >= standbys and waiting <= self.plan.rate and self.fleet.leader() is not None
 
-        await self.until(f"there was no leader with {standbys} standbys", are_ready, READY_WITHIN)
+        await self.until(
+            f"a leader at its usual work and {standbys} standby" + "s" * (standbys > 1), are_ready, READY_WITHIN
+        )
         return await self.leader()
 
     def begin(self, kind: Kind, words: str, leader: Instance, *, must_change: bool = True) -> Fault:
         """Write down what is about to be done to `leader`."""
-        fault = Fault(kind=kind, words=words, client=leader.client, began=clock.now(), must_change=must_change)
+        fault = Fault(
+            kind=kind,
+            words=words,
+            client=leader.client,
+            term=leader.status.term if leader.status is not None else None,
+            began=clock.now(),
+            must_change=must_change,
+        )
         self.faults.append(fault)
         return fault
 
@@ -78,7 +90,7 @@ class Stage:
             return any(change.old == fault.client and change.started >= fault.began for change in changes)
 
         within = self.plan.freed_after + CHANGE_WITHIN
-        await self.until(f"nobody took over after: {fault.words}", has_changed, within)
+        await self.until(f"somebody to take over after: {fault.words}", has_changed, within)
 
     async def restart(self, instance: Instance) -> None:
         """Let its process end that was doomed, and start the next one, so that there are as many again."""

@@ -77,8 +77,8 @@ class LiveTable:
 
 def screen(stage: Stage, words: str) -> RenderableType:
     plan = stage.plan
-    elapsed = max(0.0, clock.now() - stage.began)
-    title = f"{plan.instances} instances on {plan.backend}, {plan.rate:g} updates/s, {elapsed:.1f} s"
+    elapsed = "" if stage.began is None else f", {clock.now() - stage.began:.1f} s"
+    title = f"{plan.instances} instances on {plan.backend}{elapsed}"
     table = Table(title=title, title_style="bold", title_justify="left", min_width=66)
     for name, justify in (("instance", "left"), ("pid", "right"), ("role", "left"), ("term", "right")):
         table.add_column(name, justify="right" if justify == "right" else "left")
@@ -87,7 +87,8 @@ def screen(stage: Stage, words: str) -> RenderableType:
     for instance in stage.fleet.instances:
         table.add_row(*_row(instance, plan.timing.ttl - plan.timing.margin - plan.timing.stop_time))
     lines = [event_line(change, stage.began) for change in changes(stage)]
-    return Group(table, _counts(stage), *lines, Text(words, style="dim"))
+    last = f"waiting for {stage.waiting_for}" if stage.waiting_for else words
+    return Group(table, _counts(stage), *lines, Text(last, style="dim"))
 
 
 def changes(stage: Stage) -> list[Change]:
@@ -98,16 +99,15 @@ def is_over(change: Change) -> bool:
     return change.gap_ms is not None or (change.fault is not None and change.fault.ended is not None)
 
 
-def event_line(change: Change, began: float) -> Text:
-    at = change.fault.began if change.fault is not None else change.passed.ended if change.passed is not None else began
-    line = Text(f"{at - began:6.1f} s  ")
+def event_line(change: Change, began: float | None) -> Text:
+    line = Text(f"{change.at - (began or change.at):6.1f} s  ")
     line.append(f"{change.kind:<16}", style="bold")
     line.append(f"{change.words}: ")
     if change.passed is not None and change.gap_ms is not None:
         line.append(f"{name(change.passed.new)} leads", style="green")
         line.append(f", nobody polled for {change.gap_ms:.0f} ms")
     elif is_over(change):
-        line.append("the leader leads on", style="green")
+        line.append(change.fault.outcome if change.fault is not None else "", style="green")
     else:
         line.append("...", style="yellow")
     return line
@@ -141,13 +141,13 @@ def _lease(left: float, longest: float) -> Text:
 def _counts(stage: Stage) -> Text:
     report = stage.simulator.oracle.report(drained=False, at_most=0)
     counts = f"{report.updates_sent} sent, {report.updates_handled} handled, {report.pending} on their way"
-    text = Text(f"updates: {counts}; ")
-    text.append(f"{report.duplicated} twice; ", style="yellow" if report.duplicated else "")
+    text = Text(f"updates: {counts}, ")
+    text.append(f"{report.duplicated} twice\n", style="yellow" if report.duplicated else "")
     for what, count in (
         ("lost", report.lost),
         ("out of order", report.out_of_order),
         ("overlapping polls", report.overlapping_polls),
         ("conflicts", report.conflicts_live),
     ):
-        text.append(f"{count} {what}  ", style="bold red" if count else "green")
+        text.append(f"{count} {what}   ", style="bold red" if count else "green")
     return text

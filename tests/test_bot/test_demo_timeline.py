@@ -27,6 +27,11 @@ def test_reigns_join_the_polls_of_one_leader() -> None:
     assert reigns(polls, until=9.0) == [("a#1", (0, 4)), ("b#2", (5, 9.0))]
 
 
+def test_a_leader_that_lost_its_term_did_not_lead_meanwhile() -> None:
+    """A long pause between the polls of one client parts its reign in two."""
+    assert reigns([seen("a#1", (0, 1)), seen("a#1", (5, 6))], until=9.0) == [("a#1", (0, 1)), ("a#1", (5, 6))]
+
+
 def test_a_leader_that_returns_has_two_reigns() -> None:
     """Who leads again after another one has a reign of its own for that."""
     polls = [seen("a#1", (0, 1)), seen("b#2", (2, 3)), seen("a#1", (4, 5))]
