@@ -153,6 +153,7 @@ class FileDriver:
             watch = self._watching()
         with listening(watch) as bell:
             while True:
+                stamp = self._store.stamp()
                 entries, states = await self._look(names)
                 changed = {name: entry for name, entry in entries.items() if before.get(name) != states[name]}
                 left = until - clock.now()
@@ -160,7 +161,15 @@ class FileDriver:
                     return Changes(_Position(states), changed)
                 leases = {entry.lease for entry in entries.values() if entry.lease is not None}
                 bell.listen_for(frozenset(files | leases))
-                await self._until_unlocked(leases & await bell.wait(left))
+                rung = await bell.wait(left)
+                while not rung and clock.now() < until and self._is_quiet(stamp, leases):
+                    rung = await bell.wait(until - clock.now())
+                await self._until_unlocked(leases & rung)
+
+    def _is_quiet(self, stamp: int | None, leases: Collection[str]) -> bool:
+        """A look that costs little, however many names are waited for."""
+        with mapped(self._directory):
+            return self._store.stamp() == stamp and all(self._store.is_alive(lease) for lease in leases)
 
     async def _until_unlocked(self, leases: Collection[str]) -> None:
         # The kernel tells of a close before it drops the lock of the closed file (__fput: fsnotify_close comes before

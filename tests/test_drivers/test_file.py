@@ -314,7 +314,7 @@ def test_sweeping_keeps_the_last_words_of_locks(tmp_path: Path, monkeypatch: pyt
         await living.announce(mine, "standby/living", b"{}")
         grant = await taken(dead, b'"dead"')
         await dead.announce(grant.lease, "standby/dead", b"{}")
-        (tmp_path / "new").write_bytes(b"half a rec")
+        (tmp_path / "keys.new").write_bytes(b"half a rec")
         with monkeypatch.context() as crash:
             crash.setattr(Path, "unlink", lambda self, missing_ok=False: None)
             await dead.close()

@@ -35,7 +35,7 @@ class Bell:
     def listen_for(self, names: frozenset[str]) -> None:
         """Forget what rang for other files. What rang for these before, rings."""
         self._names = names
-        self.rung &= names
+        self.rung &= names | {""}
         if not self.rung:
             self._event.clear()
 

@@ -29,7 +29,7 @@ class Store:
         self.mutex = directory / "mutex"
         self.counter = Counter(directory / "counter")
         self._directory = directory
-        self._new = directory / "new"
+        self._new = directory / "keys.new"
         self._prefix = prefix
         self._mine: dict[str, Flock] = {}
         self._pid = os.getpid()
@@ -95,6 +95,13 @@ class Store:
 
     def path(self, name: str) -> Path:
         return self.keys / file_name(self._prefix + name)
+
+    def stamp(self) -> int | None:
+        """Changes when a key is written, made or deleted; not when a stranger writes into its file."""
+        try:
+            return self.keys.stat().st_mtime_ns
+        except FileNotFoundError:
+            return None
 
     def read(self, name: str) -> KeyFile | None:
         """The key as it was written last. Raises ForeignValue if that was not by one of us."""
