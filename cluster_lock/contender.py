@@ -36,6 +36,7 @@ class Contender:
         self._waits: dict[str, Mapping[str, Any]] = {}
         self._written: tuple[str, dict[str, Mapping[str, Any]]] | None = None
         self._writing = asyncio.Lock()
+        self._refused = ""
 
     def __contains__(self, name: str) -> bool:
         return name in self._waits
@@ -59,7 +60,11 @@ class Contender:
         try:
             async with asyncio.timeout(self._request), self._writing:
                 await self._write()
-        except (BackendUnavailable, BackendRefused, LeaseExpired, TimeoutError) as error:
+        except BackendRefused as error:
+            if str(error) != self._refused:
+                self._refused = str(error)
+                log.warning("no contender record, so no lock is handed over to us before it is free: %s", error)
+        except (BackendUnavailable, LeaseExpired, TimeoutError) as error:
             log.debug("contender record not written, again with the next renewal: %s", error or "no answer in time")
 
     async def _write(self) -> None:

@@ -34,6 +34,7 @@ class Watch:
         self._heard = heard
         self._wanted: Counter[str] = Counter()
         self._changed = asyncio.Event()
+        self._position: object | None = None
         self.news = asyncio.Event()
         """Set, and replaced, at each news: take it, look at `entries`, then wait for it, and nothing is missed."""
         self.entries: dict[str, Entry] = {}
@@ -66,6 +67,7 @@ class Watch:
     def forget(self) -> None:
         """Trust nothing known so far: the next answer is read afresh."""
         self.entries.clear()
+        self._position = None
         self._changed.set()
         self.wake()
 
@@ -95,19 +97,16 @@ class Watch:
 
     async def run(self) -> None:
         """Follow until cancelled."""
-        position: object | None = None
         pause = 0.0
         while True:
             if pause:
                 await asyncio.sleep(random.uniform(0.5, 1.0) * pause)
-            names = frozenset(self._wanted)
             self._changed.clear()
-            if not names:
+            if not self._wanted:
                 await self._changed.wait()
                 continue
-            since = position if all(name in self.entries for name in names) else None
             try:
-                position = await self._wait(names, since, position)
+                await self._hear(frozenset(self._wanted))
             except (BackendUnavailable, BackendRefused, TimeoutError) as error:
                 if not pause:
                     log.info("cannot watch the locks, trying again: %s", error or "no answer in time")
@@ -118,9 +117,14 @@ class Watch:
             else:
                 pause, self.refused = 0.0, None
 
-    async def _wait(self, names: frozenset[str], since: object | None, position: object | None) -> object | None:
-        """One waiting request, given up when other names are wanted. The position to go on from."""
-        request = asyncio.ensure_future(self._driver.wait_changed(names, since, self._at_most))
+    async def _hear(self, names: frozenset[str]) -> None:
+        """One answer of the backend: what is not known yet is read, then we wait."""
+        unknown = [name for name in names if name not in self.entries]
+        if unknown and self._position is not None:
+            async with asyncio.timeout(self._at_most):
+                self.take((await self._driver.read(unknown)).entries)
+        # From the older position, so that nothing is missed; what the read told already is told twice.
+        request = asyncio.ensure_future(self._driver.wait_changed(names, self._position, self._at_most))
         widened = asyncio.ensure_future(self._changed.wait())
         try:
             done, _ = await asyncio.wait(
@@ -129,10 +133,9 @@ class Watch:
             if request in done:
                 changes = request.result()
                 self.take(changes.entries)
-                return changes.position
-            if not done:
+                self._position = changes.position
+            elif not done:
                 raise TimeoutError
-            return position
         finally:
             await end((request, widened))
             if not request.cancelled():
