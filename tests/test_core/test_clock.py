@@ -12,7 +12,7 @@ import pytest
 from cluster_lock import clock
 
 
-@pytest.mark.skipif(not hasattr(time, "CLOCK_BOOTTIME"), reason="this system has no clock that counts its sleep")
+@pytest.mark.skipif(sys.platform != "linux", reason="this system has no clock that counts its sleep")
 def test_it_is_the_clock_that_counts_sleep() -> None:
     """Where there is a boot clock, `now()` is that one and no other."""
     before = time.clock_gettime(time.CLOCK_BOOTTIME)
@@ -24,8 +24,8 @@ def test_it_is_the_clock_that_counts_sleep() -> None:
 def test_without_a_boot_clock_it_is_the_monotonic_one() -> None:
     """Where there is none, as on macOS and Windows, the monotonic clock serves, and says so."""
     code = (
-        "import time; vars(time).pop('CLOCK_BOOTTIME', None)\n"
-        "from cluster_lock import clock\n"
+        "import sys, time, importlib; from cluster_lock import clock\n"
+        "sys.platform = 'darwin'; importlib.reload(clock)\n"
         "before = time.monotonic(); now = clock.now(); assert before <= now <= time.monotonic(); print(clock.NAME)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=False)
