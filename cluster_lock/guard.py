@@ -15,6 +15,7 @@ import contextlib
 import os
 import sys
 import threading
+from collections.abc import Iterator
 from typing import NoReturn, Protocol
 
 from . import clock
@@ -56,6 +57,7 @@ class Guard:
         self._thread: threading.Thread | None = None
         self._timer: Timer | None = None
         self._armed_at: float | None = None
+        self._batches = 0
         # Held by those who call, never by the thread. Reentrant: a signal handler may end the work.
         self._callers = threading.RLock()
         # Not a mutex but a bell: locked means quiet, and whoever rings it never waits.
@@ -73,6 +75,17 @@ class Guard:
             self._start()
             self._set(watch, deadline)
         return watch
+
+    @contextlib.contextmanager
+    def together(self) -> Iterator[None]:
+        """For moving many watches at one renewal: the timer is set once, at the end of the block, and not for each."""
+        with self._callers:
+            self._batches += 1
+            try:
+                yield
+            finally:
+                self._batches -= 1
+                self._arm()
 
     def _start(self) -> None:
         if self._stderr is None:
@@ -98,6 +111,8 @@ class Guard:
             self._arm()
 
     def _arm(self) -> None:
+        if self._batches:
+            return
         # A loop, and the timer before the note of it, because a signal handler may call in the middle of this.
         while self._timer is not None and (first := min(self._deadlines.values(), default=None)) != self._armed_at:
             if first is None:
@@ -168,6 +183,10 @@ class NoGuard:
 
     def watch(self, deadline: float, what: str = "") -> Watch:
         return _Unwatched()
+
+    @contextlib.contextmanager
+    def together(self) -> Iterator[None]:
+        yield
 
 
 class _Unwatched:

@@ -60,8 +60,9 @@ def schema() -> str:
 
 
 def _loosened(key: dict[str, Any]) -> dict[str, Any]:
-    if "$ref" in key:
-        return {word: key[word] for word in ("$ref", "description")}
+    reference = key.get("$ref") or key.get("allOf", [{}])[0].get("$ref")  # pydantic before 2.10 wraps it
+    if reference:
+        return {"$ref": reference, "description": key["description"]}
     kinds = [{word: value for word, value in key.items() if word not in ("default", "description", "title")}]
     kinds = key.get("anyOf", kinds)
     wanted: dict[str, Any] = {"description": key["description"]}

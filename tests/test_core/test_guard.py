@@ -175,6 +175,43 @@ time.sleep(60)
         ended_by_the_guard(program)
 
 
+def test_many_works_are_moved_at_once() -> None:
+    """Works that are renewed together live on, and one among them that is not moved still ends the process."""
+    source = """
+works = [process_guard().watch(clock.now() + 0.5) for _ in range(100)]
+deadline = clock.now() + 1.2
+forgotten = process_guard().watch(deadline, "the forgotten")
+for _ in range(5):
+    time.sleep(0.1)
+    with process_guard().together():
+        for work in works:
+            work.move(clock.now() + 60)
+print(deadline)
+time.sleep(60)
+"""
+    with Program(START + source) as program:
+        ended_by_the_guard(program)
+        assert "the forgotten" in program.errors
+
+
+def test_works_moved_at_once_are_killed_by_the_kernel_too() -> None:
+    """After a joint renewal the kernel's timer stands at the new deadline, neither at the old one nor at none."""
+    source = """
+works = [process_guard().watch(clock.now() + 0.5) for _ in range(3)]
+deadline = clock.now() + 1.0
+with process_guard().together():
+    for work in works:
+        work.move(deadline)
+print(deadline)
+import re; re.match('(a+)+$', 'a' * 40 + 'b')
+"""
+    with Program(START + source) as program:
+        deadline = float(program.line())
+        assert program.end() == (-signal.SIGKILL if sys.platform == "linux" else 1)
+        assert program.ended_at is not None
+        assert deadline <= program.ended_at < deadline + 2
+
+
 def test_a_deadline_that_moves_nearer_is_kept() -> None:
     """A server that promises less than before is believed at once, though the thread slept for the later moment."""
     source = """
