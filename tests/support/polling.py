@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from concurrent.futures import Future
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from aiogram import Bot, Dispatcher
@@ -199,3 +202,28 @@ async def until(condition: Callable[[], Any], timeout: float = 10.0) -> None:
     async with asyncio.timeout(timeout):
         while not condition():  # noqa: ASYNC110 - it tells nobody
             await asyncio.sleep(0.005)
+
+
+@contextmanager
+def simulator_thread() -> Iterator[tuple[TelegramSimulator, Callable[..., None]]]:
+    """A simulator with a loop of its own, which goes on while the test's loop is blocked; and how to call it."""
+    ready: Future[tuple[TelegramSimulator, asyncio.AbstractEventLoop, asyncio.Event]] = Future()
+
+    async def serve() -> None:
+        async with TelegramSimulator() as simulator:
+            stop = asyncio.Event()
+            ready.set_result((simulator, asyncio.get_running_loop(), stop))
+            await stop.wait()
+
+    thread = threading.Thread(target=asyncio.run, args=(serve(),))
+    thread.start()
+    simulator, loop, stop = ready.result(timeout=10)
+
+    def call(method: Callable[..., Any], *arguments: Any, **named: Any) -> None:
+        loop.call_soon_threadsafe(partial(method, *arguments, **named))
+
+    try:
+        yield simulator, call
+    finally:
+        call(stop.set)
+        thread.join(timeout=10)
