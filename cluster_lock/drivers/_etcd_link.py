@@ -253,7 +253,7 @@ def _said(error: BaseException) -> tuple[str, str]:
 
 def _is_stale(error: Exception) -> bool:
     said = _said(error)[1]
-    # A watch with a stale token is told that it is not permitted (etcd 3.4).
+    # A watch with a stale token is told that it is not permitted by etcd before 3.5.5 (etcd#12385).
     denied = isinstance(error, StreamEnded) and "etcdserver: permission denied" in said
     return denied or any(words in said for words in _STALE_TOKEN)
 

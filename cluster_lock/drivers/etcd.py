@@ -34,6 +34,9 @@ from ._etcd_watch import Forgotten, Watches
 _MAX_TXN_OPERATIONS = 128
 """etcd's own default (--max-txn-ops)."""
 
+_FINISHING = 0.2
+"""Seconds that a renewal which was answered waits for its stream to end."""
+
 # The methods of a node's stubs.
 _TXN, _RANGE, _PUT = attrgetter("kv.Txn"), attrgetter("kv.Range"), attrgetter("kv.Put")
 _GRANT, _REVOKE = attrgetter("leases.LeaseGrant"), attrgetter("leases.LeaseRevoke")
@@ -113,10 +116,11 @@ class EtcdDriver:
             stream = Stream(node.leases.LeaseKeepAlive(timeout=limit, metadata=metadata), request)
             try:
                 answer = await stream.answer(limit)
+                if answer is None:
+                    raise TimeoutError
+                await stream.finish(_FINISHING)
             finally:
                 stream.close()
-            if answer is None:
-                raise TimeoutError
             return answer
 
         answer = await link.rotate(attempt, f"renew {shown(lease)}")

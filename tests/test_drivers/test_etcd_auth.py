@@ -89,7 +89,7 @@ def test_forgotten_token_makes_one_login(server: EtcdServer) -> None:
 
 
 def test_watch_may_be_the_first_to_need_a_login(server: EtcdServer) -> None:
-    """A watch with a forgotten token is told "permission denied" by some releases: it logs in, and waits."""
+    """A watch with a forgotten token is refused in its first answer: it logs in, and waits."""
 
     async def main() -> None:
         async with opened(server.endpoints, user=server.username, password=server.password) as driver:

@@ -111,8 +111,26 @@ def test_encrypted_key_asks_nobody(files: dict[str, Path]) -> None:
             serialization.BestAvailableEncryption(b"passphrase"),
         )
     )
-    with pytest.raises(ConfigError, match="key"):
-        open_with(files)
+    terminal, stdin = os.openpty()
+    try:
+        # In a session without a terminal of its own OpenSSL asks at the standard input.
+        answer = python(
+            f"""
+            import asyncio
+            from cluster_lock.drivers.etcd import EtcdDriver
+            from cluster_lock.errors import ConfigError
+            files = {{"cert": {str(files["cert"])!r}, "key": {str(files["key"])!r}}}
+            try:
+                asyncio.run(EtcdDriver(["https://127.0.0.1:2379"], request_timeout=1.0, **files).open())
+            except ConfigError as error:
+                print(error)
+            """,
+            stdin=stdin,
+        )
+        assert str(files["key"]) in answer
+    finally:
+        os.close(terminal)
+        os.close(stdin)
 
 
 @pytest.mark.parametrize("name", ["ca", "key"])
@@ -144,15 +162,17 @@ def unprivileged() -> Iterator[None]:
 # -- the library -------------------------------------------------------------------------------------------------------
 
 
-def python(code: str, *, path: Path | None = None, bare: bool = False) -> str:
+def python(code: str, *, path: Path | None = None, bare: bool = False, stdin: int = subprocess.DEVNULL) -> str:
     """What a fresh Python prints; `bare`: one in which nothing is installed. `path`: a folder of further packages."""
     folders = [str(CHECKOUT), *([str(path)] if path else [])]
     answer = subprocess.run(
         [sys.executable, "-W", "error", *(["-S"] if bare else []), "-c", textwrap.dedent(code)],
         env={"PYTHONPATH": os.pathsep.join(folders), "PATH": os.environ["PATH"]},
+        stdin=stdin,
+        start_new_session=True,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=30,
         check=False,
     )
     assert answer.returncode == 0, answer.stderr
