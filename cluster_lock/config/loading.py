@@ -8,16 +8,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from cluster_lock.drivers import BUILTIN, available
 from cluster_lock.errors import ConfigError
 from cluster_lock.state_directory import state_directory
-from cluster_lock.values import Timing
 
-from .kinds import Duration
-from .model import TIMING_KEYS, Section, Settings, unpaired
+from .explaining import explain
+from .model import Settings
 from .places import NOWHERE, Branch, Items, Layer, Leaf, Node, Problems, leaves, merged, texts
 from .reading import read_dotenv, read_yaml
 from .secret_files import note_secrets, read_secret_files
@@ -159,116 +158,36 @@ def _typed(node: Node) -> Any:
 
 def _validated(tree: Branch, foreign: tuple[str, ...], variables: Variables, problems: Problems) -> Settings:
     data = {name: _plain(node) for name, node in tree.children.items() if name not in foreign}
-    home: Path | None = None
-    try:
-        home = state_directory({name: value for name, (value, _) in variables.items()})
-        if "directory" not in data.setdefault("file", {}):
-            data["file"]["directory"] = str(home)
-    except ConfigError as error:
-        problems.add(NOWHERE, "file.directory", str(error))
-        data["file"] = {"directory": "."}
+    home = _home(data, variables, problems)
     settings: Settings | None = None
     found: list[ErrorDetails] = []
     try:
         settings = Settings.model_validate(data)
     except ValidationError as error:
         found = error.errors(include_url=False, include_input=False)
-    for details in found:
-        # What keys have to do with one another is not told by the model, because it looks only once each is good.
-        if shape().key(".".join(step for step in details["loc"] if isinstance(step, str))):
-            _explain(details, tree, problems)
     if settings is None:
-        _explain_pairs(tree, problems)
-        _explain_timing(data, tree, problems)
+        explain(found, data, tree, problems)
     if problems or settings is None:
         raise problems.error()
-    settings._origins = {path: str(node.place) for path, node in leaves(tree) if node.place.layer > Layer.DEFAULT}
-    settings._origins |= {
-        path: f"default, by {node.place}" for path, node in leaves(tree) if node.place.layer == Layer.DEFAULT
+    origins = {path: node.place for path, node in leaves(tree)}
+    settings._origins = {
+        path: str(place) if place.layer > Layer.DEFAULT else f"default, by {place}" for path, place in origins.items()
     }
     settings._foreign = {name: _typed(node) for name, node in tree.children.items() if name in foreign}
     settings._state_directory = home
     return settings
 
 
-def _explain(details: ErrorDetails, tree: Branch, problems: Problems) -> None:
-    node: Node = tree
-    names: list[str] = []
-    for step in details["loc"]:
-        if isinstance(step, str):
-            names.append(step)
-        if isinstance(node, Branch):
-            node = node.children.get(str(step), node)
-        elif isinstance(node, Items) and isinstance(step, int):
-            node = node.children[step]
-    path = ".".join(names)
-    text = _wording(details)
-    key = shape().key(path)
-    if isinstance(node, Leaf) and key and not key.is_secret:
-        shown = node.text if len(node.text) <= 60 else node.text[:57] + "..."
-        text += f", but is {shown!r}"
-    problems.add(node.place, path, text)
-
-
-def _wording(details: ErrorDetails) -> str:
-    context = details.get("ctx", {})
-    match details["type"]:
-        case "value_error":
-            return str(context["error"])
-        case "int_parsing" | "int_type" | "int_from_float" | "int_parsing_size":
-            return "must be a whole number"
-        case "bool_parsing" | "bool_type":
-            return "must be true or false"
-        case "literal_error":
-            return f"must be {context['expected']}"
-        case "greater_than_equal":
-            return f"must be at least {context['ge']:g}"
-        case "less_than_equal":
-            return f"must be at most {context['le']:g}"
-        case "less_than":
-            return f"must be less than {context['lt']:g}"
-        case _:
-            return details["msg"].removeprefix("Input should be").strip()
-
-
-def _explain_pairs(tree: Branch, problems: Problems) -> None:
-    for name, info in Settings.model_fields.items():
-        branch = tree.children.get(name)
-        if isinstance(branch, Branch) and isinstance(info.annotation, type) and issubclass(info.annotation, Section):
-            given = {key.removesuffix("_file") for key in branch.children}
-            user = branch.children.get("user")
-            if isinstance(user, Leaf) and ":" in user.text:
-                given.add("password")
-            for key, problem in unpaired(info.annotation.pairs, given).items():
-                problems.add(
-                    branch.children[key].place if key in branch.children else branch.place, f"{name}.{key}", problem
-                )
-
-
-def _explain_timing(data: Mapping[str, Any], tree: Branch, problems: Problems) -> None:
-    """What does not fit together among the durations that are durations, though others may be none."""
-    good: dict[str, float] = {}
-    bad: set[str] = set()
-    for name, (section, key) in TIMING_KEYS.items():
-        written = data.get(section, {}).get(key)
-        if written is not None:
-            try:
-                good[name] = TypeAdapter(Duration).validate_python(written)
-            except ValidationError:
-                bad.add(name)
+def _home(data: dict[str, Any], variables: Variables, problems: Problems) -> Path | None:
+    """The state directory, which is the file backend's default. None if there is none, and it is not needed here."""
+    section: dict[str, Any] = data.setdefault("file", {})
+    needed = "directory" not in section and data.get("backend", "file") == "file"
     try:
-        Timing(**good)
-    except ValueError as error:
-        for sentence in str(error).split("; "):
-            names = [name for name in TIMING_KEYS if re.search(rf"\b{name}\b", sentence)]
-            if not bad.intersection(names):
-                _blame(sentence, names, tree, problems)
-
-
-def _blame(sentence: str, names: list[str], tree: Branch, problems: Problems) -> None:
-    """A sentence of `Timing` names the culprit first. If that one is a default, one that was written is to blame."""
-    names.sort(key=sentence.index)
-    paths = [".".join(TIMING_KEYS[name]) for name in names]
-    written = {path: node.place for path, node in leaves(tree)}
-    path = next((path for path in paths if path in written), paths[0])
-    problems.add(written.get(path, NOWHERE), path, sentence)
+        home = state_directory({name: value for name, (value, _) in variables.items()})
+    except ConfigError as error:
+        if needed:
+            problems.add(NOWHERE, "file.directory", str(error))
+        section.setdefault("directory", ".")
+        return None
+    section.setdefault("directory", str(home))
+    return home

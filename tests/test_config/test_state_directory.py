@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from cluster_lock.config import load
 from cluster_lock.errors import ConfigError
 from cluster_lock.state_directory import state_directory
 
@@ -34,8 +35,8 @@ def test_the_users_own_folder(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @linux
-def test_a_user_without_a_home(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A container's user without a home directory is told which variable to set."""
+def test_a_user_without_a_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A container's user without a home directory is told which variable to set, where a directory is needed."""
 
     def no_home() -> Path:
         raise RuntimeError("Could not determine home directory.")
@@ -44,3 +45,8 @@ def test_a_user_without_a_home(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Path, "home", no_home)
     with pytest.raises(ConfigError, match="set CLUSTER_LOCK_STATE_DIR"):
         state_directory({})
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match=r"^file\.directory: this user has no home directory"):
+        load(environ={})
+    assert load(environ={"CLUSTER_LOCK_BACKEND": "etcd"}).backend == "etcd"
+    assert load(environ={"CLUSTER_LOCK_FILE__DIRECTORY": "/x"}).file.directory == Path("/x")
