@@ -58,13 +58,19 @@ class Fetcher:
         finally:
             self._request = None
         self._fresh = False
-        return list(updates)
+        return _checked(updates)
 
     def abort(self) -> None:
         """Reset the connection of the getUpdates that is under way: nothing of it arrives later. Its task is still to
         be cancelled."""
         if self._request is not None:
             self._request.abort()
+
+
+def _checked(updates: Any) -> list[Raw]:
+    if not all(isinstance(update, dict) and isinstance(update.get("update_id"), int) for update in updates):
+        raise ValueError("an answer to getUpdates with something in it that is no update")
+    return list(updates)
 
 
 def time_left(term: Term, timing: Timing) -> float:

@@ -24,6 +24,9 @@ from .state import Facts
 log = logging.getLogger("cluster_lock.aiogram")
 
 WEBHOOK_PAUSE = 30.0
+PREDECESSOR = 5.0
+"""Seconds beyond a poll timeout in which a conflict may come from the long poll of the leader before. (Not by the
+source, where the newest poll wins; by reports from the field.)"""
 OTHER_CALL = 10.0
 """Seconds for a call to Telegram that is no poll, and for a callback of the user's."""
 
@@ -90,8 +93,7 @@ class Recovery:
 
     async def _after_conflict(self, failure: Failure) -> None:
         conflicts, rules, now = self._facts.conflicts, self._rules.conflict, clock.now()
-        # Where the folk model held and not the source, the long poll of the leader before could still refuse us.
-        tolerated = now - self._began < self._rules.timing.poll_timeout + 5.0
+        tolerated = now - self._began < self._rules.timing.poll_timeout + PREDECESSOR
         begins = conflicts.met(now, tolerated=tolerated)
         pause = self._conflict.next()
         await self._verify()
