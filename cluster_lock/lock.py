@@ -88,7 +88,7 @@ class Lock:
 
     async def _take(self, wait: bool) -> Hold:
         session, watch = self._session, self._session.watch
-        pause, named = REFUSED_PAUSE[0], ""
+        pause, named, holder = REFUSED_PAUSE[0], "", ""
         record: tuple[str, bytes] | None = None
         while True:
             lease = await session.lease()
@@ -110,8 +110,12 @@ class Lock:
                 except BackendUnavailable as error:
                     log.debug("%s: no answer to the acquire, trying again: %s", self.name, error)
                 entry = watch.entries.get(self.key)
-            if not wait and entry is not None and entry.lease not in (None, lease.id):
-                raise HeldElsewhere(f"{self.name} is held by {describe(entry)}")
+            if entry is not None and entry.lease not in (None, lease.id):
+                if not wait:
+                    raise HeldElsewhere(f"{self.name} is held by {describe(entry)}")
+                if (whom := describe(entry)) != holder:
+                    log.info("%s: waiting, held by %s", self.name, whom)
+                    holder = whom
             if entry is None and watch.refused is not None:
                 raise watch.refused
             if self.name not in session.contender:
