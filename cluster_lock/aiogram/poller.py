@@ -17,6 +17,7 @@ from cluster_lock.leadership import Term
 from .rules import Rules
 from .state import Facts, PollerState
 from .term_work import TermWork
+from .threads import await_threads_of
 
 log = logging.getLogger("cluster_lock.aiogram")
 
@@ -31,6 +32,7 @@ class Poller:
         self.bot = bot
         self.lock = lock_name(bot)
         self._dispatcher = dispatcher
+        await_threads_of(dispatcher)
         self._rules = rules or Rules()
         self._facts = Facts(bot.id, self.lock, self._rules.timing.poll_timeout)
         self._looking: asyncio.Task[bool] | None = None

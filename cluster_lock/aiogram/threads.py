@@ -1,0 +1,45 @@
+"""Handlers that are plain functions.
+
+aiogram runs them in threads, and a thread cannot be cancelled: asyncio would report the end of such a handler while it
+still works, and the lock would be given away under it (interleaving M4). So a cancelled one is awaited to its real end,
+and whoever gave us the term ends the process if that takes too long. What an async handler puts into threads is its own
+affair.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+from weakref import WeakSet
+
+from aiogram import Dispatcher
+from aiogram.types import TelegramObject
+
+from cluster_lock.tasks import finish
+
+_known: WeakSet[Dispatcher] = WeakSet()
+
+
+def await_threads_of(dispatcher: Dispatcher) -> None:
+    """Have the plain functions among the handlers of `dispatcher` and its routers awaited to their real end."""
+    if dispatcher in _known:
+        return
+    _known.add(dispatcher)
+    for name, observer in dispatcher.observers.items():
+        if name != "update":  # that one has aiogram's own handler, which calls the others
+            observer.middleware.register(_to_its_end)
+
+
+async def _to_its_end(
+    handler: Callable[[TelegramObject, dict[str, Any]], Awaitable[Any]], event: TelegramObject, data: dict[str, Any]
+) -> Any:
+    if data["handler"].awaitable:
+        return await handler(event, data)
+    result: Any = None
+
+    async def call() -> None:
+        nonlocal result
+        result = await handler(event, data)
+
+    await finish(call())
+    return result
