@@ -31,6 +31,10 @@ _GRACE = 0.5
 """What a callback gets to end once its time is over and it was cancelled."""
 
 
+# The loop itself holds on to its tasks by weak references only.
+_left_behind: set[asyncio.Task[object]] = set()
+
+
 @dataclass(frozen=True, slots=True)
 class _Registered:
     callback: Callback
@@ -182,6 +186,7 @@ class ShutdownManager:
         if not timely:
             left = "" if task.done() else " and does not let itself be cancelled, so it is left behind"
             logger.error("shutdown: %s is not done after %.1f s%s", registered.name, took, left)
+            _left_behind.add(task)
             task.add_done_callback(_retrieve)
         elif task.cancelled():
             logger.error("shutdown: %s was cancelled", registered.name)
@@ -268,6 +273,7 @@ async def _ended(task: asyncio.Task[None]) -> None:
 
 def _retrieve(task: asyncio.Task[object]) -> None:
     """Take note of how a callback that was left behind has ended: asyncio complains about what nobody looked at."""
+    _left_behind.discard(task)
     if not task.cancelled():
         task.exception()
 
