@@ -136,11 +136,14 @@ class Hold:
         )
         try:
             async with asyncio.timeout(self._session.timing.request):
-                return await self._session.driver.transfer(self.grant, heir, record.to_bytes())
+                given = await self._session.driver.transfer(self.grant, heir, record.to_bytes())
         except (BackendUnavailable, BackendRefused, TimeoutError) as error:
             # It may have been applied. The release that follows carries our index, so it cannot take it from the heir.
             log.info("%s: no answer to the hand-over, releasing instead: %s", self.name, error)
             return False
+        if given:
+            self._session.reconciler.gave_away(self.grant)
+        return given
 
     async def _release(self, handover: Mapping[str, Any]) -> None:
         farewell = self._session.record(released=self._settled, handover=handover).to_bytes()
@@ -149,7 +152,7 @@ class Hold:
             try:
                 async with asyncio.timeout(max(0.05, until - clock.now())):
                     await self._session.driver.release(self.grant, farewell)
-                return
+                return self._session.reconciler.gave_away(self.grant)
             except LeaseExpired:
                 return  # nothing is left to release
             except (BackendUnavailable, BackendRefused, TimeoutError) as error:

@@ -149,11 +149,12 @@ class Lock:
             return None  # a lease that ended meanwhile takes what it was given along (coordination trap 25)
         token = session.fencing_floor + grant.token
         seen = max(session.seen, last.seen if last is not None else 0)
-        if token <= seen:
-            session.reconciler.doubt(self.key)
-            raise token_went_back(self.name, session.driver.backend, token, seen)
         inherited = last.handover if last is not None and origin is not Origin.FOUND_FREE else {}
-        return Hold(session, grant, origin, inherited)
+        hold = Hold(session, grant, origin, inherited)
+        if token <= seen:
+            await hold.end(inherited)
+            raise token_went_back(self.name, session.driver.backend, token, seen)
+        return hold
 
     async def _confirm(self, lease: Lease) -> tuple[Grant | None, Origin, Record | None]:
         """The watch says that the lock stands under our lease: a leader gave it to us, or an acquire of ours came late.

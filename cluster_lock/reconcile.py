@@ -30,6 +30,8 @@ class Reconciler:
         self.unsure: set[str] = set()
         self._session = session
         self._touched: dict[str, float] = {}
+        self._given: dict[str, int] = {}
+        """By key: the index of the latest grant that we gave away, and know that we did. Older news is about that one."""
 
     def touch(self, key: str) -> None:
         """An acquire of `key` is on its way: listen for it, even if whoever asked goes away."""
@@ -46,12 +48,21 @@ class Reconciler:
         self.touch(key)
         self.unsure.add(key)
 
+    def gave_away(self, grant: Grant) -> None:
+        """The backend has confirmed that this grant is over."""
+        self._given[grant.name] = grant.index
+
+    def is_old(self, entry: Entry) -> bool:
+        """Is this news about a grant that we gave away since?"""
+        return entry.index <= self._given.get(entry.name, 0)
+
     def forget_old(self, in_use: Container[str]) -> None:
         """Follow no longer what no request can be under way to any more."""
         long_ago = clock.now() - 2 * self._session.timing.ttl
         for key in [key for key, at in self._touched.items() if at < long_ago]:
             if key not in in_use and key not in self.unsure:
                 del self._touched[key]
+                self._given.pop(key, None)
                 self._session.watch.unfollow(key)
 
     async def look(self, keys: Iterable[str]) -> None:

@@ -244,7 +244,7 @@ class Session:
         self.reconciler.unsure.discard(entry.name)
         if (hold := self.holds.get(entry.name)) is not None:
             hold.heard(entry)
-        elif entry.lease is not None and entry.lease == lease and entry.name not in self.claimed:
+        elif entry.lease is not None and entry.lease == lease and not self.reconciler.is_old(entry):
             self.later(self.reconciler.release(entry))
 
     def saw(self, fencing_token: int) -> None:
