@@ -166,6 +166,8 @@ class Transport:
         for attempt in range(count):
             which = (first + attempt) % count
             url, left = self._urls[which], limit.ends - clock.now()
+            if problems and left <= 0:
+                break
             # A query that waits may be silent until its end, so time is kept for the others only where it must answer.
             share = left if limit.lane == "waiting" else left / (count - attempt)
             try:

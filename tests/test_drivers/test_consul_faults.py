@@ -120,7 +120,7 @@ def test_restored_snapshot_is_told_to_who_waits() -> None:
             async with Recorder(server) as proxy, client(proxy.url) as driver:
                 lease = await driver.grant_lease("a", 60)
                 snapshot = await asyncio.to_thread(fetch, f"{server.admin_url}/v1/snapshot")
-                await taken(driver, lease)
+                grant = await taken(driver, lease)
                 changes = await driver.read([LOCK])
                 waiting = asyncio.ensure_future(driver.wait_changed([LOCK], changes.position, 30.0))
                 await until(lambda: any("wait=" in line for line in proxy.lines()))
@@ -131,6 +131,7 @@ def test_restored_snapshot_is_told_to_who_waits() -> None:
                 while changes.entries[LOCK].lease is not None:
                     changes = await driver.wait_changed([LOCK], changes.position, 30.0)
                 assert clock.now() - begun < 15
+                assert changes.entries[LOCK].index >= grant.index, "older than the grant: who held it would ignore it"
                 waiting = asyncio.ensure_future(driver.wait_changed([LOCK], changes.position, 30.0))
                 again = await taken(driver, lease)
                 assert (await waiting).entries[LOCK].index == again.index

@@ -55,6 +55,8 @@ def test_servers_own_limits_of_a_ttl() -> None:
                     await driver.grant_lease("a", 5)
                 with pytest.raises(BackendRefused, match="24h"):
                     await driver.grant_lease("a", 100_000)
+                with pytest.raises(BackendRefused, match="10s"):
+                    await driver.grant_lease("a", 0.0001)  # not 0, which would never end
                 lease = await driver.grant_lease("a", 10)
                 assert await driver.renew(lease) == 0
                 session = session_of(server, lease)
