@@ -65,8 +65,7 @@ def changes_of(faults: Sequence[Fault], passed: Iterable[Passed]) -> list[Change
             left.remove(found)
         gap = None if found is None else round(found.gap_ms, 1)
         result.append(Change(kind=fault.kind, gap_ms=gap, passed=found, fault=fault))
-    for change in left:
-        result.append(Change(kind="stall", gap_ms=round(change.gap_ms, 1), passed=change, fault=None))
+    result += [Change(kind="stall", gap_ms=round(each.gap_ms, 1), passed=each, fault=None) for each in left]
     return sorted(result, key=lambda change: change.at)
 
 

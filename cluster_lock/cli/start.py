@@ -56,6 +56,8 @@ def run(options: argparse.Namespace) -> int:
         print(_settings_text(settings), flush=True)
         logging.basicConfig(level=logging.INFO, format=LOG_FORMAT)
         logging.getLogger("aiogram").setLevel(logging.WARNING)
+        # gRPC's core writes lines of its own to stderr, past every logger; what matters in them is in our errors too.
+        os.environ.setdefault("GRPC_VERBOSITY", "NONE")
         dispatcher = load_app(options.app)
         asyncio.run(_start(dispatcher, settings, fail_fast=options.fail_fast))
     return 0

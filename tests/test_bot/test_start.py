@@ -1,0 +1,329 @@
+"""`python -m bot start` as a user runs it: real processes, real signals, one sentence for whatever is wrong."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from support.aio import run, until
+from support.bot_process import READY_WITHIN, TOKEN, BotProcess, environment
+from support.certs import make_tls
+
+from cluster_lock import clock
+from cluster_lock.config import load, open_driver
+from cluster_lock.testing.servers import ConsulServer, EtcdServer
+from cluster_lock.testing.telegram import TelegramSimulator
+
+BOT_ID = int(TOKEN.partition(":")[0])
+NOBODY = "http://127.0.0.1:1"
+PATIENT = "support.patient_bot:dispatcher"
+QUICK = ("lock.ttl=3s", "lock.margin=1s", "lock.stop_time=500ms")
+
+
+def start(
+    folder: Path, *arguments: str, telegram: str = NOBODY, environ: Mapping[str, str] | None = None
+) -> BotProcess:
+    (folder / "work").mkdir(exist_ok=True)
+    given = environment(folder / "state", **{"TELEGRAM_BOT_TOKEN": TOKEN, **(environ or {})})
+    command = ("start", "--set", f"telegram.api={telegram}", *arguments)
+    return BotProcess(*command, folder=folder / "work", environ=given)
+
+
+def settings(*assignments: str) -> list[str]:
+    return [part for each in assignments for part in ("--set", each)]
+
+
+def complaint(process: BotProcess) -> str:
+    """The last line that it printed."""
+    return process.output.splitlines()[-1]
+
+
+@asynccontextmanager
+async def telegram() -> AsyncIterator[TelegramSimulator]:
+    async with TelegramSimulator() as simulator:
+        yield simulator
+
+
+async def ended(process: BotProcess, timeout: float = READY_WITHIN) -> int:
+    return await asyncio.to_thread(process.end, timeout)
+
+
+async def printed(process: BotProcess, text: str) -> None:
+    await asyncio.to_thread(process.wait_for, text)
+
+
+def sent_texts(simulator: TelegramSimulator) -> list[str]:
+    return [call.arguments["text"] for call in simulator.calls("sendmessage")]
+
+
+# -- what is wrong with what it was given ------------------------------------------------------------------------------
+
+
+@pytest.mark.process
+@pytest.mark.parametrize(
+    ("arguments", "environ", "says"),
+    [
+        ((), {"TELEGRAM_BOT_TOKEN": ""}, "telegram.token: is missing: set TELEGRAM_BOT_TOKEN"),
+        ((), {"TELEGRAM_BOT_TOKEN": "sesame"}, "is not a bot token"),
+        (("--backend", "zookeeper"), {}, "must be one of file, etcd, consul, but is 'zookeeper'"),
+        (("--set", "lock.margin=15s"), {}, "margin (15 s) must be less than ttl (15 s)"),
+        (("--config", "nowhere.yaml"), {}, "nowhere.yaml: cannot be read"),
+    ],
+    ids=["no token", "malformed token", "unknown backend", "margin not below ttl", "no such file"],
+)
+def test_wrong_settings(tmp_path: Path, arguments: tuple[str, ...], environ: dict[str, str], says: str) -> None:
+    """Each wrong setting is one sentence and code 78, before anything is started."""
+    with start(tmp_path, *arguments, environ=environ) as process:
+        assert process.end() == 78
+        assert says in process.output
+        assert len(process.output.splitlines()) == 1
+        assert "sesame" not in process.output
+
+
+@pytest.mark.process
+def test_wrong_app(tmp_path: Path) -> None:
+    """An --app that cannot be had is one sentence and code 78."""
+    with start(tmp_path, "--app", "nobodys.bot:dispatcher") as process:
+        assert process.end() == 78
+        assert complaint(process) == "--app nobodys.bot:dispatcher: there is no module nobodys"
+
+
+@pytest.mark.process
+def test_the_same_instance_twice(tmp_path: Path) -> None:
+    """The same instance started a second time ends with 73 and names the process that runs; another name stands by."""
+
+    async def main() -> None:
+        async with telegram() as simulator:
+            with start(tmp_path, "--instance", "web-1", telegram=simulator.url) as first:
+                await printed(first, "instance: web-1")
+                with start(tmp_path, "--instance", "web-1", telegram=simulator.url) as second:
+                    assert await ended(second) == 73
+                    assert f"process {first.pid}" in second.output
+                    assert "lock file" in second.output
+
+    run(main(), timeout=100)
+
+
+@pytest.mark.process
+def test_telegram_refuses_the_token(tmp_path: Path) -> None:
+    """A token that Telegram answers with 401 ends it with 78, and the sentence names the bot's id."""
+
+    async def main() -> None:
+        async with telegram() as simulator:
+            simulator.revoke(TOKEN)
+            with start(tmp_path, telegram=simulator.url) as process:
+                assert await ended(process) == 78
+                assert complaint(process).startswith(f"Telegram refuses the token of bot {BOT_ID}")
+
+    run(main(), timeout=100)
+
+
+# -- what is wrong with the backend ------------------------------------------------------------------------------------
+
+
+@pytest.mark.process
+@pytest.mark.etcd
+def test_unreachable_backend(tmp_path: Path) -> None:
+    """A backend that cannot be reached at the start is waited for, with one warning; SIGTERM ends that with 0."""
+
+    async def main() -> None:
+        async with telegram() as simulator:
+            arguments = ("--backend", "etcd", *settings(f"etcd.endpoints={NOBODY}", *QUICK))
+            with start(tmp_path, *arguments, telegram=simulator.url) as process:
+                await printed(process, "trying on")
+                await asyncio.sleep(3)  # some more tries
+                process.signal(signal.SIGTERM)
+                assert await ended(process) == 0
+                assert process.output.count("WARNING") == 1
+                assert NOBODY in process.output
+
+    run(main(), timeout=100)
+
+
+@pytest.mark.process
+@pytest.mark.consul
+def test_fail_fast(tmp_path: Path) -> None:
+    """With --fail-fast an unreachable backend ends it with 69 and one sentence that names the address."""
+
+    async def main() -> None:
+        async with telegram() as simulator:
+            arguments = ("--backend", "consul", "--fail-fast", *settings(f"consul.url={NOBODY}", *QUICK))
+            with start(tmp_path, *arguments, telegram=simulator.url) as process:
+                assert await ended(process) == 69
+                assert NOBODY in complaint(process)
+
+    run(main(), timeout=100)
+
+
+@pytest.mark.process
+@pytest.mark.etcd
+def test_etcd_refuses_permission(tmp_path: Path) -> None:
+    """A user of etcd who may not write under the prefix ends it with 77."""
+
+    async def main() -> None:
+        with EtcdServer(auth=True) as server:
+            async with telegram() as simulator:
+                more = settings(
+                    f"etcd.endpoints={server.endpoint}", f"etcd.user={server.username}", "prefix=elsewhere/"
+                )
+                password = {"CLUSTER_LOCK_ETCD__PASSWORD": server.password}
+                with start(tmp_path, "--backend", "etcd", *more, telegram=simulator.url, environ=password) as process:
+                    assert await ended(process) == 77
+                    assert "permission denied" in complaint(process)
+                    assert server.password not in process.output
+
+    run(main(), timeout=100)
+
+
+@pytest.mark.process
+@pytest.mark.consul
+def test_consul_refuses_permission(tmp_path: Path) -> None:
+    """A token of Consul without the right to write the keys ends it with 77 and the policy that it needs."""
+
+    async def main() -> None:
+        with ConsulServer(acl=True, dev=True) as server:
+            reader = 'session_prefix "" { policy = "write" } key_prefix "" { policy = "read" }'
+            token = {"CONSUL_HTTP_TOKEN": server.create_token(reader)}
+            async with telegram() as simulator:
+                more = settings(f"consul.url={server.url}")
+                with start(tmp_path, "--backend", "consul", *more, telegram=simulator.url, environ=token) as process:
+                    assert await ended(process) == 77
+                    assert 'key_prefix "cluster-lock/" { policy = "write" }' in complaint(process)
+                    assert token["CONSUL_HTTP_TOKEN"] not in process.output
+
+    run(main(), timeout=100)
+
+
+@pytest.mark.process
+@pytest.mark.etcd
+def test_etcd_with_a_wrong_ca(tmp_path: Path) -> None:
+    """A CA that did not sign etcd's certificate ends it with 78 and a sentence that names the CA."""
+
+    async def main() -> None:
+        other = make_tls(_folder(tmp_path / "other"), client=False)
+        with EtcdServer(tls=make_tls(_folder(tmp_path / "tls"), client=False)) as server:
+            async with telegram() as simulator:
+                more = settings(f"etcd.endpoints={server.endpoint}", f"etcd.ca={other.ca}")
+                with start(tmp_path, "--backend", "etcd", *more, telegram=simulator.url) as process:
+                    assert await ended(process) == 78
+                    assert str(other.ca) in complaint(process)
+
+    run(main(), timeout=100)
+
+
+@pytest.mark.process
+@pytest.mark.consul
+def test_consul_with_a_wrong_ca(tmp_path: Path) -> None:
+    """A CA that did not sign Consul's certificate ends it with 78 and a sentence that says so."""
+
+    async def main() -> None:
+        other = make_tls(_folder(tmp_path / "other"), client=False)
+        with ConsulServer(dev=True, tls=make_tls(_folder(tmp_path / "tls"), client=False)) as server:
+            async with telegram() as simulator:
+                more = settings(f"consul.url={server.url}", f"consul.ca={other.ca}")
+                with start(tmp_path, "--backend", "consul", *more, telegram=simulator.url) as process:
+                    assert await ended(process) == 78
+                    assert "certificate is not trusted" in complaint(process)
+
+    run(main(), timeout=100)
+
+
+def _folder(path: Path) -> Path:
+    path.mkdir()
+    return path
+
+
+# -- the life of an instance -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.process
+def test_sigterm_drains(tmp_path: Path) -> None:
+    """After SIGTERM the handler under way comes to its end, its update is confirmed, and the process ends with 0."""
+
+    async def main() -> None:
+        async with telegram() as simulator:
+            with start(tmp_path, "--app", PATIENT, *settings(*QUICK), telegram=simulator.url) as process:
+                await printed(process, "leading")
+                simulator.push(BOT_ID, text="work 1")
+                await until(lambda: sent_texts(simulator) == ["begun"], timeout=20)
+                process.signal(signal.SIGTERM)
+                assert await ended(process) == 0
+                assert sent_texts(simulator) == ["begun", "done"]
+                assert simulator.state()["bots"][str(BOT_ID)]["pending"] == 0
+
+    run(main(), timeout=100)
+
+
+@pytest.mark.process
+def test_second_sigterm_is_fast(tmp_path: Path) -> None:
+    """A second SIGTERM waits for no handler: it ends within seconds, the lock is free and the update not confirmed."""
+
+    async def main() -> None:
+        async with telegram() as simulator:
+            long_drain = settings(*QUICK, "lock.drain=60s")
+            with start(tmp_path, "--app", PATIENT, *long_drain, telegram=simulator.url) as process:
+                await printed(process, "leading")
+                simulator.push(BOT_ID, text="work 50")
+                await until(lambda: sent_texts(simulator) == ["begun"], timeout=20)
+                process.signal(signal.SIGTERM)
+                await printed(process, "stepping down")
+                asked = clock.now()
+                process.signal(signal.SIGTERM)
+                await ended(process, timeout=20)
+                assert clock.now() - asked < 10
+                assert sent_texts(simulator) == ["begun"]
+                assert simulator.state()["bots"][str(BOT_ID)]["pending"] == 1
+            assert await _holder(tmp_path / "state") is None
+
+    run(main(), timeout=100)
+
+
+async def _holder(directory: Path) -> str | None:
+    """The lease that holds the bot's lock."""
+    found = load(overrides={"file.directory": str(directory)}, environ={"CLUSTER_LOCK_STATE_DIR": str(directory)})
+    driver = open_driver(found)
+    await driver.open()
+    try:
+        name = f"leader/telegram/{BOT_ID}"
+        return (await driver.read([name])).entries[name].lease
+    finally:
+        await driver.close()
+
+
+@pytest.mark.process
+@pytest.mark.timeout(200)
+def test_the_other_takes_over(tmp_path: Path) -> None:
+    """Of two instances one polls; after a kill -9 the other one does, and says who leads with a larger token."""
+
+    async def main() -> None:
+        async with telegram() as simulator:
+            commands = [
+                start(tmp_path, "--instance", name, *settings(*QUICK), telegram=simulator.url) for name in ("a", "b")
+            ]
+            with commands[0] as one, commands[1] as two:
+                await until(lambda: " leading, " in one.output + two.output, timeout=READY_WITHIN)
+                leader, other = (one, two) if " leading, " in one.output else (two, one)
+                await printed(other, f"bot {BOT_ID} is @")
+                await _ask_who_leads(simulator, "a" if leader is one else "b", answers=1)
+                assert " leading, " not in other.output
+
+                leader.signal(signal.SIGKILL)
+                assert await ended(leader) == -signal.SIGKILL
+                await printed(other, " leading, ")
+                await _ask_who_leads(simulator, "a" if other is one else "b", answers=2)
+                first, second = (text.splitlines()[1].split()[1] for text in sent_texts(simulator))
+                assert int(second) > int(first)
+                other.signal(signal.SIGTERM)
+                assert await ended(other) == 0
+
+    run(main(), timeout=180)
+
+
+async def _ask_who_leads(simulator: TelegramSimulator, instance: str, *, answers: int) -> None:
+    simulator.push(BOT_ID, text="/wholeads")
+    await until(lambda: len(sent_texts(simulator)) == answers, timeout=30)
+    assert sent_texts(simulator)[-1].startswith(f"{instance} on ")
