@@ -7,6 +7,7 @@ the next one is asked, and the one that answered last is asked first.
 from __future__ import annotations
 
 import asyncio
+import weakref
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
@@ -21,6 +22,7 @@ from cluster_lock.errors import (
 
 from ._etcd_address import Access, Address
 from ._etcd_library import Library
+from ._etcd_stream import Stream, StreamEnded
 
 T = TypeVar("T")
 Metadata = tuple[tuple[str, str], ...]
@@ -99,10 +101,6 @@ _STALE_TOKEN = (
 _AUTH_IS_OFF = "etcdserver: authentication is not enabled"
 
 
-class StreamEnded(Exception):
-    """A stream ended, by the server or by the network; the text is what was said about it."""
-
-
 class Node:
     """One endpoint, its channel and stubs."""
 
@@ -140,6 +138,7 @@ class Link:
         self._preferred = 0
         self._token: str | None = None
         self._logging_in = asyncio.Lock()
+        self._streams: weakref.WeakSet[Stream] = weakref.WeakSet()
         self._closed = False
 
     @property
@@ -153,6 +152,9 @@ class Link:
 
     async def close(self) -> None:
         self._closed = True
+        # A channel of an older grpc does not know of the streams that another task reads.
+        for stream in list(self._streams):
+            stream.close()
         for node in self._nodes:
             await node.channel.close()
 
@@ -166,6 +168,12 @@ class Link:
 
         return await self.rotate(attempt, doing, deadline=deadline)
 
+    def stream(self, call: Any, request: Any) -> Stream:
+        """A stream that ends with this link at the latest."""
+        stream = Stream(call, request)
+        self._streams.add(stream)
+        return stream
+
     async def rotate(self, attempt: Attempt[T], doing: str, *, deadline: float | None = None) -> T:
         """What `attempt` gives at the first node where it succeeds, each node being tried once."""
         deadline = self.deadline() if deadline is None else deadline
@@ -175,7 +183,8 @@ class Link:
         for number in range(count):
             if self._closed:
                 raise BackendUnavailable(f"etcd: cannot {doing}: the driver is closed")
-            node = self._nodes[(first + number) % count]
+            index = (first + number) % count
+            node = self._nodes[index]
             # What is left is split evenly, so that a black-holed endpoint does not eat the time of the next.
             limit = (deadline - clock.now()) / (count - number)
             try:
@@ -183,10 +192,11 @@ class Link:
             except self._ends as error:
                 failed.append(self.mapped(error, doing, node))
                 if not isinstance(failed[-1], _ASK_THE_NEXT):
+                    self._preferred = index
                     raise failed[-1] from error
                 cause = error
             else:
-                self._preferred = self._nodes.index(node)
+                self._preferred = index
                 return answer
         raise _summary(failed) from cause
 
@@ -265,6 +275,7 @@ def _metadata(token: str) -> Metadata:
 
 def _summary(failed: list[ClusterLockError]) -> ClusterLockError:
     """All nodes failed: the one reason that they share, else the backend is not available."""
-    if len(failed) == 1 or all(type(error) is type(failed[0]) is not BackendUnavailable for error in failed):
+    kinds = {type(error) for error in failed}
+    if len(failed) == 1 or (len(kinds) == 1 and BackendUnavailable not in kinds):
         return failed[0]
     return BackendUnavailable("; ".join(map(str, failed)))

@@ -11,7 +11,9 @@ import asyncio
 import contextlib
 from typing import Any
 
-from ._etcd_link import StreamEnded
+
+class StreamEnded(Exception):
+    """A stream ended, by the server or by the network; the text is what was said about it."""
 
 
 class Stream:

@@ -15,8 +15,8 @@ from typing import Any
 from cluster_lock import clock
 
 from ._etcd_library import Library
-from ._etcd_link import Link, Metadata, Node, StreamEnded
-from ._etcd_stream import Stream
+from ._etcd_link import Link, Metadata, Node
+from ._etcd_stream import Stream, StreamEnded
 
 Span = tuple[bytes, bytes]
 """From the first key to before the second."""
@@ -109,7 +109,7 @@ class Watches:
         )
 
         async def attempt(node: Node, metadata: Metadata, limit: float) -> _Watch:
-            stream = Stream(node.watches.Watch(metadata=metadata + _REQUIRE_LEADER), request)
+            stream = self._link.stream(node.watches.Watch(metadata=metadata + _REQUIRE_LEADER), request)
             try:
                 answer = await stream.answer(limit)
                 if answer is None:

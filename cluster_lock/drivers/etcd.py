@@ -28,7 +28,6 @@ from ._etcd_address import Access, Secret
 from ._etcd_library import load
 from ._etcd_link import Compacted, LeaseExists, Link, Metadata, Node
 from ._etcd_requests import Requests, after_prefix, number, shown, shown_id, span
-from ._etcd_stream import Stream
 from ._etcd_watch import Forgotten, Watches
 
 _MAX_TXN_OPERATIONS = 128
@@ -113,7 +112,7 @@ class EtcdDriver:
 
         async def attempt(node: Node, metadata: Metadata, limit: float) -> Any:
             # A stream for each renewal: a shared one answers nothing any more after its first error.
-            stream = Stream(node.leases.LeaseKeepAlive(timeout=limit, metadata=metadata), request)
+            stream = link.stream(node.leases.LeaseKeepAlive(timeout=limit, metadata=metadata), request)
             try:
                 answer = await stream.answer(limit)
                 if answer is None:

@@ -9,12 +9,12 @@ from collections.abc import Awaitable
 from typing import Any
 
 import pytest
-from etcd3 import etcdrpc
 from support.aio import run
 from support.etcd import LOCK, announced, entry, new_prefix, opened, taken
 from support.proxy import Proxy
 
 from cluster_lock import clock
+from cluster_lock.drivers._etcd_library import load
 from cluster_lock.errors import BackendRefused, BackendUnavailable, ForeignValue, LeaseExpired
 from cluster_lock.testing.servers import EtcdCluster, EtcdServer
 from cluster_lock.values import Entry, Lease
@@ -207,7 +207,7 @@ def test_lost_reply_of_grant_makes_one_lease(etcd_server: EtcdServer, monkeypatc
             opened([f"http://127.0.0.1:{proxy.port}", etcd_server.endpoint]) as driver,
         ):
             await driver.read([LOCK])
-            lost = proxy.drop_reply(etcdrpc.LeaseGrantRequest(TTL=77, ID=chosen).SerializeToString())
+            lost = proxy.drop_reply(load().rpc.LeaseGrantRequest(TTL=77, ID=chosen).SerializeToString())
             lease = await driver.grant_lease("a", 77)
             assert lost.answered.is_set()
             assert lease == Lease(f"{chosen:016x}", 77.0, "a")
