@@ -195,8 +195,9 @@ class Session:
         return Watchdog(self.driver, lease, sent, timing, confirm=self._confirm, moved=self._moved)
 
     def _moved(self, deadline: float) -> None:
-        for hold in self.holds.values():
-            hold.moved(deadline)
+        with self.guard.together():
+            for hold in self.holds.values():
+                hold.moved(deadline)
 
     async def _lost(self, watchdog: Watchdog, reason: str) -> None:
         """Tell every hold, wait until the work under each has ended, and only then give the old lease up."""
