@@ -22,7 +22,7 @@ LAYERS = [
     {"invitation"},
     {"session", "lock", "hold", "reconcile"},
     {"leadership", "contender", "watch", "watchdog", "config", "process"},
-    {"drivers", "state_directory"},
+    {"drivers", "state_directory", "masking"},
     {"driver", "guard", "tasks"},
     {"kernel_timer", "values"},
     {"clock"},
