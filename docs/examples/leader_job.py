@@ -1,0 +1,73 @@
+"""A job that runs on the leader only: APScheduler beside a bot that runs on many servers.
+
+The scheduler lives as long as a term: it is made when this instance begins to lead and stopped when it steps down, so
+that no run is doubled. A run that would fall between two leaders is left out; one that is under way is cancelled.
+"""
+
+import asyncio
+import logging
+import os
+import socket
+from collections.abc import Callable, Coroutine
+from datetime import UTC, datetime
+from typing import Any
+
+from aiogram import Bot, Dispatcher
+from aiogram.client.session.aiohttp import AiohttpSession
+from aiogram.client.telegram import TelegramAPIServer
+from apscheduler.schedulers.asyncio import AsyncIOScheduler
+
+from cluster_lock import Term
+from cluster_lock.aiogram import start_polling
+
+API = os.environ.get("TELEGRAM_API", "https://api.telegram.org")
+CHAT = int(os.environ["DIGEST_CHAT"])
+EVERY = float(os.environ.get("DIGEST_EVERY", "86400"))  # seconds
+COLLECTING = float(os.environ.get("DIGEST_COLLECTING", "2"))  # seconds
+# All instances count from the same moment. Counted from the start of each scheduler, a daily job would be put off by
+# every change of the leader.
+FIRST = datetime(2025, 1, 1, 9, 0, tzinfo=UTC)
+
+log = logging.getLogger("leader_job")
+
+Job = Callable[[Bot, Term], Coroutine[Any, Any, None]]
+
+
+async def digest(bot: Bot, lease: Term) -> None:
+    await asyncio.sleep(COLLECTING)  # stands for the real work
+    lease.check()  # the last look before something that cannot be undone: raises LockLost
+    await bot.send_message(CHAT, f"Digest of {socket.gethostname()}, pid {os.getpid()}, term {lease.fencing_token}")
+
+
+async def run_jobs(bot: Bot, lease: Term) -> None:
+    scheduler = AsyncIOScheduler(timezone=UTC)
+    scheduler.add_job(one_run, "interval", [digest, bot, lease], seconds=EVERY, start_date=FIRST, name="digest")
+    scheduler.start()
+    try:
+        await lease.wait_step_down()
+    finally:  # also when the lease is lost: then this is cancelled
+        scheduler.shutdown(wait=False)
+
+
+async def one_run(job: Job, bot: Bot, lease: Term) -> None:
+    # The scheduler cancels what still runs at its shutdown, but waits for nothing. A task of the term is waited for:
+    # no other instance leads before it has ended. (What runs in a thread cannot be cancelled: keep jobs async.)
+    try:
+        await lease.spawn(job(bot, lease))
+    except asyncio.CancelledError:
+        log.info("%s was cut off: this instance steps down", job.__name__)
+
+
+async def elected(bot: Bot, lease: Term) -> None:
+    lease.spawn(run_jobs(bot, lease))
+
+
+async def main() -> None:
+    logging.basicConfig(level=logging.INFO)
+    dispatcher = Dispatcher(disable_fsm=True)  # with your routers, as ever
+    bot = Bot(os.environ["TELEGRAM_BOT_TOKEN"], session=AiohttpSession(api=TelegramAPIServer.from_base(API)))
+    await start_polling(dispatcher, bot, on_elected=elected)
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

@@ -1,0 +1,115 @@
+"""The programs of docs/examples as real processes: each run as a reader would run it, its output in a file."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from support.aio import until
+
+from cluster_lock.testing.servers.children import spawn
+from cluster_lock.testing.telegram import TelegramSimulator
+
+CHECKOUT = Path(__file__).parents[2]
+EXAMPLES = CHECKOUT / "docs" / "examples"
+
+BOT = 42
+TOKEN = f"{BOT}:TEST-TOKEN-THAT-NOBODY-MAY-SEE"
+START = 60.0
+"""Seconds that a program may take to begin: a cold start imports much, on a machine that does other things too."""
+SETTINGS_BEGIN_WITH = ("CLUSTER_LOCK_", "TELEGRAM_", "POD_NAME")
+"""Variables of whoever runs the tests that the examples must not see."""
+
+
+class Example:
+    """One process that runs a program of docs/examples, in the program's own folder."""
+
+    def __init__(self, instance: str, log: Path, process: subprocess.Popen[bytes]) -> None:
+        self.instance = instance
+        self.process = process
+        self._log = log
+
+    @property
+    def output(self) -> str:
+        """What it wrote so far, errors too."""
+        return self._log.read_text(errors="replace")
+
+    async def says(self, text: str, *, times: int = 1, timeout: float = START) -> None:
+        """Wait until it has written `text`. AssertionError with all that it wrote if it ends or takes longer."""
+        try:
+            await until(lambda: self.output.count(text) >= times or self.process.poll() is not None, timeout=timeout)
+        finally:
+            assert self.output.count(text) >= times, f"no {text!r} in:\n{self.output}"
+
+    def send(self, number: signal.Signals) -> None:
+        self.process.send_signal(number)
+
+    async def ended(self, timeout: float = 20.0) -> int:
+        """Wait until it is gone: its exit code, the signal's number below zero if one ended it."""
+        await until(lambda: self.process.poll() is not None, timeout=timeout)
+        return int(self.process.returncode)
+
+
+class Stage:
+    """Where the instances of one example meet: a folder for their locks and logs, variables for all of them."""
+
+    def __init__(self, program: str, folder: Path, environ: Mapping[str, str]) -> None:
+        self.program = EXAMPLES / program
+        self._folder = folder
+        self._running: list[Example] = []
+        self._environ = {
+            **{name: value for name, value in os.environ.items() if not name.startswith(SETTINGS_BEGIN_WITH)},
+            "PYTHONPATH": str(CHECKOUT),
+            "PYTHONUNBUFFERED": "1",
+            "CLUSTER_LOCK_STATE_DIR": str(folder / "state"),
+            **environ,
+        }
+
+    async def start(self, instance: str, *arguments: str) -> Example:
+        """Run the program as this instance."""
+        log = self._folder / f"{instance}.log"
+        with log.open("wb") as output:
+            process = await asyncio.to_thread(
+                spawn,
+                [sys.executable, self.program.name, *arguments],
+                output,
+                environ={**self._environ, "CLUSTER_LOCK_INSTANCE": instance},
+                folder=self.program.parent,
+            )
+        self._running.append(Example(instance, log, process))
+        return self._running[-1]
+
+    async def start_all(self, *instances: str) -> list[Example]:
+        """Run the program as each of these instances, all at once. When one leads and the others wait: the leader,
+        then the others."""
+        started = [await self.start(instance) for instance in instances]
+        await until(lambda: any("leading, term" in example.output for example in started), timeout=START)
+        started.sort(key=lambda example: "leading, term" not in example.output)
+        for example in started[1:]:
+            await example.says(f"waiting, held by {started[0].instance} on ")
+        return started
+
+
+@contextmanager
+def stage(program: str, folder: Path, simulator: TelegramSimulator | None = None, /, **environ: str) -> Iterator[Stage]:
+    """A stage for `program`, with the simulator in the place of Telegram. What still runs at the end is killed."""
+    telegram = {} if simulator is None else {"TELEGRAM_BOT_TOKEN": TOKEN, "TELEGRAM_API": simulator.url}
+    it = Stage(program, folder, {**telegram, **environ})
+    try:
+        yield it
+    finally:
+        for example in it._running:
+            if example.process.poll() is None:
+                example.process.kill()
+                example.process.wait(10)
+
+
+def answers(simulator: TelegramSimulator) -> list[str]:
+    """What the bot said, in order."""
+    return [call.arguments["text"] for call in simulator.calls("sendMessage")]
