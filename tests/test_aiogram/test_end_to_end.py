@@ -1,0 +1,263 @@
+"""Several instances with real sessions and elections on one memory backend, against the simulator."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import pytest
+from support import aio
+from support.polling import BOT, QUICK, ClientBot, Handled, dispatcher_with, until
+from support.sessions import holder, key_of, session
+
+from cluster_lock import clock
+from cluster_lock.aiogram import LeaseGate, Poller, Rules
+from cluster_lock.aiogram.running import run_pollers
+from cluster_lock.drivers.memory import MemoryBackend
+from cluster_lock.election import Election
+from cluster_lock.leadership import Role, Term
+from cluster_lock.testing.telegram import Fault, TelegramSimulator
+
+LOCK = f"telegram/{BOT}"
+TIMING = replace(QUICK, poll_timeout=5, drain=3)
+
+
+@dataclass
+class Instance:
+    """One process slot: a session, an election, a poller for the one bot."""
+
+    name: str
+    election: Election
+    poller: Poller
+    handled: Handled
+    bot: ClientBot
+    running: asyncio.Task[Any]
+
+    async def stop(self) -> None:
+        self.election.stop()
+        await self.running
+
+
+@asynccontextmanager
+async def instance(
+    simulator: TelegramSimulator, store: MemoryBackend, name: str, handled: Handled, **options: Any
+) -> AsyncIterator[Instance]:
+    timing = options.pop("timing", TIMING)
+    async with session(store, name, timing=timing) as one:
+        election = Election(one)
+        bot = ClientBot(simulator, name)
+        dispatcher = dispatcher_with(simulator, handled, name, disable_fsm=True)
+
+        async def elected(bot_: Any, term: Term) -> None:
+            bot.term = term.fencing_token
+
+        async def over(bot_: Any, term: Term) -> None:
+            simulator.oracle.term_ended(name, term.fencing_token)
+
+        poller = Poller(dispatcher, bot, Rules(timing=timing, on_elected=elected, on_step_down=over, instance=name))
+        running = asyncio.ensure_future(run_pollers(dispatcher, [poller], election, {}, handle_signals=False))
+        try:
+            yield Instance(name, election, poller, handled, bot, running)
+        finally:
+            election.stop()
+            await asyncio.wait([running])
+            await bot.session.close()
+
+
+def is_standby(one: Instance) -> bool:
+    return one.election.role(LOCK) is not Role.LEADER
+
+
+async def leader(*instances: Instance) -> Instance:
+    await until(lambda: any(one.election.role(LOCK) is Role.LEADER for one in instances))
+    return next(one for one in instances if one.election.role(LOCK) is Role.LEADER)
+
+
+def verdict(simulator: TelegramSimulator) -> dict[str, int]:
+    report = simulator.oracle.report()
+    names = "lost out_of_order overlapping_polls conflicts_live late_arrivals sent_after_term pending"
+    return {name: value for name in names.split() if (value := getattr(report, name))}
+
+
+async def handle_a_little(message: Any, **data: Any) -> None:
+    await asyncio.sleep(0.02)
+
+
+def test_graceful_hand_overs_lose_and_double_nothing() -> None:
+    """Under traffic the leader is stopped, and started again, three times over: each update once, no conflict."""
+
+    async def main() -> None:
+        store, handled = MemoryBackend(), Handled(handle_a_little)
+        async with TelegramSimulator() as simulator:
+            await simulator.traffic_on(BOT, rate=40, chats=range(1, 9))
+            async with instance(simulator, store, "b", handled) as standby:
+                for _ in range(3):
+                    async with instance(simulator, store, "a", handled) as other:
+                        await until(lambda: len(handled.finished) > 10)
+                        old = await leader(standby, other)
+                        if old is standby:
+                            term = standby.election.term(LOCK)
+                            assert term is not None
+                            term.step_down("hand it over")
+                            await until(lambda: other.election.role(LOCK) is Role.LEADER)
+                        await asyncio.sleep(0.3)
+                        await other.stop()
+                    await until(lambda: standby.election.role(LOCK) is Role.LEADER)
+                    handled.runs.clear()
+                await simulator.traffic_off(BOT)
+                await until(lambda: simulator.oracle.report().pending == 0)
+            assert verdict(simulator) == {}
+            assert simulator.oracle.report().duplicated == 0
+            assert len(simulator.oracle.changes()) >= 5
+
+    aio.run(main(), timeout=60)
+
+
+@pytest.mark.parametrize("how", ["key deleted", "lease ended"])
+def test_a_lock_that_is_taken_away_is_followed_at_once(how: str) -> None:
+    """An operator deletes the key or ends the lease: the leader stops at once, the next one settles in, none
+    overlap."""
+
+    async def main() -> None:
+        store, handled = MemoryBackend(), Handled(handle_a_little)
+        async with TelegramSimulator() as simulator:
+            await simulator.traffic_on(BOT, rate=40, chats=range(1, 9))
+            async with (
+                instance(simulator, store, "a", handled) as one,
+                instance(simulator, store, "b", handled) as two,
+            ):
+                for _ in range(3):
+                    old = await leader(one, two)
+                    handled.runs.clear()
+                    await handled.until(lambda: len(handled.finished) > 10)
+                    taken = clock.now()
+                    if how == "key deleted":
+                        store.stranger_deletes(key_of(LOCK))
+                    else:
+                        lease = next(lease for lease, who in store.leases().items() if who.startswith(old.name))
+                        store.end_lease(lease)
+                    await until(partial(is_standby, old))
+                    assert clock.now() - taken < 0.5
+                    await leader(one, two)
+                await simulator.traffic_off(BOT)
+                await until(lambda: simulator.oracle.report().pending == 0)
+            assert verdict(simulator) == {}
+
+    aio.run(main(), timeout=60)
+
+
+def test_a_leader_cut_off_from_telegram_hands_over_to_one_that_is_not() -> None:
+    """After telegram_grace the leader steps down for the standby that answered that it reaches Telegram."""
+
+    async def main() -> None:
+        timing = replace(TIMING, telegram_grace=1)
+        store, handled = MemoryBackend(), Handled()
+        async with TelegramSimulator() as simulator, instance(simulator, store, "a", handled, timing=timing) as one:
+            await until(lambda: simulator.bot(BOT).parked is not None)
+            async with instance(simulator, store, "b", handled, timing=timing) as two:
+                await until(lambda: two.election.role(LOCK) is Role.STANDBY)
+                simulator.inject(Fault("drop", client="a", method=None, times=None))
+                pushed = simulator.push(BOT)
+                assert pushed is not None
+                # The poll that is parked already brings this one; it fails after it.
+                await handled.until(lambda: handled.finished == [pushed])
+                await until(lambda: holder(store, LOCK) == "b")
+                later = simulator.push(BOT)
+                assert later is not None
+                await handled.until(lambda: handled.finished == [pushed, later])
+                assert one.election.role(LOCK) is not Role.LEADER
+                simulator.faults.clear()
+                await until(lambda: simulator.oracle.report().pending == 0)
+            assert (verdict(simulator), simulator.oracle.report().duplicated) == ({}, 0)
+
+    aio.run(main(), timeout=60)
+
+
+def test_a_leader_stays_when_telegram_is_down_for_everybody() -> None:
+    """Nobody reaches Telegram: the lock stays where it is instead of going round."""
+
+    async def main() -> None:
+        timing = replace(TIMING, telegram_grace=0.5)
+        store, handled = MemoryBackend(), Handled()
+        async with TelegramSimulator() as simulator, instance(simulator, store, "a", handled, timing=timing) as one:
+            await until(lambda: simulator.bot(BOT).parked is not None)
+            async with instance(simulator, store, "b", handled, timing=timing):
+                term = one.election.term(LOCK)
+                assert term is not None
+                simulator.inject(Fault("drop", method=None, times=None))
+                simulator.push(BOT)
+                await until(lambda: term.request is not None)
+                await until(lambda: term.request is None)
+                assert holder(store, LOCK) == "a"
+                simulator.faults.clear()
+                await until(lambda: simulator.oracle.report().pending == 0)
+                assert one.election.term(LOCK) is term
+
+    aio.run(main(), timeout=60)
+
+
+def test_the_gate_holds_aiograms_own_poller() -> None:
+    """Two programs with dispatcher.start_polling behind a gate: only the leader's getUpdates goes out."""
+
+    async def main() -> None:
+        store = MemoryBackend()
+        async with TelegramSimulator() as simulator:
+            programs = []
+            for name in ("a", "b"):
+                ready = asyncio.Event()
+                programs.append(asyncio.ensure_future(gated(simulator, store, name, ready)))
+                await ready.wait()
+            await until(lambda: simulator.bot(BOT).parked is not None)
+            simulator.push_many(BOT, 20, chats=(1, 2, 3))
+            await until(lambda: simulator.oracle.report(drained=False).updates_handled == 20)
+            assert {seen.poll.client for seen in simulator.oracle.polls()} == {"a"}
+            programs[0].cancel()
+            await asyncio.wait(programs[:1])
+            simulator.push_many(BOT, 20, chats=(1, 2, 3))
+            await until(lambda: simulator.oracle.report(drained=False).updates_handled == 40)
+            programs[1].cancel()
+            await asyncio.wait(programs)
+            assert verdict(simulator) == {}
+            assert simulator.oracle.report().duplicated == 0
+
+    aio.run(main())
+
+
+async def gated(simulator: TelegramSimulator, store: MemoryBackend, name: str, ready: asyncio.Event) -> None:
+    async with session(store, name, timing=TIMING) as one:
+        election, bot = Election(one), ClientBot(simulator, name)
+        dispatcher = dispatcher_with(simulator, Handled(), name)
+        async with LeaseGate(election, bot, timing=TIMING):
+            polling = asyncio.ensure_future(dispatcher.start_polling(bot, handle_signals=False))
+            await until(lambda: election.role(LOCK) is not Role.STOPPED)
+            ready.set()
+            try:
+                await asyncio.wait([polling])
+            finally:
+                await dispatcher.stop_polling()
+                await polling
+
+
+def test_an_answer_that_comes_after_the_lock_is_dropped_by_the_gate() -> None:
+    """An update in flight when the lock is lost reaches no handler here; the next leader gets it."""
+
+    async def main() -> None:
+        store = MemoryBackend()
+        async with TelegramSimulator() as simulator:
+            ready = asyncio.Event()
+            program = asyncio.ensure_future(gated(simulator, store, "a", ready))
+            await until(lambda: simulator.bot(BOT).parked is not None)
+            simulator.inject(Fault("delay", delay=0.5, after_processing=True))
+            simulator.push(BOT)
+            await until(lambda: len(simulator.oracle.polls()) >= 2)
+            store.stranger_deletes(key_of(LOCK))
+            await until(lambda: simulator.oracle.report(drained=False).updates_handled == 1)
+            program.cancel()
+            await asyncio.wait([program])
+            assert simulator.oracle.report().lost == 0
+
+    aio.run(main())
