@@ -17,10 +17,9 @@ from cryptography.hazmat.primitives import serialization
 from support.aio import run
 from support.certs import Authority
 
+import cluster_lock
 from cluster_lock.drivers.etcd import EtcdDriver
 from cluster_lock.errors import ConfigError, PermissionRefused
-
-CHECKOUT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize(
@@ -164,17 +163,19 @@ def unprivileged() -> Iterator[None]:
 
 def python(code: str, *, path: Path | None = None, bare: bool = False, stdin: int = subprocess.DEVNULL) -> str:
     """What a fresh Python prints; `bare`: one in which nothing is installed. `path`: a folder of further packages."""
-    folders = [str(CHECKOUT), *([str(path)] if path else [])]
-    answer = subprocess.run(
-        [sys.executable, "-W", "error", *(["-S"] if bare else []), "-c", textwrap.dedent(code)],
-        env={"PYTHONPATH": os.pathsep.join(folders), "PATH": os.environ["PATH"]},
-        stdin=stdin,
-        start_new_session=True,
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=False,
-    )
+    with tempfile.TemporaryDirectory() as ours:
+        # The library without what is installed beside it: where it is tested, it is installed itself.
+        Path(ours, "cluster_lock").symlink_to(Path(cluster_lock.__file__).parent)
+        answer = subprocess.run(
+            [sys.executable, "-W", "error", *(["-S"] if bare else []), "-c", textwrap.dedent(code)],
+            env={"PYTHONPATH": os.pathsep.join([ours, *([str(path)] if path else [])]), "PATH": os.environ["PATH"]},
+            stdin=stdin,
+            start_new_session=True,
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=False,
+        )
     assert answer.returncode == 0, answer.stderr
     return answer.stdout.strip()
 
