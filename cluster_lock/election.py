@@ -178,8 +178,9 @@ class Election:
                     term.decline_step_down()
                     requested = asyncio.ensure_future(term.wait_request())
                     continue
-                log.info("%s: stepping down, %s: %s", hold.name, _to(heir), request.reason)
-                term.begin_step_down(heir.name.removeprefix(STANDBY) if heir is not None else None)
+                whom = _instance(heir) if heir is not None else None
+                log.info("%s: stepping down, heir %s: %s", hold.name, whom or "nobody", request.reason)
+                term.begin_step_down(whom)
                 limit = timing.drain + timing.cancel_grace + PATIENCE
                 await asyncio.wait((work, lost), timeout=limit, return_when=asyncio.FIRST_COMPLETED)
                 return heir
@@ -205,7 +206,9 @@ class Election:
             term.ended = f"stepped down: {term.request.reason}" if term.request else "the work is done"
         self._terms.pop(hold.name, None)
         handed_over = await hold.end(term.handover or hold.inherited, heir)
-        log.info("%s: standing by, %s (%s)", hold.name, _to(heir if handed_over else None), term.ended)
+        if hold.loss is None:
+            whom = f"handed over to {_instance(heir)}" if handed_over and heir is not None else "lock released"
+            log.info("%s: not leading any more, %s (%s)", hold.name, whom, term.ended)
         self._set_role(hold.name, Role.STANDBY)
 
     async def _compare_tokens(self, hold: Hold) -> None:
@@ -240,8 +243,8 @@ async def open_election(settings: Settings, *, fail_fast: bool = False) -> Async
         yield Election(session)
 
 
-def _to(heir: Entry | None) -> str:
-    return f"handing over to {heir.name.removeprefix(STANDBY)}" if heir is not None else "lock released"
+def _instance(heir: Entry) -> str:
+    return heir.name.removeprefix(STANDBY)
 
 
 async def _put_back(taking: asyncio.Future[Hold]) -> None:
