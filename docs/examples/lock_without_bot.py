@@ -5,6 +5,7 @@ next of them writes. `python lock_without_bot.py reports.sqlite 2025-06-30`
 """
 
 import asyncio
+import logging
 import os
 import signal
 import sqlite3
@@ -67,6 +68,7 @@ async def report(path: Path, day: str) -> None:
 
 
 async def main(path: Path, day: str) -> None:
+    logging.basicConfig(level=logging.INFO)
     work = asyncio.create_task(report(path, day))
     if sys.platform != "win32":
         # End the work and release the lock, as Ctrl-C does by itself.
