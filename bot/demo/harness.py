@@ -129,11 +129,7 @@ async def _sleep_until(moment: float) -> None:
 async def _drained(stage: Stage) -> None:
     """Wait until every update was handled and confirmed."""
 
-    def all_done() -> bool:
-        report = stage.simulator.oracle.report(at_most=0)
-        return not report.lost and not report.pending
-
-    await stage.until("every update to be handled and confirmed", all_done, DRAINED_WITHIN)
+    await stage.until("every update to be handled and confirmed", lambda: not stage.waiting, DRAINED_WITHIN)
 
 
 async def _keep_showing(stage: Stage, view: View) -> None:

@@ -34,6 +34,11 @@ class Stage:
         """When the traffic began."""
         self.waiting_for = ""
 
+    @property
+    def waiting(self) -> int:
+        """Updates that are not confirmed yet."""
+        return len(self.simulator.bot(self.plan.bot_id).queue)
+
     async def until(self, what: str, condition: Callable[[], bool], within: float) -> None:
         """Return when `condition` is true. DemoFailed after `within` seconds, or when an instance ended by itself."""
         self.waiting_for = what
@@ -59,8 +64,7 @@ class Stage:
         def are_ready() -> bool:
             since = clock.now() - SETTLED_STANDBY
             ready = [one for one in self.fleet.instances if one.role == "standby" and one.stands_by_since(since)]
-            waiting = self.simulator.oracle.report(drained=False, at_most=0).pending
-            return len(ready) >= standbys and waiting <= self.plan.rate and self.fleet.leader() is not None
+            return len(ready) >= standbys and self.waiting <= self.plan.rate and self.fleet.leader() is not None
 
         await self.until(
             f"a leader at its usual work and {standbys} standby" + "s" * (standbys > 1), are_ready, READY_WITHIN

@@ -127,21 +127,31 @@ def test_telegram_refuses_the_token(tmp_path: Path) -> None:
 
 @pytest.mark.process
 @pytest.mark.etcd
+@pytest.mark.timeout(200)
 def test_unreachable_backend(tmp_path: Path) -> None:
     """A backend that cannot be reached at the start is waited for, with one warning; SIGTERM ends that with 0."""
 
     async def main() -> None:
-        async with telegram() as simulator:
-            arguments = ("--backend", "etcd", *settings(f"etcd.endpoints={NOBODY}", *QUICK))
+        tries = 0
+
+        def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            nonlocal tries
+            tries += 1
+            writer.close()
+
+        async with await asyncio.start_server(hang_up, "127.0.0.1", 0) as nobody, telegram() as simulator:
+            address = f"http://127.0.0.1:{nobody.sockets[0].getsockname()[1]}"
+            arguments = ("--backend", "etcd", *settings(f"etcd.endpoints={address}", *QUICK))
             with start(tmp_path, *arguments, telegram=simulator.url) as process:
                 await printed(process, "trying on")
-                await asyncio.sleep(3)  # some more tries
+                seen = tries
+                await until(lambda: tries >= seen + 3, timeout=60)
                 process.signal(signal.SIGTERM)
                 assert await ended(process) == 0
                 assert process.output.count("WARNING") == 1
-                assert NOBODY in process.output
+                assert address in process.output
 
-    run(main(), timeout=100)
+    run(main(), timeout=150)
 
 
 @pytest.mark.process
