@@ -47,7 +47,7 @@ class TermDouble:
 
     def begin(self, body: Body) -> None:
         """Start the body in this term."""
-        self.work = asyncio.ensure_future(_awaited(body(self.term)))
+        self.work = asyncio.ensure_future(_run(body, self.term))
 
     async def step_down(self, heir: str | None = None) -> dict[str, Any]:
         """Ask the body to end in good order, wait for that; what it left for the next leader."""
@@ -69,8 +69,8 @@ class TermDouble:
         await end((self.work, *self.term.tasks))
 
 
-async def _awaited(work: Awaitable[Any]) -> Any:
-    return await work
+async def _run(body: Body, term: Term) -> Any:
+    return await body(term)
 
 
 class LeadershipDouble:
