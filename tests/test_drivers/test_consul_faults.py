@@ -206,7 +206,7 @@ def test_another_kind_of_server(answer: bytes, error: type[Exception]) -> None:
 
     async def speak(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
-        writer.write(answer)
+        writer.write(answer.replace(b"\r\n", b"\r\nConnection: close\r\n", 1))
         writer.close()
 
     async def main() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 
 import pytest
@@ -397,7 +398,7 @@ def test_tokens_grow_over_deletions_and_restarts(tmp_path_factory: pytest.TempPa
                 server.request("DELETE", raw_key(driver, LOCK))
                 tokens.append((await taken(driver, lease)).token)
                 server.request("DELETE", f"/v1/kv/{prefix_of(driver)}?recurse")
-                server.restart(kill=True)
+                await asyncio.to_thread(server.restart, kill=True)
                 tokens.append((await taken(driver, lease)).token)
                 server.request("DELETE", f"/v1/kv/{prefix_of(driver)}?recurse")
                 tokens.append((await taken(driver, lease)).token)
