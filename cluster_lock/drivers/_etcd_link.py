@@ -37,7 +37,7 @@ _CHANNEL_OPTIONS = (
     # By default a server that came back is left alone for up to 120 s, and a lost SYN costs 20 s.
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 1_000),
-    ("grpc.max_reconnect_backoff_ms", 1_000),
+    ("grpc.max_reconnect_backoff_ms", 500),
     # A request that gRPC repeats by itself could be answered "refused" although its first copy was applied.
     ("grpc.enable_retries", 0),
     # The environment must not lead a lock's requests, and passwords, through a proxy that nobody named here.

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import uuid
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
 from cluster_lock.drivers.etcd import EtcdDriver
+from cluster_lock.errors import BackendUnavailable
 from cluster_lock.testing.servers import EtcdServer
 from cluster_lock.values import Entry, Grant, Lease
 
@@ -55,3 +57,10 @@ def started(server: EtcdServer, method: str, service: str = "KV", kind: str = "u
     return server.metric(
         f'grpc_server_started_total{{grpc_method="{method}",grpc_service="etcdserverpb.{service}",grpc_type="{kind}"}}'
     )
+
+
+async def works(driver: EtcdDriver) -> bool:
+    """Whether the server answers the driver at this moment; for `until`."""
+    with contextlib.suppress(BackendUnavailable):
+        return bool(await driver.read([LOCK]))
+    return False

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from functools import partial
 
 import psutil
 import pytest
 from support.aio import run, until
-from support.etcd import LOCK, entry, opened, started, taken
+from support.etcd import LOCK, entry, opened, started, taken, works
 from support.proxy import Proxy
 
 from cluster_lock import clock
@@ -139,12 +138,6 @@ def test_deaf_server_costs_the_time_limit_and_no_more(etcd_release: str) -> None
                 await taken(driver, await driver.grant_lease("b", 30))
 
     run(main(), timeout=60)
-
-
-async def works(driver: EtcdDriver) -> bool:
-    with contextlib.suppress(BackendUnavailable):
-        return bool(await driver.read([LOCK]))
-    return False
 
 
 def test_black_hole_and_healing(etcd_server: EtcdServer) -> None:

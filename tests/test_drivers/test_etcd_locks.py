@@ -9,8 +9,8 @@ from collections.abc import Awaitable
 from typing import Any
 
 import pytest
-from support.aio import run
-from support.etcd import LOCK, announced, entry, new_prefix, opened, taken
+from support.aio import run, until
+from support.etcd import LOCK, announced, entry, new_prefix, opened, taken, works
 from support.proxy import Proxy
 
 from cluster_lock import clock
@@ -276,6 +276,7 @@ def test_tokens_grow_over_a_killed_server(etcd_release: str) -> None:
                 with pytest.raises(BackendUnavailable):
                     await driver.renew(lease)
                 await asyncio.to_thread(server.start)
+                await until(lambda: works(driver))
                 await driver.renew(lease)
                 assert (await entry(driver)).index == grant.index
                 await driver.release(grant, b"farewell")

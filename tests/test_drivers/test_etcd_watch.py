@@ -8,7 +8,7 @@ import shutil
 
 import pytest
 from support.aio import run, until
-from support.etcd import LOCK, opened, started, taken
+from support.etcd import LOCK, opened, started, taken, works
 from support.proxy import Proxy
 
 from cluster_lock import clock
@@ -251,12 +251,6 @@ def test_broken_stream_is_told_and_nothing_is_lost(etcd_release: str, fault: str
                 assert changes.entries[LOCK].index == grant.index
 
     run(main(), timeout=60)
-
-
-async def works(driver: EtcdDriver) -> bool:
-    with contextlib.suppress(BackendUnavailable):
-        return bool(await driver.read([LOCK]))
-    return False
 
 
 def test_deaf_stream_does_not_hold_a_wait(etcd_server: EtcdServer) -> None:
