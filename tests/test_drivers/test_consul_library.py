@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+import cluster_lock
+
 OPEN = """
     import asyncio
     from cluster_lock.drivers.consul import ConsulDriver
@@ -28,12 +30,13 @@ class Consul:
 """
 
 
-def run_without_packages(folder: Path, checkout: Path, files: dict[str, str], source: str) -> str:
+def run_without_packages(folder: Path, files: dict[str, str], source: str) -> str:
     """What `source` prints in an interpreter that has the library, the standard library and `files`, nothing else."""
     for path, content in files.items():
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         (folder / path).write_text(content)
-    paths = f"import sys; sys.path[:0] = [{str(folder)!r}, {str(checkout)!r}]\n"
+    (folder / "cluster_lock").symlink_to(Path(cluster_lock.__file__).parent)
+    paths = f"import sys; sys.path.insert(0, {str(folder)!r})\n"
     command = [sys.executable, "-S", "-E", "-W", "error", "-c", paths + textwrap.dedent(source)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=folder, check=False)
     assert done.returncode == 0, done.stderr
@@ -66,20 +69,20 @@ def distribution(name: str) -> dict[str, str]:
     ],
     ids=["no aiohttp", "none", "a module of that name", "another consul.base", "the old one", "both", "old beside new"],
 )
-def test_library_that_does_not_serve(tmp_path: Path, checkout: Path, files: dict[str, str], says: list[str]) -> None:
+def test_library_that_does_not_serve(tmp_path: Path, files: dict[str, str], says: list[str]) -> None:
     """Whichever of the libraries is missing, wrong or there twice: one sentence that says so and what to do."""
-    printed = run_without_packages(tmp_path, checkout, files, OPEN)
+    printed = run_without_packages(tmp_path, files, OPEN)
     assert printed.startswith("78 "), printed
     assert "\n" not in printed
     for words in says:
         assert words in printed
 
 
-def test_nothing_is_imported_before_it_is_needed(tmp_path: Path, checkout: Path) -> None:
+def test_nothing_is_imported_before_it_is_needed(tmp_path: Path) -> None:
     """The driver's module and its constructor load neither the client library nor aiohttp."""
     source = """
         from cluster_lock.drivers.consul import ConsulDriver
         driver = ConsulDriver(["http://127.0.0.1:8500"], request_timeout=1)
         print(driver.backend, sorted({"consul", "aiohttp", "requests", "yarl"} & set(sys.modules)))
     """
-    assert run_without_packages(tmp_path, checkout, {}, source) == "consul http://127.0.0.1:8500 []"
+    assert run_without_packages(tmp_path, {}, source) == "consul http://127.0.0.1:8500 []"
