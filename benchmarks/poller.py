@@ -123,7 +123,7 @@ async def compare(control: SimulatorControl, url: str, name: str, handle: Handle
 async def main(updates: int, rounds: int) -> int:
     port = "18123"
     command = [sys.executable, "-m", "cluster_lock.testing.telegram", "--port", port]
-    simulator = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    simulator = subprocess.Popen(command, stdout=subprocess.DEVNULL)  # noqa: ASYNC220 - nothing else runs yet
     url = f"http://127.0.0.1:{port}"
     try:
         async with SimulatorControl(url) as control:

@@ -1,77 +1,72 @@
-"""How long an update waits for its handler beside slow ones: one handler in a hundred sleeps for 5 s.
+"""How long an update waits for its handler beside slow ones: 10 updates a second, one handler in a hundred sleeps 5 s.
 
-    python benchmarks/start_delay.py [--rate 10] [--seconds 60]
+    python benchmarks/start_delay.py [--seconds 60] [--rate 10]
 
-From the moment the update reaches Telegram (the simulator) to the start of its handler. Target at 10 updates a second:
-p99 of the others at most 1.2 s. Above 100 / 5 s = 20 a second the window can fill, and then they must wait.
+What is asked for: 99 of 100 of the others start within 1.2 s.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import statistics
+import sys
 
 from aiogram import Bot, Dispatcher
 from aiogram.client.telegram import TelegramAPIServer
-from aiogram.types import Update
+from aiogram.types import Message, Update
 
 from cluster_lock import clock
-from cluster_lock.aiogram.http_session import GuardedSession
-from cluster_lock.aiogram.poller import Poller
-from cluster_lock.drivers.memory import MemoryDriver
-from cluster_lock.election import Election
-from cluster_lock.session import Session
+from cluster_lock.aiogram import GuardedSession, Poller
+from cluster_lock.leadership import Term
 from cluster_lock.testing.telegram import TelegramSimulator
+from cluster_lock.values import Origin
 
-TOKEN = "42:simulator-token-not-real"
-
-
-async def measure(rate: float, seconds: float) -> None:
-    async with TelegramSimulator() as telegram:
-        pushed: dict[int, float] = {}
-        started: dict[int, float] = {}
-        dispatcher = Dispatcher()
-
-        @dispatcher.update.outer_middleware
-        async def note(handler: object, update: Update, data: dict[str, object]) -> None:
-            started[update.update_id] = clock.now()
-            if update.update_id % 100 == 0:
-                await asyncio.sleep(5)
-
-        api = TelegramAPIServer.from_base(telegram.url)
-        async with Session(MemoryDriver(), instance="bench") as session:
-            http = GuardedSession(api=api)
-            poller = Poller(dispatcher, Bot(TOKEN, session=http))
-            election = Election(session)
-            leading = asyncio.create_task(election.lead(poller.lock, poller.run))
-            await asyncio.sleep(1)
-            begun, number = clock.now(), 0
-            while clock.now() < begun + seconds:
-                update_id = telegram.push(TOKEN, chat_id=number % 1000 + 1)
-                assert update_id is not None
-                pushed[update_id] = clock.now()
-                number += 1
-                await asyncio.sleep(max(0.0, begun + number / rate - clock.now()))
-            await asyncio.sleep(8)
-            election.stop()
-            await leading
-            await http.close()
-        delays = sorted(started[one] - at for one, at in pushed.items() if one in started and one % 100)
-        print(
-            f"{rate:g} updates/s for {seconds:g} s, {len(pushed)} pushed, {len(started)} handled, of which"
-            f" {sum(one % 100 == 0 for one in started)} slept 5 s; start delay of the others:"
-            f" median {delays[len(delays) // 2]:.3f} s, p99 {delays[int(len(delays) * 0.99)]:.3f} s,"
-            f" worst {delays[-1]:.3f} s"
-        )
+BOT = 42
+SLOW_EVERY, SLOW = 100, 5.0
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rate", type=float, default=10)
+async def measure(rate: float, seconds: float) -> list[float]:
+    """The delays of all updates but the slow ones, in order."""
+    started: dict[int, float] = {}
+    slow: set[int] = set()
+    dispatcher = Dispatcher(disable_fsm=True)
+
+    @dispatcher.message()
+    async def handler(message: Message, event_update: Update) -> None:
+        started[event_update.update_id] = clock.now()
+        if len(started) % SLOW_EVERY == SLOW_EVERY // 2:
+            slow.add(event_update.update_id)
+            await asyncio.sleep(SLOW)
+
+    async def verify() -> None: ...
+
+    async with TelegramSimulator() as simulator:
+        session = GuardedSession(api=TelegramAPIServer.from_base(simulator.url))
+        async with Bot(f"{BOT}:TOKEN", session=session) as bot:
+            term = Term("x", 1, Origin.RELEASED, {}, stop_at=lambda: float("inf"), stop_time=1, verify=verify)
+            polling = asyncio.ensure_future(Poller(dispatcher, bot).run(term))
+            await simulator.traffic_on(BOT, rate=rate, chats=range(1, 1001), seconds=seconds)
+            await asyncio.sleep(seconds + 1)
+            pushed = {update.update_id: update.pushed for update in simulator.oracle.updates()}
+            term.begin_step_down()
+            await polling
+    return sorted(started[update_id] - pushed[update_id] for update_id in started.keys() - slow)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=60)
+    parser.add_argument("--rate", type=float, default=10)
     arguments = parser.parse_args()
-    asyncio.run(measure(arguments.rate, arguments.seconds))
+    delays = asyncio.run(measure(arguments.rate, arguments.seconds))
+    p99 = delays[int(len(delays) * 0.99)]
+    print(
+        f"{len(delays)} updates at {arguments.rate:g}/s: median {statistics.median(delays) * 1000:.0f} ms,"
+        f" p99 {p99 * 1000:.0f} ms, longest {delays[-1] * 1000:.0f} ms"
+    )
+    return int(p99 > 1.2)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -51,6 +51,7 @@ def test_an_answer_that_is_ready_when_a_blocked_loop_wakes_up_past_the_lease_is_
                 delivered = simulator.oracle.updates()[0].delivered
                 assert delivered, "the answer waited in the socket"
                 await asyncio.sleep(0.3)  # nothing may happen in it
+                assert it.poller.state.pending == 0, "dropped as a whole, not kept for later"
                 await it.lose()
                 assert it.handled.runs == []
                 assert simulator.oracle.updates()[0].acked is None
