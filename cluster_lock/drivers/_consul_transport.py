@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import ssl
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
@@ -39,7 +40,7 @@ _CUT_OFF = (
     "not the leader",
     "rpc error getting client",
 )
-
+_REFUSES_OURS = re.compile("ALERT_.*(CERTIFICATE|UNKNOWN_CA)")
 
 Lane = Literal["ordinary", "renewal", "waiting"]
 """A renewal never stands in line behind other requests, and a waiting query keeps nobody out."""
@@ -212,10 +213,8 @@ def _is_cut_off(response: Response) -> bool:
 def _unreachable(url: str, error: Exception) -> BackendUnavailable | BackendRefused:
     if isinstance(error, aiohttp.ClientConnectorCertificateError):
         return BackendRefused(f"{url}: the server's certificate is not trusted: {error.certificate_error}")
-    if isinstance(error, aiohttp.ClientConnectorSSLError):
-        return BackendRefused(f"{url}: TLS failed: {error.os_error}")
-    # TLS 1.3: the handshake is over before the server looks at our certificate, so its refusal comes as a read error.
-    if "CERTIFICATE" in str(error).upper() and "ALERT" in str(error).upper():
+    # With TLS 1.3 the handshake is over before the server looks at our certificate: its refusal comes as a read error.
+    if _REFUSES_OURS.search(str(error)):
         return PermissionRefused(f"{url} does not accept our client certificate, or wants one: {error}")
     return BackendUnavailable(f"{url} is not reachable: {error or type(error).__name__}")
 
