@@ -77,7 +77,7 @@ class Election:
         while not self._stopping.is_set():
             changed = self._changed
             term = self._term_for(name)
-            if term is None or term.ended is not None or term.stepping_down:
+            if term is None or term.closed or term.ended is not None or term.stepping_down:
                 await changed.wait()
                 continue
             task = term.spawn(_awaited(job(term)))
@@ -189,6 +189,7 @@ class Election:
 
     async def _finish(self, term: Term, hold: Hold, work: asyncio.Task[Any] | None, heir: Entry | None) -> None:
         """End what still runs of the term, then give the lock away."""
+        term.close()
         left = {task for task in (work, *term.tasks) if task is not None and not task.done()}
         if hold.loss is not None:
             term.ended = hold.loss

@@ -72,6 +72,8 @@ class Term:
         self._requested = asyncio.Event()
         self._begun = asyncio.Event()
         self._tasks: set[asyncio.Task[Any]] = set()
+        self.closed = False
+        """No task begins any more; those that run are being ended."""
 
     @property
     def stop_at(self) -> float:
@@ -140,14 +142,19 @@ class Term:
         self._requested.clear()
 
     def spawn(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
-        """A task that ends with the term: it is cancelled, and awaited, before the lock is given away."""
-        if self.ended is not None:
+        """A task that ends with the term: it is cancelled, and awaited, before the lock is given away. Raises LockLost
+        when the term is over, or about to be."""
+        if self.closed or self.ended is not None:
             work.close()
-            raise LockLost(f"{self.name}: {self.ended}")
+            raise LockLost(f"{self.name}: {self.ended or 'the term is ending'}")
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
+
+    def close(self) -> None:
+        """For the source of the term: from now on no task begins, so that `tasks` are the last ones."""
+        self.closed = True
 
     @property
     def tasks(self) -> frozenset[asyncio.Task[Any]]:

@@ -280,6 +280,34 @@ def test_tasks_of_a_term_end_with_it() -> None:
     run(main())
 
 
+def test_no_task_begins_while_the_others_end() -> None:
+    """What a task of the term would begin at its own end is refused: nobody would end that before the lock is given
+    away."""
+
+    async def main() -> None:
+        store = MemoryBackend()
+        async with session(store, "a") as a:
+            election, bot = Election(a), Bot()
+            leading = asyncio.create_task(election.lead("x", bot))
+            term = await until_leader(bot)
+            refused: list[str] = []
+
+            async def work() -> None:
+                try:
+                    await asyncio.sleep(1000)
+                finally:
+                    with pytest.raises(LockLost) as caught:
+                        term.spawn(asyncio.sleep(1000))
+                    refused.append(str(caught.value))
+
+            term.spawn(work())
+            election.stop()
+            await leading
+            assert refused == ["x: the term is ending"]
+
+    run(main())
+
+
 def test_jobs_run_on_the_leader_only() -> None:
     """A job runs in each term until it returns once; a loss cancels it, the next term begins it again."""
 
@@ -306,6 +334,42 @@ def test_jobs_run_on_the_leader_only() -> None:
             assert starts == [term.fencing_token for term in bot.terms]
             election.stop()
             await leading
+
+    run(main())
+
+
+def test_a_job_is_not_begun_again_in_a_term_that_ends() -> None:
+    """When a term ends because its work is done, a job of it is cancelled once, and begins again in the next term."""
+
+    async def main() -> None:
+        store = MemoryBackend()
+        async with session(store, "a") as a:
+            election = Election(a)
+            done = asyncio.Event()
+            begun: list[int] = []
+
+            async def job(term: Term) -> None:
+                begun.append(term.fencing_token)
+                await asyncio.sleep(1000)
+
+            async def body(term: Term) -> None:
+                await done.wait()
+
+            jobs = asyncio.create_task(election.run(job, "x"))
+            leading = asyncio.create_task(election.lead("x", body))
+            await asyncio.sleep(1)
+            done.set()
+            await leading
+            assert len(begun) == 1
+            done.clear()
+            leading = asyncio.create_task(election.lead("x", body))
+            await asyncio.sleep(1)
+            assert len(begun) == 2
+            election.stop()
+            done.set()
+            await leading
+            await jobs
+            assert begun == sorted(set(begun))
 
     run(main())
 
