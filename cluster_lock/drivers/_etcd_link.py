@@ -130,7 +130,8 @@ class Link:
         self._access = access
         self._request_timeout = request_timeout
         self._failures: tuple[type[Exception], ...] = (library.grpc.aio.AioRpcError, StreamEnded, TimeoutError)
-        self._ends: tuple[type[BaseException], ...] = (*self._failures, asyncio.CancelledError)
+        self._misuse = library.grpc.aio.UsageError
+        self._ends: tuple[type[BaseException], ...] = (*self._failures, self._misuse, asyncio.CancelledError)
         credentials = None
         if any(address.tls for address in access.addresses):
             credentials = library.grpc.ssl_channel_credentials(*access.pem())
@@ -230,13 +231,14 @@ class Link:
             return self._token
 
     def mapped(self, error: BaseException, doing: str, node: Node) -> ClusterLockError:
-        """What a failure is to those above the driver. Raises `error` itself if it is a cancellation of ours."""
-        if isinstance(error, asyncio.CancelledError):
-            task = asyncio.current_task()
-            if not self._closed or (task and task.cancelling()):
-                raise error
-            # gRPC cancels what is under way when its channel is closed, and nobody cancelled us.
+        """What a failure is to those above the driver. Raises `error` itself if it is a cancellation of ours or a bug."""
+        task = asyncio.current_task()
+        if isinstance(error, asyncio.CancelledError) and task and task.cancelling():
+            raise error
+        if self._closed:  # gRPC then cancels what is under way and refuses what comes
             return BackendUnavailable(f"etcd: cannot {doing}: the driver was closed")
+        if isinstance(error, (asyncio.CancelledError, self._misuse)):
+            raise error
         code, said = _said(error)
         text = f"etcd {node.address}: cannot {doing}: {said}"
         for words, kind in _BY_TEXT:

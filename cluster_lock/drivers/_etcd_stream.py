@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Coroutine
 from typing import Any
 
 
@@ -21,7 +22,7 @@ class Stream:
 
     def __init__(self, call: Any, request: Any) -> None:
         self._call = call
-        self._reading: asyncio.Task[Any] | None = self._read(request)
+        self._reading: asyncio.Task[Any] | None = self._task(self._exchange(request))
 
     async def answer(self, at_most: float) -> Any | None:
         """The next answer, or None if none came within `at_most` seconds: ask again.
@@ -29,7 +30,7 @@ class Stream:
         Raises StreamEnded, and grpc's AioRpcError.
         """
         if self._reading is None:
-            self._reading = self._read()
+            self._reading = self._task(self._call.read())
         await asyncio.wait((self._reading,), timeout=max(0.0, at_most))
         if not self._reading.done():
             return None
@@ -46,12 +47,11 @@ class Stream:
 
         To etcd a stream that its client cancels has failed: a renewal that ends so looks like trouble in its metrics.
         """
+        ending = self._task(self._half_close())
         try:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(at_most):
-                    await self._call.done_writing()
-                    await self._call.code()
+            await asyncio.wait((ending,), timeout=at_most)
         finally:
+            ending.cancel()
             self.close()
 
     def close(self) -> None:
@@ -60,19 +60,22 @@ class Stream:
         if self._reading is not None:
             self._reading.cancel()
 
-    def _read(self, request: Any = None) -> asyncio.Task[Any]:
-        reading = asyncio.ensure_future(self._exchange(request))
-        reading.add_done_callback(_looked_at)
-        return reading
+    def _task(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        task = asyncio.ensure_future(work)
+        task.add_done_callback(_looked_at)
+        return task
 
     async def _exchange(self, request: Any) -> Any:
-        if request is not None:
-            with contextlib.suppress(asyncio.InvalidStateError):  # it is over already, and the read says why
-                await self._call.write(request)
+        with contextlib.suppress(asyncio.InvalidStateError):  # it is over already, and the read says why
+            await self._call.write(request)
         return await self._call.read()
 
+    async def _half_close(self) -> None:
+        await self._call.done_writing()
+        await self._call.code()
 
-def _looked_at(reading: asyncio.Task[Any]) -> None:
+
+def _looked_at(task: asyncio.Task[Any]) -> None:
     """Nobody may come for the end of a stream that was given up; asyncio need not complain of that."""
-    if not reading.cancelled():
-        reading.exception()
+    if not task.cancelled():
+        task.exception()
