@@ -16,7 +16,7 @@ from .verdict import TermOf
 STARVED = (70, -9)
 """How an instance ends that could not keep its lease in time: the guard's code, and the kernel timer's SIGKILL."""
 
-STOPPED_WITHIN = 15.0
+STOPPED_WITHIN = 30.0
 
 
 class DemoFailed(Exception):
@@ -36,6 +36,7 @@ class Fleet:
         self.stopping = False
         self._oracle = oracle
         self._doomed: set[str] = set()
+        self._hung: list[str] = []
         self._restarts: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
@@ -63,8 +64,10 @@ class Fleet:
         return next((instance for instance in leaders if instance.client == last), None)
 
     async def stop(self) -> list[str]:
-        """SIGTERM to all, the leader last, and what was wrong with their ends, one sentence each. What is only starting
-        up is left for `kill`."""
+        """SIGTERM to all, the leader last, and what was wrong with their ends, one sentence each.
+
+        What is only starting up is left for `kill`, and what starved at its end had its reason.
+        """
         self.stopping = True
         await asyncio.gather(*self._restarts)
         running = [instance for instance in self.instances if instance.is_running and instance.status is not None]
@@ -72,14 +75,15 @@ class Fleet:
         await asyncio.gather(*(self._stop(instance) for instance in running if instance is not leader))
         if leader is not None:
             await self._stop(leader)
-        return [f"{each.name} ended with code {each.code} after SIGTERM" for each in running if each.code != 0]
+        ended = {each.name: each.code for each in running if each.code not in (0, *STARVED)}
+        return [*self._hung, *(f"{name} ended with code {code} after SIGTERM" for name, code in ended.items())]
 
     async def _stop(self, instance: Instance) -> None:
-        self.doom(instance)
         instance.terminate()
         try:
             await instance.ended(STOPPED_WITHIN)
         except TimeoutError:
+            self._hung.append(f"{instance.name} still ran {STOPPED_WITHIN:g} s after SIGTERM")
             instance.kill()
             await instance.ended(STOPPED_WITHIN)
 

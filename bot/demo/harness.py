@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,7 +81,8 @@ async def _fleet(plan: Plan, folder: Path, server: Server | None, simulator: Tel
 
 async def _perform(stage: Stage, view: View, folder: Path) -> Outcome:
     plan, simulator, fleet = stage.plan, stage.simulator, stage.fleet
-    view.say(f"starting {plan.instances} times: python -m bot start --app {APP} ...")
+    where = "" if plan.config is None or plan.backend == "file" else f", on the {plan.backend} that is configured"
+    view.say(f"starting {plan.instances} times{where}: python -m bot start --app {APP} ...")
     await fleet.start()
     showing = asyncio.ensure_future(_keep_showing(stage, view))
     problems: list[str] = []
@@ -90,14 +91,8 @@ async def _perform(stage: Stage, view: View, folder: Path) -> Outcome:
         view.say(f"{plan.instances} instances on {plan.backend}, {plan.rate:g} updates a second to {len(CHATS)} chats")
         stage.began = began = clock.now()
         await simulator.traffic_on(plan.bot_id, rate=plan.rate, chats=CHATS)
-        try:
-            await _rounds(stage, began)
-            view.show(stage)
-            view.say("no more updates are sent; the rest is handled")
-            await simulator.traffic_off(plan.bot_id)
-            await _drained(stage)
-        except DemoFailed as failure:
-            problems.append(str(failure))
+        problems += await _failure_of(_rounds(stage, began))
+        problems += await _failure_of(_drained(stage, view))
         ended = clock.now()
         problems += await fleet.stop()
         view.show(stage)
@@ -110,6 +105,15 @@ async def _perform(stage: Stage, view: View, folder: Path) -> Outcome:
     )
     picture = picture_of(verdict, fleet.instances, oracle.polls(), oracle.updates(), (began, ended))
     return Outcome(verdict, picture, folder)
+
+
+async def _failure_of(work: Awaitable[None]) -> list[str]:
+    """What a part of the demo failed of; the rest goes on, so that there is a verdict on all of it."""
+    try:
+        await work
+    except DemoFailed as failure:
+        return [str(failure)]
+    return []
 
 
 async def _rounds(stage: Stage, began: float) -> None:
@@ -126,9 +130,11 @@ async def _sleep_until(moment: float) -> None:
     await asyncio.sleep(max(0.0, moment - clock.now()))
 
 
-async def _drained(stage: Stage) -> None:
-    """Wait until every update was handled and confirmed."""
-
+async def _drained(stage: Stage, view: View) -> None:
+    """Send no more, and wait until every update was handled and confirmed."""
+    view.show(stage)
+    view.say("no more updates are sent; the rest is handled")
+    await stage.simulator.traffic_off(stage.plan.bot_id)
     await stage.until("every update to be handled and confirmed", lambda: not stage.waiting, DRAINED_WITHIN)
 
 

@@ -15,8 +15,8 @@ from .instance import Instance
 from .plan import Plan
 
 LOOK_EVERY = 0.03
-READY_WITHIN = 120.0
-"""For an instance from its start: importing aiogram takes seconds of a processor, and they may be few."""
+READY_WITHIN = 300.0
+"""For an instance from its start: importing aiogram takes seconds of a processor, a minute where many share it."""
 CHANGE_WITHIN = 20.0
 """For the next leader, beyond the time in which the lock must be free."""
 SETTLED_STANDBY = 0.3
