@@ -73,14 +73,17 @@ class Watch:
 
     def take(self, entries: Mapping[str, Entry]) -> None:
         """Take in what the backend says about some names, from whichever request. Older news than known is dropped."""
+        told = False
         for name, entry in entries.items():
             known = self.entries.get(name)
             if name not in self._wanted or (known is not None and entry.index < known.index):
                 continue
             self.entries[name] = entry
             if known is None or (entry.lease, entry.index) != (known.lease, known.index):
+                told = True
                 self._heard(entry)
-        self.wake()
+        if told:  # a waiter that reads what it knows already must not wake itself
+            self.wake()
 
     def wake(self) -> None:
         """Let everybody who waits look again."""

@@ -99,12 +99,12 @@ class Watchdog:
         return self.lost.result()
 
     async def _sleep(self, seconds: float) -> None:
-        self._wake.clear()
         waking = asyncio.ensure_future(self._wake.wait())
         try:
             await asyncio.wait((self.lost, waking), timeout=max(0.0, seconds), return_when=asyncio.FIRST_COMPLETED)
         finally:
             waking.cancel()
+            self._wake.clear()  # and not before: a doubt that came up during a renewal is about what comes after it
 
     async def _renew(self) -> bool:
         """One renewal. False: not known, try again soon."""
