@@ -108,19 +108,17 @@ class Election:
         taking = asyncio.ensure_future(lock.acquire())
         answering = asyncio.ensure_future(answer_invitations(self.session, lock.name, answer))
         stopping = asyncio.ensure_future(self._stopping.wait())
+        taken = False
         try:
             await asyncio.wait((taking, answering, stopping), return_when=asyncio.FIRST_COMPLETED)
             if answering.done():
                 answering.result()  # it never returns, so this raises what broke it
-        except BaseException:
-            await _put_back(taking)
-            raise
-        finally:
             await end((answering, stopping))
-        if not taking.done() or self._stopping.is_set():
-            await _put_back(taking)
-            return None
-        return taking.result()
+            taken = taking.done() and not self._stopping.is_set()
+            return taking.result() if taken else None
+        finally:
+            if not taken:
+                await finish(_put_back(taking, answering, stopping))
 
     async def _reign(self, hold: Hold, body: Body) -> StepDown | None:
         """One term, from the grant to the giving away. What ended it, or None when the body returned by itself."""
@@ -138,21 +136,24 @@ class Election:
         work: asyncio.Task[Any] | None = None
         try:
             await self._compare_tokens(hold)
-            log.info("%s: leading, term %d, lock %s", hold.name, hold.fencing_token, hold.origin)
-            work = asyncio.ensure_future(_awaited(body(term)))
-            self._terms[hold.name] = term
-            self._set_role(hold.name, Role.LEADER)
-            if self._stopping.is_set():
-                term.step_down(self._stop_reason)
-            heir = await self._until_over(term, hold, work)
+            if hold.is_valid():
+                log.info("%s: leading, term %d, lock %s", hold.name, hold.fencing_token, hold.origin)
+                work = asyncio.ensure_future(_awaited(body(term)))
+                self._terms[hold.name] = term
+                self._set_role(hold.name, Role.LEADER)
+                if self._stopping.is_set():
+                    term.step_down(self._stop_reason)
+                heir = await self._until_over(term, hold, work)
+            else:
+                await hold.wait_lost()  # before anything had begun
         finally:
             # Even when cancelled: nothing of the term may run when the lock is given away.
             await finish(self._finish(term, hold, work, heir))
         if hold.loss is not None:
-            if not work.cancelled() and work.exception() is not None:
+            if work is not None and not work.cancelled() and work.exception() is not None:
                 log.error("%s: the work failed when it was stopped", hold.name, exc_info=work.exception())
             return StepDown(hold.loss)
-        if not work.cancelled():
+        if work is not None and not work.cancelled():
             work.result()
         return term.request
 
@@ -174,8 +175,9 @@ class Election:
                     return None
                 heir = inviting.result()
                 if heir is None and request.willing is not None:
-                    log.info("%s: leading on, nobody is able to take over (%s)", hold.name, request.reason)
-                    term.decline_step_down()
+                    if term.request is request:  # and not one that came meanwhile, without a condition
+                        log.info("%s: leading on, nobody is able to take over (%s)", hold.name, request.reason)
+                        term.decline_step_down()
                     requested = asyncio.ensure_future(term.wait_request())
                     continue
                 whom = _instance(heir) if heir is not None else None
@@ -190,19 +192,21 @@ class Election:
     async def _finish(self, term: Term, hold: Hold, work: asyncio.Task[Any] | None, heir: Entry | None) -> None:
         """End what still runs of the term, then give the lock away."""
         term.close()
-        left = {task for task in (work, *term.tasks) if task is not None and not task.done()}
         if hold.loss is not None:
             term.ended = hold.loss
             log.warning("%s: lost after %.1f s, stopping the work: %s", hold.name, clock.now() - hold.since, term.ended)
-        for task in left:
-            task.cancel()
-        if left:
+        term.begin_step_down(term.heir)  # however it ends, `run` begins nothing more in it
+        until = clock.now() + self.session.timing.cancel_grace
+        # Again and again: what is cancelled may have begun something on its way out.
+        while left := {task for task in (work, *term.tasks) if task is not None and not task.done()}:
+            for task in left:
+                task.cancel()
             # On a loss without a limit: the guard has one.
-            grace = None if hold.loss is not None else self.session.timing.cancel_grace
-            _, left = await asyncio.wait(left, timeout=grace)
-        if left:
-            what = ", ".join(task.get_name() for task in left)
-            end_process(f"{hold.name}: {what} does not end, and the lock is not given away while it runs")
+            limit = None if hold.loss is not None else max(0.0, until - clock.now())
+            _, stubborn = await asyncio.wait(left, timeout=limit)
+            if stubborn:
+                what = ", ".join(task.get_name() for task in stubborn)
+                end_process(f"{hold.name}: {what} does not end, and the lock is not given away while it runs")
         if term.ended is None:
             term.ended = f"stepped down: {term.request.reason}" if term.request else "the work is done"
         self._terms.pop(hold.name, None)
@@ -223,10 +227,13 @@ class Election:
         except (BackendUnavailable, BackendRefused, TimeoutError) as error:
             log.debug("%s: contenders not asked for their tokens: %s", hold.name, error or "no answer in time")
             return
-        records = [Record.from_bytes(entry.record or b"") for entry in entries]
-        highest = max((record.seen for record in records if record is not None), default=0)
-        if hold.fencing_token <= highest:
-            raise token_went_back(hold.name, self.session.driver.backend, hold.fencing_token, highest)
+        for entry in entries:
+            record = Record.from_bytes(entry.record or b"")
+            # A record that was written after our grant may know of it, and of later ones: it says that the store went
+            # back only if it knows of one that is later than itself.
+            last = self.session.fencing_floor + max(hold.grant.index, entry.index)
+            if record is not None and record.seen >= last:
+                raise token_went_back(hold.name, self.session.driver.backend, hold.fencing_token, record.seen)
 
     def _set_role(self, name: str, role: Role) -> None:
         self._roles[name] = role
@@ -248,9 +255,9 @@ def _instance(heir: Entry) -> str:
     return heir.name.removeprefix(STANDBY)
 
 
-async def _put_back(taking: asyncio.Future[Hold]) -> None:
-    """Stop taking the lock; if it was taken in this very moment, give it back."""
-    await end((taking,))
+async def _put_back(taking: asyncio.Future[Hold], *beside: asyncio.Future[Any]) -> None:
+    """Stop taking the lock, and what went on beside; if it was taken in this very moment, give it back."""
+    await end((taking, *beside))
     if not taking.cancelled():
         hold = taking.result()
         await hold.end(hold.inherited)

@@ -115,13 +115,13 @@ class Term:
         await self._begun.wait()
 
     def step_down(self, reason: str, *, cool_down: float = 0.0, willing: Willing | None = None) -> None:
-        """Ask for the term to end in good order; the first request counts. An heir is invited first, while the work
-        goes on; then `wait_step_down` returns.
+        """Ask for the term to end in good order. The first request counts, but one without a condition overrules one
+        with. An heir is invited first, while the work goes on; then `wait_step_down` returns.
 
         `cool_down`: do not contend again for so many seconds. `willing`: step down only if a contender answers the
         invitation with something for which this is true; otherwise the term goes on as if nobody had asked.
         """
-        if self.request is None:
+        if self.request is None or (self.request.willing is not None and willing is None):
             self.request = StepDown(reason, cool_down, willing)
             self._requested.set()
 

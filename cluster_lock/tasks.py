@@ -16,7 +16,7 @@ async def end(tasks: Iterable[asyncio.Future[Any]]) -> None:
         await asyncio.wait(waiting)
 
 
-async def finish(work: Coroutine[Any, Any, None]) -> None:
+async def finish(work: Coroutine[Any, Any, Any]) -> None:
     """Await `work` to its end even if we are cancelled meanwhile; the cancellation is raised after it.
 
     For clean-up that is bounded in itself and must not be left half done.
