@@ -34,7 +34,8 @@ class Contender:
         self.key = STANDBY + instance
         self._driver, self._request, self._lease, self._record = driver, request, lease, record
         self._waits: dict[str, Mapping[str, Any]] = {}
-        self._written: tuple[str, dict[str, Mapping[str, Any]]] | None = None
+        self._written: tuple[str, dict[str, Mapping[str, Any]] | None] = "", None
+        """Under which lease, and what; None: nobody knows, the request was not answered."""
         self._writing = asyncio.Lock()
         self._refused = ""
 
@@ -72,8 +73,9 @@ class Contender:
         if lease is None:
             return
         wanted = (lease.id, dict(self._waits))
-        if wanted == self._written or (not self._waits and (self._written or ("",))[0] != lease.id):
+        if wanted == self._written or (not self._waits and self._written[0] != lease.id):
             return
+        self._written = lease.id, None
         if self._waits:
             answers = {name: dict(answer) for name, answer in self._waits.items() if answer}
             record = self._record(names=tuple(sorted(self._waits)), answer=answers)

@@ -35,9 +35,9 @@ async def invite(session: Session, hold: Hold, willing: Willing | None = None) -
     try:
         async with asyncio.timeout(session.timing.request + AT_MOST * session.timing.invite):
             for contender in await _contenders(session, hold):
-                answer = await _ask(session, hold, key, contender)
-                if answer is not None and (willing is None or willing(answer)):
-                    return session.watch.entries.get(contender.name, contender)
+                answered = await _ask(session, hold, key, contender)
+                if answered is not None and (willing is None or willing(answered[1])):
+                    return answered[0]
     except (BackendUnavailable, BackendRefused, LeaseExpired, TimeoutError) as error:
         log.info("%s: no heir could be invited: %s", hold.name, error or "no answer in time")
     finally:
@@ -55,8 +55,9 @@ async def _contenders(session: Session, hold: Hold) -> list[Entry]:
     return waiting[:AT_MOST]
 
 
-async def _ask(session: Session, hold: Hold, key: str, contender: Entry) -> Mapping[str, Any] | None:
-    """Invite one contender; what it answered, or None if it did not within `timing.invite`."""
+async def _ask(session: Session, hold: Hold, key: str, contender: Entry) -> tuple[Entry, Mapping[str, Any]] | None:
+    """Invite one contender; its record with the answer, and the answer, or None if it did not within
+    `timing.invite`."""
     # The number makes each invitation its own: an answer to an earlier one, even of this term, is not an answer to it.
     number = secrets.token_hex(4)
     question = {"to": contender.lease, "token": hold.fencing_token, "by": session.instance, "number": number}
@@ -70,7 +71,7 @@ async def _ask(session: Session, hold: Hold, key: str, contender: Entry) -> Mapp
                 record = Record.from_bytes(entry.record or b"")
                 answer = record.answer.get(hold.name) if record is not None else None
                 if isinstance(answer, dict) and answer.get("number") == number:
-                    return answer
+                    return entry, answer
             await session.watch.changed(news, at_most=left)
     log.info("%s: %s did not answer the invitation", hold.name, contender.name)
     return None
@@ -114,7 +115,7 @@ def _question(session: Session, name: str) -> str | None:
         return None
     try:
         question = json.loads(entry.record or b"")
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     lease = session.current_lease
     if not isinstance(question, dict) or lease is None or question.get("to") != lease.id:
