@@ -73,14 +73,21 @@ class Hold:
         self._lost.set()
         self._guard.move(min(self._session.deadline, clock.now() + self._session.timing.stop_time))
 
-    def heard(self, entry: Entry) -> None:
-        """News about our key. Older than our grant: from before it, and nothing to us."""
-        if entry.index < self.grant.index or self._giving_away or self.loss is not None:
+    def heard(self, entry: Entry, *, is_answer: bool = False) -> None:
+        """News about our key. Older than our grant: from before it, and nothing to us, unless it is the answer to a
+        question that was asked after the grant: then the store itself is older than it was."""
+        if self._giving_away or self.loss is not None or (entry.index < self.grant.index and not is_answer):
             return
-        if entry.lease != self.grant.lease.id:
+        if entry.index < self.grant.index:
+            self.lose(f"the store was set back: {self.name} was granted at {self.grant.index}, it is at {entry.index}")
+            self._session.watch.forget()
+        elif entry.lease != self.grant.lease.id:
             whose = f"is held by {describe(entry)}" if entry.lease else "was deleted or given away by the backend"
             self.lose(f"the key of {self.name} {whose}")
             self._session.check_lease()
+        elif entry.index > self.grant.index and entry.record == self.grant.record:
+            # Nobody overwrites a value with the same one: it was deleted, and taken again by a copy of our request.
+            self.lose(f"the key of {self.name} was deleted for a moment, in which somebody else may have held it")
         elif entry.index > self.grant.index:
             log.warning("%s: somebody overwrote the value under our lock; we still hold it", self.name)
             self.grant = dataclasses.replace(self.grant, index=entry.index)
@@ -93,15 +100,15 @@ class Hold:
                 changes = await self._session.driver.read([self.key])
         except TimeoutError as error:
             raise BackendUnavailable(f"{self._session.driver.backend} did not answer in time") from error
-        self.heard(changes.entries[self.key])
+        self.heard(changes.entries[self.key], is_answer=True)
         if not self.is_valid():
             raise LockLost(f"{self.name}: {self.loss or 'the lease was not renewed in time'}")
 
     async def end(self, handover: Mapping[str, Any], heir: Entry | None = None) -> bool:
         """The work has ended: give the lock to `heir`, or free it. True if it went to the heir.
 
-        Bounded by the time of two requests. A release of which nobody knows whether it was applied is looked after by
-        the session: the next renewals find the lock under our lease and release it again.
+        Bounded by the time of two requests. A release of which nobody knows whether it was applied, or that was cut
+        short, is looked after by the session: the next renewals find the lock under our lease and release it again.
         """
         self._guard.done()
         self._giving_away = True
@@ -112,6 +119,9 @@ class Hold:
                 return True
             await self._release(handover)
             return False
+        except BaseException:
+            self._session.reconciler.doubt(self.key)
+            raise
         finally:
             self._session.drop(self)
 
@@ -152,7 +162,8 @@ class Hold:
             try:
                 async with asyncio.timeout(max(0.05, until - clock.now())):
                     await self._session.driver.release(self.grant, farewell)
-                return self._session.reconciler.gave_away(self.grant)
+                self._session.reconciler.gave_away(self.grant)
+                return
             except LeaseExpired:
                 return  # nothing is left to release
             except (BackendUnavailable, BackendRefused, TimeoutError) as error:

@@ -46,7 +46,7 @@ class Lock:
             async with _CancelledOnLoss(hold):
                 yield hold
         finally:
-            await hold.end({})
+            await finish(hold.end({}))
 
     async def acquire(self, *, wait: bool = True) -> Hold:
         """The same without a block: the caller ends all work when `hold.lost`, and calls `hold.end` after it."""
@@ -135,11 +135,18 @@ class Lock:
         try:
             async with asyncio.timeout(session.timing.request):
                 if entry is not None and entry.lease == lease.id:
+                    seen = 0  # all that counts stands in the record, which was written before the grant
                     grant, origin, last = await self._confirm(lease)
                 else:
+                    seen = session.seen  # as of now: what is heard later may be of later grants, of other locks too
                     grant = await session.driver.acquire(lease, self.key, record)
                     last = Record.from_bytes(grant.previous or b"") if grant is not None else None
                     origin = Origin.RELEASED if last is not None and last.released else Origin.FOUND_FREE
+                if grant is not None and session.reconciler.is_over(grant):
+                    # Of a term that has ended: its release was not answered, and may still arrive.
+                    await session.driver.release(grant, session.record().to_bytes())
+                    session.reconciler.gave_away(grant)
+                    return None
         except LeaseExpired as error:
             session.expired(lease, error)
             return None
@@ -148,13 +155,19 @@ class Lock:
         if grant is None or session.current_lease != lease:
             return None  # a lease that ended meanwhile takes what it was given along (coordination trap 25)
         token = session.fencing_floor + grant.token
-        seen = max(session.seen, last.seen if last is not None else 0)
+        seen = max(seen, last.seen if last is not None else 0)
         inherited = last.handover if last is not None and origin is not Origin.FOUND_FREE else {}
         hold = Hold(session, grant, origin, inherited)
         if token <= seen:
             await hold.end(inherited)
             raise token_went_back(self.name, session.driver.backend, token, seen)
-        return hold
+        if (known := session.watch.entries.get(self.key)) is not None:
+            hold.heard(known)  # the answer may have come later than news of what became of the grant
+        if hold.loss is None:
+            return hold
+        await hold.end(inherited)
+        session.watch.forget()  # is that so, or was the store set back? What it says now counts
+        return None
 
     async def _confirm(self, lease: Lease) -> tuple[Grant | None, Origin, Record | None]:
         """The watch says that the lock stands under our lease: a leader gave it to us, or an acquire of ours came late.
@@ -202,7 +215,8 @@ class _CancelledOnLoss:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._watching.cancel()
-        ours = not self._fired or self._task.uncancel() <= self._cancelling
+        ours = self._fired and self._task.uncancel() <= self._cancelling
+        cancelled_by_us = ours and kind is not None and issubclass(kind, asyncio.CancelledError)
         # Also when the block ended well after all: its last part ran without the lock.
-        if self._hold.loss is not None and ours and (kind is None or issubclass(kind, asyncio.CancelledError)):
+        if self._hold.loss is not None and (kind is None or cancelled_by_us):
             raise LockLost(f"{self._hold.name}: {self._hold.loss}") from error

@@ -31,7 +31,9 @@ class Reconciler:
         self._session = session
         self._touched: dict[str, float] = {}
         self._given: dict[str, int] = {}
-        """By key: the index of the latest grant that we gave away, and know that we did. Older news is about that one."""
+        """By key: the index of the latest grant that we gave away, and know it. Older news is about that one."""
+        self._over: dict[str, int] = {}
+        """By key: the index of the latest grant whose term has ended, whether or not it is known to be given away."""
 
     def touch(self, key: str) -> None:
         """An acquire of `key` is on its way: listen for it, even if whoever asked goes away."""
@@ -48,6 +50,14 @@ class Reconciler:
         self.touch(key)
         self.unsure.add(key)
 
+    def ended(self, grant: Grant) -> None:
+        """The term of this grant is over; nobody works under it again."""
+        self._over[grant.name] = grant.index
+
+    def is_over(self, grant: Grant) -> bool:
+        """Is this the grant of a term that has ended?"""
+        return grant.index == self._over.get(grant.name)
+
     def gave_away(self, grant: Grant) -> None:
         """The backend has confirmed that this grant is over."""
         self._given[grant.name] = grant.index
@@ -57,12 +67,15 @@ class Reconciler:
         return entry.index <= self._given.get(entry.name, 0)
 
     def forget_old(self, in_use: Container[str]) -> None:
-        """Follow no longer what no request can be under way to any more."""
+        """Follow no longer what no request can be under way to any more. One read that finds nothing is no reason: the
+        request may come after it."""
         long_ago = clock.now() - 2 * self._session.timing.ttl
         for key in [key for key, at in self._touched.items() if at < long_ago]:
-            if key not in in_use and key not in self.unsure:
+            self.unsure.discard(key)
+            if key not in in_use:
                 del self._touched[key]
                 self._given.pop(key, None)
+                self._over.pop(key, None)
                 self._session.watch.unfollow(key)
 
     async def look(self, keys: Iterable[str]) -> None:
@@ -75,7 +88,6 @@ class Reconciler:
         except (BackendUnavailable, BackendRefused, TimeoutError) as error:
             log.debug("looking again with the next renewal: %s", error or "no answer in time")
         else:
-            self._session.watch.take(changes.entries)
             for entry in changes.entries.values():
                 self._session.heard(entry)
 
@@ -92,8 +104,9 @@ class Reconciler:
         try:
             async with asyncio.timeout(session.timing.request):
                 await session.driver.release(grant, session.record().to_bytes())
+            self.gave_away(grant)
         except LeaseExpired as error:
             session.expired(lease, error)
         except (BackendUnavailable, BackendRefused, TimeoutError) as error:
-            self.unsure.add(entry.name)
+            self.doubt(entry.name)
             log.debug("not released, again with the next renewal: %s", error or "no answer in time")

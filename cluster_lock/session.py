@@ -25,6 +25,7 @@ from .guard import Guard, NoGuard, process_guard
 from .hold import Hold
 from .lock import Lock
 from .reconcile import Reconciler
+from .tasks import finish
 from .values import LEADER, Entry, Lease, Record, Timing
 from .watch import Watch
 from .watchdog import Watchdog
@@ -78,11 +79,12 @@ class Session:
         """The largest fencing token of somebody else that this process knows of, and of its own past terms."""
         self._health, self._config, self._fail_fast = health, config, fail_fast
         self._watchdog: Watchdog | None = None
-        self._failed: ClusterLockError | None = None
+        self._failed: ClusterLockError | None = ClusterLockError("the session is not open: enter it with `async with`")
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> Self:
         await self.driver.open()
+        self._failed = None
         self.later(self.watch.run())
         self.later(self._run())
         return self
@@ -95,19 +97,26 @@ class Session:
     async def close(self) -> None:
         """Give everything up: the contender record, the lease, the connections. Bounded: the time of two requests.
 
-        The work under the locks must have ended before.
+        The work under the locks must have ended before. Whoever still waits for a lock is told with an error.
         """
+        await finish(self._close())
+
+    async def _close(self) -> None:
+        self._failed = self._failed or ClusterLockError("the session is closed")
+        self.watch.wake()
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)  # each has said itself what it died of
         watchdog, self._watchdog = self._watchdog, None
-        if watchdog is not None:
-            watchdog.lose("the session is closed")
-            for hold in list(self.holds.values()):
-                hold.lose("the session is closed")
-            await self._give_up(watchdog.lease, clock.now() + self.timing.request)
-        await self.driver.close()
+        try:
+            if watchdog is not None:
+                watchdog.lose("the session is closed")
+                for hold in list(self.holds.values()):
+                    hold.lose("the session is closed")
+                await self._give_up(watchdog.lease, clock.now() + self.timing.request)
+        finally:
+            await self.driver.close()
 
     def lock(self, name: str) -> Lock:
         """The lock called `name` ("telegram/123456", "reports/nightly")."""
@@ -159,8 +168,10 @@ class Session:
                 self.reconciler.unsure.clear()
                 self.watch.forget()
                 self.later(self.contender.write())
-                reason = await watchdog.run()
-                await self._lost(watchdog, reason)
+                await watchdog.run()
+                while self.holds:  # each was told, and its work ends before the old lease is given up
+                    await self.watch.changed(self.watch.news)
+                await self._give_up(watchdog.lease, watchdog.deadline + watchdog.timing.margin)
         except ClusterLockError as error:
             self._failed = error
             self.watch.wake()
@@ -192,22 +203,23 @@ class Session:
             timing = self.timing.promised(lease.ttl)
         except ValueError as error:
             raise BackendRefused(f"{self.driver.backend} granted a ttl of {lease.ttl:g} s: {error}") from error
-        return Watchdog(self.driver, lease, sent, timing, confirm=self._confirm, moved=self._moved)
+        watchdog = Watchdog(self.driver, lease, sent, timing, confirm=self._confirm, moved=self._moved)
+        # At once, and not when `run` has returned: a renewal that hangs may delay that, a bug may prevent it.
+        watchdog.lost.add_done_callback(lambda lost: self._lost(watchdog, lost.result()))
+        return watchdog
 
     def _moved(self, deadline: float) -> None:
         with self.guard.together():
             for hold in self.holds.values():
                 hold.moved(deadline)
 
-    async def _lost(self, watchdog: Watchdog, reason: str) -> None:
-        """Tell every hold, wait until the work under each has ended, and only then give the old lease up."""
-        held = ", ".join(hold.name for hold in self.holds.values()) or "no lock"
-        log.warning("lease lost (under it: %s): %s", held, reason)
-        for hold in list(self.holds.values()):
-            hold.lose(reason)
-        while self.holds:
-            await self.watch.changed(self.watch.news)
-        await self._give_up(watchdog.lease, watchdog.deadline + watchdog.timing.margin)
+    def _lost(self, watchdog: Watchdog, reason: str) -> None:
+        """Tell every hold."""
+        if self._watchdog is watchdog:  # else the session is closed, which is no loss
+            held = ", ".join(hold.name for hold in self.holds.values()) or "no lock"
+            log.warning("lease lost (under it: %s): %s", held, reason)
+            for hold in list(self.holds.values()):
+                hold.lose(reason)
 
     async def _give_up(self, lease: Lease, until: float) -> None:
         """Revoke, trying until `until`: an abandoned lease must not stand beside the next one (interleaving M3)."""
@@ -224,27 +236,26 @@ class Session:
 
     async def _confirm(self, epoch: int) -> None:
         """The second detector beside the watch: one linearizable read of what we hold, or may hold without knowing."""
-        names = {*self.holds, *self.reconciler.unsure}
-        if names:
+        held = self.holds.copy()
+        if names := {*held, *self.reconciler.unsure}:
             changes = await self.driver.read(names)
             if changes.epoch > epoch:
                 # A deposed etcd server went on answering keepalives for a lease that was gone (interleaving S4).
                 raise BackendUnavailable(f"the renewal was answered in store term {epoch}, it is {changes.epoch} now")
             for entry in changes.entries.values():
-                self.heard(entry)
+                self.heard(entry, asked=held.get(entry.name))
         self.reconciler.forget_old(self.claimed | self.holds.keys())
         self.later(self.contender.write())
 
-    def heard(self, entry: Entry) -> None:
-        """News about one key."""
+    def heard(self, entry: Entry, asked: Hold | None = None) -> None:
+        """News about one key. `asked`: the hold that was there already when this was asked for."""
         if not entry.name.startswith(LEADER):
             return
         lease = self._watchdog.lease.id if self._watchdog is not None else None
         if entry.lease not in (None, lease):
             self.saw(self.fencing_floor + entry.index)
-        self.reconciler.unsure.discard(entry.name)
         if (hold := self.holds.get(entry.name)) is not None:
-            hold.heard(entry)
+            hold.heard(entry, is_answer=hold is asked)
         elif entry.lease is not None and entry.lease == lease and not self.reconciler.is_old(entry):
             self.later(self.reconciler.release(entry))
 
@@ -256,6 +267,10 @@ class Session:
         """`hold` was given away, or is lost and its work has ended."""
         del self.holds[hold.key]
         self.saw(hold.fencing_token)
+        self.reconciler.ended(hold.grant)
+        known = self.watch.entries.get(hold.key)
+        if known is not None and known.index >= hold.grant.index:
+            self.heard(known)  # what came to stand there while the hold was ending is nobody's
         self.watch.wake()
 
     def record(self, **more: Any) -> Record:
@@ -282,7 +297,7 @@ class Session:
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
-            # A bug of ours. Nothing is renewed any more after this, so the deadline stops the work; say why.
+            # A bug of ours. Nobody may rely on this session any more; say why.
             log.error("the session stopped working", exc_info=error)
             self._failed = ClusterLockError(f"the session stopped working: {error!r}")
             if self._watchdog is not None:

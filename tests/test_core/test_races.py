@@ -1,0 +1,470 @@
+"""Moments at which two things happen at once: an answer that comes late, a cancellation in the middle of giving a lock
+away, a request beside another one. Each was a defect once."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+
+import pytest
+from support.aio import until
+from support.sessions import TIMING, holder, key_of, session, standby
+
+from cluster_lock import clock
+from cluster_lock.drivers.memory import MemoryBackend, MemoryDriver
+from cluster_lock.election import Election
+from cluster_lock.errors import ClusterLockError, LockLost
+from cluster_lock.hold import Hold
+from cluster_lock.leadership import Term
+from cluster_lock.testing.faulty import LOST_REQUEST, FaultyDriver, slow_reply, slow_request
+from cluster_lock.testing.virtual_time import run
+from cluster_lock.values import Origin, Record
+
+
+async def until_steps_down(term: Term) -> None:
+    await term.wait_step_down()
+
+
+async def expires(hold: Hold) -> str:
+    return await asyncio.wait_for(hold.wait_lost(), 60)
+
+
+async def until_held(store: MemoryBackend, name: str, by: str) -> None:
+    await until(lambda: holder(store, name) == by)
+
+
+def test_a_contender_that_saw_the_new_leader_is_no_sign_of_a_restore() -> None:
+    """Two that start at the same moment: one leads although the other wrote, before it was asked, that it had seen the
+    new leader's token."""
+
+    async def main() -> None:
+        store = MemoryBackend()
+        first, second = FaultyDriver(MemoryDriver(store)), FaultyDriver(MemoryDriver(store))
+        async with session(store, "a", driver=first) as a, session(store, "b", driver=second) as b:
+            first.next("scan", slow_request(2))
+            second.next("acquire", slow_reply(0.5))
+            ea, eb = Election(a), Election(b)
+            leading = asyncio.create_task(ea.lead("x", until_steps_down))
+            await until_held(store, "x", "a")
+            waiting = asyncio.create_task(eb.lead("x", until_steps_down))
+            await asyncio.sleep(1)
+            record = Record.from_bytes(standby(store, "b").record or b"")
+            assert record is not None
+            assert record.seen == a.holds["leader/x"].fencing_token
+            await asyncio.sleep(5)
+            assert ea.term("x") is not None
+            eb.stop()
+            ea.stop()
+            await asyncio.gather(leading, waiting)
+
+    run(main())
+
+
+def test_news_of_another_lock_is_no_sign_of_a_restore() -> None:
+    """A grant whose answer is under way while another lock is taken elsewhere, at a higher index, is a good grant."""
+
+    async def main() -> None:
+        store = MemoryBackend()
+        driver = FaultyDriver(MemoryDriver(store))
+        async with session(store, "a", driver=driver) as a, session(store, "b") as b, session(store, "c") as c:
+            y = await b.lock("y").acquire()
+            waiting = [asyncio.create_task(one.lock("y").acquire()) for one in (a, c)]
+            await asyncio.sleep(1)
+            driver.next("acquire", slow_reply(2))
+            taking = asyncio.create_task(a.lock("x").acquire())
+            await until_held(store, "x", "a")
+            assert await y.end({}, standby(store, "c"))
+            x = await taking
+            assert a.seen > x.fencing_token
+            await x.end({})
+            for one in reversed(waiting):
+                await (await one).end({})
+
+    run(main())
+
+
+def test_a_lock_handed_over_beside_another_is_no_sign_of_a_restore() -> None:
+    """An heir that hears of a later grant of another lock before it looks at its own leads all the same."""
+
+    async def main() -> None:
+        store = MemoryBackend()
+        driver = FaultyDriver(MemoryDriver(store))
+        async with session(store, "a") as a, session(store, "b", driver=driver) as b, session(store, "c") as c:
+            x, y = await a.lock("x").acquire(), await a.lock("y").acquire()
+            bx = asyncio.create_task(b.lock("x").acquire())
+            await asyncio.sleep(1)
+            cy = asyncio.create_task(c.lock("y").acquire())
+            by = asyncio.create_task(b.lock("y").acquire())
+            await asyncio.sleep(1)
+            driver.next("read", slow_request(2))
+            assert await x.end({}, standby(store, "b"))
+            assert await y.end({}, standby(store, "c"))
+            hold = await bx
+            assert hold.origin is Origin.HANDED_OVER
+            await hold.end({})
+            await (await cy).end({})
+            await (await by).end({})
+
+    run(main())
+
+
+def test_a_grant_that_was_lost_before_its_answer_came_is_not_led() -> None:
+    """Whoever hears that the lock is somebody else's before the answer to its own acquire comes does not hold it."""
+
+    async def main() -> None:
+        store = MemoryBackend()
+        driver = FaultyDriver(MemoryDriver(store))
+        async with session(store, "a", driver=driver) as a, session(store, "b") as b:
+            driver.next("acquire", slow_reply(3))
+            taking = asyncio.create_task(a.lock("x").acquire())
+            await until_held(store, "x", "a")
+            store.stranger_deletes(key_of("x"))
+            async with b.lock("x").hold():
+                await asyncio.sleep(3.1)
+                if taking.done():
+                    assert not taking.result().is_valid()
+                    await taking.result().end({})
+                    taking = asyncio.create_task(a.lock("x").acquire())
+                    await asyncio.sleep(1)
+                    assert not taking.done()
+            await (await taking).end({})
+
+    run(main())
+
+
+def test_a_cancelled_release_leaves_no_lock_behind() -> None:
+    """A block under a lock that is cancelled in the middle of its release has freed the lock all the same."""
+
+    async def main() -> None:
+        store = MemoryBackend()
+        driver = FaultyDriver(MemoryDriver(store))
+        async with session(store, "a", driver=driver) as a:
+            driver.next("release", slow_request(1))
+
+            async def use() -> None:
+                async with a.lock("x").hold():
+                    pass
+
+            using = asyncio.create_task(use())
+            await asyncio.sleep(0.5)
+            using.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await using
+            assert holder(store, "x") is None
+
+    run(main())
+
+
+def test_an_end_that_is_cut_short_is_made_good() -> None:
+    """A lock whose `end` was cancelled before anything was sent is released with the next renewal."""
+
+    async def main() -> None:
+        store = MemoryBackend()
+        driver = FaultyDriver(MemoryDriver(store))
+        async with session(store, "a", driver=driver) as a:
+            hold = await a.lock("x").acquire()
+            driver.next("release", LOST_REQUEST)
+            ending = asyncio.create_task(hold.end({}))
+            await asyncio.sleep(0.01)
+            ending.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await ending
+            await asyncio.sleep(TIMING.renew_every + 1)
+            assert holder(store, "x") is None
+
+    run(main())
+
+
+def test_a_standby_that_is_cancelled_at_any_moment_holds_nothing() -> None:
+    """Whenever `lead` is cancelled, also in the very step in which it gets the lock, the lock is free soon after."""
+
+    async def main(turns: int) -> None:
+        store = MemoryBackend()
+        async with session(store, "a") as a:
+            await a.lease()
+            leading = asyncio.create_task(Election(a).lead("x", until_steps_down))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            leading.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await leading
+            await asyncio.sleep(0.1)
+            assert (holder(store, "x"), a.holds) == (None, {}), f"cancelled after {turns} turns of the loop"
+
+    for turns in range(40):
+        run(main(turns))
+
+
+def test_a_stop_overrules_a_conditional_step_down() -> None:
+    """A leader that is stopped while it looks for somebody willing stops, although nobody is."""
+
+    async def main() -> None:
+        store = MemoryBackend()
+        async with session(store, "a") as a, session(store, "b") as b, asyncio.timeout(60):
+            election = Election(a)
+            leading = asyncio.create_task(election.lead("x", until_steps_down))
+            await until_held(store, "x", "a")
+            waiting = asyncio.create_task(b.lock("x").acquire())  # a contender that answers no invitation
+            await asyncio.sleep(1)
+            term = election.term("x")
+            assert term is not None
+            term.step_down("no route", willing=lambda said: False)
+            await asyncio.sleep(0.1)
+            election.stop("deploy")
+            await leading
+            assert term.ended == "stepped down: deploy"
+            await (await waiting).end({})
+
+    run(main())
+
+
+def test_a_job_is_not_begun_again_in_a_term_that_ends() -> None:
+    """When a term ends for whatever reason, `run` begins its job again in the next term only, and nothing of it runs
+    when the lock is given away."""
+
+    async def main(cancel: bool) -> None:
+        store = MemoryBackend()
+        running = 0
+
+        async def job(term: Term) -> None:
+            nonlocal running
+            running += 1
+            try:
+                await asyncio.sleep(1000)
+            finally:
+                running -= 1
+
+        async def body(term: Term) -> None:
+            try:
+                await asyncio.sleep(5)
+            finally:
+                await asyncio.sleep(0.2)
+
+        async with session(store, "a") as a:
+            election = Election(a)
+            working = asyncio.create_task(election.run(job))
+            leading = asyncio.create_task(election.lead("x", body))
+            await asyncio.sleep(2)
+            assert running == 1
+            if cancel:
+                leading.cancel()
+            await asyncio.gather(leading, return_exceptions=True)
+            await asyncio.sleep(1)
+            assert (holder(store, "x"), running) == (None, 0)
+            election.stop()
+            await working
+
+    run(main(cancel=False))
+    run(main(cancel=True))
+
+
+def test_what_a_cancelled_task_spawns_ends_with_the_term() -> None:
+    """A task that is begun while the term is being ended has ended, too, before the lock is given away."""
+
+    async def main() -> None:
+        store = MemoryBackend()
+        holders: list[str | None] = []
+
+        async def late() -> None:
+            try:
+                await asyncio.sleep(1000)
+            finally:
+                holders.append(holder(store, "x"))
+
+        async def body(term: Term) -> None:
+            try:
+                await asyncio.sleep(1000)
+            finally:
+                with suppress(LockLost):
+                    term.spawn(late())
+                await asyncio.sleep(0.1)
+
+        async with session(store, "a") as a:
+            leading = asyncio.create_task(Election(a).lead("x", body))
+            await until_held(store, "x", "a")
+            await asyncio.sleep(1)
+            leading.cancel()
+            await asyncio.gather(leading, return_exceptions=True)
+            assert holder(store, "x") is None
+            assert holders in ([], ["a"])
+            assert not [task for task in asyncio.all_tasks() if "late" in repr(task)]
+
+    run(main())
+
+
+def test_a_lock_whose_release_was_not_answered_can_be_taken_again() -> None:
+    """A session whose release was lost and that asks for the lock again gets it, under a larger token."""
+
+    async def main() -> None:
+        store = MemoryBackend()
+        driver = FaultyDriver(MemoryDriver(store))
+        async with session(store, "a", driver=driver) as a:
+            first = await a.lock("x").acquire()
+            driver.always("release", LOST_REQUEST)
+            await first.end({})
+            again = asyncio.create_task(a.lock("x").acquire())
+            await asyncio.sleep(0.5)
+            driver.always("release", None)
+            second = await asyncio.wait_for(again, TIMING.renew_every + 2)
+            assert second.fencing_token > first.fencing_token
+            await driver.deliver_again("release")
+            await asyncio.sleep(1)
+            await second.end({})
+            assert holder(store, "x") is None
+
+    run(main())
+
+
+def test_a_cancellation_is_not_lost_when_the_lock_is_lost_too() -> None:
+    """A block that is cancelled from outside in the same step in which its lock is lost ends as cancelled."""
+
+    async def main() -> None:
+        store = MemoryBackend()
+        async with session(store, "a") as a:
+
+            async def use() -> None:
+                async with a.lock("x").hold():
+                    await asyncio.sleep(1000)
+
+            using = asyncio.create_task(use())
+            await asyncio.sleep(0.1)
+            hold = a.holds["leader/x"]
+            using.cancel()
+            hold.lose("the test says so")
+            with pytest.raises(asyncio.CancelledError):
+                await using
+
+    run(main())
+
+
+def test_who_waits_when_the_session_closes_is_told() -> None:
+    """A wait for a lock of a session that is closed, or was never opened, raises instead of hanging."""
+
+    async def main() -> None:
+        store = MemoryBackend()
+        with pytest.raises(ClusterLockError, match="not open"):
+            await asyncio.wait_for(session(store, "c").lock("x").acquire(), 60)
+        async with session(store, "a") as a, a.lock("x").hold():
+            async with session(store, "b") as b:
+                waiting = asyncio.create_task(b.lock("x").acquire())
+                await asyncio.sleep(1)
+            with pytest.raises(ClusterLockError, match="closed"):
+                await asyncio.wait_for(waiting, 60)
+
+    run(main())
+
+
+def test_a_lease_that_ends_during_a_renewal_is_noticed_at_once() -> None:
+    """News of a lost key that comes while a renewal is under way makes the next one come at once, not a third of a ttl
+    later."""
+
+    async def main() -> None:
+        store = MemoryBackend()
+        driver = FaultyDriver(MemoryDriver(store))
+        async with session(store, "a", driver=driver) as a:
+            hold = await a.lock("x").acquire()
+            old = await a.lease()
+            driver.next("renew", slow_reply(2))
+            await asyncio.sleep(TIMING.renew_every + 0.5)
+            store.end_lease(old.id)
+            began = clock.now()
+            await expires(hold)
+            await hold.end({})
+            while old == await a.lease():
+                await a.watch.changed(a.watch.news, at_most=0.1)
+            assert clock.now() - began < 2
+
+    run(main())
+
+
+def test_a_hung_renewal_delays_no_loss() -> None:
+    """When another request says that the lease is gone, its locks are lost at once, even if a renewal hangs."""
+
+    async def main() -> None:
+        store = MemoryBackend()
+        driver = FaultyDriver(MemoryDriver(store))
+        async with session(store, "a", driver=driver) as a:
+            hold = await a.lock("x").acquire()
+            driver.always("wait_changed", slow_request(10))
+            driver.next("renew", slow_request(10))
+            await asyncio.sleep(TIMING.renew_every + 0.5)
+            store.end_lease(hold.grant.lease.id)
+            began = clock.now()
+            taking = asyncio.create_task(a.lock("y").acquire())
+            await expires(hold)
+            assert clock.now() - began < 0.1
+            await hold.end({})
+            await (await taking).end({})
+
+    run(main())
+
+
+def test_a_store_that_was_set_back_under_a_living_lease_ends_the_term() -> None:
+    """A leader whose key is gone from a store whose index went back, while its lease is still there, stops at the next
+    renewal, and says what happened."""
+
+    class Restored(MemoryDriver):
+        """Its watch hears nothing more, as one that waits for a revision of the time before the restore."""
+
+        async def wait_changed(self, names, since, at_most):  # type: ignore[no-untyped-def]
+            if since is not None and at_most:
+                await asyncio.sleep(at_most)
+                return await super().wait_changed((), since, 0)
+            return await super().wait_changed(names, since, at_most)
+
+    async def main() -> None:
+        store = MemoryBackend()
+        async with session(store, "a", driver=Restored(store)) as a:
+            for _ in range(10):
+                async with a.lock("y").hold():
+                    pass
+            hold = await a.lock("x").acquire()
+            store.stranger_deletes(key_of("x"))
+            store.index = 5
+            await asyncio.wait_for(hold.wait_lost(), TIMING.renew_every + 1)
+            await hold.end({})
+
+    run(main())
+
+
+def test_a_copy_of_an_acquire_that_comes_while_a_lost_term_ends_is_released() -> None:
+    """What comes to stand under our lease while the work of a lost term still ends is nobody's, and is released."""
+
+    async def main() -> None:
+        store = MemoryBackend()
+        driver = FaultyDriver(MemoryDriver(store))
+        async with session(store, "a", driver=driver) as a:
+            hold = await a.lock("x").acquire()
+            store.stranger_deletes(key_of("x"))
+            await expires(hold)
+            await driver.deliver_again("acquire")
+            await asyncio.sleep(0.1)
+            await hold.end({})
+            await asyncio.sleep(1)
+            assert holder(store, "x") is None
+
+    run(main())
+
+
+def test_a_copy_of_an_acquire_does_not_revive_the_term_before() -> None:
+    """A key that was deleted and made again by a copy of our own old request is another grant: the term has ended."""
+
+    async def main() -> None:
+        store = MemoryBackend()
+        driver = FaultyDriver(MemoryDriver(store))
+        async with session(store, "a", driver=driver) as a:
+            hold = await a.lock("x").acquire()
+            store.stranger_deletes(key_of("x"))
+            assert await store_acquires_again(driver, store)
+            await expires(hold)
+            await hold.end({})
+            await asyncio.sleep(1)
+            assert holder(store, "x") is None
+
+    async def store_acquires_again(driver: FaultyDriver, store: MemoryBackend) -> bool:
+        lease = store.entry(key_of("x"), "x").lease
+        assert lease is None
+        await driver.deliver_again("acquire")
+        return holder(store, "x") == "a"
+
+    run(main())
