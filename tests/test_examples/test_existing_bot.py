@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pytest
 from support import aio
-from support.examples import BOT, EXAMPLES, answers, stage
+from support.examples import BOT, EXAMPLES, WHOLE, answers, stage
 
 from cluster_lock.config import load
 from cluster_lock.testing.telegram import TelegramSimulator
+
+pytestmark = pytest.mark.timeout(WHOLE + 30)
 
 FOLDER = EXAMPLES / "existing_bot"
 
@@ -30,10 +32,10 @@ def test_one_polls_and_the_others_take_over(tmp_path: Path) -> None:
                 first.send(signal.SIGTERM)
                 assert await first.ended() == 0
                 simulator.push(BOT, text="two")
-                await aio.until(lambda: any("is handled" in other.output for other in others))
+                await aio.until(lambda: any("is handled" in other.output for other in others), timeout=60)
                 second, third = sorted(others, key=lambda other: "is handled" not in other.output)
                 await third.says(f"waiting, held by {second.instance} on ")
-                await aio.until(lambda: simulator.oracle.report().pending == 0)
+                await aio.until(lambda: simulator.oracle.report().pending == 0, timeout=60)
                 second.send(signal.SIGKILL)
                 assert await second.ended() == -signal.SIGKILL
                 simulator.push(BOT, text="three")
@@ -44,7 +46,7 @@ def test_one_polls_and_the_others_take_over(tmp_path: Path) -> None:
             report = simulator.oracle.report()
             assert (report.pending, report.overlapping_polls) == (0, 0)
 
-    aio.run(main(), timeout=110)
+    aio.run(main(), timeout=WHOLE)
 
 
 @pytest.mark.process
@@ -62,7 +64,7 @@ def test_the_synchronous_program_too(tmp_path: Path) -> None:
             assert answers(simulator) == ["one", "two"]
             assert simulator.oracle.report().pending == 0
 
-    aio.run(main(), timeout=110)
+    aio.run(main(), timeout=WHOLE)
 
 
 @pytest.mark.process
@@ -77,7 +79,7 @@ def test_before_two_instances_fight(tmp_path: Path) -> None:
                     await example.says("TelegramConflictError")
             assert simulator.oracle.report().overlapping_polls > 0
 
-    aio.run(main(), timeout=110)
+    aio.run(main(), timeout=WHOLE)
 
 
 @pytest.mark.parametrize(

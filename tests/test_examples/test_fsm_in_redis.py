@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 from support import aio
-from support.examples import BOT, answers, stage
+from support.examples import BOT, WHOLE, answers, stage
 
 from cluster_lock.testing.servers import RedisServer
 from cluster_lock.testing.telegram import Fault, TelegramSimulator
 
-pytestmark = pytest.mark.redis
+pytestmark = [pytest.mark.redis, pytest.mark.timeout(WHOLE + 30)]
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +39,7 @@ def test_a_dialogue_survives_a_hand_over(redis: RedisServer, tmp_path: Path) -> 
                 second.send(signal.SIGTERM)
                 assert await second.ended() == 0
 
-    aio.run(main(), timeout=110)
+    aio.run(main(), timeout=WHOLE)
 
 
 def test_a_message_that_comes_again_after_a_crash_answers_no_second_question(
@@ -53,7 +53,7 @@ def test_a_message_that_comes_again_after_a_crash_answers_no_second_question(
             with stage("fsm_in_redis.py", tmp_path, simulator, REDIS_URL=redis.url) as it:
                 first, second = await it.start_all("a", "b")
                 await said(simulator, 2, "/order", "What would you like?")
-                await aio.until(lambda: simulator.oracle.report().pending == 0)
+                await aio.until(lambda: simulator.oracle.report().pending == 0, timeout=60)
                 # A poll is parked; the next one, which would confirm what this one brings, gets no answer.
                 simulator.inject(Fault("black_hole", method="getUpdates"))
                 await said(simulator, 2, "7", "How many times 7?")
@@ -66,12 +66,12 @@ def test_a_message_that_comes_again_after_a_crash_answers_no_second_question(
                 await said(simulator, 2, "3", "Ordered: 3 x 7")
             assert len(answers(simulator)) == 3
 
-    aio.run(main(), timeout=110)
+    aio.run(main(), timeout=WHOLE)
 
 
 async def said(simulator: TelegramSimulator, chat: int, text: str, answer: str) -> None:
     """Say something in a chat, and wait for the one answer that it gets."""
     before = len(answers(simulator))
     simulator.push(BOT, chat_id=chat, text=text)
-    await aio.until(lambda: len(answers(simulator)) > before, timeout=30)
+    await aio.until(lambda: len(answers(simulator)) > before, timeout=60)
     assert answers(simulator)[before:] == [answer]

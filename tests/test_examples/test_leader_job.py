@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 from support import aio
-from support.examples import Example, stage
+from support.examples import WHOLE, Example, stage
 
 from cluster_lock.testing.telegram import TelegramSimulator
+
+pytestmark = pytest.mark.timeout(WHOLE + 30)
 
 CHAT = 7
 EVERY = 0.5
@@ -49,18 +51,18 @@ def test_jobs_run_on_the_leader_only(end: signal.Signals, tmp_path: Path) -> Non
             assert set(pids[:change]) == {first.process.pid}
             assert set(pids[change:]) == {second.process.pid}
             terms = [term for _, _, term in seen]
-            assert len(set(terms)) == 2
+            assert terms[0] < terms[-1]
             assert terms == sorted(terms)
             # One more at each end, and one that was late.
             assert len(seen) <= (seen[-1][0] - seen[0][0]) / EVERY + 3
 
-    aio.run(main(), timeout=110)
+    aio.run(main(), timeout=WHOLE)
 
 
 @pytest.mark.process
 def test_a_run_under_way_ends_with_its_term(tmp_path: Path) -> None:
-    """A run that the step-down finds at work is cancelled and sends nothing, the process ends well, and the next leader
-    runs the job at its next time."""
+    """A run that the step-down finds at work is cancelled before the lock is given away and sends nothing, the process
+    ends well, and the next leader runs the job at its next time."""
 
     async def main() -> None:
         async with TelegramSimulator(strict=True) as simulator:
@@ -70,17 +72,18 @@ def test_a_run_under_way_ends_with_its_term(tmp_path: Path) -> None:
                 await running(first)
                 first.send(signal.SIGTERM)
                 assert await first.ended() == 0
-                assert "digest was cut off" in first.output
+                cut_off = first.output.index("digest was cut off")
+                assert cut_off < first.output.index("not leading any more")
                 await running(second)
             assert runs(simulator) == []
 
-    aio.run(main(), timeout=110)
+    aio.run(main(), timeout=WHOLE)
 
 
 async def sent_more(simulator: TelegramSimulator, number: int) -> None:
     """Wait for so many digests from now on."""
     wanted = len(runs(simulator)) + number
-    await aio.until(lambda: len(runs(simulator)) >= wanted, timeout=30)
+    await aio.until(lambda: len(runs(simulator)) >= wanted, timeout=60)
 
 
 async def running(example: Example) -> None:

@@ -12,7 +12,9 @@ from typing import Any
 
 import pytest
 from support import aio
-from support.examples import EXAMPLES, Example, stage
+from support.examples import EXAMPLES, WHOLE, Example, stage
+
+pytestmark = pytest.mark.timeout(WHOLE + 30)
 
 DAY = "2025-06-30"
 
@@ -55,7 +57,7 @@ def test_the_report_is_written_once_whoever_dies(end: signal.Signals, tmp_path: 
                 assert f"the lock was {how}\n" in writer.output
                 assert rows(reports) == [(DAY, f"All is well on {DAY}", token_of(writer))]
 
-    aio.run(main(), timeout=110)
+    aio.run(main(), timeout=WHOLE)
 
 
 def test_a_smaller_token_is_refused(example: Any, tmp_path: Path) -> None:
@@ -81,11 +83,11 @@ def test_a_wrong_configuration_is_one_line(tmp_path: Path) -> None:
     async def main() -> None:
         with stage("lock_without_bot.py", tmp_path, CLUSTER_LOCK_LOCK__TTL="soon") as it:
             example = await it.start("a", str(tmp_path / "reports.sqlite"), DAY)
-            assert await example.ended(timeout=60) == 78
+            assert await example.ended() == 78
             [line] = example.output.splitlines()
             assert line.startswith("CLUSTER_LOCK_LOCK__TTL: ")
 
-    aio.run(main(), timeout=110)
+    aio.run(main(), timeout=WHOLE)
 
 
 def token_of(example: Example) -> int:
