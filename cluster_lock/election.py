@@ -192,21 +192,19 @@ class Election:
     async def _finish(self, term: Term, hold: Hold, work: asyncio.Task[Any] | None, heir: Entry | None) -> None:
         """End what still runs of the term, then give the lock away."""
         term.close()
+        left = {task for task in (work, *term.tasks) if task is not None and not task.done()}
         if hold.loss is not None:
             term.ended = hold.loss
             log.warning("%s: lost after %.1f s, stopping the work: %s", hold.name, clock.now() - hold.since, term.ended)
-        term.begin_step_down(term.heir)  # however it ends, `run` begins nothing more in it
-        until = clock.now() + self.session.timing.cancel_grace
-        # Again and again: what is cancelled may have begun something on its way out.
-        while left := {task for task in (work, *term.tasks) if task is not None and not task.done()}:
-            for task in left:
-                task.cancel()
+        for task in left:
+            task.cancel()
+        if left:
             # On a loss without a limit: the guard has one.
-            limit = None if hold.loss is not None else max(0.0, until - clock.now())
-            _, stubborn = await asyncio.wait(left, timeout=limit)
-            if stubborn:
-                what = ", ".join(task.get_name() for task in stubborn)
-                end_process(f"{hold.name}: {what} does not end, and the lock is not given away while it runs")
+            grace = None if hold.loss is not None else self.session.timing.cancel_grace
+            _, left = await asyncio.wait(left, timeout=grace)
+        if left:
+            what = ", ".join(task.get_name() for task in left)
+            end_process(f"{hold.name}: {what} does not end, and the lock is not given away while it runs")
         if term.ended is None:
             term.ended = f"stepped down: {term.request.reason}" if term.request else "the work is done"
         self._terms.pop(hold.name, None)
