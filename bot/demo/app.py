@@ -6,15 +6,16 @@ An aiogram bot like any other, that tells the simulator what it handles and the 
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 from collections.abc import Mapping
 
 from aiogram import Bot, Dispatcher
 from aiogram.types import Message, Update
+from aiohttp import ClientError
 
 from cluster_lock import clock
-from cluster_lock.aiogram.http_session import GuardedSession
-from cluster_lock.aiogram.poller import lock_name
+from cluster_lock.aiogram import GuardedSession, lock_name
 from cluster_lock.leadership import Leadership, Role, Term
 from cluster_lock.testing.telegram import CLIENT_HEADER, SENT_HEADER, TERM_HEADER, SimulatorControl
 
@@ -22,9 +23,14 @@ from .instance import client_name
 from .launch import INSTANCE, SIMULATOR, STATUS_PORT
 from .status import EVERY, Status, StatusSender
 
+log = logging.getLogger("bot.demo")
+
 USUAL_WORK, SLOW_WORK = 0.01, 0.3
 SLOW_EVERY = 25
 """One update in so many takes long, so that a fault always finds work under way."""
+
+LAST_WORD = 0.3
+"""Seconds for the word that a term is over. The lock waits for it, so it may not take longer."""
 
 dispatcher = Dispatcher(disable_fsm=True)
 
@@ -67,11 +73,18 @@ class Reporter:
         try:
             await asyncio.Event().wait()
         finally:
-            if term.ended is None:
-                await self.telegram.term_ended(self.client, term.fencing_token)
-            else:
+            until = None
+            if term.ended is not None:  # before its work was over: it was lost
                 self._lost.append(term.fencing_token)
-                await self.telegram.term_ended(self.client, term.fencing_token, at=term.deadline)
+                until = term.deadline
+            await self._tell_end(term.fencing_token, until)
+
+    async def _tell_end(self, term: int, at: float | None) -> None:
+        try:
+            async with asyncio.timeout(LAST_WORD):
+                await self.telegram.term_ended(self.client, term, at=at)
+        except (TimeoutError, ClientError) as error:
+            log.warning("the oracle does not know that term %d is over: %r", term, error)
 
     async def _tell_status(self) -> None:
         while True:

@@ -140,5 +140,7 @@ async def _drained(stage: Stage, view: View) -> None:
 
 async def _keep_showing(stage: Stage, view: View) -> None:
     while True:
+        began = clock.now()
         view.show(stage)
-        await asyncio.sleep(SHOW_EVERY)
+        # The longer the history, the longer it takes to judge, and Telegram's answers wait for it.
+        await asyncio.sleep(max(SHOW_EVERY, 10 * (clock.now() - began)))

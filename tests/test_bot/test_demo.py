@@ -169,7 +169,7 @@ def test_a_missing_server(demo: Any, tmp_path: Path, backend_name: str) -> None:
     ("arguments", "says"),
     [
         (("--instances", "1"), "one alone has nobody to hand over to"),
-        (("--seconds", "1"), "must be from 5 to 3600"),
+        (("--seconds", "1"), "must be from 5 to 600"),
         (("--rate", "0"), "must be from 1 to 500"),
         (("--backend", "redis"), "invalid choice"),
     ],
