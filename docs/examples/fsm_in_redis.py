@@ -35,7 +35,8 @@ class Order(StatesGroup):
 
 class Once(BaseMiddleware):
     """A message that was handled when its leader crashed, but not yet confirmed to Telegram, comes again. The dialogue
-    has gone on by then: it would be taken for the answer to the next question."""
+    has gone on by then: it would be taken for the answer to the next question. (A crash in the middle of a handler is
+    the handler's own affair.)"""
 
     async def __call__(
         self,
