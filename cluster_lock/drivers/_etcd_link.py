@@ -231,7 +231,7 @@ class Link:
             return self._token
 
     def mapped(self, error: BaseException, doing: str, node: Node) -> ClusterLockError:
-        """What a failure is to those above the driver. Raises `error` itself if it is our own cancellation, or a bug."""
+        """What a failure is to those above the driver. Raises `error` itself if it cancels us, or is a bug."""
         task = asyncio.current_task()
         if isinstance(error, asyncio.CancelledError) and task and task.cancelling():
             raise error
