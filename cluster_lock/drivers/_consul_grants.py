@@ -14,7 +14,7 @@ from cluster_lock.values import Grant, Lease
 
 
 @dataclass(slots=True)
-class _Attempt:
+class Attempt:
     record: bytes
     previous: bytes | None
     token: int | None = None
@@ -25,15 +25,18 @@ class Grants:
     """By lease and name. An attempt is noted before it is sent, since its answer may be lost."""
 
     def __init__(self) -> None:
-        self._attempts: dict[tuple[str, str], _Attempt] = {}
+        self._attempts: dict[tuple[str, str], Attempt] = {}
 
-    def attempt(self, lease: Lease, name: str, record: bytes, previous: bytes | None) -> None:
-        self._attempts[lease.id, name] = _Attempt(record, previous)
+    def attempt(self, lease: Lease, name: str, record: bytes, previous: bytes | None) -> Attempt:
+        attempt = self._attempts[lease.id, name] = Attempt(record, previous)
+        return attempt
 
-    def granted(self, lease: Lease, name: str, result: Mapping[str, Any]) -> Grant:
-        """The grant that a transaction of ours made; `result`: its last operation's."""
-        attempt, index = self._attempts[lease.id, name], int(result["ModifyIndex"])
+    def granted(self, attempt: Attempt, lease: Lease, name: str, result: Mapping[str, Any]) -> Grant:
+        """The grant that this attempt's transaction made; `result`: its last operation's. Another attempt for the same
+        lock may have been noted since, and will be refused."""
+        index = int(result["ModifyIndex"])
         attempt.token, attempt.created = index, int(result["CreateIndex"])
+        self._attempts[lease.id, name] = attempt
         return Grant(name, lease, index, index, attempt.record, attempt.previous)
 
     def found(self, lease: Lease, name: str, row: Mapping[str, Any]) -> Grant:
@@ -45,7 +48,7 @@ class Grants:
         index, record = int(row["ModifyIndex"]), row["Value"] or b""
         attempt = self._attempts.get((lease.id, name))
         if attempt is None or not _is_of(attempt, row, index, record):
-            attempt = self._attempts[lease.id, name] = _Attempt(record, None)
+            attempt = self._attempts[lease.id, name] = Attempt(record, None)
         if attempt.token is None:
             attempt.token, attempt.created = index, int(row["CreateIndex"])
         return Grant(name, lease, attempt.token, index, record, attempt.previous)
@@ -59,7 +62,7 @@ class Grants:
             del self._attempts[known]
 
 
-def _is_of(attempt: _Attempt, row: Mapping[str, Any], index: int, record: bytes) -> bool:
+def _is_of(attempt: Attempt, row: Mapping[str, Any], index: int, record: bytes) -> bool:
     """Is what stands there this attempt's grant, and not one that came to us in another way since?"""
     if attempt.token is None:
         return attempt.record == record

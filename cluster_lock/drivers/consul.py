@@ -194,13 +194,13 @@ class ConsulDriver:
             raise ForeignValue(
                 f"the value of {key} was not written by a leader: look at it (consul kv get '{key}'), then delete it"
             )
-        self._grants.attempt(lease, name, record, None if row is None else row["Value"] or b"")
+        attempt = self._grants.attempt(lease, name, record, None if row is None else row["Value"] or b"")
         lock = operation("lock", key, Session=lease.id, value=record)
         try:
             done = await self._link.transact(client, unchanged(key, row), lock)
         except SessionGone as error:
             raise self._expired(lease) from error
-        return self._grants.granted(lease, name, done[-1]) if done is not None else None
+        return self._grants.granted(attempt, lease, name, done[-1]) if done is not None else None
 
     async def release(self, grant: Grant, farewell: bytes) -> None:
         key = self._key(grant.name)

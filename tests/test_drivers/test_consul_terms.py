@@ -155,6 +155,23 @@ def test_acquire_whose_answer_was_lost(consul_server: ConsulServer) -> None:
     run(main())
 
 
+def test_acquires_of_one_session_at_once(consul_server: ConsulServer) -> None:
+    """Acquires of one lock by one session at the same time all get the one grant that was made, as it stands."""
+
+    async def main() -> None:
+        async with client(consul_server.url) as driver:
+            lease = await driver.grant_lease("a", 30)
+            for number in range(20):
+                name = f"{LOCK}/{number}"
+                grants = await asyncio.gather(*(driver.acquire(lease, name, record(str(each))) for each in range(5)))
+                entry = await entry_of(driver, name)
+                for grant in grants:
+                    assert grant is not None
+                    assert (grant.token, grant.index, grant.record) == (entry.index, entry.index, entry.record)
+
+    run(main())
+
+
 def test_transfer_whose_answer_was_lost_is_sent_to_the_next_agent(consul_server: ConsulServer) -> None:
     """A transfer that was applied before it was sent again is a transfer that was done, not one that was refused."""
 
