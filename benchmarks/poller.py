@@ -104,17 +104,22 @@ async def guarded(url: str, token: str, handle: Handle, count: Count) -> float:
 
 async def compare(control: SimulatorControl, url: str, name: str, handle: Handle, updates: int, rounds: int) -> float:
     rates: dict[str, list[float]] = {"aiogram": [], "guarded": []}
+    work: dict[str, list[float]] = {"aiogram": [], "guarded": []}
     for number in range(rounds):
         ways = [("aiogram", own), ("guarded", guarded)]
         for way, run in ways if number % 2 else reversed(ways):
             token = f"{1000 + number}:{way}"
             await control.push_many(token, updates, chats=list(CHATS))
+            busy = time.process_time()
             rates[way].append(updates / await run(url, token, handle, Count(updates)))
+            work[way].append((time.process_time() - busy) / updates)
             await control.clear()
     medians = {way: statistics.median(found) for way, found in rates.items()}
     ratio = medians["guarded"] / medians["aiogram"]
+    cpu = {way: statistics.median(found) * 1e6 for way, found in work.items()}
     print(
-        f"{name:10} aiogram {medians['aiogram']:7.0f}/s  guarded {medians['guarded']:7.0f}/s  ratio {ratio:.2f}",
+        f"{name:10} aiogram {medians['aiogram']:6.0f}/s {cpu['aiogram']:5.0f} us of CPU each,"
+        f"  guarded {medians['guarded']:6.0f}/s {cpu['guarded']:5.0f} us,  ratio {ratio:.2f}",
         flush=True,
     )
     return ratio

@@ -28,7 +28,7 @@ class GetRawUpdates(GetUpdates):
     """getUpdates as every session middleware knows it, with an answer that is not looked into: what is repeated costs
     nothing then, and one update that this aiogram cannot read does not hide the ninety-nine beside it."""
 
-    __returning__ = list[Raw]
+    __returning__ = list[Any]
 
 
 class Fetcher:

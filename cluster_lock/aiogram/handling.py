@@ -120,11 +120,11 @@ class Handling:
         if self._ready and not may_start(self._term):
             self._start_later()
             return
+        until = clock.now() + self._rules.timing.handler_timeout
         while self._ready and len(self._running) < self._rules.max_concurrent:
             job = self._ready.popleft()[0]
             job.task = self._term.spawn(self._run(job))
-            job.task.set_name(f"update {job.delivered.update_id}")
-            job.until = clock.now() + self._rules.timing.handler_timeout
+            job.until = until
             self._running[job] = None
             job.task.add_done_callback(partial(self._ended, job))
         self._set_alarm()
@@ -160,8 +160,10 @@ class Handling:
             self._ready.append(line)
         if self._closed or self._term.ended is not None:
             self._set_idle()
-        elif job.started:
+        elif job.started and self._ready:
             self._start()
+        elif job.started:
+            self._set_idle()
         else:
             self._start_later()
         if not task.cancelled() and (error := task.exception()) is not None:

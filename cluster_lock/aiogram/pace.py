@@ -77,7 +77,7 @@ class Pace:
 
     async def _wait_while_full(self) -> None:
         self._wake_on_move = True
-        if not await self._wait_progress(FULL_FOR, "the window is full"):
+        if not await self._wait_progress(FULL_FOR, "the window is full") and self._window.is_full:
             self._say_full(True)
             await self._wait_progress(None, "the window is full")
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from aiogram import Bot, Dispatcher
 from aiogram.types import Update
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from cluster_lock import clock
 from cluster_lock.errors import LockLost
@@ -31,6 +31,9 @@ CONFIRM_LIMIT = 2.0
 """Seconds for a getUpdates that only confirms."""
 REPEAT_LIMIT = 5.0
 """The same when it may be a repetition, which Telegram stretches to 3 s (Client.cpp:15714)."""
+
+
+_UPDATES: TypeAdapter[list[Update | None]] = TypeAdapter(list[Update])
 
 
 class TermWork:
@@ -153,10 +156,13 @@ class TermWork:
         by_id: dict[int, Raw] = {update["update_id"]: update for update in updates}
         new = self._window.take(by_id)
         self._pace.took(new=len(new), cut=not new and self._window.ends_early(list(by_id)))
+        read = self._read([by_id[delivered.update_id] for delivered in new])
         jobs = []
-        for delivered in new:
-            raw = by_id[delivered.update_id]
-            if (update := self._read(delivered, raw)) is not None:
+        for delivered, update in zip(new, read, strict=True):
+            if update is None:
+                self._finished(delivered)
+            else:
+                raw = by_id[delivered.update_id]
                 jobs.append(Job(delivered, update, None if self._rules.sequential else conversation(raw)))
         if self._rules.delivery == "at_most_once":
             for delivered in new:
@@ -164,8 +170,15 @@ class TermWork:
             jobs, self._held = self._held, jobs
         self._handling.submit(jobs)
 
-    def _read(self, delivered: Delivered, raw: Raw) -> Update | None:
-        """The update as aiogram's type, or None: then it is confirmed like one whose handler failed."""
+    def _read(self, raw: list[Raw]) -> list[Update | None]:
+        """The updates as aiogram's type. None for one that this aiogram cannot read: it is confirmed like one whose
+        handler failed."""
+        try:
+            return _UPDATES.validate_python(raw, context={"bot": self._bot})
+        except ValidationError:
+            return [self._read_one(one) for one in raw]
+
+    def _read_one(self, raw: Raw) -> Update | None:
         try:
             return Update.model_validate(raw, context={"bot": self._bot})
         except ValidationError as error:
@@ -173,10 +186,9 @@ class TermWork:
             log.error(
                 "bot %d: this aiogram cannot read update %d, it is not handled: %s",
                 self._bot.id,
-                delivered.update_id,
+                raw["update_id"],
                 "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors()[:3]),
             )
-            self._finished(delivered)
             return None
 
     def _finished(self, delivered: Delivered) -> None:
