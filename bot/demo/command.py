@@ -6,9 +6,11 @@ import argparse
 import asyncio
 import importlib.util
 import json
+import math
 import signal
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +23,7 @@ NOT_OK = 1
 NO_SERVER = 69
 INTERRUPTED = 130
 SHORTEST, LONGEST = 5.0, 600.0
+MOST_INSTANCES = 20
 NEEDED = "aiogram", "aiohttp", "rich"
 
 
@@ -32,15 +35,30 @@ def add(commands: Any) -> None:
         description="Run several instances of a bot against a simulated Telegram, hand over, kill, stop and starve the"
         " leader, and show that no update is lost and never two of them poll.",
     )
-    parser.add_argument("--backend", choices=BACKENDS, default="file", help="where the lock is kept (default: file)")
+    parser.add_argument(
+        "--backend", choices=BACKENDS, help="where the lock is kept (default: what --config says, else file)"
+    )
     parser.add_argument("--instances", type=_instances, default=3, metavar="N", help="processes (default: 3)")
     parser.add_argument(
-        "--seconds", type=_seconds, default=20.0, metavar="S", help="how long updates come, at least (default: 20)"
+        "--seconds",
+        type=_from(SHORTEST, LONGEST, "seconds"),
+        default=20.0,
+        metavar="S",
+        help="how long updates come, at least (default: 20)",
     )
-    parser.add_argument("--rate", type=_rate, default=20.0, metavar="R", help="updates a second (default: 20)")
+    parser.add_argument(
+        "--rate",
+        type=_from(1, 500, "updates a second"),
+        default=20.0,
+        metavar="R",
+        help="updates a second (default: 20)",
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     parser.add_argument(
-        "--config", type=Path, metavar="FILE", help="use the etcd or Consul that this configuration names"
+        "--config",
+        type=Path,
+        metavar="FILE",
+        help="use the etcd or Consul that this configuration names, not an own one",
     )
     parser.set_defaults(run=run)
 
@@ -76,14 +94,15 @@ async def _demo(options: argparse.Namespace) -> Outcome:
     from rich.console import Console
 
     from . import harness, table
-    from .servers import is_configured
+    from .servers import chosen_backend, is_configured
 
+    backend = options.backend or chosen_backend(options.config)
     plan = Plan(
-        backend=options.backend,
+        backend=backend,
         instances=options.instances,
         seconds=options.seconds,
         rate=options.rate,
-        config=Configured(options.config) if is_configured(options.backend, options.config) else None,
+        config=Configured(options.config) if is_configured(backend, options.config) else None,
     )
     console = Console()
     view: table.View = table.Silent()
@@ -130,22 +149,22 @@ def _complain(text: str, code: int) -> int:
     return code
 
 
+def _from(low: float, high: float, what: str) -> Callable[[str], float]:
+    def number(text: str) -> float:
+        try:
+            found = float(text)
+        except ValueError:
+            found = math.nan
+        if not low <= found <= high:
+            raise argparse.ArgumentTypeError(f"must be from {low:g} to {high:g} {what}, but is {text!r}")
+        return found
+
+    return number
+
+
 def _instances(text: str) -> int:
-    number = int(text)
-    if not 2 <= number <= 20:
-        raise argparse.ArgumentTypeError("must be from 2 (one alone has nobody to hand over to) to 20")
-    return number
-
-
-def _seconds(text: str) -> float:
-    number = float(text)
-    if not SHORTEST <= number <= LONGEST:
-        raise argparse.ArgumentTypeError(f"must be from {SHORTEST:g} to {LONGEST:g}")
-    return number
-
-
-def _rate(text: str) -> float:
-    number = float(text)
-    if not 1 <= number <= 500:
-        raise argparse.ArgumentTypeError("must be from 1 to 500 updates a second")
-    return number
+    if not text.isdecimal() or not 2 <= int(text) <= MOST_INSTANCES:
+        raise argparse.ArgumentTypeError(
+            f"must be from 2 (one alone has nobody to hand over to) to {MOST_INSTANCES}, but is {text!r}"
+        )
+    return int(text)

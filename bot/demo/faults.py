@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 from cluster_lock import clock
 
 from .changes import Fault
-from .fleet import DemoFailed
+from .fleet import STARVED, DemoFailed
 from .plan import Plan
 from .stage import CHANGE_WITHIN, Stage
 
@@ -38,7 +38,9 @@ async def graceful(stage: Stage) -> None:
     stage.fleet.doom(leader)
     leader.terminate()
     await stage.changed(fault)
-    await stage.restart(leader)
+    code = await stage.restart(leader)
+    if code not in (0, *STARVED):
+        raise DemoFailed(f"{leader.name} ended with code {code} after SIGTERM; see {leader.log_path}")
 
 
 async def crash(stage: Stage) -> None:

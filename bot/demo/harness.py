@@ -61,6 +61,9 @@ async def run(plan: Plan, view: View) -> Outcome:
             outcome = await _perform(Stage(plan, simulator, fleet, server), view, folder)
         keep = not outcome.verdict.ok
         return outcome
+    except DemoFailed as failure:
+        keep = True
+        raise DemoFailed(f"{failure}\nthe logs of the instances are in {folder}") from failure
     finally:
         if not keep:
             shutil.rmtree(folder, ignore_errors=True)

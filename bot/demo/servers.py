@@ -8,9 +8,22 @@ from pathlib import Path
 from pydantic import BaseModel
 
 from cluster_lock.config import load
+from cluster_lock.errors import ConfigError
 from cluster_lock.testing.servers import ConsulServer, EtcdServer, Server
 
+from .plan import BACKENDS
+
 ADDRESS = {"etcd": ("endpoints", "ETCDCTL_ENDPOINTS"), "consul": ("url", "CONSUL_HTTP_ADDR")}
+
+
+def chosen_backend(file: Path | None) -> str:
+    """The backend that a configuration names; files without one. Raises ConfigError for one that has no demo."""
+    if file is None:
+        return "file"
+    backend = load(file).backend
+    if backend not in BACKENDS:
+        raise ConfigError([f"{file}: the demo knows the backends {', '.join(BACKENDS)}, not {backend}"])
+    return backend
 
 
 def is_configured(backend: str, file: Path | None) -> bool:

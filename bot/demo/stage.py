@@ -96,10 +96,12 @@ class Stage:
         within = self.plan.freed_after + CHANGE_WITHIN
         await self.until(f"somebody to take over after: {fault.words}", has_changed, within)
 
-    async def restart(self, instance: Instance) -> None:
-        """Let its process end that was doomed, and start the next one, so that there are as many again."""
+    async def restart(self, instance: Instance) -> int:
+        """Let its process end that was doomed, and start the next one, so that there are as many again. The exit code
+        of the one that ended."""
         try:
-            await instance.ended(CHANGE_WITHIN)
+            code = await instance.ended(CHANGE_WITHIN)
         except TimeoutError:
             raise DemoFailed(f"{instance.name} did not end; the end of its log:\n{instance.log_tail()}") from None
         await instance.start()
+        return code

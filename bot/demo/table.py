@@ -44,16 +44,16 @@ class Lines:
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._shown = 0
+        self._shown: set[float] = set()
 
     def say(self, words: str) -> None:
         self._console.print(words, highlight=False, soft_wrap=True)
 
     def show(self, stage: Stage) -> None:
-        done = [change for change in changes(stage) if is_over(change)]
-        for change in done[self._shown :]:
-            self._console.print(event_line(change, stage.began), highlight=False, soft_wrap=True)
-        self._shown = len(done)
+        for change in changes(stage):
+            if is_over(change) and change.at not in self._shown:
+                self._shown.add(change.at)
+                self._console.print(event_line(change, stage.began), highlight=False, soft_wrap=True)
 
     def close(self) -> None: ...
 
@@ -80,8 +80,10 @@ def screen(stage: Stage, words: str) -> RenderableType:
     elapsed = "" if stage.began is None else f", {clock.now() - stage.began:.1f} s"
     title = f"{plan.instances} instances on {plan.backend}{elapsed}"
     table = Table(title=title, title_style="bold", title_justify="left", min_width=66)
-    for name, justify in (("instance", "left"), ("pid", "right"), ("role", "left"), ("term", "right")):
-        table.add_column(name, justify="right" if justify == "right" else "left")
+    table.add_column("instance")
+    table.add_column("pid", justify="right")
+    table.add_column("role", min_width=8)
+    table.add_column("term", justify="right", min_width=4)
     table.add_column("lease left", min_width=LEASE_WIDTH + 7)
     table.add_column("handled", justify="right")
     for instance in stage.fleet.instances:

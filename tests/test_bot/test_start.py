@@ -269,6 +269,15 @@ def test_sigterm_drains(tmp_path: Path) -> None:
 
 
 @pytest.mark.process
+def test_ctrl_c_while_it_starts(tmp_path: Path) -> None:
+    """Ctrl-C before there is anything to hand over ends it at once, without a traceback."""
+    with start(tmp_path) as process:
+        process.wait_for("directory:")
+        process.signal(signal.SIGINT)
+        assert process.end() == 128 + signal.SIGINT
+
+
+@pytest.mark.process
 def test_second_sigterm_is_fast(tmp_path: Path) -> None:
     """A second SIGTERM waits for no handler: it ends within seconds, the lock is free and the update not confirmed."""
 
