@@ -1,4 +1,4 @@
-"""`make bench`: every benchmark once, one after the other. Ratios count, not milliseconds: the machine is what it is."""
+"""`make bench`: every benchmark once, one after the other. Ratios count, not milliseconds: no machine is quiet."""
 
 from __future__ import annotations
 

@@ -2,8 +2,8 @@
 
     python benchmarks/renewals.py [--ttls 5]
 
-On real servers with the default ratio of the timings; the target is 3 renewals per ttl whatever the number of locks, and
-nothing from a standby but its renewals and one waiting request at a time.
+On real servers with the default ratio of the timings; the target is 3 renewals per ttl whatever the number of locks,
+and nothing from a standby but its renewals and one waiting request at a time.
 """
 
 from __future__ import annotations
