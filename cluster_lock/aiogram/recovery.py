@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
+import random
 from collections.abc import Mapping
 from typing import Any
 
@@ -75,7 +76,7 @@ class Recovery:
             case Kind.WEBHOOK:
                 await self._after_webhook(failure)
             case Kind.FLOOD:
-                pause = failure.retry_after + Pause(0.5, 0.5, jitter=1.0).next()
+                pause = failure.retry_after + random.uniform(0.0, 0.5)
                 await self._wait(failure, pause, f"Telegram asks for a pause of {failure.retry_after:g} s")
             case Kind.NETWORK:
                 self._see_whether_others_reach_it(sent_at)

@@ -68,7 +68,7 @@ async def start_polling(
     Raises ConfigError, TelegramTokenRefused when Telegram refuses the token of every bot, and what makes leading
     impossible.
     """
-    _refuse_wrong_arguments(bots, config, kwargs)
+    _refuse_wrong_arguments(bots, kwargs)
     settings = _settings(config, leadership)
     async with AsyncExitStack() as stack:
         if close_bot_session:
@@ -98,7 +98,7 @@ def run_polling(dispatcher: Dispatcher, *bots: Bot, **arguments: Any) -> None:
         runner.run(start_polling(dispatcher, *bots, **arguments))
 
 
-def _refuse_wrong_arguments(bots: tuple[Bot, ...], config: object, kwargs: Mapping[str, Any]) -> None:
+def _refuse_wrong_arguments(bots: tuple[Bot, ...], kwargs: Mapping[str, Any]) -> None:
     if not bots:
         raise ValueError("At least one bot instance is required to start polling")
     if "bot" in kwargs:
@@ -110,11 +110,6 @@ def _refuse_wrong_arguments(bots: tuple[Bot, ...], config: object, kwargs: Mappi
             raise ValueError(f"Keyword argument {name!r} is not acceptable: handlers get it from the lock")
     if len({bot.id for bot in bots}) < len(bots):
         raise ValueError("The same bot is given twice: it has one lock, and is polled once")
-    if not isinstance(config, str | os.PathLike | None) and type(config).__name__ != "Settings":
-        raise TypeError(
-            f"config is the configuration of cluster-lock (a file or Settings), not {type(config).__name__}: put data"
-            ' for your handlers into the Dispatcher, dispatcher["config"] = ...'
-        )
 
 
 def _settings(config: Settings | str | os.PathLike[str] | None, leadership: Leadership | None) -> Settings | None:
@@ -124,6 +119,11 @@ def _settings(config: Settings | str | os.PathLike[str] | None, leadership: Lead
 
     if isinstance(config, Settings):
         return config
+    if not isinstance(config, str | os.PathLike | None):
+        raise TypeError(
+            f"config is the configuration of cluster-lock (a file or Settings), not {type(config).__name__}: put data"
+            ' for your handlers into the Dispatcher, dispatcher["config"] = ...'
+        )
     return load(None if config is None else Path(config))
 
 
