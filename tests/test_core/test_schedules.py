@@ -1,0 +1,96 @@
+"""Whatever goes wrong in whatever order: never two at work, tokens that only grow, and nothing that stays behind."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, NoReturn
+
+import pytest
+from support.schedules import TRUST, History, Work, play, problems
+
+from cluster_lock import election
+from cluster_lock.session import Session
+
+SEEDS = 20
+
+
+@pytest.mark.parametrize("seed", range(SEEDS))
+def test_schedules(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a random schedule of faults, no two terms of a lock are at work at once, tokens grow, somebody leads again
+    after each trouble, and in the end no lease, key, task or unseen error is left."""
+
+    def end_process(why: str) -> NoReturn:
+        raise AssertionError(f"the process would have been ended: {why}")
+
+    monkeypatch.setattr(election, "end_process", end_process)
+    history = play(seed)
+    assert len(history.works) > 5, "nothing was tried"
+    assert list(problems(history)) == []
+
+
+def work(token: int, first: float, last: float, name: str = "x") -> Work:
+    return Work(name, f"i{token}", token, first, last)
+
+
+BAD: dict[str, tuple[History, str]] = {
+    "two at once": (History(works=[work(1, 0, 10), work(2, 9, 12)]), "worked at once from 9.000 to 10.000"),
+    "one inside the other": (History(works=[work(1, 0, 10), work(2, 3, 4)]), "worked at once from 3.000 to 4.000"),
+    "a third that overlaps the first": (
+        History(works=[work(1, 0, 10), work(2, 10, 11), work(3, 9.5, 9.6)]),
+        "i1 (1) and i3 (3) worked at once",
+    ),
+    "broken, and worked on for too long": (
+        History(works=[work(1, 0, 10 + TRUST), work(2, 5, 20 + TRUST)], breaks=[(4, "x")]),
+        "worked at once",
+    ),
+    "another lock was broken": (
+        History(works=[work(1, 0, 6), work(2, 5, 20)], breaks=[(4, "y")]),
+        "worked at once",
+    ),
+    "broken only after the second had begun": (
+        History(works=[work(1, 0, 6), work(2, 4, 20)], breaks=[(5, "x")]),
+        "worked at once",
+    ),
+    "a token twice": (History(works=[work(3, 0, 1), work(3, 2, 3)]), "token 3 of i3 came after 3"),
+    "a token that fell": (History(works=[work(3, 0, 1), work(2, 2, 3)]), "token 2 of i2 came after 3"),
+    "nobody leads": (History(works=[work(1, 0, 10)], must_lead_at=[(30, "x")]), "nobody was at work at 30.000"),
+    "another lock is led": (
+        History(works=[work(1, 0, 40, "y")], must_lead_at=[(30, "x")]),
+        "nobody was at work at 30.000",
+    ),
+    "something is left": (History(complaints=["a lease of a is left"]), "a lease of a is left"),
+}
+
+
+@pytest.mark.parametrize(("history", "problem"), BAD.values(), ids=BAD.keys())
+def test_the_checker_sees_it(history: History, problem: str) -> None:
+    """Each history that was made wrong by hand is found to be wrong, in words that say how."""
+    assert any(problem in found for found in problems(history)), list(problems(history))
+
+
+GOOD: dict[str, History] = {
+    "one after the other": History(works=[work(1, 0, 10), work(2, 10, 20)], must_lead_at=[(15, "x")]),
+    "locks beside each other": History(works=[work(2, 0, 10), work(1, 5, 20, "y")]),
+    "broken by a person, within the limit": History(works=[work(1, 0, 9), work(2, 4.3, 20)], breaks=[(4, "x")]),
+}
+
+
+@pytest.mark.parametrize("history", GOOD.values(), ids=GOOD.keys())
+def test_the_checker_lets_it_pass(history: History) -> None:
+    """What may be is found to be right."""
+    assert list(problems(history)) == []
+
+
+def test_a_schedule_hears_what_is_only_logged(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A task that fails and that nobody looks at, and a lease that is not given up, are problems of a schedule."""
+
+    async def fails() -> None:
+        raise RuntimeError("a bug")
+
+    async def gives_nothing_up(*_: Any) -> None:
+        asyncio.get_running_loop().create_task(fails())
+
+    monkeypatch.setattr(Session, "_give_up", gives_nothing_up)
+    found = list(problems(play(0, rounds=1)))
+    assert any("is left" in problem for problem in found)
+    assert any("a bug" in problem for problem in found)
