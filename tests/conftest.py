@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from support.backends import ETCD_RELEASE, Backend, selected_backends
 
 from cluster_lock.testing.servers import ConsulServer, EtcdServer, ServerMissing, ServerTLS
 
-MISSING = pytest.StashKey[dict[str, int]]()
+NOT_RUN = "NOT RUN: "
 
 
 # -- servers -----------------------------------------------------------------------------------------------------------
@@ -74,6 +75,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if item.path.stem.startswith(("test_file", "test_conformance_file")):
             item.add_marker("file")
+        if "test_mutants" in item.path.parts:
+            item.add_marker("slow")
         wanted = _backends_of(item)
         (kept if not wanted or wanted & chosen else dropped).append(item)
     if dropped:
@@ -98,12 +101,9 @@ def _backends_of(item: pytest.Item) -> set[str]:
 # -- a missing server --------------------------------------------------------------------------------------------------
 
 
-def _skip_or_fail(config: pytest.Config, error: ServerMissing) -> None:
-    if os.environ.get("REQUIRE_SERVERS") == "1":
-        return
-    missing = config.stash.setdefault(MISSING, {})
-    missing[str(error)] = missing.get(str(error), 0) + 1
-    pytest.skip(str(error))
+def _skip_or_fail(error: ServerMissing) -> None:
+    if os.environ.get("REQUIRE_SERVERS") != "1":
+        pytest.skip(f"{NOT_RUN}{error}")
 
 
 @pytest.hookimpl(wrapper=True)
@@ -111,7 +111,7 @@ def pytest_runtest_setup(item: pytest.Item) -> Generator[None, object, object]:
     try:
         return (yield)
     except ServerMissing as error:
-        _skip_or_fail(item.config, error)
+        _skip_or_fail(error)
         raise
 
 
@@ -120,13 +120,17 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
     try:
         return (yield)
     except ServerMissing as error:
-        _skip_or_fail(item.config, error)
+        _skip_or_fail(error)
         raise
 
 
-def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
-    for message, count in config.stash.get(MISSING, {}).items():
-        terminalreporter.write_line(f"NOT RUN: {count} tests, {message}", red=True, bold=True)
+# From the reports, which come from worker processes too.
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    reasons = Counter(str(report.longrepr[2]) for report in terminalreporter.stats.get("skipped", ()))
+    for reason, count in reasons.items():
+        if NOT_RUN in reason:
+            what = reason.partition(NOT_RUN)[2]
+            terminalreporter.write_line(f"{NOT_RUN}{count} tests, {what}", red=True, bold=True)
 
 
 @pytest.fixture(scope="session")

@@ -18,6 +18,7 @@ pytestmark = pytest.mark.redis
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a child of its parent's death")
 def test_server_dies_with_a_killed_parent() -> None:
     """SIGKILL of the test process, which runs no cleanup, takes its servers along."""
+    find_tool("redis", "redis-server")
     script = (
         "import sys; from cluster_lock.testing.servers import RedisServer\n"
         "server = RedisServer().start(); print(server.pid, server.data_dir, flush=True); sys.stdin.read()"
