@@ -110,6 +110,9 @@ class Watchdog:
         """One renewal. False: not known, try again soon."""
         sent = clock.now()
         limit = min(self.timing.request, self.stop_at - sent)
+        if limit <= 0:  # a suspend, or a blocked loop: it is lost, and that need not wait for the timer
+            self._look()
+            return True
         try:
             async with asyncio.timeout(limit):
                 epoch = await self._driver.renew(self.lease)

@@ -47,6 +47,7 @@ class Work:
     name: str
     instance: str
     token: int
+    granted: float
     first: float
     last: float
 
@@ -74,7 +75,7 @@ def problems(history: History) -> Iterator[str]:
                 if later.token <= work.token:
                     yield f"{name}: token {later.token} of {later.instance} came after {work.token} of {work.instance}"
                 both_until = min(work.last, later.last)
-                broken = [at for at in breaks if work.first - TIMING.settle <= at <= later.first]
+                broken = [at for at in breaks if work.granted <= at <= later.first]
                 if later.first < both_until and not any(both_until <= at + TRUST for at in broken):
                     yield (
                         f"{name}: {work.instance} ({work.token}) and {later.instance} ({later.token}) worked at once"
@@ -131,6 +132,7 @@ class _Schedule:
         for _ in range(rounds):
             await self._trouble(clock.now() + self.chance.uniform(1, 30))
             stays = self.chance.choice(self.instances)
+            stays.resting_until = 0.0
             for instance in self.instances:
                 instance.calm()
                 if instance is not stays:  # what it holds without knowing would show now: nobody else gets it
@@ -213,7 +215,7 @@ class _Instance:
 
     async def _again_and_again(self, mine: Session, do: Callable[[Session], Coroutine[Any, Any, None]]) -> None:
         while not (self.leaving or self.restarting.is_set()):
-            if clock.now() < self.resting_until:
+            if self._must_not_begin():
                 await asyncio.sleep(1.0)
                 continue
             task = asyncio.ensure_future(do(mine))
@@ -226,7 +228,11 @@ class _Instance:
 
     async def _lead(self, mine: Session) -> None:
         self.election = Election(mine)
-        await self.election.lead(ELECTED, self._body)
+        if not self._must_not_begin():  # it was told so before this had begun
+            await self.election.lead(ELECTED, self._body)
+
+    def _must_not_begin(self) -> bool:
+        return self.leaving or self.restarting.is_set() or clock.now() < self.resting_until
 
     def _look(self, task: asyncio.Future[Any]) -> None:
         if not task.cancelled() and (error := task.exception()) is not None:
@@ -330,7 +336,7 @@ class _Instance:
             if under.is_valid():
                 now = clock.now()
                 if work is None:
-                    work = Work(name, self.name, under.fencing_token, now, now)
+                    work = Work(name, self.name, under.fencing_token, under.since, now, now)
                     self.history.works.append(work)
                 work.last = now
 

@@ -29,7 +29,7 @@ def test_schedules(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def work(token: int, first: float, last: float, name: str = "x") -> Work:
-    return Work(name, f"i{token}", token, first, last)
+    return Work(name, f"i{token}", token, granted=first, first=first, last=last)
 
 
 BAD: dict[str, tuple[History, str]] = {
