@@ -32,7 +32,8 @@ def picture_of(
         for instance in instances
     }
     for client, led in reigns(polls, span[1]):
-        lanes[name(client)].led.append(led)
+        # A lane of its own for a stranger: then above all the picture is wanted.
+        lanes.setdefault(name(client), Lane(name(client))).led.append(led)
     for update in updates:
         for run in update.runs:
             lanes[name(run.client)].handled.append(run.start)

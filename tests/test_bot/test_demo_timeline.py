@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from xml.etree import ElementTree as ET
 
-from bot.demo.picture import reigns
+from bot.demo.picture import picture_of, reigns
 from bot.demo.timeline import Lane, Mark, Picture
-from cluster_lock.testing.telegram import BotKey, Poll, SeenPoll
+from bot.demo.verdict import judge
+from cluster_lock.testing.telegram import BotKey, Poll, Report, SeenPoll
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -74,3 +75,11 @@ def test_the_picture_needs_nothing_else() -> None:
     """The file refers to no other file and no script: it opens anywhere."""
     text = Picture("t", "v", ok=False, span=(0.0, 1.0), lanes=[Lane("bot-1")], marks=[]).svg()
     assert not re.search(r"href|<script|@import", text)
+
+
+def test_a_stranger_is_shown() -> None:
+    """A poller that is none of the instances gets a lane of its own."""
+    report = Report(*(0,) * 11)
+    verdict = judge("file", 1, report, [], [], [])
+    made = picture_of(verdict, [], [seen("somebody else", (1, 2))], [], (0.0, 9.0))
+    assert [(lane.name, lane.led) for lane in made.lanes] == [("somebody else", [(1, 2)])]
