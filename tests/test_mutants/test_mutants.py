@@ -31,11 +31,13 @@ KILLED_BY = {
     "keeps_what_nobody_asked_for": f"{CORE}/test_lock.py::test_a_late_acquire_is_released",
     "says_released_too_early": f"{CORE}/test_lock.py::test_origin_of_a_grant",
     "leads_on_any_token": f"{CORE}/test_lock.py::test_nobody_leads_on_a_token_that_went_back",
-    "does_not_settle": f"{POLLER} -k settle",
-    "dispatches_after_the_deadline": f"{POLLER} -k blocked",
-    "offset_is_the_highest": f"{POLLER} -k slow_handler_holds_back",
-    "ids_only_grow": f"{POLLER} -k numbering",
+    "does_not_settle": f"{POLLER}/test_lease.py -k settled_in",
+    "dispatches_after_the_deadline": f"{POLLER}/test_lease.py -k blocked",
+    "offset_is_the_highest": f"{POLLER}/test_acknowledging.py -k slow_handler_holds_back",
+    "ids_only_grow": f"{POLLER}/test_window.py -k numbering",
 }
+
+pytestmark = pytest.mark.timeout(240)
 
 MARKS = {"etcd": pytest.mark.etcd, "consul": pytest.mark.consul}
 
