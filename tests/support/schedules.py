@@ -26,7 +26,7 @@ from cluster_lock.leadership import Term
 from cluster_lock.session import Session
 from cluster_lock.testing.faulty import LOST_REPLY, LOST_REQUEST, VERBS, Fault, FaultyDriver, slow_reply, slow_request
 from cluster_lock.testing.virtual_time import block, run, suspend
-from cluster_lock.values import Origin
+from cluster_lock.values import Entry, Grant, Lease, Origin
 
 from .sessions import PREFIX, TIMING, key_of, session
 
@@ -42,7 +42,8 @@ ELECTED, HELD = "x", "y"
 
 @dataclass
 class Work:
-    """What one term did: from its first to its last moment of work under a valid lock."""
+    """What one term did: from its first to its last moment of work under a valid lock. `granted`: when the store gave
+    the lock, which the term may hear of later."""
 
     name: str
     instance: str
@@ -68,18 +69,17 @@ class History:
 def problems(history: History) -> Iterator[str]:
     """What is wrong with it, one sentence each."""
     for name in sorted({work.name for work in history.works}):
-        works = sorted((work for work in history.works if work.name == name), key=lambda work: work.first)
+        works = sorted((work for work in history.works if work.name == name), key=lambda work: work.granted)
         breaks = [moment for moment, broken in history.breaks if broken == name]
         for number, work in enumerate(works):
             for later in works[number + 1 :]:
                 if later.token <= work.token:
                     yield f"{name}: token {later.token} of {later.instance} came after {work.token} of {work.instance}"
-                both_until = min(work.last, later.last)
-                broken = [at for at in breaks if work.granted <= at <= later.first]
-                if later.first < both_until and not any(both_until <= at + TRUST for at in broken):
+                broken = [at for at in breaks if work.granted <= at <= later.granted]
+                if later.first < work.last and not any(work.last <= at + TRUST for at in broken):
                     yield (
-                        f"{name}: {work.instance} ({work.token}) and {later.instance} ({later.token}) worked at once"
-                        f" from {later.first:.3f} to {both_until:.3f}"
+                        f"{name}: {work.instance} ({work.token}) worked until {work.last:.3f}, and {later.instance}"
+                        f" ({later.token}) from {later.first:.3f} on"
                     )
     for moment, name in history.must_lead_at:
         if not any(work.name == name and work.first <= moment <= work.last + 2 * max(STEPS) for work in history.works):
@@ -120,10 +120,30 @@ def _heard(history: History) -> Iterator[None]:
             area.removeHandler(listener)
 
 
+class _Store(MemoryBackend):
+    """Remembers when it granted which token."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.granted: dict[int, float] = {}
+
+    def acquire(self, lease: Lease, key: str, name: str, record: bytes) -> Grant | None:
+        grant = super().acquire(lease, key, name, record)
+        if grant is not None:
+            self.granted.setdefault(grant.token, clock.now())
+        return grant
+
+    def transfer(self, grant: Grant, key: str, heir: Entry, heir_key: str, record: bytes) -> bool:
+        done = super().transfer(grant, key, heir, heir_key, record)
+        if done:
+            self.granted[self.index] = clock.now()
+        return done
+
+
 class _Schedule:
     def __init__(self, history: History, chance: random.Random) -> None:
         self.history, self.chance = history, chance
-        self.store = MemoryBackend()
+        self.store = _Store()
         self.instances: list[_Instance] = []
 
     async def play(self, instances: int, rounds: int) -> None:
@@ -336,7 +356,8 @@ class _Instance:
             if under.is_valid():
                 now = clock.now()
                 if work is None:
-                    work = Work(name, self.name, under.fencing_token, under.since, now, now)
+                    token = under.fencing_token
+                    work = Work(name, self.name, token, self.store.granted[token], now, now)
                     self.history.works.append(work)
                 work.last = now
 

@@ -33,23 +33,33 @@ def work(token: int, first: float, last: float, name: str = "x") -> Work:
 
 
 BAD: dict[str, tuple[History, str]] = {
-    "two at once": (History(works=[work(1, 0, 10), work(2, 9, 12)]), "worked at once from 9.000 to 10.000"),
-    "one inside the other": (History(works=[work(1, 0, 10), work(2, 3, 4)]), "worked at once from 3.000 to 4.000"),
+    "two at once": (
+        History(works=[work(1, 0, 10), work(2, 9, 12)]),
+        "i1 (1) worked until 10.000, and i2 (2) from 9.000 on",
+    ),
+    "one inside the other": (
+        History(works=[work(1, 0, 10), work(2, 3, 4)]),
+        "i1 (1) worked until 10.000, and i2 (2) from 3.000 on",
+    ),
     "a third that overlaps the first": (
         History(works=[work(1, 0, 10), work(2, 10, 11), work(3, 9.5, 9.6)]),
-        "i1 (1) and i3 (3) worked at once",
+        "and i3 (3) from 9.500 on",
     ),
     "broken, and worked on for too long": (
         History(works=[work(1, 0, 10 + TRUST), work(2, 5, 20 + TRUST)], breaks=[(4, "x")]),
-        "worked at once",
+        "worked until",
     ),
     "another lock was broken": (
         History(works=[work(1, 0, 6), work(2, 5, 20)], breaks=[(4, "y")]),
-        "worked at once",
+        "worked until",
     ),
     "broken only after the second had begun": (
         History(works=[work(1, 0, 6), work(2, 4, 20)], breaks=[(5, "x")]),
-        "worked at once",
+        "worked until",
+    ),
+    "the first to get it begins when the second has ended": (
+        History(works=[Work("x", "i1", 1, granted=0, first=20, last=21), work(2, 5, 10)]),
+        "i1 (1) worked until 21.000",
     ),
     "a token twice": (History(works=[work(3, 0, 1), work(3, 2, 3)]), "token 3 of i3 came after 3"),
     "a token that fell": (History(works=[work(3, 0, 1), work(2, 2, 3)]), "token 2 of i2 came after 3"),
