@@ -23,15 +23,15 @@ def nothing_is_configured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
     return tmp_path
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
-def test_without_a_configuration_the_demo_has_its_own_server(backend: str) -> None:
+@pytest.mark.parametrize("where", BACKENDS)
+def test_without_a_configuration_the_demo_has_its_own_server(where: str) -> None:
     """Nobody said where a server is, and files need none."""
-    assert not is_configured(backend, None)
+    assert not is_configured(where, None)
     assert chosen_backend(None) == "file"
 
 
 @pytest.mark.parametrize(
-    ("backend", "variable"),
+    ("where", "variable"),
     [
         ("etcd", "ETCDCTL_ENDPOINTS"),
         ("etcd", "CLUSTER_LOCK_ETCD__ENDPOINTS"),
@@ -39,11 +39,11 @@ def test_without_a_configuration_the_demo_has_its_own_server(backend: str) -> No
         ("consul", "CLUSTER_LOCK_CONSUL__URL"),
     ],
 )
-def test_a_variable_names_the_server(backend: str, variable: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_variable_names_the_server(where: str, variable: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A variable that says where the server is makes the demo use that one, and no other backend's does."""
     monkeypatch.setenv(variable, "http://127.0.0.2:12345")
-    assert is_configured(backend, None)
-    assert not is_configured("consul" if backend == "etcd" else "etcd", None)
+    assert is_configured(where, None)
+    assert not is_configured("consul" if where == "etcd" else "etcd", None)
 
 
 def test_a_file_names_the_server(tmp_path: Path) -> None:
@@ -57,11 +57,11 @@ def test_a_file_names_the_server(tmp_path: Path) -> None:
         chosen_backend(file)
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("where", BACKENDS)
 @pytest.mark.parametrize("seconds", [5.0, 12.0, 20.0, 33.3, 60.0, 600.0])
-def test_the_times_fit(backend: str, seconds: float) -> None:
+def test_the_times_fit(where: str, seconds: float) -> None:
     """Whatever the seconds, the times are in order, and a leader can survive the stop that it is to survive."""
-    plan = Plan(backend=backend, seconds=seconds)
+    plan = Plan(backend=where, seconds=seconds)
     timing = plan.timing
     assert timing.ttl >= 2  # etcd counts in whole seconds, and refuses 1 with its usual election timeout
     assert timing.ttl == int(timing.ttl)
@@ -69,10 +69,10 @@ def test_the_times_fit(backend: str, seconds: float) -> None:
     assert plan.short_stop + timing.ttl / 4 < fresh
 
 
-@pytest.mark.parametrize("backend", ["etcd", "consul"])
-def test_another_s_server_is_not_restarted(backend: str) -> None:
+@pytest.mark.parametrize("where", ["etcd", "consul"])
+def test_another_s_server_is_not_restarted(where: str) -> None:
     """Only a server of the demo's own is ended and started; on another one the times are what its defaults allow."""
-    assert Plan(backend=backend).restarts_backend
-    foreign = Plan(backend=backend, config=Configured(None))
+    assert Plan(backend=where).restarts_backend
+    foreign = Plan(backend=where, config=Configured(None))
     assert not foreign.restarts_backend
-    assert foreign.timing.ttl >= (10 if backend == "consul" else 5)
+    assert foreign.timing.ttl >= (10 if where == "consul" else 5)
