@@ -35,6 +35,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("cluster_lock.session")
 
+GIVE_UP = 10
+"""For so many ttl we try to revoke an abandoned lease. By then it is forgotten, or nobody answers at all."""
+
 
 class Session:
     """One lease, kept renewed. Use as an async context manager; one per process is enough.
@@ -171,7 +174,8 @@ class Session:
                 await watchdog.run()
                 while self.holds:  # each was told, and its work ends before the old lease is given up
                     await self.watch.changed(self.watch.news)
-                await self._give_up(watchdog.lease, watchdog.deadline + watchdog.timing.margin)
+                # For long: a store that comes back may still have it, counting anew, and no lease is to be had before.
+                await self._give_up(watchdog.lease, clock.now() + GIVE_UP * watchdog.timing.ttl)
         except ClusterLockError as error:
             self._failed = error
             self.watch.wake()
@@ -223,6 +227,7 @@ class Session:
 
     async def _give_up(self, lease: Lease, until: float) -> None:
         """Revoke, trying until `until`: an abandoned lease must not stand beside the next one (interleaving M3)."""
+        pause = 0.1
         while True:
             try:
                 async with asyncio.timeout(max(0.05, min(self.timing.request, until - clock.now()))):
@@ -230,7 +235,8 @@ class Session:
             except (BackendUnavailable, BackendRefused, TimeoutError) as error:
                 if clock.now() >= until:
                     return log.info("lease %s was left to its ttl: %s", lease.id, error or "no answer in time")
-            await asyncio.sleep(random.uniform(0.05, 0.15))
+            await asyncio.sleep(random.uniform(0.5, 1.0) * pause)
+            pause = min(1.0, pause * 2)
 
     # What the backend says, by whichever way
 
