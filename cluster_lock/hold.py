@@ -76,11 +76,13 @@ class Hold:
     def heard(self, entry: Entry, *, is_answer: bool = False) -> None:
         """News about our key. Older than our grant: from before it, and nothing to us, unless it is the answer to a
         question that was asked after the grant: then the store itself is older than it was."""
-        if self._giving_away or self.loss is not None or (entry.index < self.grant.index and not is_answer):
+        if self._giving_away or self.loss is not None:
             return
-        if entry.index < self.grant.index:
-            self.lose(f"the store was set back: {self.name} was granted at {self.grant.index}, it is at {entry.index}")
+        if is_answer and entry.index < self.grant.token:
+            self.lose(f"the store was set back: {self.name} was granted at {self.grant.token}, it is at {entry.index}")
             self._session.watch.forget()
+        elif entry.index < self.grant.index:
+            return
         elif entry.lease != self.grant.lease.id:
             whose = f"is held by {describe(entry)}" if entry.lease else "was deleted or given away by the backend"
             self.lose(f"the key of {self.name} {whose}")

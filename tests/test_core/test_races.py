@@ -427,6 +427,25 @@ def test_a_store_that_was_set_back_under_a_living_lease_ends_the_term() -> None:
     run(main())
 
 
+def test_an_answer_from_before_somebody_overwrote_the_value_is_no_sign_of_a_restore() -> None:
+    """A leader whose value is overwritten under its own lease leads on, also when a read from before that is answered
+    after it was heard of."""
+
+    async def main() -> None:
+        store = MemoryBackend()
+        driver = FaultyDriver(MemoryDriver(store))
+        async with session(store, "a", driver=driver) as a, a.lock("x").hold() as hold:
+            driver.next("read", slow_reply(2))
+            await asyncio.sleep(TIMING.renew_every + 1)
+            await MemoryDriver(store).announce(hold.grant.lease, hold.key, b"another value")
+            await asyncio.sleep(0.1)
+            assert hold.grant.index > hold.grant.token
+            await asyncio.sleep(2 * TIMING.ttl)
+            assert hold.is_valid()
+
+    run(main())
+
+
 def test_a_copy_of_an_acquire_that_comes_while_a_lost_term_ends_is_released() -> None:
     """What comes to stand under our lease while the work of a lost term still ends is nobody's, and is released."""
 
