@@ -16,8 +16,11 @@ import asyncio
 import contextlib
 import socket
 import struct
-from collections.abc import Awaitable, Callable
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Self
+
+from cluster_lock.tasks import end
 
 _CHUNK = 65536
 _REPLY_WITHIN = 10.0
@@ -86,9 +89,10 @@ _Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
 class Proxy:
-    """Listens on a port of its own on 127.0.0.1 and passes everything on, apart from what it is told to do."""
+    """Listens on a port of its own and passes everything on, apart from what it is told to do."""
 
-    def __init__(self, target_host: str, target_port: int) -> None:
+    def __init__(self, target_host: str, target_port: int, *, host: str = "127.0.0.1") -> None:
+        self.host = host
         self.port = 0
         self.delay = 0.0
         """Seconds by which each chunk is late, each way."""
@@ -127,7 +131,7 @@ class Proxy:
 
     async def accept(self) -> None:
         """Listen (again), on the same port as before."""
-        self._server = await asyncio.start_server(self._accepted, "127.0.0.1", self.port)
+        self._server = await asyncio.start_server(self._accepted, self.host, self.port)
         self.port = self._server.sockets[0].getsockname()[1]
 
     def hold(self, match: bytes = b"") -> Held:
@@ -202,8 +206,8 @@ class _Connection:
                     writer.close()
 
     async def _to_server(self, server: asyncio.StreamWriter) -> None:
-        while chunk := await self._client_reader.read(_CHUNK):
-            await self._pass()
+        async for chunk in self._arriving(self._client_reader):
+            await self._proxy.flowing.wait()
             self._apply(chunk)
             if self._captured and not self._captured.complete:
                 self._captured.bytes += chunk
@@ -229,8 +233,8 @@ class _Connection:
                 lost.caught.set()
 
     async def _to_client(self, server_reader: asyncio.StreamReader) -> None:
-        while chunk := await server_reader.read(_CHUNK):
-            await self._pass()
+        async for chunk in self._arriving(server_reader):
+            await self._proxy.flowing.wait()
             if self._captured:
                 self._captured.complete = True
             if self._reply and not self._reply.done():
@@ -265,10 +269,30 @@ class _Connection:
         if self.task:
             self.task.cancel()
 
-    async def _pass(self) -> None:
-        await self._proxy.flowing.wait()
-        if self._proxy.delay:
-            await asyncio.sleep(self._proxy.delay)
+    async def _arriving(self, reader: asyncio.StreamReader) -> AsyncIterator[bytes]:
+        """The chunks until the end, each `delay` after it was sent: one does not wait for another, as on a long way."""
+        loop = asyncio.get_running_loop()
+        on_the_way: deque[tuple[float, bytes]] = deque()
+        reading: asyncio.Task[bytes] | None = asyncio.ensure_future(reader.read(_CHUNK))
+        try:
+            while reading or on_the_way:
+                left = max(0.0, on_the_way[0][0] - loop.time()) if on_the_way else None
+                if reading:
+                    await asyncio.wait((reading,), timeout=left)
+                elif left:
+                    await asyncio.sleep(left)
+                if reading and reading.done():
+                    chunk = reading.result()
+                    reading = asyncio.ensure_future(reader.read(_CHUNK)) if chunk else None
+                    if chunk:
+                        on_the_way.append((loop.time() + self._proxy.delay, chunk))
+                while on_the_way and on_the_way[0][0] <= loop.time():
+                    yield on_the_way.popleft()[1]
+        finally:
+            if reading:
+                await end([reading])
+                if not reading.cancelled():
+                    reading.exception()  # the connection broke: whoever reads on is told by what was yielded, or not
 
 
 class _Over(Exception):

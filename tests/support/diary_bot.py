@@ -1,0 +1,128 @@
+"""A bot that writes down, in a file, what it does: no fault of a network keeps that from the test.
+
+For `python -m bot start --app support.diary_bot:dispatcher`. The text "work 3" keeps its handler busy for 3 s. Each
+line of the diary is a JSON object with `kind` and `at` (`clock.now()`):
+
+    role     its role, or its deadline, has changed: role, term, deadline
+    write    a request to Telegram is being written: term
+    run      a handler began: update, term; and again when it ended: start, outcome
+    ended    a term is over: term, lost (why, or null), deadline
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from aiogram import Bot, Dispatcher
+from aiogram.types import Message, Update
+
+from cluster_lock import clock
+from cluster_lock.aiogram import fetching, http_session
+from cluster_lock.aiogram.http_session import GuardedSession
+from cluster_lock.aiogram.poller import lock_name
+from cluster_lock.leadership import Leadership, Term
+from cluster_lock.testing.telegram import CLIENT_HEADER, SENT_HEADER, TERM_HEADER
+
+DIARY, CLIENT, MUTANT = "TEST_BOT_DIARY", "CLUSTER_LOCK_INSTANCE", "TEST_BOT_MUTANT"
+CLOSES_GENTLY = "closes its connections gently"
+SLACK = "TEST_BOT_SLACK"
+"""Seconds beyond its poll timeout after which a getUpdates counts as unanswered, instead of 10."""
+LOOK_EVERY = 0.02
+USUAL_WORK = 0.01
+
+dispatcher = Dispatcher(disable_fsm=True)
+
+
+class Diary:
+    """`client` is what the simulator's oracle calls this process."""
+
+    def __init__(self) -> None:
+        self.client = client_name(os.environ[CLIENT], os.getpid())
+        self._file = Path(os.environ[DIARY]).open("ab", buffering=0)  # noqa: SIM115 - open as long as the process
+        self._leadership: Leadership | None = None
+        self._lock = ""
+        self._tasks: list[asyncio.Task[Any]] = []
+
+    def note(self, kind: str, at: float | None = None, **facts: Any) -> None:
+        """One line, in one write: a process that is killed leaves no half of it."""
+        line = {"kind": kind, "at": clock.now() if at is None else at, **facts}
+        self._file.write(json.dumps(line).encode() + b"\n")
+
+    def begin(self, bot: Bot, leadership: Leadership) -> None:
+        self._leadership, self._lock = leadership, lock_name(bot)
+        self._tasks = [
+            asyncio.create_task(self._follow_role(leadership)),
+            asyncio.create_task(leadership.run(self._follow_term, self._lock)),
+        ]
+
+    async def end(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def headers(self) -> dict[str, str]:
+        """Called at the moment in which a request is written."""
+        now, term = clock.now(), self._leadership.term(self._lock) if self._leadership is not None else None
+        token = term.fencing_token if term is not None else None
+        self.note("write", at=now, term=token)
+        mine = {CLIENT_HEADER: self.client, SENT_HEADER: f"{now:.6f}"}
+        return mine if token is None else {**mine, TERM_HEADER: str(token)}
+
+    async def _follow_role(self, leadership: Leadership) -> None:
+        last = dict[str, Any]()
+        while True:
+            term = leadership.term(self._lock)
+            now: dict[str, Any] = {
+                "role": str(leadership.role(self._lock)),
+                "term": term.fencing_token if term is not None else None,
+                "deadline": round(term.deadline, 6) if term is not None else None,
+            }
+            if now != last:
+                self.note("role", **now)
+                last = now
+            await asyncio.sleep(LOOK_EVERY)
+
+    async def _follow_term(self, term: Term) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            self.note("ended", term=term.fencing_token, lost=term.ended, deadline=term.deadline)
+
+
+def client_name(instance: str, pid: int) -> str:
+    return f"{instance}#{pid}"
+
+
+@dispatcher.startup()
+async def started(bot: Bot, dispatcher: Dispatcher, leadership: Leadership) -> None:
+    if SLACK in os.environ:
+        fetching.REQUEST_SLACK = float(os.environ[SLACK])
+    if os.environ.get(MUTANT) == CLOSES_GENTLY:
+        http_session._set_options = lambda transport, time_left: None
+    dispatcher["diary"] = diary = Diary()
+    plain = bot.session
+    bot.session = GuardedSession(api=plain.api, headers=diary.headers)
+    await plain.close()
+    diary.begin(bot, leadership)
+
+
+@dispatcher.shutdown()
+async def stopped(dispatcher: Dispatcher) -> None:
+    await dispatcher["diary"].end()
+
+
+@dispatcher.message()
+async def handle(message: Message, event_update: Update, fencing_token: int, diary: Diary) -> None:
+    start = clock.now()
+    diary.note("run", at=start, update=event_update.update_id, term=fencing_token, start=start, outcome=None)
+    outcome = "cancelled"
+    try:
+        text = message.text or ""
+        await asyncio.sleep(float(text.split()[1]) if text.startswith("work ") else USUAL_WORK)
+        outcome = "ok"
+    finally:
+        diary.note("run", update=event_update.update_id, term=fencing_token, start=start, outcome=outcome)

@@ -1,0 +1,398 @@
+"""A cluster of hosts: three for the store, one for Telegram, three for the bots, and what is needed to judge them.
+
+    with Nursery(folder) as nursery, Hosts("etcd35", nursery) as hosts:
+        async with hosts.scene() as scene:
+            leader, standby = await scene.start(2)
+            hosts.network.partition([leader.host], STORES)
+
+The servers of `hosts` serve many scenes; a scene has a bot of its own, and nothing of an earlier one's.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import signal
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import ExitStack, asynccontextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import pytest
+
+from cluster_lock import clock
+from cluster_lock.config.kinds import duration_text
+from cluster_lock.testing.servers import ConsulServer, EtcdServer, ServerFailed
+from cluster_lock.testing.servers.base import Cluster, wait_for
+from cluster_lock.testing.telegram import Report, SimulatorControl
+from cluster_lock.values import STANDBY, Timing
+
+from .aio import until
+from .backends import ETCD_RELEASE, Backend
+from .bot_process import environment
+from .diary_bot import CLIENT, DIARY, MUTANT, SLACK, client_name
+from .netns import Network
+from .nursery import Child, Nursery
+from .stores import open_driver
+
+STORES, TELEGRAM, BOTS = (0, 1, 2), 3, (4, 5, 6)
+TELEGRAM_PORT = 8081
+CHATS = (1, 2, 3)
+TIMES = ("ttl", "margin", "stop_time", "settle", "invite", "drain", "cancel_grace")
+
+ETCD34 = pytest.param("etcd34", marks=pytest.mark.etcd)
+ETCD35 = pytest.param("etcd35", marks=pytest.mark.etcd)
+CONSUL = pytest.param("consul", marks=pytest.mark.consul)
+
+
+def on(*backends: Any) -> pytest.MarkDecorator:
+    """Run the test on hosts with each of these stores."""
+    return pytest.mark.parametrize("hosts", backends, indirect=True, scope="session")
+
+
+QUICK_SLACK = 2.0
+QUICK = Timing(
+    ttl=4, margin=1, stop_time=0.6, drain=2, cancel_grace=0.5, poll_timeout=2, telegram_grace=3, handler_timeout=20
+)
+FIRST_LOGGED = " INFO "
+"""What comes before is the settings."""
+START_WITHIN = 30.0
+TAKEN_OVER_WITHIN = 30.0
+DRAINED_WITHIN = 20.0
+
+Json = dict[str, Any]
+
+
+class _Etcds(Cluster[EtcdServer]):
+    def leads(self, node: EtcdServer) -> bool:
+        return node.is_leader
+
+
+class _Consuls(Cluster[ConsulServer]):
+    def leads(self, node: ConsulServer) -> bool:
+        return node.is_leader
+
+
+class HostedBot:
+    """One process of the bot on a host of its own. `host` is its index in the network."""
+
+    def __init__(self, name: str, host: int, child: Child, diary: Path) -> None:
+        self.name = name
+        self.host = host
+        self.child = child
+        self.client = client_name(name, child.pid)
+        self._diary = diary
+
+    def events(self, kind: str | None = None, since: float = 0.0) -> list[Json]:
+        """What it wrote down so far, of this kind and later than `since`."""
+        # The last line may be there in part only, at this moment.
+        lines = self._diary.read_text().split("\n")[:-1] if self._diary.exists() else []
+        events: list[Json] = [json.loads(line) for line in lines]
+        return [event for event in events if kind in (None, event["kind"]) and event["at"] > since]
+
+    @property
+    def _now(self) -> Json:
+        roles = self.events("role")
+        return roles[-1] if roles else {"role": "starting", "term": None, "deadline": None}
+
+    @property
+    def leads(self) -> bool:
+        return self.child.code is None and bool(self._now["role"] == "leader")
+
+    @property
+    def stands_by(self) -> bool:
+        return self.child.code is None and bool(self._now["role"] == "standby")
+
+    @property
+    def term(self) -> int | None:
+        """The fencing token, while it leads."""
+        found: int | None = self._now["term"]
+        return found
+
+    @property
+    def deadline(self) -> float:
+        """Until when it may lead, by its own word; 0 when it does not."""
+        return float(self._now["deadline"] or 0.0)
+
+    @property
+    def lost(self) -> list[Json]:
+        """The terms that it lost."""
+        return [event for event in self.events("ended") if event["lost"] is not None]
+
+    @property
+    def stopped_leading(self) -> float | None:
+        """When its last term was over, by its own word or by its end."""
+        ended = [event["at"] for event in self.events("ended")]
+        return ended[-1] if ended else self.child.ended_at
+
+    def __repr__(self) -> str:
+        said = self.child.output
+        return f"{self.client}, code {self.child.code}: {self._now}\n{said[said.find(FIRST_LOGGED) :]}"
+
+
+class Hosts:
+    """The network and the servers. `backend` is one of `support.backends.BACKENDS`; `fast` is as for a server."""
+
+    def __init__(self, backend: str, nursery: Nursery, *, fast: bool = True) -> None:
+        self.backend = backend
+        self.fast = fast
+        self.nursery = nursery
+        self.network = Network(len(STORES) + 1 + len(BOTS))
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Self:
+        with ExitStack() as stack:
+            stack.enter_context(self.network)
+            self.store: Cluster[Any] = stack.enter_context(self._cluster())
+            if isinstance(node := self.store.nodes[0], ConsulServer):
+                # By default a node that was away is forgotten, and gets its vote back only after a while: with the next
+                # one away, there would be no majority.
+                node.request("PUT", "/v1/operator/autopilot/configuration", {"CleanupDeadServers": False})
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.close()
+
+    def _cluster(self) -> Cluster[Any]:
+        hosts = [self.network.hosts[index] for index in STORES]
+        if self.backend == "consul":
+            consuls = [ConsulServer(fast=self.fast, host=host.address, wrapper=host.wrapper) for host in hosts]
+            for consul in consuls:
+                consul.expects = len(consuls)
+                consul.join = [each.serf_address for each in consuls]
+            return _Consuls(consuls)
+        release = ETCD_RELEASE[self.backend]
+        etcds = [
+            EtcdServer(release=release, fast=self.fast, name=host.name, host=host.address, wrapper=host.wrapper)
+            for host in hosts
+        ]
+        for etcd in etcds:
+            etcd.members = {each.name: each.peer_url for each in etcds}
+        return _Etcds(etcds)
+
+    def addresses(self, first: int = 0) -> list[str]:
+        """Where the store is, beginning with the node `first`."""
+        nodes = [*self.store.nodes[first:], *self.store.nodes[:first]]
+        return [node.url if isinstance(node, ConsulServer) else node.endpoint for node in nodes]
+
+    def repair(self) -> None:
+        """Everything runs and reaches everything."""
+        self.network.heal()
+        for index in range(len(self.network.hosts)):
+            self.network.plug(index)
+        for node in self.store.nodes:
+            node.launch()
+        for node in self.store.nodes:
+            if isinstance(node, ConsulServer):
+                # By itself a Consul that was cut off looks for the others again every 30 s only.
+                wait_for(lambda node=node: self._join(node) or None, 10, f"{node} does not join")  # type: ignore[misc]
+            node.wait_ready()
+
+    def _join(self, node: ConsulServer) -> bool:
+        try:
+            for address in node.join:
+                node.request("PUT", f"/v1/agent/join/{address}", timeout=2)
+        except (OSError, ServerFailed):  # just started
+            return False
+        return True
+
+    @asynccontextmanager
+    async def scene(self, timing: Timing = QUICK) -> AsyncIterator[Scene]:
+        """Telegram and a bot, new ones each time. At the end everything is repaired."""
+        folder = self.nursery.folder / secrets.token_hex(4)
+        folder.mkdir()
+        url = f"http://{self.network.hosts[TELEGRAM].address}:{TELEGRAM_PORT}"
+        log = folder / "telegram.log"
+        arguments = ["--host", self.network.hosts[TELEGRAM].address, "--port", str(TELEGRAM_PORT)]
+        child = self.nursery.start(
+            "cluster_lock.testing.telegram",
+            arguments,
+            environment(folder),
+            log=log,
+            namespace=self.network.hosts[TELEGRAM].name,
+        )
+        control = SimulatorControl(url)
+        scene = Scene(self, folder, url, control, timing)
+        try:
+            await until(lambda: url in child.output, timeout=START_WITHIN)
+            yield scene
+        finally:
+            await control.close()
+            for one in (child, *(bot.child for bot in scene.bots)):
+                one.signal(signal.SIGKILL)
+                one.ended(10)
+            self.repair()
+
+
+class Scene:
+    """One bot, with a lock of its own in the store and a Telegram of its own."""
+
+    def __init__(self, hosts: Hosts, folder: Path, url: str, telegram: SimulatorControl, timing: Timing) -> None:
+        self.hosts = hosts
+        self.network = hosts.network
+        self.telegram = telegram
+        self.timing = timing
+        self.bots: list[HostedBot] = []
+        self.bot_id = 100_000_000 + secrets.randbelow(900_000_000)
+        self.prefix = f"cluster-lock/{self.bot_id}/"
+        self._folder, self._url = folder, url
+        self._told: set[str] = set()
+
+    # -- on the stage
+
+    async def start(
+        self, count: int = 2, *, addresses: Sequence[str] | None = None, mutant: str = ""
+    ) -> list[HostedBot]:
+        """So many instances, each on a host; the leader first, and each of the others is known to it as a contender.
+
+        `addresses`: the store as they know it, by default that of its nodes.
+        """
+        first = self.launch(BOTS[0], addresses=addresses, mutant=mutant)
+        await until(lambda: first.leads, timeout=START_WITHIN)
+        others = [self.launch(host, addresses=addresses, mutant=mutant) for host in BOTS[1:count]]
+        await self.contend(*others)
+        await until(lambda: self.polled_by(first), timeout=START_WITHIN)
+        return [first, *others]
+
+    def launch(self, host: int, *, addresses: Sequence[str] | None = None, mutant: str = "") -> HostedBot:
+        """One instance more. It stands by, or leads, when it gets there."""
+        name = f"bot-{len(self.bots) + 1}"
+        diary, log = self._folder / f"{name}.diary", self._folder / f"{name}.log"
+        environ = environment(
+            self._folder / f"{name}.state",
+            TELEGRAM_BOT_TOKEN=f"{self.bot_id}:a-token-for-the-simulated-telegram",
+            **{CLIENT: name, DIARY: str(diary), MUTANT: mutant},
+            **({SLACK: str(QUICK_SLACK)} if self.timing is QUICK else {}),
+        )
+        child = self.hosts.nursery.start(
+            "bot",
+            ["start", "--app", "support.diary_bot:dispatcher", *self._settings(addresses)],
+            environ,
+            log=log,
+            namespace=self.network.hosts[host].name,
+        )
+        bot = HostedBot(name, host, child, diary)
+        self.bots.append(bot)
+        return bot
+
+    def _settings(self, addresses: Sequence[str] | None) -> list[str]:
+        timing, where = self.timing, ",".join(addresses or self.hosts.addresses())
+        consul = self.hosts.backend == "consul"
+        values: Mapping[str, str] = {
+            "backend": "consul" if consul else "etcd",
+            "consul.url" if consul else "etcd.endpoints": where,
+            "prefix": self.prefix,
+            "telegram.api": self._url,
+            "telegram.poll_timeout": duration_text(timing.poll_timeout),
+            "telegram.handler_timeout": duration_text(timing.handler_timeout),
+            "telegram.grace": duration_text(timing.telegram_grace),
+            **{f"lock.{name}": duration_text(getattr(timing, name)) for name in TIMES},
+        }
+        return [part for key, value in values.items() for part in ("--set", f"{key}={value}")]
+
+    # -- waiting
+
+    async def contenders(self) -> set[str]:
+        """The instances whose contender record stands in the store."""
+        consul = self.hosts.backend == "consul"
+        nodes = [node for node in self.hosts.store.nodes if node.running]
+        section = {"url": nodes[0].url} if consul else {"endpoints": [node.endpoint for node in nodes]}
+        driver = open_driver(Backend("consul" if consul else "etcd", section, None), self.prefix, 2.0)
+        await driver.open()
+        try:
+            return {entry.name.removeprefix(STANDBY) for entry in await driver.scan(STANDBY)}
+        finally:
+            await driver.close()
+
+    async def contend(self, *bots: HostedBot) -> None:
+        """Until each of these stands by and says so in the store."""
+
+        async def all_contend() -> bool:
+            return all(bot.stands_by for bot in bots) and {bot.name for bot in bots} <= await self.contenders()
+
+        await self.reached(all_contend, START_WITHIN)
+
+    async def taken_over(self, old: HostedBot) -> HostedBot:
+        """The next leader, as soon as it has polled."""
+
+        def next_one() -> HostedBot | None:
+            return next((bot for bot in self.bots if bot is not old and bot.leads), None)
+
+        await self.reached(next_one, TAKEN_OVER_WITHIN)
+        new = next_one()
+        assert new
+        since = clock.now()
+        await self.reached(lambda: self.polled_by(new, since - 1), TAKEN_OVER_WITHIN)
+        return new
+
+    async def reached(self, condition: Callable[[], Any], within: float) -> None:
+        """`until`, with what the bots say when it does not come."""
+        try:
+            await until(condition, timeout=within)
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n" + "\n".join(map(repr, self.bots))) from None
+
+    # -- what Telegram saw
+
+    async def polls(self, bot: HostedBot | None = None, since: float = 0.0) -> list[Json]:
+        """The getUpdates that arrived (of this process) after `since`, in their order."""
+        polls = await self.telegram.polls()
+        return [poll for poll in polls if poll["arrived"] > since and (bot is None or poll["client"] == bot.client)]
+
+    async def polled_by(self, bot: HostedBot, since: float = 0.0) -> bool:
+        return bool(await self.polls(bot, since))
+
+    async def traffic(self, rate: float = 10.0) -> None:
+        await self.telegram.traffic_on(self.bot_id, rate=rate, chats=CHATS)
+
+    async def report(self) -> Report:
+        """The verdict so far, with all that the bots wrote down."""
+        for bot in self.bots:
+            events = bot.events()
+            # Of a run its latest word is enough: the end, if it came to one.
+            runs = {(event["update"], event["start"]): event for event in events if event["kind"] == "run"}
+            for event in (*runs.values(), *(event for event in events if event["kind"] == "ended")):
+                if str(event) not in self._told:
+                    self._told.add(str(event))
+                    await self._tell(bot, event)
+            if bot.child.ended_at is not None and bot.client not in self._told:
+                self._told.add(bot.client)
+                await self.telegram.dead(bot.client, at=bot.child.ended_at)
+        return await self.telegram.report()
+
+    async def _tell(self, bot: HostedBot, event: Json) -> None:
+        if event["kind"] == "ended":
+            at = event["at"] if event["lost"] is None else event["deadline"]
+            await self.telegram.term_ended(bot.client, event["term"], at=at)
+        else:
+            end = None if event["outcome"] is None else event["at"]
+            update, start, outcome, term = (event[name] for name in ("update", "start", "outcome", "term"))
+            await self.telegram.handled(update, client=bot.client, start=start, end=end, outcome=outcome, term=term)
+
+    async def judge(self) -> Report:
+        """Stop the traffic, let everything be handled and confirmed, and demand what must hold in every scene: never
+        two live polls, nothing lost, nothing late, no update twice whose term had ended in good order, larger tokens
+        for later polls."""
+        await self.telegram.traffic_off(self.bot_id)
+
+        async def drained() -> bool:
+            report = await self.report()
+            return not report.pending and not report.lost
+
+        await self.reached(drained, DRAINED_WITHIN)
+        report = await self.report()
+        assert report.updates_sent
+        wrong = ("overlapping_polls", "lost", "out_of_order", "conflicts_live", "late_arrivals", "sent_after_term")
+        assert not any(getattr(report, name) for name in wrong), (report, report.findings, self.bots)
+        unconfirmed = {(bot.client, event["term"]) for bot in self.bots for event in bot.lost}
+        unconfirmed |= {(bot.client, bot.term) for bot in self.bots if bot.child.code}
+        for update in await self.telegram.updates():
+            runs = sorted((run for run in update["runs"] if run["outcome"] == "ok"), key=lambda run: run["start"])
+            assert all((run["client"], run["term"]) in unconfirmed for run in runs[:-1]), (update, self.bots)
+        terms = [poll["term"] for poll in await self.polls() if poll["term"] is not None]
+        assert terms == sorted(terms)
+        return report

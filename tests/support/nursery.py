@@ -1,0 +1,245 @@
+"""Starts `python -m bot ...` again and again without its seconds of imports, each as a process on a host of its own.
+
+    with Nursery(folder) as nursery:
+        child = nursery.start("bot", ["start"], environ, log=path, namespace=host.name)
+        child.signal(signal.SIGKILL); child.ended(10)
+
+One process imports everything once and forks. What is forked goes on where `python -m MODULE` begins after its imports;
+nothing of an event loop, a thread or a client library's core exists before.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import importlib
+import json
+import os
+import selectors
+import signal
+import subprocess
+import sys
+import threading
+import traceback
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from cluster_lock import clock
+
+TESTS = Path(__file__).parents[1]
+READY_WITHIN = 100.0
+"""For the imports, which are seconds of a processor that others may be using."""
+
+BORN_WITHIN = 10.0
+
+PRELOADED = (
+    "aiogram",
+    "bot.__main__",
+    "cluster_lock.aiogram.running",
+    "cluster_lock.aiogram.start",
+    "cluster_lock.config",
+    "cluster_lock.election",
+    "cluster_lock.process",
+    "cluster_lock.testing.telegram.__main__",
+)
+"""Neither grpc nor etcd3: their core must not see a fork."""
+
+_CLONE_NEWNET = 0x40000000  # sched.h; os.setns came with Python 3.12
+_PR_SET_PDEATHSIG = 1
+
+
+class Child:
+    """`code` is None while it runs, -9 after a SIGKILL; `ended_at` is when its end was seen (`clock.now()`)."""
+
+    def __init__(self, pid: int, log: Path) -> None:
+        self.pid = pid
+        self.log = log
+        self.code: int | None = None
+        self.ended_at: float | None = None
+        self._end = threading.Event()
+
+    @property
+    def output(self) -> str:
+        return self.log.read_text(errors="replace") if self.log.exists() else ""
+
+    def signal(self, number: signal.Signals) -> None:
+        if self.code is None:
+            with contextlib.suppress(ProcessLookupError):  # its end is just being told
+                os.kill(self.pid, number)
+
+    def ended(self, timeout: float) -> int:
+        assert self._end.wait(timeout), f"it still runs after {timeout:g} s:\n{self.output}"
+        assert self.code is not None
+        return self.code
+
+    def has_ended(self, code: int, at: float) -> None:
+        self.code, self.ended_at = code, at
+        self._end.set()
+
+
+class Nursery:
+    """Leaving the block kills what still runs."""
+
+    def __init__(self, folder: Path) -> None:
+        self._children: dict[int, Child] = {}
+        self._told = threading.Condition()
+        self._ready = False
+        self._pids: list[int] = []
+        self.folder = folder
+
+    def __enter__(self) -> Self:
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", "from support import nursery; nursery.serve()"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=self.folder,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join([str(TESTS.parent), str(TESTS)])},
+        )
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+        with self._told:
+            if not self._told.wait_for(lambda: self._ready, READY_WITHIN):
+                self.__exit__(None, None, None)
+                raise AssertionError(f"the nursery is not ready within {READY_WITHIN:g} s")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        assert self._process.stdin
+        assert self._process.stdout
+        self._process.stdin.close()  # it ends them all, and then itself
+        try:
+            self._process.wait(20)
+        finally:
+            self._process.kill()
+            self._process.wait(20)
+            self._reader.join(20)
+            self._process.stdout.close()
+
+    def start(
+        self,
+        module: str,
+        arguments: Sequence[str],
+        environ: Mapping[str, str],
+        *,
+        log: Path,
+        namespace: str | None = None,
+    ) -> Child:
+        """`python -m MODULE ARGUMENT...` with this whole environment, its output appended to `log`."""
+        assert self._process.stdin
+        request = {
+            "module": module,
+            "arguments": list(arguments),
+            "environ": dict(environ),
+            "log": str(log),
+            "namespace": namespace,
+            "folder": str(self.folder),
+        }
+        with self._told:
+            # What is told is noted under this lock too, so no end can come before the child is known.
+            self._process.stdin.write(json.dumps(request) + "\n")
+            self._process.stdin.flush()
+            assert self._told.wait_for(lambda: self._pids, BORN_WITHIN), "the nursery does not answer"
+            child = Child(self._pids.pop(), log)
+            self._children[child.pid] = child
+            return child
+
+    def _read(self) -> None:
+        assert self._process.stdout
+        for line in self._process.stdout:
+            said: dict[str, Any] = json.loads(line)
+            with self._told:
+                if "code" in said:
+                    self._children[said["pid"]].has_ended(said["code"], said["at"])
+                elif "pid" in said:
+                    self._pids.append(said["pid"])
+                else:
+                    self._ready = True
+                self._told.notify_all()
+
+
+# -- the other side ----------------------------------------------------------------------------------------------------
+
+
+def serve() -> None:
+    """Fork a child for each line on stdin, tell of its birth and its end on stdout, until the end of stdin."""
+    for name in PRELOADED:
+        importlib.import_module(name)
+    wake, waker = os.pipe()
+    os.set_blocking(waker, False)
+    signal.set_wakeup_fd(waker)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    selector = selectors.DefaultSelector()
+    selector.register(sys.stdin, selectors.EVENT_READ)
+    selector.register(wake, selectors.EVENT_READ)
+    alive: set[int] = set()
+    print(json.dumps({"ready": True}), flush=True)
+    while True:
+        ready = {key.fileobj for key, _ in selector.select()}
+        if wake in ready:
+            os.read(wake, 4096)
+            _reap(alive)
+        if sys.stdin in ready:
+            line = sys.stdin.readline()
+            if not line:
+                break
+            pid = os.fork()
+            if pid == 0:
+                _live(json.loads(line), (wake, waker))
+            alive.add(pid)
+            print(json.dumps({"pid": pid}), flush=True)
+    for pid in alive:
+        os.kill(pid, signal.SIGKILL)
+    for pid in alive:
+        os.waitpid(pid, 0)
+
+
+def _reap(alive: set[int]) -> None:
+    for pid in list(alive):
+        found, status = os.waitpid(pid, os.WNOHANG)
+        if found:
+            alive.discard(pid)
+            code = os.waitstatus_to_exitcode(status)
+            print(json.dumps({"pid": pid, "code": code, "at": clock.now()}), flush=True)
+
+
+def _live(request: Mapping[str, Any], ours: Sequence[int]) -> None:
+    """What the child does, all of it."""
+    code = 1
+    try:
+        _become(request, ours)
+        code = importlib.import_module(f"{request['module']}.__main__").main(request["arguments"])
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else 1
+    except BaseException:  # noqa: BLE001 - what python itself does at the end of a program
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def _become(request: Mapping[str, Any], ours: Sequence[int]) -> None:
+    """Everything that a process has from its birth and that is its parent's until now."""
+    signal.set_wakeup_fd(-1)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    for fd in ours:
+        os.close(fd)
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    null, log = os.open(os.devnull, os.O_RDONLY), os.open(request["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    for fd, number in ((null, 0), (log, 1), (log, 2)):
+        os.dup2(fd, number)
+    if request["namespace"] is not None:
+        namespace = os.open(f"/run/netns/{request['namespace']}", os.O_RDONLY)
+        if libc.setns(namespace, _CLONE_NEWNET) != 0:
+            raise OSError(ctypes.get_errno(), f"setns {request['namespace']}")
+        os.close(namespace)
+    os.environ.clear()
+    os.environ.update(request["environ"])
+    os.chdir(request["folder"])
+    sys.argv = [request["module"], *request["arguments"]]

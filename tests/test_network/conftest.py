@@ -1,0 +1,20 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from support.hosts import Hosts
+from support.nursery import Nursery
+
+
+@pytest.fixture(scope="session")
+def nursery(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nursery]:
+    with Nursery(tmp_path_factory.mktemp("hosts")) as nursery:
+        yield nursery
+
+
+@pytest.fixture(scope="session")
+def hosts(request: pytest.FixtureRequest, nursery: Nursery) -> Iterator[Hosts]:
+    """Seven hosts, three of them with a store: parametrised by its backend."""
+    with Hosts(request.param, nursery) as hosts:
+        yield hosts

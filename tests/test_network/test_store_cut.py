@@ -1,0 +1,42 @@
+"""The leader's host is cut off from the store, and from nothing else."""
+
+from __future__ import annotations
+
+import pytest
+from support.aio import run
+from support.hosts import CONSUL, ETCD35, STORES, Hosts, on
+
+from cluster_lock import clock
+
+pytestmark = pytest.mark.netns
+
+
+@on(ETCD35, CONSUL)
+def test_it_polls_until_its_deadline_and_no_longer(hosts: Hosts) -> None:
+    """A leader that is cut off from the store polls on until its deadline and not beyond it, a standby takes over when
+    the store has freed the lock, and after the cut the old leader is a standby again."""
+
+    async def main() -> None:
+        async with hosts.scene() as scene:
+            leader, standby = await scene.start(2)
+            await scene.traffic()
+            await scene.reached(lambda: len(leader.events("run")) > 5, 10)
+            hosts.network.partition([leader.host], STORES)
+            cut = clock.now()
+            assert await scene.taken_over(leader) is standby
+
+            timing = scene.timing
+            mine, others = await scene.polls(leader, cut), await scene.polls(standby)
+            # The last renewal was sent before the cut, and not long before: a third of a ttl, and what one may take.
+            latest = cut + timing.ttl - timing.margin
+            earliest = latest - timing.stop_time - timing.renew_every - timing.request
+            assert earliest < mine[-1]["arrived"] < latest
+            assert mine[-1]["arrived"] < others[0]["arrived"]
+            assert [event["at"] < latest for event in leader.lost] == [True]
+
+            hosts.network.heal()
+            await scene.contend(leader)
+            assert standby.leads
+            await scene.judge()
+
+    run(main(), timeout=100)
