@@ -18,6 +18,7 @@ from support.aio import run
 from support.certs import Authority
 
 import cluster_lock
+from cluster_lock.drivers._etcd_library import load
 from cluster_lock.drivers.etcd import EtcdDriver
 from cluster_lock.errors import ConfigError, PermissionRefused
 
@@ -141,6 +142,7 @@ def test_rights_of_a_file(files: dict[str, Path], name: str) -> None:
     files[name].chmod(0)
     for other in files.keys() - {name}:
         files[other].chmod(0o444)
+    load()  # as somebody who may read our site-packages
     with unprivileged(), pytest.raises(PermissionRefused, match=str(files[name])):
         open_with(files)
 

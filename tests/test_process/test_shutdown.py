@@ -58,7 +58,7 @@ def test_each_callback_runs_whatever_the_others_do(caplog: pytest.LogCaptureFixt
 
     async def main() -> None:
         manager = ShutdownManager(timeout=0.1)
-        manager.register_callback(gc.collect)
+        manager.register_callback(gc.collect, timeout=10)
         manager.register_callback(lambda: called.append("the rest"), name="rest", timeout=5)
         manager.register_callback(raises)
         manager.register_callback(hangs)
