@@ -80,7 +80,7 @@ class Election:
             if term is None or term.closed or term.ended is not None or term.stepping_down:
                 await changed.wait()
                 continue
-            task = term.spawn(_awaited(job(term)))
+            task = term.spawn(_call(job, term))
             try:
                 await asyncio.wait([task])
             finally:
@@ -138,7 +138,7 @@ class Election:
             await self._compare_tokens(hold)
             if hold.is_valid():
                 log.info("%s: leading, term %d, lock %s", hold.name, hold.fencing_token, hold.origin)
-                work = asyncio.ensure_future(_awaited(body(term)))
+                work = asyncio.ensure_future(_call(body, term))
                 self._terms[hold.name] = term
                 self._set_role(hold.name, Role.LEADER)
                 if self._stopping.is_set():
@@ -153,8 +153,8 @@ class Election:
             if work is not None and not work.cancelled() and work.exception() is not None:
                 log.error("%s: the work failed when it was stopped", hold.name, exc_info=work.exception())
             return StepDown(hold.loss)
-        if work is not None and not work.cancelled():
-            work.result()
+        if work is not None and (term.request is None or not work.cancelled()):
+            work.result()  # also a cancellation that was not ours: whoever awaits `lead` gets it
         return term.request
 
     async def _until_over(self, term: Term, hold: Hold, work: asyncio.Task[Any]) -> Entry | None:
@@ -261,5 +261,5 @@ async def _put_back(taking: asyncio.Future[Hold], *beside: asyncio.Future[Any]) 
         await hold.end(hold.inherited)
 
 
-async def _awaited(work: Awaitable[Any]) -> Any:
-    return await work
+async def _call(work: Callable[[Term], Awaitable[Any]], term: Term) -> Any:
+    return await work(term)

@@ -102,6 +102,10 @@ async def answer_invitations(session: Session, name: str, answer: Answer | None)
                 except TimeoutError:
                     log.info("%s: not ready to take over in time, so not answering the invitation", name)
                     continue
+                except Exception:
+                    # Of the one who leads on our behalf, not ours: no reason to stand by no more.
+                    log.exception("%s: no answer to the invitation, what it asks failed", name)
+                    continue
             session.contender.answer(name, {**more, "number": question})
             await session.contender.write()
         await session.watch.changed(news)

@@ -69,8 +69,6 @@ class Lock:
                 hold = await self._take(wait)
         except BaseException:
             session.claimed.discard(self.key)
-            # First the contender record goes, so that nothing more is transferred to us; then the lock is looked at
-            # once more (interleaving M2). All bounded, and finished even if we are cancelled again.
             await finish(self._stop_waiting())
             raise
         session.claimed.discard(self.key)
@@ -80,11 +78,21 @@ class Lock:
         return hold
 
     async def _stop_waiting(self) -> None:
-        if self.name in self._session.contender:
-            self._session.contender.withdraw(self.name)
-            await self._session.contender.write()
-        if self._session.reconciler.has_touched(self.key):
-            await self._session.reconciler.look([self.key])
+        """First the contender record goes, so that nothing more is transferred to us; then the lock is looked at once
+        more (interleaving M2). Bounded by the time of one request: whoever ends a process has not more for it."""
+        session = self._session
+        touched = session.reconciler.has_touched(self.key)
+        if touched:
+            session.reconciler.doubt(self.key)
+        try:
+            async with asyncio.timeout(session.timing.request):
+                if self.name in session.contender:
+                    session.contender.withdraw(self.name)
+                    await session.contender.write()
+                if touched:
+                    await session.reconciler.look([self.key])
+        except TimeoutError:
+            log.debug("%s: no answer in time, looking again with the next renewal", self.name)
 
     async def _take(self, wait: bool) -> Hold:
         session, watch = self._session, self._session.watch

@@ -188,7 +188,7 @@ class Session:
             try:
                 async with asyncio.timeout(self.timing.request):
                     lease = await self.driver.grant_lease(self.holder, self.timing.ttl)
-                return self._guarded(lease, sent)
+                return await self._guarded(lease, sent)
             except TimeoutError as late:
                 error: ClusterLockError = BackendUnavailable(f"no answer within {self.timing.request:.1f} s")
                 error.__cause__ = late
@@ -202,10 +202,11 @@ class Session:
             await asyncio.sleep(random.uniform(0.5, 1.0) * pause)
             pause = min(1.0, pause * 2)
 
-    def _guarded(self, lease: Lease, sent: float) -> Watchdog:
+    async def _guarded(self, lease: Lease, sent: float) -> Watchdog:
         try:
             timing = self.timing.promised(lease.ttl)
         except ValueError as error:
+            await self._give_up(lease, clock.now() + self.timing.request)
             raise BackendRefused(f"{self.driver.backend} granted a ttl of {lease.ttl:g} s: {error}") from error
         watchdog = Watchdog(self.driver, lease, sent, timing, confirm=self._confirm, moved=self._moved)
         # At once, and not when `run` has returned: a renewal that hangs may delay that, a bug may prevent it.

@@ -6,7 +6,9 @@
 
 from __future__ import annotations
 
+import gc
 import os
+import signal
 from collections import Counter
 from collections.abc import Generator, Iterator
 from pathlib import Path
@@ -14,6 +16,7 @@ from typing import Any
 
 import pytest
 from support.backends import ETCD_RELEASE, Backend, selected_backends
+from support.nursery import Nursery
 
 from cluster_lock.testing.servers import ConsulServer, EtcdServer, ServerMissing, ServerTLS
 
@@ -58,11 +61,35 @@ def backend(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 
 
 @pytest.fixture(scope="session")
+def nursery(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nursery]:
+    """Where processes of aiogram programs are born without seconds of imports."""
+    with Nursery(tmp_path_factory.mktemp("nursery")) as nursery:
+        yield nursery
+
+
+@pytest.fixture(scope="session")
 def tls(tmp_path_factory: pytest.TempPathFactory) -> ServerTLS:
     """A CA and what it signed: a server certificate for loopback and a client certificate that the server demands."""
     from support.certs import make_tls
 
     return make_tls(tmp_path_factory.mktemp("tls"))
+
+
+# -- the test process itself -------------------------------------------------------------------------------------------
+
+
+def pytest_configure() -> None:
+    pytest.register_assert_rewrite("cluster_lock.testing._conformance")
+    # Importing aiogram makes objects by the million, and looking for garbage among them takes a third of the start.
+    gc.disable()
+    # A shell that starts us in the background has us ignore Ctrl-C, and with us all that we start.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()
+    gc.enable()
 
 
 # -- selection ---------------------------------------------------------------------------------------------------------

@@ -36,11 +36,11 @@ DEFAULT_DOTENV = Path(".env")
 
 
 def load(
-    path: Path | None = None,
+    path: Path | str | None = None,
     *,
     overrides: Mapping[str, str] | None = None,
     environ: Mapping[str, str] | None = None,
-    dotenv: Path | None = None,
+    dotenv: Path | str | None = None,
 ) -> Settings:
     """The effective settings: `overrides` (by dotted path, from the command line) win over the environment, that over
     `.env`, that over the file, that over the defaults. What is empty counts as not set.
@@ -72,17 +72,17 @@ def load(
     return _validated(_printable(tree, problems), foreign, variables, problems)
 
 
-def _variables(environ: Mapping[str, str], dotenv: Path | None, problems: Problems) -> Variables:
+def _variables(environ: Mapping[str, str], dotenv: Path | str | None, problems: Problems) -> Variables:
     if dotenv is None and os.path.isfile(DEFAULT_DOTENV):
         dotenv = DEFAULT_DOTENV
-    below = read_dotenv(dotenv, problems) if dotenv else {}
+    below = read_dotenv(Path(dotenv), problems) if dotenv else {}
     # An empty variable hides nothing: Compose hands on `NAME=` for what nobody set.
     return {**below, **{name: found for name, found in environment(environ).items() if found[0] or name not in below}}
 
 
-def _file(path: Path | None, variables: Variables) -> Path | None:
+def _file(path: Path | str | None, variables: Variables) -> Path | None:
     if path is not None:
-        return path
+        return Path(path)
     named, _ = variables.get("CLUSTER_LOCK_CONFIG", ("", NOWHERE))
     if named:
         return Path(named)

@@ -1,20 +1,18 @@
-"""The programs of docs/examples as real processes: each run as a reader would run it, its output in a file."""
+"""The programs of docs/examples as real processes, their output in files."""
 
 from __future__ import annotations
 
 import asyncio
 import os
 import signal
-import subprocess
-import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
-from support.aio import until
-
-from cluster_lock.testing.servers.children import spawn
 from cluster_lock.testing.telegram import TelegramSimulator
+
+from .aio import until
+from .nursery import Child, Nursery
 
 CHECKOUT = Path(__file__).parents[2]
 EXAMPLES = CHECKOUT / "docs" / "examples"
@@ -32,15 +30,14 @@ SETTINGS_BEGIN_WITH = ("CLUSTER_LOCK_", "TELEGRAM_", "POD_NAME")
 class Example:
     """One process that runs a program of docs/examples, in the program's own folder."""
 
-    def __init__(self, instance: str, log: Path, process: subprocess.Popen[bytes]) -> None:
+    def __init__(self, instance: str, process: Child) -> None:
         self.instance = instance
         self.process = process
-        self._log = log
 
     @property
     def output(self) -> str:
         """What it wrote so far, errors too."""
-        return self._log.read_text(errors="replace")
+        return self.process.output
 
     async def says(self, text: str, *, times: int = 1, timeout: float = START) -> None:
         """Wait until it has written `text`. AssertionError with all that it wrote if it ends or takes longer."""
@@ -55,37 +52,36 @@ class Example:
     async def ended(self, timeout: float = START) -> int:
         """Wait until it is gone: its exit code, the signal's number below zero if one ended it."""
         await until(lambda: self.process.poll() is not None, timeout=timeout)
-        return int(self.process.returncode)
+        code = self.process.poll()
+        assert code is not None
+        return code
 
 
 class Stage:
     """Where the instances of one example meet: a folder for their locks and logs, variables for all of them."""
 
-    def __init__(self, program: str, folder: Path, environ: Mapping[str, str]) -> None:
+    def __init__(self, program: str, folder: Path, nursery: Nursery, environ: Mapping[str, str]) -> None:
         self.program = EXAMPLES / program
+        self._nursery = nursery
         self._folder = folder
-        self._running: list[Example] = []
+        self.running: list[Example] = []
         self._environ = {
             **{name: value for name, value in os.environ.items() if not name.startswith(SETTINGS_BEGIN_WITH)},
-            "PYTHONPATH": str(CHECKOUT),
-            "PYTHONUNBUFFERED": "1",
             "CLUSTER_LOCK_STATE_DIR": str(folder / "state"),
             **environ,
         }
 
     async def start(self, instance: str, *arguments: str) -> Example:
         """Run the program as this instance."""
-        log = self._folder / f"{instance}.log"
-        with log.open("wb") as output:
-            process = await asyncio.to_thread(
-                spawn,
-                [sys.executable, self.program.name, *arguments],
-                output,
-                environ={**self._environ, "CLUSTER_LOCK_INSTANCE": instance},
-                folder=self.program.parent,
-            )
-        self._running.append(Example(instance, log, process))
-        return self._running[-1]
+        process = await asyncio.to_thread(
+            self._nursery.start,
+            [self.program.name, *arguments],
+            {**self._environ, "CLUSTER_LOCK_INSTANCE": instance},
+            log=self._folder / f"{instance}.log",
+            folder=self.program.parent,
+        )
+        self.running.append(Example(instance, process))
+        return self.running[-1]
 
     async def start_all(self, *instances: str) -> list[Example]:
         """Run the program as each of these instances, all at once. When one leads and the others wait: the leader,
@@ -98,18 +94,26 @@ class Stage:
         return started
 
 
-@contextmanager
-def stage(program: str, folder: Path, simulator: TelegramSimulator | None = None, /, **environ: str) -> Iterator[Stage]:
-    """A stage for `program`, with the simulator in the place of Telegram. What still runs at the end is killed."""
-    telegram = {} if simulator is None else {"TELEGRAM_BOT_TOKEN": TOKEN, "TELEGRAM_API": simulator.url}
-    it = Stage(program, folder, {**telegram, **environ})
-    try:
-        yield it
-    finally:
-        for example in it._running:
-            if example.process.poll() is None:
+Stages = Callable[..., AbstractContextManager[Stage]]
+"""`stage(program, simulator=None, /, **environ)`: a stage for `program`, with the simulator in the place of Telegram.
+What still runs at the end is killed."""
+
+
+def stages(nursery: Nursery, folder: Path) -> Stages:
+    """Stages in `folder`."""
+
+    @contextmanager
+    def stage(program: str, simulator: TelegramSimulator | None = None, /, **environ: str) -> Iterator[Stage]:
+        telegram = {} if simulator is None else {"TELEGRAM_BOT_TOKEN": TOKEN, "TELEGRAM_API": simulator.url}
+        it = Stage(program, folder, nursery, {**telegram, **environ})
+        try:
+            yield it
+        finally:
+            for example in it.running:
                 example.process.kill()
                 example.process.wait(10)
+
+    return stage
 
 
 def answers(simulator: TelegramSimulator) -> list[str]:

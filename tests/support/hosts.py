@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import json
 import secrets
-import signal
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
@@ -26,7 +25,7 @@ from cluster_lock.config.kinds import duration_text
 from cluster_lock.testing.servers import ConsulServer, EtcdServer, ServerFailed
 from cluster_lock.testing.servers.base import Cluster, wait_for
 from cluster_lock.testing.telegram import Report, SimulatorControl
-from cluster_lock.values import STANDBY, Timing
+from cluster_lock.values import LEADER, STANDBY, Timing
 
 from .aio import until
 from .backends import ETCD_RELEASE, Backend
@@ -98,11 +97,11 @@ class HostedBot:
 
     @property
     def leads(self) -> bool:
-        return self.child.code is None and bool(self._now["role"] == "leader")
+        return self.child.returncode is None and bool(self._now["role"] == "leader")
 
     @property
     def stands_by(self) -> bool:
-        return self.child.code is None and bool(self._now["role"] == "standby")
+        return self.child.returncode is None and bool(self._now["role"] == "standby")
 
     @property
     def term(self) -> int | None:
@@ -128,7 +127,7 @@ class HostedBot:
 
     def __repr__(self) -> str:
         said = self.child.output
-        return f"{self.client}, code {self.child.code}: {self._now}\n{said[said.find(FIRST_LOGGED) :]}"
+        return f"{self.client}, code {self.child.returncode}: {self._now}\n{said[said.find(FIRST_LOGGED) :]}"
 
 
 class Hosts:
@@ -207,10 +206,9 @@ class Hosts:
         folder.mkdir()
         url = f"http://{self.network.hosts[TELEGRAM].address}:{TELEGRAM_PORT}"
         log = folder / "telegram.log"
-        arguments = ["--host", self.network.hosts[TELEGRAM].address, "--port", str(TELEGRAM_PORT)]
+        where = ["--host", self.network.hosts[TELEGRAM].address, "--port", str(TELEGRAM_PORT)]
         child = self.nursery.start(
-            "cluster_lock.testing.telegram",
-            arguments,
+            ["-m", "cluster_lock.testing.telegram", *where],
             environment(folder),
             log=log,
             namespace=self.network.hosts[TELEGRAM].name,
@@ -223,8 +221,8 @@ class Hosts:
         finally:
             await control.close()
             for one in (child, *(bot.child for bot in scene.bots)):
-                one.signal(signal.SIGKILL)
-                one.ended(10)
+                one.kill()
+                one.wait(10)
             self.repair()
 
 
@@ -239,6 +237,8 @@ class Scene:
         self.bots: list[HostedBot] = []
         self.bot_id = 100_000_000 + secrets.randbelow(900_000_000)
         self.prefix = f"cluster-lock/{self.bot_id}/"
+        self.lock = f"{self.prefix}{LEADER}telegram/{self.bot_id}"
+        """Its key in the store."""
         self._folder, self._url = folder, url
         self._told: set[str] = set()
 
@@ -269,8 +269,7 @@ class Scene:
             **({SLACK: str(QUICK_SLACK)} if self.timing is QUICK else {}),
         )
         child = self.hosts.nursery.start(
-            "bot",
-            ["start", "--app", "support.diary_bot:dispatcher", *self._settings(addresses)],
+            ["-m", "bot", "start", "--app", "support.diary_bot:dispatcher", *self._settings(addresses)],
             environ,
             log=log,
             namespace=self.network.hosts[host].name,
@@ -373,23 +372,27 @@ class Scene:
             update, start, outcome, term = (event[name] for name in ("update", "start", "outcome", "term"))
             await self.telegram.handled(update, client=bot.client, start=start, end=end, outcome=outcome, term=term)
 
-    async def judge(self) -> Report:
-        """Stop the traffic, let everything be handled and confirmed, and demand what must hold in every scene: never
-        two live polls, nothing lost, nothing late, no update twice whose term had ended in good order, larger tokens
-        for later polls."""
+    async def drained(self) -> Report:
+        """Stop the traffic and let everything be handled and confirmed; the verdict on all of it."""
         await self.telegram.traffic_off(self.bot_id)
 
-        async def drained() -> bool:
+        async def all_done() -> bool:
             report = await self.report()
             return not report.pending and not report.lost
 
-        await self.reached(drained, DRAINED_WITHIN)
+        await self.reached(all_done, DRAINED_WITHIN)
         report = await self.report()
         assert report.updates_sent
+        return report
+
+    async def judge(self) -> Report:
+        """The same, and demand what must hold in every scene: never two live polls, nothing lost, nothing late, no
+        update twice whose term had ended in good order, no smaller token in a later poll."""
+        report = await self.drained()
         wrong = ("overlapping_polls", "lost", "out_of_order", "conflicts_live", "late_arrivals", "sent_after_term")
         assert not any(getattr(report, name) for name in wrong), (report, report.findings, self.bots)
         unconfirmed = {(bot.client, event["term"]) for bot in self.bots for event in bot.lost}
-        unconfirmed |= {(bot.client, bot.term) for bot in self.bots if bot.child.code}
+        unconfirmed |= {(bot.client, bot.term) for bot in self.bots if bot.child.returncode}
         for update in await self.telegram.updates():
             runs = sorted((run for run in update["runs"] if run["outcome"] == "ok"), key=lambda run: run["start"])
             assert all((run["client"], run["term"]) in unconfirmed for run in runs[:-1]), (update, self.bots)

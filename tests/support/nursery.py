@@ -1,20 +1,22 @@
-"""Starts `python -m bot ...` again and again without its seconds of imports, each as a process on a host of its own.
+"""Starts Python programs again and again without aiogram's seconds of imports, each as a process of its own.
 
     with Nursery(folder) as nursery:
-        child = nursery.start("bot", ["start"], environ, log=path, namespace=host.name)
-        child.signal(signal.SIGKILL); child.ended(10)
+        child = nursery.start(["-m", "bot", "start"], environ, log=path, folder=folder)
+        child.send_signal(signal.SIGKILL); child.wait(10)
 
-One process imports everything once and forks. What is forked goes on where `python -m MODULE` begins after its imports;
-nothing of an event loop, a thread or a client library's core exists before.
+One process imports what takes long and forks. What is forked goes on where `python ARGUMENT...` begins; nothing of an
+event loop, a thread or a client library's core exists before.
 """
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
+import gc
 import importlib
 import json
 import os
+import runpy
 import selectors
 import signal
 import subprocess
@@ -36,13 +38,14 @@ BORN_WITHIN = 10.0
 
 PRELOADED = (
     "aiogram",
-    "bot.__main__",
+    "bot.app",
     "cluster_lock.aiogram.running",
     "cluster_lock.aiogram.start",
+    "cluster_lock.cli.start",
     "cluster_lock.config",
     "cluster_lock.election",
     "cluster_lock.process",
-    "cluster_lock.testing.telegram.__main__",
+    "cluster_lock.testing.telegram",
 )
 """Neither grpc nor etcd3: their core must not see a fork."""
 
@@ -51,12 +54,13 @@ _PR_SET_PDEATHSIG = 1
 
 
 class Child:
-    """`code` is None while it runs, -9 after a SIGKILL; `ended_at` is when its end was seen (`clock.now()`)."""
+    """Much as subprocess.Popen: `returncode` is None while it runs, -9 after a SIGKILL. `ended_at` is when its end was
+    seen (`clock.now()`), `output` what it wrote so far."""
 
     def __init__(self, pid: int, log: Path) -> None:
         self.pid = pid
         self.log = log
-        self.code: int | None = None
+        self.returncode: int | None = None
         self.ended_at: float | None = None
         self._end = threading.Event()
 
@@ -64,18 +68,26 @@ class Child:
     def output(self) -> str:
         return self.log.read_text(errors="replace") if self.log.exists() else ""
 
-    def signal(self, number: signal.Signals) -> None:
-        if self.code is None:
+    def send_signal(self, number: int) -> None:
+        if self.returncode is None:
             with contextlib.suppress(ProcessLookupError):  # its end is just being told
                 os.kill(self.pid, number)
 
-    def ended(self, timeout: float) -> int:
-        assert self._end.wait(timeout), f"it still runs after {timeout:g} s:\n{self.output}"
-        assert self.code is not None
-        return self.code
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+    def poll(self) -> int | None:
+        return self.returncode
+
+    def wait(self, timeout: float) -> int:
+        """Its exit code. Raises subprocess.TimeoutExpired if it still runs after `timeout` seconds."""
+        if not self._end.wait(timeout):
+            raise subprocess.TimeoutExpired(str(self.pid), timeout)
+        assert self.returncode is not None
+        return self.returncode
 
     def has_ended(self, code: int, at: float) -> None:
-        self.code, self.ended_at = code, at
+        self.returncode, self.ended_at = code, at
         self._end.set()
 
 
@@ -122,22 +134,22 @@ class Nursery:
 
     def start(
         self,
-        module: str,
         arguments: Sequence[str],
         environ: Mapping[str, str],
         *,
         log: Path,
+        folder: Path | None = None,
         namespace: str | None = None,
     ) -> Child:
-        """`python -m MODULE ARGUMENT...` with this whole environment, its output appended to `log`."""
+        """`python -m MODULE ARGUMENT...` or `python FILE ARGUMENT...` in `folder`, with this whole environment, its
+        output appended to `log`, on the host `namespace`."""
         assert self._process.stdin
         request = {
-            "module": module,
             "arguments": list(arguments),
             "environ": dict(environ),
             "log": str(log),
             "namespace": namespace,
-            "folder": str(self.folder),
+            "folder": str(folder or self.folder),
         }
         with self._told:
             # What is told is noted under this lock too, so no end can come before the child is known.
@@ -167,8 +179,11 @@ class Nursery:
 
 def serve() -> None:
     """Fork a child for each line on stdin, tell of its birth and its end on stdout, until the end of stdin."""
+    gc.disable()
     for name in PRELOADED:
         importlib.import_module(name)
+    gc.freeze()
+    gc.enable()
     wake, waker = os.pipe()
     os.set_blocking(waker, False)
     signal.set_wakeup_fd(waker)
@@ -212,15 +227,28 @@ def _live(request: Mapping[str, Any], ours: Sequence[int]) -> None:
     code = 1
     try:
         _become(request, ours)
-        code = importlib.import_module(f"{request['module']}.__main__").main(request["arguments"])
+        _run(request["arguments"])
+        code = 0
     except SystemExit as end:
-        code = end.code if isinstance(end.code, int) else 1
+        code = end.code if isinstance(end.code, int) else int(end.code is not None)
     except BaseException:  # noqa: BLE001 - what python itself does at the end of a program
         traceback.print_exc()
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
+
+
+def _run(arguments: Sequence[str]) -> None:
+    """As `python ARGUMENT...` does."""
+    if arguments[0] == "-m":
+        sys.argv = list(arguments[1:])
+        sys.path[0] = os.getcwd()
+        runpy.run_module(arguments[1], run_name="__main__", alter_sys=True)
+    else:
+        sys.argv = list(arguments)
+        sys.path[0] = str(Path(arguments[0]).parent.resolve())
+        runpy.run_path(arguments[0], run_name="__main__")
 
 
 def _become(request: Mapping[str, Any], ours: Sequence[int]) -> None:
@@ -234,6 +262,8 @@ def _become(request: Mapping[str, Any], ours: Sequence[int]) -> None:
     null, log = os.open(os.devnull, os.O_RDONLY), os.open(request["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     for fd, number in ((null, 0), (log, 1), (log, 2)):
         os.dup2(fd, number)
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(write_through=True)  # type: ignore[union-attr]
     if request["namespace"] is not None:
         namespace = os.open(f"/run/netns/{request['namespace']}", os.O_RDONLY)
         if libc.setns(namespace, _CLONE_NEWNET) != 0:
@@ -242,4 +272,3 @@ def _become(request: Mapping[str, Any], ours: Sequence[int]) -> None:
     os.environ.clear()
     os.environ.update(request["environ"])
     os.chdir(request["folder"])
-    sys.argv = [request["module"], *request["arguments"]]

@@ -7,11 +7,13 @@ import signal
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Protocol
 
 import pytest
 from support.aio import run, until
 from support.bot_process import READY_WITHIN, TOKEN, BotProcess, environment
 from support.certs import make_tls
+from support.nursery import Nursery
 
 from cluster_lock import clock
 from cluster_lock.config import load, open_driver
@@ -24,13 +26,28 @@ PATIENT = "support.patient_bot:dispatcher"
 QUICK = ("lock.ttl=3s", "lock.margin=1s", "lock.stop_time=500ms")
 
 
-def start(
-    folder: Path, *arguments: str, telegram: str = NOBODY, environ: Mapping[str, str] | None = None
-) -> BotProcess:
-    (folder / "work").mkdir(exist_ok=True)
-    given = environment(folder / "state", **{"TELEGRAM_BOT_TOKEN": TOKEN, **(environ or {})})
-    command = ("start", "--set", f"telegram.api={telegram}", *arguments)
-    return BotProcess(*command, folder=folder / "work", environ=given)
+class Start(Protocol):
+    """Starts an instance. Not `born` in the nursery: as a user does it."""
+
+    def __call__(
+        self, *arguments: str, telegram: str = NOBODY, environ: Mapping[str, str] | None = None, born: bool = True
+    ) -> BotProcess: ...
+
+
+@pytest.fixture
+def start(nursery: Nursery, tmp_path: Path) -> Start:
+    """Starts instances that share a state directory."""
+    folder = tmp_path / "work"
+    folder.mkdir()
+
+    def start(
+        *arguments: str, telegram: str = NOBODY, environ: Mapping[str, str] | None = None, born: bool = True
+    ) -> BotProcess:
+        given = environment(tmp_path / "state", **{"TELEGRAM_BOT_TOKEN": TOKEN, **(environ or {})})
+        command = ("start", "--set", f"telegram.api={telegram}", *arguments)
+        return BotProcess(*command, folder=folder, environ=given, nursery=nursery if born else None)
+
+    return start
 
 
 def settings(*assignments: str) -> list[str]:
@@ -75,9 +92,9 @@ def sent_texts(simulator: TelegramSimulator) -> list[str]:
     ],
     ids=["no token", "malformed token", "unknown backend", "margin not below ttl", "no such file"],
 )
-def test_wrong_settings(tmp_path: Path, arguments: tuple[str, ...], environ: dict[str, str], says: str) -> None:
+def test_wrong_settings(start: Start, arguments: tuple[str, ...], environ: dict[str, str], says: str) -> None:
     """Each wrong setting is one sentence and code 78, before anything is started."""
-    with start(tmp_path, *arguments, environ=environ) as process:
+    with start(*arguments, environ=environ) as process:
         assert process.end() == 78
         assert says in process.output
         assert len(process.output.splitlines()) == 1
@@ -85,22 +102,22 @@ def test_wrong_settings(tmp_path: Path, arguments: tuple[str, ...], environ: dic
 
 
 @pytest.mark.process
-def test_wrong_app(tmp_path: Path) -> None:
+def test_wrong_app(start: Start) -> None:
     """An --app that cannot be had is one sentence and code 78."""
-    with start(tmp_path, "--app", "nobodys.bot:dispatcher") as process:
+    with start("--app", "nobodys.bot:dispatcher") as process:
         assert process.end() == 78
         assert complaint(process) == "--app nobodys.bot:dispatcher: there is no module nobodys"
 
 
 @pytest.mark.process
-def test_the_same_instance_twice(tmp_path: Path) -> None:
+def test_the_same_instance_twice(start: Start) -> None:
     """The same instance started a second time ends with 73 and names the process that runs; another name stands by."""
 
     async def main() -> None:
         async with telegram() as simulator:
-            with start(tmp_path, "--instance", "web-1", telegram=simulator.url) as first:
+            with start("--instance", "web-1", telegram=simulator.url) as first:
                 await printed(first, "instance: web-1")
-                with start(tmp_path, "--instance", "web-1", telegram=simulator.url) as second:
+                with start("--instance", "web-1", telegram=simulator.url) as second:
                     assert await ended(second) == 73
                     assert f"process {first.pid}" in second.output
                     assert "lock file" in second.output
@@ -109,13 +126,13 @@ def test_the_same_instance_twice(tmp_path: Path) -> None:
 
 
 @pytest.mark.process
-def test_telegram_refuses_the_token(tmp_path: Path) -> None:
+def test_telegram_refuses_the_token(start: Start) -> None:
     """A token that Telegram answers with 401 ends it with 78, and the sentence names the bot's id."""
 
     async def main() -> None:
         async with telegram() as simulator:
             simulator.revoke(TOKEN)
-            with start(tmp_path, telegram=simulator.url) as process:
+            with start(telegram=simulator.url) as process:
                 assert await ended(process) == 78
                 assert complaint(process).startswith(f"Telegram refuses the token of bot {BOT_ID}")
 
@@ -128,7 +145,7 @@ def test_telegram_refuses_the_token(tmp_path: Path) -> None:
 @pytest.mark.process
 @pytest.mark.etcd
 @pytest.mark.timeout(200)
-def test_unreachable_backend(tmp_path: Path) -> None:
+def test_unreachable_backend(start: Start) -> None:
     """A backend that cannot be reached at the start is waited for, with one warning; SIGTERM ends that with 0."""
 
     async def main() -> None:
@@ -142,7 +159,7 @@ def test_unreachable_backend(tmp_path: Path) -> None:
         async with await asyncio.start_server(hang_up, "127.0.0.1", 0) as nobody, telegram() as simulator:
             address = f"http://127.0.0.1:{nobody.sockets[0].getsockname()[1]}"
             arguments = ("--backend", "etcd", *settings(f"etcd.endpoints={address}", *QUICK))
-            with start(tmp_path, *arguments, telegram=simulator.url) as process:
+            with start(*arguments, telegram=simulator.url) as process:
                 await printed(process, "trying on")
                 seen = tries
                 await until(lambda: tries >= seen + 3, timeout=60)
@@ -156,13 +173,13 @@ def test_unreachable_backend(tmp_path: Path) -> None:
 
 @pytest.mark.process
 @pytest.mark.consul
-def test_fail_fast(tmp_path: Path) -> None:
+def test_fail_fast(start: Start) -> None:
     """With --fail-fast an unreachable backend ends it with 69 and one sentence that names the address."""
 
     async def main() -> None:
         async with telegram() as simulator:
             arguments = ("--backend", "consul", "--fail-fast", *settings(f"consul.url={NOBODY}", *QUICK))
-            with start(tmp_path, *arguments, telegram=simulator.url) as process:
+            with start(*arguments, telegram=simulator.url) as process:
                 assert await ended(process) == 69
                 assert NOBODY in complaint(process)
 
@@ -171,7 +188,7 @@ def test_fail_fast(tmp_path: Path) -> None:
 
 @pytest.mark.process
 @pytest.mark.etcd
-def test_etcd_refuses_permission(tmp_path: Path) -> None:
+def test_etcd_refuses_permission(start: Start) -> None:
     """A user of etcd who may not write under the prefix ends it with 77."""
 
     async def main() -> None:
@@ -181,7 +198,7 @@ def test_etcd_refuses_permission(tmp_path: Path) -> None:
                     f"etcd.endpoints={server.endpoint}", f"etcd.user={server.username}", "prefix=elsewhere/"
                 )
                 password = {"CLUSTER_LOCK_ETCD__PASSWORD": server.password}
-                with start(tmp_path, "--backend", "etcd", *more, telegram=simulator.url, environ=password) as process:
+                with start("--backend", "etcd", *more, telegram=simulator.url, environ=password) as process:
                     assert await ended(process) == 77
                     assert "permission denied" in complaint(process)
                     assert server.password not in process.output
@@ -191,7 +208,7 @@ def test_etcd_refuses_permission(tmp_path: Path) -> None:
 
 @pytest.mark.process
 @pytest.mark.consul
-def test_consul_refuses_permission(tmp_path: Path) -> None:
+def test_consul_refuses_permission(start: Start) -> None:
     """A token of Consul without the right to write the keys ends it with 77 and the policy that it needs."""
 
     async def main() -> None:
@@ -200,7 +217,7 @@ def test_consul_refuses_permission(tmp_path: Path) -> None:
             token = {"CONSUL_HTTP_TOKEN": server.create_token(reader)}
             async with telegram() as simulator:
                 more = settings(f"consul.url={server.url}")
-                with start(tmp_path, "--backend", "consul", *more, telegram=simulator.url, environ=token) as process:
+                with start("--backend", "consul", *more, telegram=simulator.url, environ=token) as process:
                     assert await ended(process) == 77
                     assert 'key_prefix "cluster-lock/" { policy = "write" }' in complaint(process)
                     assert token["CONSUL_HTTP_TOKEN"] not in process.output
@@ -210,7 +227,7 @@ def test_consul_refuses_permission(tmp_path: Path) -> None:
 
 @pytest.mark.process
 @pytest.mark.etcd
-def test_etcd_with_a_wrong_ca(tmp_path: Path) -> None:
+def test_etcd_with_a_wrong_ca(tmp_path: Path, start: Start) -> None:
     """A CA that did not sign etcd's certificate ends it with 78 and a sentence that names the CA."""
 
     async def main() -> None:
@@ -218,7 +235,7 @@ def test_etcd_with_a_wrong_ca(tmp_path: Path) -> None:
         with EtcdServer(tls=make_tls(_folder(tmp_path / "tls"), client=False)) as server:
             async with telegram() as simulator:
                 more = settings(f"etcd.endpoints={server.endpoint}", f"etcd.ca={other.ca}")
-                with start(tmp_path, "--backend", "etcd", *more, telegram=simulator.url) as process:
+                with start("--backend", "etcd", *more, telegram=simulator.url) as process:
                     assert await ended(process) == 78
                     assert str(other.ca) in complaint(process)
 
@@ -227,7 +244,7 @@ def test_etcd_with_a_wrong_ca(tmp_path: Path) -> None:
 
 @pytest.mark.process
 @pytest.mark.consul
-def test_consul_with_a_wrong_ca(tmp_path: Path) -> None:
+def test_consul_with_a_wrong_ca(tmp_path: Path, start: Start) -> None:
     """A CA that did not sign Consul's certificate ends it with 78 and a sentence that says so."""
 
     async def main() -> None:
@@ -235,7 +252,7 @@ def test_consul_with_a_wrong_ca(tmp_path: Path) -> None:
         with ConsulServer(dev=True, tls=make_tls(_folder(tmp_path / "tls"), client=False)) as server:
             async with telegram() as simulator:
                 more = settings(f"consul.url={server.url}", f"consul.ca={other.ca}")
-                with start(tmp_path, "--backend", "consul", *more, telegram=simulator.url) as process:
+                with start("--backend", "consul", *more, telegram=simulator.url) as process:
                     assert await ended(process) == 78
                     assert "certificate is not trusted" in complaint(process)
 
@@ -251,12 +268,12 @@ def _folder(path: Path) -> Path:
 
 
 @pytest.mark.process
-def test_sigterm_drains(tmp_path: Path) -> None:
+def test_sigterm_drains(start: Start) -> None:
     """After SIGTERM the handler under way comes to its end, its update is confirmed, and the process ends with 0."""
 
     async def main() -> None:
         async with telegram() as simulator:
-            with start(tmp_path, "--app", PATIENT, *settings(*QUICK), telegram=simulator.url) as process:
+            with start("--app", PATIENT, *settings(*QUICK), telegram=simulator.url, born=False) as process:
                 await printed(process, "leading")
                 simulator.push(BOT_ID, text="work 1")
                 await until(lambda: sent_texts(simulator) == ["begun"], timeout=20)
@@ -269,22 +286,22 @@ def test_sigterm_drains(tmp_path: Path) -> None:
 
 
 @pytest.mark.process
-def test_ctrl_c_while_it_starts(tmp_path: Path) -> None:
+def test_ctrl_c_while_it_starts(start: Start) -> None:
     """Ctrl-C before there is anything to hand over ends it at once, without a traceback."""
-    with start(tmp_path) as process:
+    with start(born=False) as process:
         process.wait_for("directory:")
         process.signal(signal.SIGINT)
         assert process.end() == 128 + signal.SIGINT
 
 
 @pytest.mark.process
-def test_second_sigterm_is_fast(tmp_path: Path) -> None:
+def test_second_sigterm_is_fast(tmp_path: Path, start: Start) -> None:
     """A second SIGTERM waits for no handler: it ends within seconds, the lock is free and the update not confirmed."""
 
     async def main() -> None:
         async with telegram() as simulator:
             long_drain = settings(*QUICK, "lock.drain=60s")
-            with start(tmp_path, "--app", PATIENT, *long_drain, telegram=simulator.url) as process:
+            with start("--app", PATIENT, *long_drain, telegram=simulator.url) as process:
                 await printed(process, "leading")
                 simulator.push(BOT_ID, text="work 50")
                 await until(lambda: sent_texts(simulator) == ["begun"], timeout=20)
@@ -315,14 +332,12 @@ async def _holder(directory: Path) -> str | None:
 
 @pytest.mark.process
 @pytest.mark.timeout(200)
-def test_the_other_takes_over(tmp_path: Path) -> None:
+def test_the_other_takes_over(start: Start) -> None:
     """Of two instances one polls; after a kill -9 the other one does, and says who leads with a larger token."""
 
     async def main() -> None:
         async with telegram() as simulator:
-            commands = [
-                start(tmp_path, "--instance", name, *settings(*QUICK), telegram=simulator.url) for name in ("a", "b")
-            ]
+            commands = [start("--instance", name, *settings(*QUICK), telegram=simulator.url) for name in ("a", "b")]
             with commands[0] as one, commands[1] as two:
                 await until(lambda: " leading, " in one.output + two.output, timeout=READY_WITHIN)
                 leader, other = (one, two) if " leading, " in one.output else (two, one)

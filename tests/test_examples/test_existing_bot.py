@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from support import aio
-from support.examples import BOT, EXAMPLES, WHOLE, answers, stage
+from support.examples import BOT, EXAMPLES, WHOLE, Stages, answers
 
 from cluster_lock.config import load
 from cluster_lock.testing.telegram import TelegramSimulator
@@ -19,13 +19,13 @@ FOLDER = EXAMPLES / "existing_bot"
 
 
 @pytest.mark.process
-def test_one_polls_and_the_others_take_over(tmp_path: Path) -> None:
+def test_one_polls_and_the_others_take_over(stage: Stages) -> None:
     """Of three instances one answers; after its SIGTERM the next does, and after the kill -9 of that the last; each
     update is answered once, and Telegram never sees two of them."""
 
     async def main() -> None:
         async with TelegramSimulator(strict=True) as simulator:
-            with stage("existing_bot/main.py", tmp_path, simulator) as it:
+            with stage("existing_bot/main.py", simulator) as it:
                 first, *others = await it.start_all("a", "b", "c")
                 simulator.push(BOT, text="one")
                 await first.says("is handled")
@@ -50,12 +50,12 @@ def test_one_polls_and_the_others_take_over(tmp_path: Path) -> None:
 
 
 @pytest.mark.process
-def test_the_synchronous_program_too(tmp_path: Path) -> None:
+def test_the_synchronous_program_too(stage: Stages) -> None:
     """With run_polling one of two instances answers, and the other after its SIGTERM."""
 
     async def main() -> None:
         async with TelegramSimulator(strict=True) as simulator:
-            with stage("existing_bot/main_sync.py", tmp_path, simulator) as it:
+            with stage("existing_bot/main_sync.py", simulator) as it:
                 for text, example in zip(("one", "two"), await it.start_all("a", "b"), strict=True):
                     simulator.push(BOT, text=text)
                     await example.says("is handled")
@@ -68,12 +68,12 @@ def test_the_synchronous_program_too(tmp_path: Path) -> None:
 
 
 @pytest.mark.process
-def test_before_two_instances_fight(tmp_path: Path) -> None:
+def test_before_two_instances_fight(stage: Stages) -> None:
     """Without the change the two instances end each other's polls: what the change is for."""
 
     async def main() -> None:
         async with TelegramSimulator() as simulator:
-            with stage("existing_bot/before.py", tmp_path, simulator) as it:
+            with stage("existing_bot/before.py", simulator) as it:
                 both = await it.start("a"), await it.start("b")
                 for example in both:
                     await example.says("TelegramConflictError")

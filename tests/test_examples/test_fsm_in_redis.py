@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from support import aio
-from support.examples import BOT, WHOLE, answers, stage
+from support.examples import BOT, WHOLE, Stages, answers
 
 from cluster_lock.testing.servers import RedisServer
 from cluster_lock.testing.telegram import Fault, TelegramSimulator
@@ -22,12 +21,12 @@ def redis() -> Iterator[RedisServer]:
         yield server
 
 
-def test_a_dialogue_survives_a_hand_over(redis: RedisServer, tmp_path: Path) -> None:
+def test_a_dialogue_survives_a_hand_over(redis: RedisServer, stage: Stages) -> None:
     """A dialogue that one instance began is ended by the next one, which knows all that was said."""
 
     async def main() -> None:
         async with TelegramSimulator(strict=True) as simulator:
-            with stage("fsm_in_redis.py", tmp_path, simulator, REDIS_URL=redis.url) as it:
+            with stage("fsm_in_redis.py", simulator, REDIS_URL=redis.url) as it:
                 first, second = await it.start_all("a", "b")
                 await said(simulator, 1, "/order", "What would you like?")
                 await said(simulator, 1, "soup", "How many times soup?")
@@ -35,22 +34,21 @@ def test_a_dialogue_survives_a_hand_over(redis: RedisServer, tmp_path: Path) -> 
                 assert await first.ended() == 0
                 await said(simulator, 1, "two", "A number, please.")
                 await said(simulator, 1, "2", "Ordered: 2 x soup")
-                assert second.output.count("is handled") == 2
+                await second.says("is handled", times=2)
                 second.send(signal.SIGTERM)
                 assert await second.ended() == 0
+                assert second.output.count("is handled") == 2
 
     aio.run(main(), timeout=WHOLE)
 
 
-def test_a_message_that_comes_again_after_a_crash_answers_no_second_question(
-    redis: RedisServer, tmp_path: Path
-) -> None:
+def test_a_message_that_comes_again_after_a_crash_answers_no_second_question(redis: RedisServer, stage: Stages) -> None:
     """A leader is killed between the handling of a message and its confirmation: the message comes again, and is not
     taken for the answer to the next question."""
 
     async def main() -> None:
         async with TelegramSimulator(strict=True) as simulator:
-            with stage("fsm_in_redis.py", tmp_path, simulator, REDIS_URL=redis.url) as it:
+            with stage("fsm_in_redis.py", simulator, REDIS_URL=redis.url) as it:
                 first, second = await it.start_all("a", "b")
                 await said(simulator, 2, "/order", "What would you like?")
                 await aio.until(lambda: simulator.oracle.report().pending == 0, timeout=60)

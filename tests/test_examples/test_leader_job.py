@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import re
 import signal
-from pathlib import Path
 
 import pytest
 from support import aio
-from support.examples import WHOLE, Example, stage
+from support.examples import WHOLE, Example, Stages
 
 from cluster_lock.testing.telegram import TelegramSimulator
 
@@ -31,13 +30,13 @@ def runs(simulator: TelegramSimulator) -> list[tuple[float, int, int]]:
 
 @pytest.mark.process
 @pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGKILL])
-def test_jobs_run_on_the_leader_only(end: signal.Signals, tmp_path: Path) -> None:
+def test_jobs_run_on_the_leader_only(end: signal.Signals, stage: Stages) -> None:
     """Two instances send no more digests than one would: the leader's, and after its end the other one's."""
 
     async def main() -> None:
         async with TelegramSimulator(strict=True) as simulator:
             times = {"DIGEST_EVERY": str(EVERY), "DIGEST_COLLECTING": "0.05"}
-            with stage("leader_job.py", tmp_path, simulator, DIGEST_CHAT=str(CHAT), **times) as it:
+            with stage("leader_job.py", simulator, DIGEST_CHAT=str(CHAT), **times) as it:
                 first, second = await it.start_all("a", "b")
                 await sent_more(simulator, 4)
                 first.send(end)
@@ -60,14 +59,14 @@ def test_jobs_run_on_the_leader_only(end: signal.Signals, tmp_path: Path) -> Non
 
 
 @pytest.mark.process
-def test_a_run_under_way_ends_with_its_term(tmp_path: Path) -> None:
+def test_a_run_under_way_ends_with_its_term(stage: Stages) -> None:
     """A run that the step-down finds at work is cancelled before the lock is given away and sends nothing, the process
     ends well, and the next leader runs the job at its next time."""
 
     async def main() -> None:
         async with TelegramSimulator(strict=True) as simulator:
             times = {"DIGEST_EVERY": "1", "DIGEST_COLLECTING": "60"}
-            with stage("leader_job.py", tmp_path, simulator, DIGEST_CHAT=str(CHAT), **times) as it:
+            with stage("leader_job.py", simulator, DIGEST_CHAT=str(CHAT), **times) as it:
                 first, second = await it.start_all("a", "b")
                 await running(first)
                 first.send(signal.SIGTERM)

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from support import aio
-from support.examples import EXAMPLES, WHOLE, Example, stage
+from support.examples import EXAMPLES, WHOLE, Example, Stages
 
 pytestmark = pytest.mark.timeout(WHOLE + 30)
 
@@ -32,16 +32,16 @@ def example() -> Any:
 
 @pytest.mark.process
 @pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGKILL])
-def test_the_report_is_written_once_whoever_dies(end: signal.Signals, tmp_path: Path) -> None:
+def test_the_report_is_written_once_whoever_dies(end: signal.Signals, tmp_path: Path, stage: Stages) -> None:
     """The instance that is at work ends before it has written; one of the others writes, with a larger token, and the
     last finds the report there. After SIGTERM the lock was released, after a kill -9 it was found free."""
     reports = tmp_path / "reports.sqlite"
 
     async def main() -> None:
-        with stage("lock_without_bot.py", tmp_path, REPORT_COLLECTING="60") as slow:
+        with stage("lock_without_bot.py", REPORT_COLLECTING="60") as slow:
             first = await slow.start("a", str(reports), DAY)
             await first.says("token")
-            with stage("lock_without_bot.py", tmp_path, REPORT_COLLECTING="0.1") as quick:
+            with stage("lock_without_bot.py", REPORT_COLLECTING="0.1") as quick:
                 others = [await quick.start(instance, str(reports), DAY) for instance in "bc"]
                 for other in others:
                     await other.says("waiting, held by a on ")
@@ -77,11 +77,11 @@ def test_a_smaller_token_is_refused(example: Any, tmp_path: Path) -> None:
 
 
 @pytest.mark.process
-def test_a_wrong_configuration_is_one_line(tmp_path: Path) -> None:
+def test_a_wrong_configuration_is_one_line(tmp_path: Path, stage: Stages) -> None:
     """A wrong setting ends it with 78 and a sentence, not with a traceback."""
 
     async def main() -> None:
-        with stage("lock_without_bot.py", tmp_path, CLUSTER_LOCK_LOCK__TTL="soon") as it:
+        with stage("lock_without_bot.py", CLUSTER_LOCK_LOCK__TTL="soon") as it:
             example = await it.start("a", str(tmp_path / "reports.sqlite"), DAY)
             assert await example.ended() == 78
             [line] = example.output.splitlines()

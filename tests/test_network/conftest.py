@@ -8,12 +8,6 @@ from support.nursery import Nursery
 
 
 @pytest.fixture(scope="session")
-def nursery(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nursery]:
-    with Nursery(tmp_path_factory.mktemp("hosts")) as nursery:
-        yield nursery
-
-
-@pytest.fixture(scope="session")
 def hosts(request: pytest.FixtureRequest, nursery: Nursery) -> Iterator[Hosts]:
     """Seven hosts, three of them with a store: parametrised by its backend."""
     with Hosts(request.param, nursery) as hosts:

@@ -20,7 +20,7 @@ from support.nursery import Nursery
 
 from cluster_lock import clock
 from cluster_lock.testing.servers import ConsulServer, EtcdServer
-from cluster_lock.values import LEADER, Timing
+from cluster_lock.values import Timing
 
 PATIENCE = 200.0
 
@@ -61,13 +61,13 @@ async def after_lost_node(scene: Scene, leader: HostedBot, at: float) -> str:
 
 async def graceful(scene: Scene, leader: HostedBot) -> float:
     at = clock.now()
-    leader.child.signal(signal.SIGTERM)
+    leader.child.send_signal(signal.SIGTERM)
     return at
 
 
 async def crash(scene: Scene, leader: HostedBot) -> float:
     at = clock.now()
-    leader.child.signal(signal.SIGKILL)
+    leader.child.send_signal(signal.SIGKILL)
     await asyncio.to_thread(leader.child.ended, 10)
     await scene.telegram.dead(leader.client, at=at)
     return at
@@ -75,14 +75,13 @@ async def crash(scene: Scene, leader: HostedBot) -> float:
 
 async def revoked(scene: Scene, leader: HostedBot) -> float:
     """An operator ends the leader's lease."""
-    key = f"{scene.prefix}{LEADER}telegram/{scene.bot_id}"
     node = scene.hosts.store.nodes[scene.hosts.store.leader]
     if isinstance(node, ConsulServer):
-        [row] = node.request("GET", f"/v1/kv/{key}")
+        [row] = node.request("GET", f"/v1/kv/{scene.lock}")
         await asyncio.to_thread(node.request, "PUT", f"/v1/session/destroy/{row['Session']}")
     else:
         assert isinstance(node, EtcdServer)
-        fields = node.ctl("get", key, "-w", "fields").splitlines()
+        fields = node.ctl("get", scene.lock, "-w", "fields").splitlines()
         lease = next(int(line.split(":")[1]) for line in fields if line.startswith('"Lease"'))
         await asyncio.to_thread(node.ctl, "lease", "revoke", f"{lease:x}")
     return clock.now()

@@ -74,7 +74,7 @@ def test_without_the_rules_for_its_connections_it_would(hosts: Hosts, killed: bo
 async def _cut_off_while_writing(scene: Scene, leader: HostedBot, *, killed: bool) -> float:
     """Take the link of the leader's host down, and see it write a getUpdates then. When it was down."""
     # While a handler is at work a getUpdates goes out at least once a second, over the connection that is there.
-    await scene.telegram.push(scene.bot_id, chat_id=CHATS[0], text="work 10")
+    await scene.telegram.push(scene.bot_id, chat_id=CHATS[0], text="work 5")
     await scene.telegram.push_many(scene.bot_id, 5, chats=CHATS[1:])
     await scene.reached(lambda: leader.events("run"), 10)
 
@@ -94,7 +94,7 @@ async def _cut_off_while_writing(scene: Scene, leader: HostedBot, *, killed: boo
     await scene.reached(lambda: leader.events("write", since=down), 10)
     if killed:
         await asyncio.sleep(KILLED_AFTER)
-        leader.child.signal(signal.SIGKILL)
+        leader.child.send_signal(signal.SIGKILL)
         await asyncio.to_thread(leader.child.ended, 10)
     return down
 

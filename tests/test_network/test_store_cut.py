@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from support.aio import run
 from support.hosts import CONSUL, ETCD35, STORES, Hosts, on
@@ -38,5 +40,32 @@ def test_it_polls_until_its_deadline_and_no_longer(hosts: Hosts) -> None:
             await scene.contend(leader)
             assert standby.leads
             await scene.judge()
+
+    run(main(), timeout=100)
+
+
+@on(ETCD35)
+def test_a_lock_that_a_person_breaks_meanwhile(hosts: Hosts) -> None:
+    """When a person ends the lease of a leader that is cut off from the store, nobody can tell the leader: another one
+    polls beside it, for no longer than until its deadline, and no update is lost by that."""
+
+    async def main() -> None:
+        async with hosts.scene() as scene:
+            leader, standby = await scene.start(2)
+            await scene.traffic()
+            hosts.network.partition([leader.host], STORES)
+            cut = clock.now()
+            node = hosts.store.nodes[0]
+            [lease] = re.findall(r'"Lease" : (\d+)', node.ctl("get", "-w", "fields", scene.lock))
+            node.ctl("lease", "revoke", f"{int(lease):x}")
+            assert await scene.taken_over(leader) is standby
+            latest = cut + scene.timing.ttl - scene.timing.margin
+            await scene.reached(lambda: leader.lost, 10)
+            assert leader.lost[0]["at"] < latest
+            assert (await scene.polls(leader))[-1]["arrived"] < latest
+            hosts.network.heal()
+            await scene.contend(leader)
+            report = await scene.drained()
+            assert (report.lost, report.late_arrivals, report.sent_after_term) == (0, 0, 0)
 
     run(main(), timeout=100)

@@ -48,5 +48,5 @@ def test_the_stores_leader_is_alone(hosts: Hosts) -> None:
 
 async def _is_led_without_it(scene: Scene, lost: float) -> None:
     """Until somebody leads on a lease that was renewed more than once since the node was `lost`."""
-    enough = lost + 2 * scene.timing.ttl
+    enough = lost + 1.5 * scene.timing.ttl
     await scene.reached(lambda: any(bot.leads and bot.deadline > enough for bot in scene.bots), 40)
