@@ -95,8 +95,8 @@ class Hold:
             self.grant = dataclasses.replace(self.grant, index=entry.index)
 
     async def verify(self) -> None:
-        """One linearizable read. Raises LockLost if the lock is not ours, BackendUnavailable if that cannot be
-        known."""
+        """One linearizable read. Raises LockLost if the lock is not ours, BackendUnavailable or BackendRefused if
+        that cannot be known."""
         try:
             async with asyncio.timeout(self._session.timing.request):
                 changes = await self._session.driver.read([self.key])

@@ -102,7 +102,7 @@ class Term:
 
     async def verify(self) -> None:
         """Ask the backend, by a linearizable read, whether the lock is still ours. Raises LockLost (and the term ends)
-        if it is not, BackendUnavailable if it cannot be known; the lease decides then."""
+        if it is not, BackendUnavailable or BackendRefused if it cannot be known; the lease decides then."""
         await self._verify()
 
     @property
@@ -182,13 +182,20 @@ class Leadership(Protocol):
         lease is lost, the body is cancelled and must end within `stop_time`. What swallows that is ended with the
         process. The lock is given away only after the body and all tasks of the term have ended.
 
+        What the leader before has sent may still be on its way when the term begins. A body for which that matters
+        waits `timing.settle` first, unless `term.origin` says that the lock was given away in good order.
+
         Returns after `stop()`, or when the body returns although nobody asked. Raises what the body raises, after
         the lock was released. `answer` is called when a leader invites us to be its heir; its JSON goes to that leader.
         """
         ...
 
     async def run(self, job: Callable[[Term], Awaitable[Any]], name: str | None = None) -> Any:
-        """Run `job(term)` in each term of `name` (default: the one lock led here) until it returns once; its result."""
+        """Run `job(term)` in each term of `name` (default: the one lock led here) until it returns once; its result.
+
+        A job that the end of its term cancels is begun again in the next one; one that returns, for whatever reason, is
+        done. None if `stop()` came first.
+        """
         ...
 
     def stop(self, reason: str = "stopping") -> None:

@@ -40,6 +40,8 @@ class Lock:
         The block is cancelled when the lock can no longer be proved to be held, and LockLost is raised from it. What
         swallows that is ended with the whole process, at the latest at the deadline. `wait=False`: raise HeldElsewhere
         at once if somebody else holds it. Also raises what makes it impossible to get a lease, and TokenWentBack.
+        With `hold.origin` FOUND_FREE something of the holder before may still be on its way; the fencing token refuses
+        it.
         """
         hold = await self.acquire(wait=wait)
         try:

@@ -3,6 +3,7 @@
 `start_polling(dispatcher, bot)` instead of `dispatcher.start_polling(bot)` is all that a program has to change.
 """
 
+from .bots import bot_from
 from .conflicts import Conflict, ConflictRules
 from .gate import LeaseGate
 from .http_session import GuardedSession
@@ -21,6 +22,7 @@ __all__ = [
     "PollerState",
     "PollingManager",
     "Rules",
+    "bot_from",
     "lock_name",
     "run_polling",
     "start_polling",

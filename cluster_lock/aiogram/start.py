@@ -59,7 +59,8 @@ async def start_polling(
     `handle_signals`: SIGTERM and SIGINT step down in good order, a second one ends at once. `dispatcher.stop_polling()`
     works, and returns as soon as the stop is under way (a handler that calls it must end for the stop to be complete).
 
-    `config`: a file, or the settings; by default what `cluster_lock.config.load()` finds. `leadership`: a source of
+    `config`: a file, or the settings; by default what `cluster_lock.config.load()` finds. The bots keep their tokens
+    and their server: `bot_from(settings)` makes one of `telegram.token` and `telegram.api`. `leadership`: a source of
     terms of your own; then `config` is read only if it is given. Startup and shutdown hooks run once per process, in
     standbys too, and may ask for `leadership` as an argument. `on_elected` and `on_step_down` run at the beginning
     and the end of each term of each bot; they may ask for what handlers may ask for: `bot`, `lease`, `fencing_token`

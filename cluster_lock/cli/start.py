@@ -20,7 +20,7 @@ from cluster_lock.errors import ConfigError
 from .options import add_settings_options, settings_from
 
 if TYPE_CHECKING:
-    from aiogram import Bot, Dispatcher
+    from aiogram import Dispatcher
 
     from cluster_lock.config import Settings
 
@@ -124,26 +124,13 @@ def _imported(name: str, module_name: str) -> Any:
 
 
 async def _start(dispatcher: Dispatcher, settings: Settings, *, fail_fast: bool) -> None:
-    from cluster_lock.aiogram import start_polling
+    from cluster_lock.aiogram import bot_from, start_polling
     from cluster_lock.election import open_election
 
     async with open_election(settings, fail_fast=fail_fast) as leadership:
         await start_polling(
-            dispatcher, _bot(settings), config=settings, leadership=leadership, instance=settings.instance
+            dispatcher, bot_from(settings), config=settings, leadership=leadership, instance=settings.instance
         )
-
-
-def _bot(settings: Settings) -> Bot:
-    from aiogram import Bot
-    from aiogram.client.session.aiohttp import AiohttpSession
-    from aiogram.client.telegram import TelegramAPIServer
-
-    base = settings.telegram.api.rstrip("/")
-    test = "/test" if settings.telegram.test_environment else ""
-    server = TelegramAPIServer(
-        base=f"{base}/bot{{token}}{test}/{{method}}", file=f"{base}/file/bot{{token}}{test}/{{path}}"
-    )
-    return Bot(settings.bot_token().get_secret_value(), session=AiohttpSession(api=server))
 
 
 def _settings_text(settings: Settings) -> str:

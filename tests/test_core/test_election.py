@@ -14,6 +14,7 @@ from cluster_lock.drivers.memory import MemoryBackend, MemoryDriver
 from cluster_lock.election import Election
 from cluster_lock.errors import LockLost, TokenWentBack
 from cluster_lock.leadership import Leadership, Role, Term
+from cluster_lock.testing.faulty import FaultyDriver
 from cluster_lock.testing.virtual_time import run
 from cluster_lock.values import Origin, Record
 
@@ -444,6 +445,71 @@ def test_stopping_a_standby_leaves_nothing() -> None:
             assert standby(store, "b").lease is None
 
     run(main())
+
+
+def test_stopping_a_standby_of_a_silent_backend_is_bounded() -> None:
+    """A standby whose backend answers nothing has ended, with its session, within the time of two requests."""
+
+    async def main() -> None:
+        store = MemoryBackend()
+        async with session(store, "a") as a, a.lock("x").hold():
+            driver = FaultyDriver(MemoryDriver(store))
+            async with session(store, "b", driver=driver) as b:
+                election = Election(b)
+                leading = asyncio.create_task(election.lead("x", Bot()))
+                await asyncio.sleep(1)
+                driver.down(silent=True)
+                began = clock.now()
+                election.stop()
+                await leading
+            assert clock.now() - began <= 2 * TIMING.request + 0.5
+
+    run(main())
+
+
+def test_a_body_that_was_cancelled_is_not_done() -> None:
+    """When somebody cancels the work itself, `lead` does not return as if it had ended well."""
+
+    async def main() -> None:
+        store = MemoryBackend()
+        async with session(store, "a") as a:
+
+            async def cancels_itself(term: Term) -> None:
+                raise asyncio.CancelledError
+
+            leading = asyncio.create_task(Election(a).lead("x", cancels_itself))
+            await asyncio.wait([leading])
+            assert leading.cancelled()
+            assert holder(store, "x") is None
+
+    run(main())
+
+
+def test_an_answer_that_fails_costs_the_invitation_only(caplog: pytest.LogCaptureFixture) -> None:
+    """A contender whose `answer` fails is passed over, says so, and leads when the lock is free."""
+
+    async def main() -> None:
+        store = MemoryBackend()
+        first, second = Bot(), Bot()
+
+        async def fails() -> Mapping[str, Any]:
+            raise RuntimeError("bug")
+
+        async with session(store, "a") as a, session(store, "b") as b:
+            ea, eb = Election(a), Election(b)
+            leading = asyncio.create_task(ea.lead("x", first))
+            await until_leader(first)
+            waiting = asyncio.create_task(eb.lead("x", second, answer=fails))
+            await asyncio.sleep(1)
+            ea.stop()
+            await leading
+            term = await until_leader(second)
+            assert term.origin is not Origin.HANDED_OVER
+            eb.stop()
+            await waiting
+
+    run(main())
+    assert "no answer to the invitation" in caplog.text
 
 
 def test_contenders_remember_tokens_for_a_store_that_was_set_back() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from contextlib import suppress
 
 import pytest
@@ -11,6 +12,7 @@ from support.sessions import PREFIX, TIMING, holder, key_of, session, standby
 from cluster_lock import clock
 from cluster_lock.drivers.memory import MemoryBackend, MemoryDriver
 from cluster_lock.errors import (
+    BackendRefused,
     BackendUnavailable,
     ForeignValue,
     HeldElsewhere,
@@ -528,6 +530,26 @@ def test_fail_fast_and_waiting_at_the_start() -> None:
             assert not waiting.done()
             driver.down = False
             await (await asyncio.wait_for(waiting, 3)).end({})
+
+    run(main())
+
+
+class Stingy(MemoryDriver):
+    """A server that grants a shorter ttl than what was asked for."""
+
+    async def grant_lease(self, holder, ttl):  # type: ignore[no-untyped-def]
+        return dataclasses.replace(await super().grant_lease(holder, ttl), ttl=TIMING.margin)
+
+
+def test_a_ttl_too_short_to_use_is_given_back() -> None:
+    """A lease that is granted for less time than the margin is refused with a sentence, and not left behind."""
+
+    async def main() -> None:
+        store = MemoryBackend()
+        async with session(store, "a", driver=Stingy(store)) as a:
+            with pytest.raises(BackendRefused, match="granted a ttl of 3 s"):
+                await a.lease()
+            assert store.leases() == {}
 
     run(main())
 

@@ -68,7 +68,7 @@ async def graceful(scene: Scene, leader: HostedBot) -> float:
 async def crash(scene: Scene, leader: HostedBot) -> float:
     at = clock.now()
     leader.child.send_signal(signal.SIGKILL)
-    await asyncio.to_thread(leader.child.ended, 10)
+    await asyncio.to_thread(leader.child.wait, 10)
     await scene.telegram.dead(leader.client, at=at)
     return at
 

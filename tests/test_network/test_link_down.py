@@ -95,7 +95,7 @@ async def _cut_off_while_writing(scene: Scene, leader: HostedBot, *, killed: boo
     if killed:
         await asyncio.sleep(KILLED_AFTER)
         leader.child.send_signal(signal.SIGKILL)
-        await asyncio.to_thread(leader.child.ended, 10)
+        await asyncio.to_thread(leader.child.wait, 10)
     return down
 
 
