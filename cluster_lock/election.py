@@ -1,6 +1,6 @@
 """Standby, leader, step down, for ever.
 
-`Election` is the source of terms in a process that holds its own session. It decides nothing about who leads: the lock
+`Election` is the source of terms. It decides nothing about who leads: the lock
 does. It sees to the order: the work has ended before the lock is given away, whatever ended the term.
 """
 
@@ -13,15 +13,11 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 from . import clock
-from .errors import BackendRefused, BackendUnavailable
+from .contest import Contest, Holding, SessionContest
 from .guard import end_process
-from .hold import Hold
-from .invitation import answer_invitations, invite
 from .leadership import Answer, Body, Role, StepDown, Term
-from .lock import Lock, token_went_back
 from .session import Session, open_session
 from .tasks import end, finish
-from .values import STANDBY, Entry, Origin, Record
 
 if TYPE_CHECKING:
     from .config import Settings
@@ -35,8 +31,8 @@ PATIENCE = 0.5
 class Election:
     """A `Leadership` over the locks of one session. Any number of `lead` and `run` may go on side by side."""
 
-    def __init__(self, session: Session) -> None:
-        self.session = session
+    def __init__(self, session: Session | Contest) -> None:
+        self._contest = SessionContest(session) if isinstance(session, Session) else session
         self._terms: dict[str, Term] = {}
         self._roles: dict[str, Role] = {}
         self._stopping = asyncio.Event()
@@ -57,14 +53,13 @@ class Election:
         self._change()
 
     async def lead(self, name: str, body: Body, *, answer: Answer | None = None) -> None:
-        lock = self.session.lock(name)
         try:
             while not self._stopping.is_set():
                 self._set_role(name, Role.STANDBY)
-                hold = await self._stand_by(lock, answer)
-                if hold is None:
+                held = await self._stand_by(name, answer)
+                if held is None:
                     return
-                request = await self._reign(hold, body)
+                request = await self._reign(held, body)
                 if request is None:
                     return
                 if request.cool_down and not self._stopping.is_set():
@@ -103,10 +98,10 @@ class Election:
             raise ValueError(f"several locks are led here, say which: {', '.join(sorted(self._roles))}")
         return next(iter(self._terms.values()), None)
 
-    async def _stand_by(self, lock: Lock, answer: Answer | None) -> Hold | None:
+    async def _stand_by(self, name: str, answer: Answer | None) -> Holding | None:
         """Wait for the lock, answering invitations meanwhile; None when stopped."""
-        taking = asyncio.ensure_future(lock.acquire())
-        answering = asyncio.ensure_future(answer_invitations(self.session, lock.name, answer))
+        taking = asyncio.ensure_future(self._contest.take(name))
+        answering = asyncio.ensure_future(self._contest.answer_invitations(name, answer))
         stopping = asyncio.ensure_future(self._stopping.wait())
         taken = False
         try:
@@ -120,118 +115,95 @@ class Election:
             if not taken:
                 await finish(_put_back(taking, answering, stopping))
 
-    async def _reign(self, hold: Hold, body: Body) -> StepDown | None:
+    async def _reign(self, held: Holding, body: Body) -> StepDown | None:
         """One term, from the grant to the giving away. What ended it, or None when the body returned by itself."""
-        session = self.session
         term = Term(
-            hold.name,
-            hold.fencing_token,
-            hold.origin,
-            hold.inherited,
-            stop_at=lambda: hold.stop_at,
-            stop_time=session.timing.stop_time,
-            verify=hold.verify,
+            held.name,
+            held.fencing_token,
+            held.origin,
+            held.inherited,
+            stop_at=lambda: held.stop_at,
+            stop_time=self._contest.timing.stop_time,
+            verify=held.verify,
         )
-        heir: Entry | None = None
         work: asyncio.Task[Any] | None = None
         try:
-            await self._compare_tokens(hold)
-            if hold.is_valid():
-                log.info("%s: leading, term %d, lock %s", hold.name, hold.fencing_token, hold.origin)
+            if held.is_valid():
+                log.info("%s: leading, term %d, lock %s", held.name, held.fencing_token, held.origin)
                 work = asyncio.ensure_future(_call(body, term))
-                self._terms[hold.name] = term
-                self._set_role(hold.name, Role.LEADER)
+                self._terms[held.name] = term
+                self._set_role(held.name, Role.LEADER)
                 if self._stopping.is_set():
                     term.step_down(self._stop_reason)
-                heir = await self._until_over(term, hold, work)
+                await self._until_over(term, held, work)
             else:
-                await hold.wait_lost()  # before anything had begun
+                await held.wait_lost()  # before anything had begun
         finally:
             # Even when cancelled: nothing of the term may run when the lock is given away.
-            await finish(self._finish(term, hold, work, heir))
-        if hold.loss is not None:
+            await finish(self._finish(term, held, work))
+        if held.loss is not None:
             if work is not None and not work.cancelled() and work.exception() is not None:
-                log.error("%s: the work failed when it was stopped", hold.name, exc_info=work.exception())
-            return StepDown(hold.loss)
+                log.error("%s: the work failed when it was stopped", held.name, exc_info=work.exception())
+            return StepDown(held.loss)
         if work is not None and (term.request is None or not work.cancelled()):
             work.result()  # also a cancellation that was not ours: whoever awaits `lead` gets it
         return term.request
 
-    async def _until_over(self, term: Term, hold: Hold, work: asyncio.Task[Any]) -> Entry | None:
-        """Until the lock is lost, the work has ended, or was asked to and had its time. The heir that answered."""
-        lost = asyncio.ensure_future(hold.wait_lost())
+    async def _until_over(self, term: Term, held: Holding, work: asyncio.Task[Any]) -> None:
+        """Until the lock is lost, the work has ended, or was asked to and had its time."""
+        lost = asyncio.ensure_future(held.wait_lost())
         requested = asyncio.ensure_future(term.wait_request())
-        inviting: asyncio.Task[Entry | None] | None = None
-        timing = self.session.timing
+        inviting: asyncio.Task[str | None] | None = None
+        timing = self._contest.timing
         try:
             while True:
                 await asyncio.wait((work, lost, requested), return_when=asyncio.FIRST_COMPLETED)
                 if lost.done() or work.done():
-                    return None
+                    return
                 request = requested.result()
-                inviting = asyncio.ensure_future(invite(self.session, hold, request.willing))
+                inviting = asyncio.ensure_future(held.find_heir(request.willing))
                 await asyncio.wait((work, lost, inviting), return_when=asyncio.FIRST_COMPLETED)
                 if lost.done() or work.done():
-                    return None
+                    return
                 heir = inviting.result()
                 if heir is None and request.willing is not None:
                     if term.request is request:  # and not one that came meanwhile, without a condition
-                        log.info("%s: leading on, nobody is able to take over (%s)", hold.name, request.reason)
+                        log.info("%s: leading on, nobody is able to take over (%s)", held.name, request.reason)
                         term.decline_step_down()
                     requested = asyncio.ensure_future(term.wait_request())
                     continue
-                whom = _instance(heir) if heir is not None else None
-                log.info("%s: stepping down, heir %s: %s", hold.name, whom or "nobody", request.reason)
-                term.begin_step_down(whom)
+                log.info("%s: stepping down, heir %s: %s", held.name, heir or "nobody", request.reason)
+                term.begin_step_down(heir)
                 limit = timing.drain + timing.cancel_grace + PATIENCE
                 await asyncio.wait((work, lost), timeout=limit, return_when=asyncio.FIRST_COMPLETED)
-                return heir
+                return
         finally:
             await end((lost, requested, *([inviting] if inviting is not None else [])))
 
-    async def _finish(self, term: Term, hold: Hold, work: asyncio.Task[Any] | None, heir: Entry | None) -> None:
+    async def _finish(self, term: Term, held: Holding, work: asyncio.Task[Any] | None) -> None:
         """End what still runs of the term, then give the lock away."""
         term.close()
         left = {task for task in (work, *term.tasks) if task is not None and not task.done()}
-        if hold.loss is not None:
-            term.ended = hold.loss
-            log.warning("%s: lost after %.1f s, stopping the work: %s", hold.name, clock.now() - hold.since, term.ended)
+        if held.loss is not None:
+            term.ended = held.loss
+            log.warning("%s: lost after %.1f s, stopping the work: %s", held.name, clock.now() - held.since, term.ended)
         for task in left:
             task.cancel()
         if left:
             # On a loss without a limit: the guard has one.
-            grace = None if hold.loss is not None else self.session.timing.cancel_grace
+            grace = None if held.loss is not None else self._contest.timing.cancel_grace
             _, left = await asyncio.wait(left, timeout=grace)
         if left:
             what = ", ".join(task.get_name() for task in left)
-            end_process(f"{hold.name}: {what} does not end, and the lock is not given away while it runs")
+            end_process(f"{held.name}: {what} does not end, and the lock is not given away while it runs")
         if term.ended is None:
             term.ended = f"stepped down: {term.request.reason}" if term.request else "the work is done"
-        self._terms.pop(hold.name, None)
-        handed_over = await hold.end(term.handover or hold.inherited, heir)
-        if hold.loss is None:
-            whom = f"handed over to {_instance(heir)}" if handed_over and heir is not None else "lock released"
-            log.info("%s: not leading any more, %s (%s)", hold.name, whom, term.ended)
-        self._set_role(hold.name, Role.STANDBY)
-
-    async def _compare_tokens(self, hold: Hold) -> None:
-        """A lock that was found free may come from a store that was set back: ask the contenders what they have
-        seen."""
-        if hold.origin is not Origin.FOUND_FREE:
-            return
-        try:
-            async with asyncio.timeout(self.session.timing.request):
-                entries = await self.session.driver.scan(STANDBY)
-        except (BackendUnavailable, BackendRefused, TimeoutError) as error:
-            log.debug("%s: contenders not asked for their tokens: %s", hold.name, error or "no answer in time")
-            return
-        for entry in entries:
-            record = Record.from_bytes(entry.record or b"")
-            # A record that was written after our grant may know of it, and of later ones: it says that the store went
-            # back only if it knows of one that is later than itself.
-            last = self.session.fencing_floor + max(hold.grant.index, entry.index)
-            if record is not None and record.seen >= last:
-                raise token_went_back(hold.name, self.session.driver.backend, hold.fencing_token, record.seen)
+        self._terms.pop(held.name, None)
+        handed_over = await held.end(term.handover or held.inherited)
+        if held.loss is None:
+            whom = f"handed over to {term.heir}" if handed_over else "lock released"
+            log.info("%s: not leading any more, %s (%s)", held.name, whom, term.ended)
+        self._set_role(held.name, Role.STANDBY)
 
     def _set_role(self, name: str, role: Role) -> None:
         self._roles[name] = role
@@ -249,16 +221,12 @@ async def open_election(settings: Settings, *, fail_fast: bool = False) -> Async
         yield Election(session)
 
 
-def _instance(heir: Entry) -> str:
-    return heir.name.removeprefix(STANDBY)
-
-
-async def _put_back(taking: asyncio.Future[Hold], *beside: asyncio.Future[Any]) -> None:
+async def _put_back(taking: asyncio.Future[Holding], *beside: asyncio.Future[Any]) -> None:
     """Stop taking the lock, and what went on beside; if it was taken in this very moment, give it back."""
     await end((taking, *beside))
     if not taking.cancelled():
-        hold = taking.result()
-        await hold.end(hold.inherited)
+        held = taking.result()
+        await held.end(held.inherited)
 
 
 async def _call(work: Callable[[Term], Awaitable[Any]], term: Term) -> Any:

@@ -19,6 +19,7 @@ LAYERS = [
     {"cli"},
     {"aiogram", "health", "keeper"},
     {"election"},
+    {"contest"},
     {"invitation"},
     {"session", "lock", "hold", "reconcile"},
     {"leadership", "contender", "watch", "watchdog", "config", "process"},

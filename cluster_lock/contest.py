@@ -1,0 +1,137 @@
+"""What an election needs of whoever owns the session: a way to take locks, and what it may do with one it has.
+
+The session is in the same process (`SessionContest`), or behind a pipe (`cluster_lock.keeper`). The election does not
+know which.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Protocol
+
+from .errors import BackendRefused, BackendUnavailable
+from .invitation import answer_invitations, invite
+from .leadership import Answer, Willing
+from .lock import token_went_back
+from .tasks import finish
+from .values import STANDBY, Entry, Origin, Record, Timing
+
+if TYPE_CHECKING:
+    from .hold import Hold
+    from .session import Session
+
+log = logging.getLogger("cluster_lock.election")
+
+
+class Holding(Protocol):
+    """A lock that is held, as `cluster_lock.hold.Hold` describes it."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def fencing_token(self) -> int: ...
+    @property
+    def origin(self) -> Origin: ...
+    @property
+    def inherited(self) -> Mapping[str, Any]: ...
+    @property
+    def since(self) -> float: ...
+    @property
+    def loss(self) -> str | None: ...
+    @property
+    def stop_at(self) -> float: ...
+    def is_valid(self) -> bool: ...
+    async def wait_lost(self) -> str: ...
+    async def verify(self) -> None: ...
+
+    async def find_heir(self, willing: Willing | None) -> str | None:
+        """Invite contenders; the instance that `end` will give the lock to, or None if nobody answered (with something
+        for which `willing` is true)."""
+        ...
+
+    async def end(self, handover: Mapping[str, Any]) -> bool:
+        """The work has ended: give the lock to the heir that was found, or free it. True if it went to the heir."""
+        ...
+
+
+class Contest(Protocol):
+    """A source of holdings."""
+
+    @property
+    def timing(self) -> Timing: ...
+
+    async def take(self, name: str) -> Holding:
+        """Wait for the lock `name`. The caller ends all work when it is lost, and calls `end` after it. Raises what
+        makes it impossible to get a lease, and TokenWentBack. When cancelled it leaves nothing behind."""
+        ...
+
+    async def answer_invitations(self, name: str, answer: Answer | None) -> None:
+        """Answer each invitation to take `name` over, until cancelled."""
+        ...
+
+
+class SessionContest:
+    """The locks of a session of this process."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    @property
+    def timing(self) -> Timing:
+        return self._session.timing
+
+    async def take(self, name: str) -> Holding:
+        hold = await self._session.lock(name).acquire()
+        try:
+            if hold.origin is Origin.FOUND_FREE:
+                await _compare_tokens(self._session, hold)
+        except BaseException:
+            await finish(hold.end(hold.inherited))
+            raise
+        return _Held(self._session, hold)
+
+    async def answer_invitations(self, name: str, answer: Answer | None) -> None:
+        await answer_invitations(self._session, name, answer)
+
+
+class _Held:
+    def __init__(self, session: Session, hold: Hold) -> None:
+        self.name, self.fencing_token = hold.name, hold.fencing_token
+        self.origin, self.inherited, self.since = hold.origin, hold.inherited, hold.since
+        self.is_valid, self.wait_lost, self.verify = hold.is_valid, hold.wait_lost, hold.verify
+        self._session, self._hold = session, hold
+        self._heir: Entry | None = None
+
+    @property
+    def loss(self) -> str | None:
+        return self._hold.loss
+
+    @property
+    def stop_at(self) -> float:
+        return self._hold.stop_at
+
+    async def find_heir(self, willing: Willing | None) -> str | None:
+        self._heir = await invite(self._session, self._hold, willing)
+        return self._heir.name.removeprefix(STANDBY) if self._heir is not None else None
+
+    async def end(self, handover: Mapping[str, Any]) -> bool:
+        return await self._hold.end(handover, self._heir)
+
+
+async def _compare_tokens(session: Session, hold: Hold) -> None:
+    """A lock that was found free may come from a store that was set back: ask the contenders what they have seen."""
+    try:
+        async with asyncio.timeout(session.timing.request):
+            entries = await session.driver.scan(STANDBY)
+    except (BackendUnavailable, BackendRefused, TimeoutError) as error:
+        log.debug("%s: contenders not asked for their tokens: %s", hold.name, error or "no answer in time")
+        return
+    for entry in entries:
+        record = Record.from_bytes(entry.record or b"")
+        # A record that was written after our grant may know of it, and of later ones: it says that the store went back
+        # only if it knows of one that is later than itself.
+        last = session.fencing_floor + max(hold.grant.index, entry.index)
+        if record is not None and record.seen >= last:
+            raise token_went_back(hold.name, session.driver.backend, hold.fencing_token, record.seen)
