@@ -38,7 +38,8 @@ def test_the_report_is_written_once_whoever_dies(end: signal.Signals, tmp_path: 
     reports = tmp_path / "reports.sqlite"
 
     async def main() -> None:
-        with stage("lock_without_bot.py", REPORT_COLLECTING="60") as slow:
+        # Who holds for less than this after it found the lock free leaves no word that it was released.
+        with stage("lock_without_bot.py", REPORT_COLLECTING="60", CLUSTER_LOCK_LOCK__SETTLE="1ms") as slow:
             first = await slow.start("a", str(reports), DAY)
             await first.says("token")
             with stage("lock_without_bot.py", REPORT_COLLECTING="0.1") as quick:
