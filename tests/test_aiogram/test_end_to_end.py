@@ -177,6 +177,7 @@ def test_a_leader_cut_off_from_telegram_hands_over_to_one_that_is_not() -> None:
     aio.run(main(), timeout=60)
 
 
+@pytest.mark.slow
 def test_a_leader_stays_when_telegram_is_down_for_everybody() -> None:
     """Nobody reaches Telegram: the lock stays where it is instead of going round."""
 

@@ -341,6 +341,7 @@ def test_a_leader_that_cannot_reach_telegram_offers_its_place_to_who_can() -> No
     aio.run(main())
 
 
+@pytest.mark.slow
 def test_other_failures_than_the_network_do_not_make_a_leader_step_down() -> None:
     """502 for longer than telegram_grace: another server would get the same, so nobody steps down."""
 

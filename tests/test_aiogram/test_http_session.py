@@ -126,6 +126,7 @@ def test_abort_after_the_answer_harms_nobody() -> None:
     aio.run(main())
 
 
+@pytest.mark.slow
 def test_a_fresh_request_uses_no_connection_that_was_used_before() -> None:
     """After a failure no pooled connection is trusted: it may be the one that leads nowhere."""
 

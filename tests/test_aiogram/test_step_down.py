@@ -253,6 +253,7 @@ def test_callbacks_run_at_both_ends_of_a_term() -> None:
     aio.run(main())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 def test_hand_overs_under_load_lose_and_double_nothing(seed: int) -> None:
     """Five hand-overs while updates stream in and handlers take their time: every update once, in order, no
