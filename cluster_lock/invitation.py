@@ -6,16 +6,18 @@ the lock is released (interleaving M3: the oldest contender is the likeliest dea
 from __future__ import annotations
 
 import asyncio
+import inspect
 import json
 import logging
 import secrets
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from . import clock
+from .asking import Ask, Reply
 from .errors import BackendRefused, BackendUnavailable, LeaseExpired
 from .leadership import Answer, Willing
-from .values import INVITE, LEADER, STANDBY, Entry, Record
+from .values import INVITE, LEADER, REPLY, REQUEST, STANDBY, Entry, Record
 
 if TYPE_CHECKING:
     from .hold import Hold
@@ -27,16 +29,19 @@ AT_MOST = 4
 """So many contenders are asked: whoever steps down has a drain and a stop time to keep."""
 
 
-async def invite(session: Session, hold: Hold, willing: Willing | None = None) -> Entry | None:
-    """The contender record of the first contender that answered, or None. Takes `timing.invite` per contender asked."""
+async def invite(
+    session: Session, hold: Hold, willing: Willing | None = None, to: str | None = None
+) -> Entry | None:
+    """The contender record of the first contender that answered, or None. Takes `timing.invite` per contender asked.
+    `to`: ask the contender of this instance only."""
     if not session.driver.traits.transfers:
         return None
     key = INVITE + hold.name
     try:
         async with asyncio.timeout(session.timing.request + AT_MOST * session.timing.invite):
-            for contender in await _contenders(session, hold):
+            for contender in await _contenders(session, hold, to):
                 answered = await _ask(session, hold, key, contender)
-                if answered is not None and (willing is None or willing(answered[1])):
+                if answered is not None and (willing is None or await _is_true(willing(answered[1]))):
                     return answered[0]
     except (BackendUnavailable, BackendRefused, LeaseExpired, TimeoutError) as error:
         log.info("%s: no heir could be invited: %s", hold.name, error or "no answer in time")
@@ -45,10 +50,16 @@ async def invite(session: Session, hold: Hold, willing: Willing | None = None) -
     return None
 
 
-async def _contenders(session: Session, hold: Hold) -> list[Entry]:
+async def _is_true(answer: bool | Awaitable[bool]) -> bool:
+    return await answer if inspect.isawaitable(answer) else answer
+
+
+async def _contenders(session: Session, hold: Hold, to: str | None = None) -> list[Entry]:
     entries = await session.driver.scan(STANDBY)
     waiting = []
     for entry in entries:
+        if to is not None and entry.name != STANDBY + to:
+            continue
         record = Record.from_bytes(entry.record or b"")
         if record is not None and hold.name in record.names and entry.lease not in (None, hold.grant.lease.id):
             waiting.append(entry)
@@ -82,7 +93,26 @@ async def _withdraw(session: Session, hold: Hold, key: str) -> None:
         async with asyncio.timeout(session.timing.request):
             await session.driver.withdraw(hold.grant.lease, key)
     except (BackendUnavailable, BackendRefused, LeaseExpired, TimeoutError) as error:
-        log.debug("%s: the invitation ends with its lease: %s", hold.name, error or "no answer in time")
+        log.debug("%s: %s ends with its lease: %s", hold.name, key, error or "no answer in time")
+
+
+async def reply_to(session: Session, hold: Hold, reply: Reply) -> None:
+    """Answer a person's request, and take the answer away when the request is gone: with whoever asked, at the latest,
+    or with the end of the term."""
+    key = REPLY + hold.name
+    try:
+        async with asyncio.timeout(session.timing.request):
+            await session.driver.announce(hold.grant.lease, key, reply.to_bytes())
+    except (BackendUnavailable, BackendRefused, LeaseExpired, TimeoutError) as error:
+        log.info("%s: who asked for a step-down gets no answer: %s", hold.name, error or "no answer in time")
+    else:
+        while True:
+            news = session.watch.news
+            ask = Ask.of(session.watch.entries.get(REQUEST + hold.name))
+            if ask is None or ask.number != reply.number:
+                break
+            await session.watch.changed(news)
+    await _withdraw(session, hold, key)
 
 
 async def answer_invitations(session: Session, name: str, answer: Answer | None) -> None:

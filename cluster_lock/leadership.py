@@ -13,6 +13,7 @@ from enum import StrEnum
 from typing import Any, Protocol
 
 from . import clock
+from .asking import Ask
 from .errors import LockLost
 from .values import Origin
 
@@ -23,7 +24,7 @@ class Role(StrEnum):
     STOPPED = "stopped"
 
 
-Willing = Callable[[Mapping[str, Any]], bool]
+Willing = Callable[[Mapping[str, Any]], bool | Awaitable[bool]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +34,13 @@ class StepDown:
     reason: str
     cool_down: float = 0.0
     willing: Willing | None = None
+    to: str | None = None
+    ask: Ask | None = None
+
+    @property
+    def conditional(self) -> bool:
+        """Does the term go on if nobody takes over?"""
+        return self.willing is not None or self.to is not None or self.ask is not None
 
 
 class Term:
@@ -114,15 +122,26 @@ class Term:
         """Return when the step-down has begun."""
         await self._begun.wait()
 
-    def step_down(self, reason: str, *, cool_down: float = 0.0, willing: Willing | None = None) -> None:
+    def step_down(
+        self,
+        reason: str,
+        *,
+        cool_down: float = 0.0,
+        willing: Willing | None = None,
+        to: str | None = None,
+        ask: Ask | None = None,
+    ) -> None:
         """Ask for the term to end in good order. The first request counts, but one without a condition overrules one
         with. An heir is invited first, while the work goes on; then `wait_step_down` returns.
 
         `cool_down`: do not contend again for so many seconds. `willing`: step down only if a contender answers the
         invitation with something for which this is true; otherwise the term goes on as if nobody had asked.
+        `to`: the same, and only the contender of this instance is invited. `ask`: the same, and this request of a
+        person over the backend is answered.
         """
-        if self.request is None or (self.request.willing is not None and willing is None):
-            self.request = StepDown(reason, cool_down, willing)
+        request = StepDown(reason, cool_down, willing, to, ask)
+        if self.request is None or (self.request.conditional and not request.conditional):
+            self.request = request
             self._requested.set()
 
     async def wait_request(self) -> StepDown:

@@ -151,22 +151,22 @@ def guard_waits_for_a_blocked_loop() -> None:
 def gives_the_lock_away_while_work_runs() -> None:
     from cluster_lock import election
 
-    async def hasty(self: Any, term: Any, hold: Any, work: Any, heir: Any) -> None:
-        self._terms.pop(hold.name, None)
-        await hold.end(term.handover, heir)
+    async def hasty(self: Any, term: Any, held: Any, work: Any) -> None:
+        self._terms.pop(held.name, None)
+        await held.end(term.handover)
 
     election.Election._finish = hasty  # type: ignore[method-assign]
 
 
 def hands_over_to_whoever_stands_there() -> None:
     """No invitation: the oldest contender gets the lock, dead or alive."""
-    from cluster_lock import election, invitation
+    from cluster_lock import contest, invitation
 
     async def oldest(session: Any, hold: Any, willing: Any = None) -> Any:
         contenders = await invitation._contenders(session, hold)
         return contenders[0] if contenders else None
 
-    election.invite = oldest  # type: ignore[attr-defined]
+    contest.invite = oldest
 
 
 def keeps_what_nobody_asked_for() -> None:
