@@ -16,6 +16,7 @@ from . import clock
 from .contest import Contest, Holding, SessionContest
 from .guard import end_process
 from .leadership import Answer, Body, Role, StepDown, Term
+from .observer import SILENT, Ending, Observer
 from .session import Session, open_session
 from .tasks import end, finish
 
@@ -29,10 +30,14 @@ PATIENCE = 0.5
 
 
 class Election:
-    """A `Leadership` over the locks of one session. Any number of `lead` and `run` may go on side by side."""
+    """A `Leadership` over the locks of one session. Any number of `lead` and `run` may go on side by side.
 
-    def __init__(self, session: Session | Contest) -> None:
+    `observer`: told of every transition; by default the session's.
+    """
+
+    def __init__(self, session: Session | Contest, *, observer: Observer | None = None) -> None:
         self._contest = SessionContest(session) if isinstance(session, Session) else session
+        self._observer = observer or (session.observer if isinstance(session, Session) else SILENT)
         self._terms: dict[str, Term] = {}
         self._roles: dict[str, Role] = {}
         self._stopping = asyncio.Event()
@@ -64,6 +69,7 @@ class Election:
                     return
                 if request.cool_down and not self._stopping.is_set():
                     log.info("%s: not contending for %g s: %s", name, request.cool_down, request.reason)
+                    self._observer.cooling_down(name, request.cool_down, request.reason)
                     await self._cool_down(request.cool_down)
         finally:
             self._set_role(name, Role.STOPPED)
@@ -129,10 +135,13 @@ class Election:
         work: asyncio.Task[Any] | None = None
         try:
             if held.is_valid():
-                log.info("%s: leading, term %d, lock %s", held.name, held.fencing_token, held.origin)
+                log.info(
+                    "%s: leading, term %d, lock %s", held.name, held.fencing_token, held.origin, extra=_about(held)
+                )
                 work = asyncio.ensure_future(_call(body, term))
                 self._terms[held.name] = term
                 self._set_role(held.name, Role.LEADER)
+                self._observer.term_began(held.name, held.fencing_token, held.origin)
                 if self._stopping.is_set():
                     term.step_down(self._stop_reason)
                 await self._until_over(term, held, work)
@@ -172,8 +181,10 @@ class Election:
                         term.decline_step_down()
                     requested = asyncio.ensure_future(term.wait_request())
                     continue
-                log.info("%s: stepping down, heir %s: %s", held.name, heir or "nobody", request.reason)
+                fields = _about(held, request.reason)
+                log.info("%s: stepping down, heir %s: %s", held.name, heir or "nobody", request.reason, extra=fields)
                 term.begin_step_down(heir)
+                self._observer.step_down_began(held.name, request.reason, heir)
                 limit = timing.drain + timing.cancel_grace + PATIENCE
                 await asyncio.wait((work, lost), timeout=limit, return_when=asyncio.FIRST_COMPLETED)
                 return
@@ -186,7 +197,9 @@ class Election:
         left = {task for task in (work, *term.tasks) if task is not None and not task.done()}
         if held.loss is not None:
             term.ended = held.loss
-            log.warning("%s: lost after %.1f s, stopping the work: %s", held.name, clock.now() - held.since, term.ended)
+            led = clock.now() - held.since
+            fields = _about(held, term.ended)
+            log.warning("%s: lost after %.1f s, stopping the work: %s", held.name, led, term.ended, extra=fields)
         for task in left:
             task.cancel()
         if left:
@@ -199,14 +212,23 @@ class Election:
         if term.ended is None:
             term.ended = f"stepped down: {term.request.reason}" if term.request else "the work is done"
         self._terms.pop(held.name, None)
+        stopped = clock.now()
         handed_over = await held.end(term.handover or held.inherited)
         if held.loss is None:
             whom = f"handed over to {term.heir}" if handed_over else "lock released"
-            log.info("%s: not leading any more, %s (%s)", held.name, whom, term.ended)
+            how = Ending.HANDED_OVER if handed_over else Ending.RELEASED
+        else:
+            whom, how = f"the work had ended {max(0.0, stopped - held.stop_at):.2f} s after the loss", Ending.LOST
+        log.info("%s: not leading any more, %s (%s)", held.name, whom, term.ended, extra=_about(held, term.ended))
+        self._observer.term_ended(held.name, term.ended, how, term.heir if handed_over else None)
         self._set_role(held.name, Role.STANDBY)
 
     def _set_role(self, name: str, role: Role) -> None:
         self._roles[name] = role
+        if role is Role.STANDBY:
+            self._observer.standing_by(name)
+        elif role is Role.STOPPED:
+            self._observer.stopped(name)
         self._change()
 
     def _change(self) -> None:
@@ -215,9 +237,11 @@ class Election:
 
 
 @asynccontextmanager
-async def open_election(settings: Settings, *, fail_fast: bool = False) -> AsyncIterator[Election]:
+async def open_election(
+    settings: Settings, *, fail_fast: bool = False, health: str | None = None, observer: Observer = SILENT
+) -> AsyncIterator[Election]:
     """The election that `settings` describe, on a session of its own. Raises what makes it impossible."""
-    async with open_session(settings, fail_fast=fail_fast) as session:
+    async with open_session(settings, fail_fast=fail_fast, health=health, observer=observer) as session:
         yield Election(session)
 
 
@@ -227,6 +251,11 @@ async def _put_back(taking: asyncio.Future[Holding], *beside: asyncio.Future[Any
     if not taking.cancelled():
         held = taking.result()
         await held.end(held.inherited)
+
+
+def _about(held: Holding, reason: str | None = None) -> dict[str, Any]:
+    """The fields of a structured log line about a term."""
+    return {"lock": held.name, "term": held.fencing_token, **({"reason": reason} if reason else {})}
 
 
 async def _call(work: Callable[[Term], Awaitable[Any]], term: Term) -> Any:

@@ -24,9 +24,10 @@ from .errors import BackendRefused, BackendUnavailable, ClusterLockError, LeaseE
 from .guard import Guard, NoGuard, process_guard
 from .hold import Hold
 from .lock import Lock
+from .observer import SILENT, Observer
 from .reconcile import Reconciler
 from .tasks import finish
-from .values import LEADER, Entry, Lease, Record, Timing
+from .values import LEADER, REQUEST, Entry, Lease, Record, Timing
 from .watch import Watch
 from .watchdog import Watchdog
 
@@ -45,7 +46,7 @@ class Session:
     `driver`: not yet opened; the session opens and closes it. `instance`: names this process slot among the contenders.
     `health`, `config`: shown in the records (an address, a fingerprint). `fencing_floor`: added to every token; what an
     operator sets after the backend was restored or moved. `fail_fast`: `lease()` raises BackendUnavailable when the
-    backend cannot be reached at first, instead of waiting for it.
+    backend cannot be reached at first, instead of waiting for it. `observer`: told what happens to the lease.
     """
 
     def __init__(
@@ -59,8 +60,10 @@ class Session:
         fencing_floor: int = 0,
         fail_fast: bool = False,
         guard: Guard | NoGuard | None = None,
+        observer: Observer = SILENT,
     ) -> None:
         self.driver = driver
+        self.observer = observer
         self.timing = timing or Timing()
         self.host = socket.gethostname()
         self.instance = instance or self.host
@@ -196,6 +199,7 @@ class Session:
                 error = answer
             if first and (self._fail_fast or isinstance(error, BackendRefused)):
                 raise error
+            self.observer.lease_unsure(f"no lease from {self.driver.backend}: {error}")
             if not said:
                 log.warning("no lease from %s, trying on: %s", self.driver.backend, error)
                 said = True
@@ -208,7 +212,10 @@ class Session:
         except ValueError as error:
             await self._give_up(lease, clock.now() + self.timing.request)
             raise BackendRefused(f"{self.driver.backend} granted a ttl of {lease.ttl:g} s: {error}") from error
-        watchdog = Watchdog(self.driver, lease, sent, timing, confirm=self._confirm, moved=self._moved)
+        watchdog = Watchdog(
+            self.driver, lease, sent, timing, confirm=self._confirm, moved=self._moved, observer=self.observer
+        )
+        self.observer.lease_granted(timing, watchdog.deadline)
         # At once, and not when `run` has returned: a renewal that hangs may delay that, a bug may prevent it.
         watchdog.lost.add_done_callback(lambda lost: self._lost(watchdog, lost.result()))
         return watchdog
@@ -225,6 +232,7 @@ class Session:
             log.warning("lease lost (under it: %s): %s", held, reason)
             for hold in list(self.holds.values()):
                 hold.lose(reason)
+            self.observer.lease_lost(reason)
 
     async def _give_up(self, lease: Lease, until: float) -> None:
         """Revoke, trying until `until`: an abandoned lease must not stand beside the next one (interleaving M3)."""
@@ -256,6 +264,8 @@ class Session:
 
     def heard(self, entry: Entry, asked: Hold | None = None) -> None:
         """News about one key. `asked`: the hold that was there already when this was asked for."""
+        if entry.name.startswith(REQUEST) and (led := self.holds.get(LEADER + entry.name.removeprefix(REQUEST))):
+            led.asked(entry)
         if not entry.name.startswith(LEADER):
             return
         lease = self._watchdog.lease.id if self._watchdog is not None else None
@@ -312,9 +322,12 @@ class Session:
             self.watch.wake()
 
 
-def open_session(settings: Settings, *, fail_fast: bool = False) -> Session:
+def open_session(
+    settings: Settings, *, fail_fast: bool = False, health: str | None = None, observer: Observer = SILENT
+) -> Session:
     """The session that `settings` describe: `async with open_session(load_settings()) as session: ...`.
 
+    `health`: the address of this process's health page, for the records.
     Raises what keeps its driver from being made (ConfigError, DriverMissing).
     """
     from .config import open_driver
@@ -323,7 +336,9 @@ def open_session(settings: Settings, *, fail_fast: bool = False) -> Session:
         open_driver(settings),
         instance=settings.instance,
         timing=settings.timing,
+        health=health,
         config=settings.fingerprint,
         fencing_floor=settings.fencing_floor,
         fail_fast=fail_fast,
+        observer=observer,
     )

@@ -16,6 +16,7 @@ from collections.abc import Awaitable, Callable
 from . import clock
 from .driver import Driver
 from .errors import BackendRefused, BackendUnavailable, LeaseExpired
+from .observer import SILENT, Observer
 from .values import Lease, Timing
 
 log = logging.getLogger("cluster_lock.watchdog")
@@ -46,6 +47,7 @@ class Watchdog:
         *,
         confirm: Callable[[int], Awaitable[None]],
         moved: Callable[[float], None],
+        observer: Observer = SILENT,
     ) -> None:
         self.lease = lease
         self.timing = timing
@@ -56,6 +58,7 @@ class Watchdog:
         self._driver = driver
         self._confirm = confirm
         self._moved = moved
+        self._observer = observer
         self._trouble: str | None = None
         self._wake = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
@@ -135,6 +138,7 @@ class Watchdog:
             self.last_renewal = sent
             self.deadline = deadline_after(sent, self.timing)
             self._moved(self.deadline)
+            self._observer.lease_renewed(self.deadline, clock.now() - sent)
         return True
 
     def _unsure(self, trouble: str) -> bool:
@@ -143,4 +147,5 @@ class Watchdog:
                 "lease not renewed, trying again until %.1f s from now: %s", self.stop_at - clock.now(), trouble
             )
         self._trouble = trouble
+        self._observer.lease_unsure(trouble)
         return False

@@ -24,7 +24,7 @@ LAYERS = [
     {"session", "lock", "hold", "reconcile"},
     {"leadership", "contender", "watch", "watchdog", "config", "process"},
     {"drivers", "state_directory", "masking"},
-    {"driver", "guard", "tasks"},
+    {"driver", "guard", "tasks", "observer"},
     {"kernel_timer", "values"},
     {"clock"},
     {"errors"},

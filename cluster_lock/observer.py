@@ -1,0 +1,57 @@
+"""What a health page, or any other onlooker, is told about leases and terms.
+
+Those who act tell it and ask it nothing: an observer decides nothing, and the library runs the same without one.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from .values import Origin, Timing
+
+
+class Ending(StrEnum):
+    """What became of a lock at the end of a term."""
+
+    HANDED_OVER = "handed over"
+    RELEASED = "released"
+    LOST = "lost"
+
+
+class Observer:
+    """Does nothing: override what you want to hear of. Called on the event loop's thread, in the middle of what is
+    told, so a method returns at once and never raises. Moments are `clock.now()`; reasons are sentences for people.
+    """
+
+    def lease_granted(self, timing: Timing, deadline: float) -> None:
+        """There is a new lease; `timing.ttl` is what the backend promised."""
+
+    def lease_renewed(self, deadline: float, took: float) -> None:
+        """It lasts until `deadline`; the renewal took so many seconds."""
+
+    def lease_unsure(self, reason: str) -> None:
+        """A renewal, or the request for a lease, was not answered or refused; it is tried again."""
+
+    def lease_lost(self, reason: str) -> None:
+        """It is not to be trusted any more. Each term under it ends by itself."""
+
+    def standing_by(self, name: str) -> None:
+        """We contend for the lock `name`."""
+
+    def cooling_down(self, name: str, seconds: float, reason: str) -> None:
+        """We do not contend for `name` for so long."""
+
+    def term_began(self, name: str, fencing_token: int, origin: Origin) -> None:
+        """We lead `name`."""
+
+    def step_down_began(self, name: str, reason: str, heir: str | None) -> None:
+        """The term of `name` was asked to end; its work is finishing. `heir`: who will get the lock."""
+
+    def term_ended(self, name: str, reason: str, how: Ending, heir: str | None = None) -> None:
+        """The work has ended and the lock is not ours any more. `heir`: who has it, if it was handed over."""
+
+    def stopped(self, name: str) -> None:
+        """Nobody here stands by for `name` any more."""
+
+
+SILENT = Observer()
