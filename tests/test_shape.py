@@ -23,7 +23,7 @@ LAYERS = [
     {"invitation"},
     {"session", "lock", "hold", "reconcile"},
     {"leadership", "contender", "watch", "watchdog", "config", "process"},
-    {"drivers", "state_directory", "masking"},
+    {"drivers", "state_directory", "masking", "listening"},
     {"driver", "guard", "tasks", "observer"},
     {"kernel_timer", "values"},
     {"clock"},

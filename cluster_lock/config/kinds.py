@@ -11,6 +11,8 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, PlainSerializer, SecretStr, WithJsonSchema
 
+from cluster_lock.listening import OFF, listen_address
+
 LONGEST = 24 * 3600.0
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 _DURATION = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,6})?)\s?([a-zA-Z]*)")
@@ -89,6 +91,15 @@ def _one_or_more(value: tuple[str, ...]) -> tuple[str, ...]:
 
 Address = Annotated[str, AfterValidator(_address)]
 Addresses = Annotated[tuple[Address, ...], BeforeValidator(_list), AfterValidator(_one_or_more), _LIST_SCHEMA]
+
+
+def _listening(value: str) -> str:
+    address = listen_address(value)
+    return address.text if address is not None else OFF
+
+
+Listening = Annotated[str, AfterValidator(_listening)]
+"""HOST:PORT or off."""
 
 
 def _file(value: Any) -> Any:

@@ -12,10 +12,11 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, SecretStr, field
 
 from cluster_lock.drivers import BUILTIN, available
 from cluster_lock.errors import ConfigError
+from cluster_lock.listening import DEFAULT as HEALTH
 from cluster_lock.state_directory import state_directory
 from cluster_lock.values import Timing
 
-from .kinds import Address, Addresses, Duration, FilePath, Instance, Prefix, ShortDuration, Texts, Token
+from .kinds import Address, Addresses, Duration, FilePath, Instance, Listening, Prefix, ShortDuration, Texts, Token
 
 _DEFAULT = Timing()
 
@@ -160,6 +161,8 @@ class Settings(Section):
     """What all keys in the backend begin with; the same on all instances."""
     fencing_floor: int = Field(default=0, ge=0, lt=2**63)
     """Added to every fencing token; after the backend was restored or replaced, the largest token seen before."""
+    health: Listening = HEALTH
+    """Where the health page, probes and metrics are served, HOST:PORT; off: nowhere."""
     lock: LockSection = LockSection()
     """Times of the lock and of a hand-over."""
     telegram: TelegramSection = TelegramSection()
