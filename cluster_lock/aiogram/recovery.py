@@ -64,6 +64,7 @@ class Recovery:
         backend says that the lock is not ours."""
         failure = classify(error, self._bot.token)
         self._facts.last_error = failure.text
+        self._facts.errors[failure.kind.value] += 1
         if failure.kind is not Kind.NETWORK:
             self._unreachable_since = None
         match failure.kind:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -23,7 +24,8 @@ class PollerState:
     `last_poll_age`: since a getUpdates ended, well or badly; `last_success_age`: well. `deaf`: supposed to poll, not
     waiting, and none has ended for poll_timeout + 20 s. `pending`: delivered and not handled. `window_full`: Telegram
     shows nothing new until a slow handler ends. The counters are over all terms; `redelivered`: finished updates that
-    came again and were recognised; `given_up`: those lost by `delivery: at_most_once` at the end of a term.
+    came again and were recognised; `given_up`: those lost by `delivery: at_most_once` at the end of a term; `errors`:
+    failed getUpdates by the kind of failure ("conflict", "network").
     """
 
     bot_id: int
@@ -44,6 +46,7 @@ class PollerState:
     timed_out: int
     redelivered: int
     given_up: int
+    errors: Mapping[str, int]
 
 
 class Facts:
@@ -56,6 +59,7 @@ class Facts:
         self.window = Window()
         self.window_full = False
         self.last_error: str | None = None
+        self.errors: Counter[str] = Counter()
         self.handled = self.failed = self.timed_out = self.given_up = 0
         self._redelivered = 0
         self._poll_timeout = poll_timeout
@@ -113,4 +117,5 @@ class Facts:
             timed_out=self.timed_out,
             redelivered=self._redelivered + self.window.repeated,
             given_up=self.given_up,
+            errors=dict(self.errors),
         )
