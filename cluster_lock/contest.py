@@ -11,12 +11,13 @@ import logging
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
+from .asking import Ask, Reply
 from .errors import BackendRefused, BackendUnavailable
-from .invitation import answer_invitations, invite
+from .invitation import answer_invitations, invite, reply_to
 from .leadership import Answer, Willing
 from .lock import token_went_back
 from .tasks import finish
-from .values import STANDBY, Entry, Origin, Record, Timing
+from .values import REQUEST, STANDBY, Entry, Origin, Record, Timing
 
 if TYPE_CHECKING:
     from .hold import Hold
@@ -46,9 +47,17 @@ class Holding(Protocol):
     async def wait_lost(self) -> str: ...
     async def verify(self) -> None: ...
 
-    async def find_heir(self, willing: Willing | None) -> str | None:
-        """Invite contenders; the instance that `end` will give the lock to, or None if nobody answered (with something
-        for which `willing` is true)."""
+    async def wait_asked(self) -> Ask:
+        """Return the next request of a person, over the backend, for this very term to end."""
+        ...
+
+    def reply(self, reply: Reply) -> None:
+        """Answer such a request. Does not wait, and what comes of it is not known."""
+        ...
+
+    async def find_heir(self, willing: Willing | None, to: str | None = None) -> str | None:
+        """Invite contenders, or `to` alone; the instance that `end` will give the lock to, or None if nobody answered
+        (with something for which `willing` is true)."""
         ...
 
     async def end(self, handover: Mapping[str, Any]) -> bool:
@@ -83,12 +92,18 @@ class SessionContest:
         return self._session.timing
 
     async def take(self, name: str) -> Holding:
-        hold = await self._session.lock(name).acquire()
+        watch, key = self._session.watch, REQUEST + name
+        watch.follow(key)  # before the grant, so that it costs no request while nobody works
         try:
-            if hold.origin is Origin.FOUND_FREE:
-                await _compare_tokens(self._session, hold)
+            hold = await self._session.lock(name).acquire()
+            try:
+                if hold.origin is Origin.FOUND_FREE:
+                    await _compare_tokens(self._session, hold)
+            except BaseException:
+                await finish(hold.end(hold.inherited))
+                raise
         except BaseException:
-            await finish(hold.end(hold.inherited))
+            watch.unfollow(key)
             raise
         return _Held(self._session, hold)
 
@@ -101,6 +116,7 @@ class _Held:
         self.name, self.fencing_token = hold.name, hold.fencing_token
         self.origin, self.inherited, self.since = hold.origin, hold.inherited, hold.since
         self.is_valid, self.wait_lost, self.verify = hold.is_valid, hold.wait_lost, hold.verify
+        self.wait_asked = hold.wait_asked
         self._session, self._hold = session, hold
         self._heir: Entry | None = None
 
@@ -112,12 +128,18 @@ class _Held:
     def stop_at(self) -> float:
         return self._hold.stop_at
 
-    async def find_heir(self, willing: Willing | None) -> str | None:
-        self._heir = await invite(self._session, self._hold, willing)
+    def reply(self, reply: Reply) -> None:
+        self._session.later(reply_to(self._session, self._hold, reply))
+
+    async def find_heir(self, willing: Willing | None, to: str | None = None) -> str | None:
+        self._heir = await invite(self._session, self._hold, willing, to)
         return self._heir.name.removeprefix(STANDBY) if self._heir is not None else None
 
     async def end(self, handover: Mapping[str, Any]) -> bool:
-        return await self._hold.end(handover, self._heir)
+        try:
+            return await self._hold.end(handover, self._heir)
+        finally:
+            self._session.watch.unfollow(REQUEST + self.name)
 
 
 async def _compare_tokens(session: Session, hold: Hold) -> None:

@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 from . import clock
+from .asking import Reply
 from .contest import Contest, Holding, SessionContest
 from .guard import end_process
 from .leadership import Answer, Body, Role, StepDown, Term
@@ -162,6 +163,7 @@ class Election:
         """Until the lock is lost, the work has ended, or was asked to and had its time."""
         lost = asyncio.ensure_future(held.wait_lost())
         requested = asyncio.ensure_future(term.wait_request())
+        asked = asyncio.ensure_future(_relay(term, held))
         inviting: asyncio.Task[str | None] | None = None
         timing = self._contest.timing
         try:
@@ -170,17 +172,21 @@ class Election:
                 if lost.done() or work.done():
                     return
                 request = requested.result()
-                inviting = asyncio.ensure_future(held.find_heir(request.willing))
+                inviting = asyncio.ensure_future(held.find_heir(request.willing, request.to))
                 await asyncio.wait((work, lost, inviting), return_when=asyncio.FIRST_COMPLETED)
                 if lost.done() or work.done():
                     return
                 heir = inviting.result()
-                if heir is None and request.willing is not None:
+                if heir is None and request.conditional:
                     if term.request is request:  # and not one that came meanwhile, without a condition
                         log.info("%s: leading on, nobody is able to take over (%s)", held.name, request.reason)
                         term.decline_step_down()
+                        if request.ask is not None:
+                            held.reply(Reply(request.ask.number, declined=_nobody(request.to)))
                     requested = asyncio.ensure_future(term.wait_request())
                     continue
+                if request.ask is not None:
+                    held.reply(Reply(request.ask.number, heir))
                 fields = _about(held, request.reason)
                 log.info("%s: stepping down, heir %s: %s", held.name, heir or "nobody", request.reason, extra=fields)
                 term.begin_step_down(heir)
@@ -189,7 +195,7 @@ class Election:
                 await asyncio.wait((work, lost), timeout=limit, return_when=asyncio.FIRST_COMPLETED)
                 return
         finally:
-            await end((lost, requested, *([inviting] if inviting is not None else [])))
+            await end((lost, requested, asked, *([inviting] if inviting is not None else [])))
 
     async def _finish(self, term: Term, held: Holding, work: asyncio.Task[Any] | None) -> None:
         """End what still runs of the term, then give the lock away."""
@@ -256,6 +262,21 @@ async def _put_back(taking: asyncio.Future[Holding], *beside: asyncio.Future[Any
 def _about(held: Holding, reason: str | None = None) -> dict[str, Any]:
     """The fields of a structured log line about a term."""
     return {"lock": held.name, "term": held.fencing_token, **({"reason": reason} if reason else {})}
+
+
+async def _relay(term: Term, held: Holding) -> None:
+    """Whatever people ask of this term over the backend becomes a request to it, unless there is one."""
+    while True:
+        ask = await held.wait_asked()
+        term.step_down(f"{ask.by} asked for it", to=ask.to, ask=ask)
+        if term.request is not None and term.request.ask != ask and term.request.conditional:
+            held.reply(Reply(ask.number, declined=f"it looks for an heir already ({term.request.reason})"))
+
+
+def _nobody(to: str | None) -> str:
+    if to is None:
+        return "nobody stands by who answered its invitation"
+    return f"{to} does not stand by, or did not answer its invitation"
 
 
 async def _call(work: Callable[[Term], Awaitable[Any]], term: Term) -> Any:

@@ -10,8 +10,9 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from . import clock
+from .asking import Ask
 from .errors import BackendRefused, BackendUnavailable, LeaseExpired, LockLost
-from .values import LEADER, Entry, Grant, Origin, Record
+from .values import LEADER, REQUEST, Entry, Grant, Origin, Record
 
 if TYPE_CHECKING:
     from .session import Session
@@ -41,7 +42,10 @@ class Hold:
         self.since = clock.now()
         self._stopped_at = session.stop_at
         self._guard = session.guard.watch(session.deadline, f"the work under {self.name}")
+        self._ask: Ask | None = None
+        self._asked = asyncio.Event()
         session.holds[self.key] = self
+        self.asked(session.watch.entries.get(REQUEST + self.name))
 
     @property
     def stop_at(self) -> float:
@@ -57,6 +61,22 @@ class Hold:
         await self._lost.wait()
         assert self.loss is not None
         return self.loss
+
+    def asked(self, entry: Entry | None) -> None:
+        """Somebody may ask for something, of this term or of another one, in which case it is void (interleaving S9).
+        A value that was overwritten under our lock moved the index, which is all that others see of the token."""
+        ask = Ask.of(entry)
+        mine = (self.fencing_token, self._session.fencing_floor + self.grant.index)
+        if ask is not None and ask.token in mine and ask != self._ask:
+            self._ask = ask
+            self._asked.set()
+
+    async def wait_asked(self) -> Ask:
+        """Return the next request of a person for this very term to end."""
+        await self._asked.wait()
+        self._asked.clear()
+        assert self._ask is not None
+        return self._ask
 
     def moved(self, deadline: float) -> None:
         """The lease was renewed."""

@@ -29,9 +29,7 @@ AT_MOST = 4
 """So many contenders are asked: whoever steps down has a drain and a stop time to keep."""
 
 
-async def invite(
-    session: Session, hold: Hold, willing: Willing | None = None, to: str | None = None
-) -> Entry | None:
+async def invite(session: Session, hold: Hold, willing: Willing | None = None, to: str | None = None) -> Entry | None:
     """The contender record of the first contender that answered, or None. Takes `timing.invite` per contender asked.
     `to`: ask the contender of this instance only."""
     if not session.driver.traits.transfers:
@@ -111,7 +109,7 @@ async def reply_to(session: Session, hold: Hold, reply: Reply) -> None:
             ask = Ask.of(session.watch.entries.get(REQUEST + hold.name))
             if ask is None or ask.number != reply.number:
                 break
-            await session.watch.changed(news)
+            await session.watch.changed(news, at_most=session.timing.ttl)
     await _withdraw(session, hold, key)
 
 

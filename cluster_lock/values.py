@@ -10,6 +10,8 @@ from typing import Any
 
 LEADER, STANDBY, INVITE = "leader/", "standby/", "invite/"
 """Where the keys stand under the prefix: locks by name, contender records by instance, invitations by lock name."""
+REQUEST, REPLY = "request/", "reply/"
+"""What a person asks of the leader of a lock, and what that leader answers, both by lock name."""
 
 
 class Origin(StrEnum):

@@ -190,6 +190,18 @@ def leads_on_any_token() -> None:
     Session.saw = lambda self, fencing_token: None  # type: ignore[method-assign]
 
 
+def heeds_requests_of_any_term() -> None:
+    from cluster_lock.asking import Ask
+    from cluster_lock.hold import Hold
+
+    def heed(self: Hold, entry: Any) -> None:
+        self._ask = Ask.of(entry)
+        if self._ask is not None:
+            self._asked.set()
+
+    Hold.asked = heed  # type: ignore[method-assign]
+
+
 MUTANTS: dict[str, Callable[[], None]] = {
     made.__name__: made
     for made in list(globals().values())

@@ -1,0 +1,276 @@
+"""A leader is asked over the backend to hand over: who may ask, whom he hears, and what he answers."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+from support.sessions import PREFIX, TIMING, holder, key_of, session
+
+from cluster_lock.asking import Ask, Reply
+from cluster_lock.drivers.memory import MemoryBackend, MemoryDriver
+from cluster_lock.election import Election
+from cluster_lock.leadership import Term
+from cluster_lock.session import Session
+from cluster_lock.step_down import Outcome, ask_to_step_down
+from cluster_lock.testing.virtual_time import run
+from cluster_lock.values import REPLY, REQUEST, Entry, Origin, Record
+
+
+class Member:
+    """One process that contends for the lock x: a session, an election, and what its terms were."""
+
+    def __init__(self, session: Session) -> None:
+        self.session, self.election = session, Election(session)
+        self.terms: list[Term] = []
+        self.leading = asyncio.Event()
+        self.task = asyncio.create_task(self.election.lead("x", self._body))
+
+    async def _body(self, term: Term) -> None:
+        self.terms.append(term)
+        self.leading.set()
+        await term.wait_step_down()
+        self.leading.clear()
+        await asyncio.sleep(2)
+
+
+@asynccontextmanager
+async def company(store: MemoryBackend, *instances: str) -> AsyncIterator[list[Member]]:
+    """Members in their order: the first one leads, the others stand by."""
+    members: list[Member] = []
+    sessions = [session(store, instance) for instance in instances]
+    for each in sessions:
+        await each.__aenter__()
+        members.append(Member(each))
+        await asyncio.sleep(1)
+    try:
+        yield members
+    finally:
+        for member in members:
+            member.election.stop()
+        await asyncio.gather(*(member.task for member in members))
+        for each in sessions:
+            await each.close()
+
+
+async def asked(store: MemoryBackend, to: str | None = None, timeout: float = 30) -> Outcome:
+    async with session(store, "operator") as operator:
+        outcome = await ask_to_step_down(operator, "x", to=to, by="a test", timeout=timeout)
+    assert outcome is not None
+    return outcome
+
+
+def stands(store: MemoryBackend, name: str) -> Entry:
+    return store.entry(PREFIX + name, name)
+
+
+@pytest.mark.parametrize("to", [None, "b", "c"])
+def test_a_leader_hands_over_when_asked(to: str | None) -> None:
+    """Whoever leads hands over, after its work has ended, to the first contender, or to the one named; and the one who
+    asked is told who leads, in which term, and how long nobody took work."""
+
+    async def main() -> None:
+        store = MemoryBackend()
+        async with company(store, "a", "b", "c") as (a, b, c):
+            outcome = await asked(store, to)
+            heir = c if to == "c" else b
+            assert holder(store, "x") == heir.session.instance
+            assert heir.leading.is_set()
+            assert heir.terms[0].origin is Origin.HANDED_OVER
+            assert outcome.after is not None
+            assert outcome.after.index == heir.terms[0].fencing_token
+            record = Record.from_bytes(outcome.after.record or b"")
+            assert record is not None
+            assert (record.instance, record.handed_over_by) == (heir.session.instance, "a")
+            assert outcome.gap is not None
+            assert 2 <= outcome.gap <= outcome.seconds < 4
+            assert a.terms[0].ended == "stepped down: a test asked for it"
+
+    run(main())
+
+
+@pytest.mark.parametrize("to", ["nobody", "a"])
+def test_a_leader_leads_on_when_the_named_one_does_not_stand_by(to: str) -> None:
+    """With a name that does not contend, or its own, the leader declines, says so, and its term goes on."""
+
+    async def main() -> None:
+        store = MemoryBackend()
+        async with company(store, "a", "b") as (a, _):
+            outcome = await asked(store, to)
+            assert outcome.declined == f"{to} does not stand by, or did not answer its invitation"
+            assert (a.terms[0].is_valid(), a.terms[0].stepping_down, a.terms[0].request) == (True, False, None)
+            assert holder(store, "x") == "a"
+            assert (await asked(store, "b")).declined is None
+            assert holder(store, "x") == "b"
+
+    run(main())
+
+
+def test_a_named_heir_that_is_silent() -> None:
+    """When the named one does not answer its invitation the leader leads on, although another one would."""
+
+    async def main() -> None:
+        store = MemoryBackend()
+        corpse = MemoryDriver(store)
+        lease = await corpse.grant_lease("corpse", 10_000)
+        record = Record(holder="c", instance="corpse", host="h", pid=1, since="", version="0", names=("x",))
+        async with company(store, "a", "b") as (a, _):
+            await corpse.announce(lease, "standby/corpse", record.to_bytes())
+            assert (await asked(store, "corpse")).declined is not None
+            assert a.terms[0].is_valid()
+
+    run(main())
+
+
+def test_a_leader_with_nobody_beside_it_leads_on() -> None:
+    """With nobody who could take over, a request ends no term."""
+
+    async def main() -> None:
+        store = MemoryBackend()
+        async with company(store, "a") as (a,):
+            assert (await asked(store)).declined == "nobody stands by who answered its invitation"
+            assert a.terms[0].is_valid()
+
+    run(main())
+
+
+def test_nobody_leads() -> None:
+    """Where nobody leads there is nobody to ask, and nothing is written."""
+
+    async def main() -> None:
+        store = MemoryBackend()
+        async with session(store, "operator") as operator:
+            assert await ask_to_step_down(operator, "x", by="a test", timeout=5) is None
+        assert stands(store, REQUEST + "x").record is None
+
+    run(main())
+
+
+def test_a_request_for_another_term_is_void() -> None:
+    """A request that carries another token than the leader's changes nothing (interleaving S9)."""
+
+    async def main() -> None:
+        store = MemoryBackend()
+        person = MemoryDriver(store)
+        lease = await person.grant_lease("person", 10_000)
+        async with company(store, "a", "b") as (a, _):
+            token = a.terms[0].fencing_token
+            for other in (token - 1, token + 1):
+                await person.announce(lease, REQUEST + "x", Ask(other, "1", "late").to_bytes())
+                await asyncio.sleep(5)
+                assert (a.terms[0].is_valid(), a.terms[0].request) == (True, None)
+            await person.announce(lease, REQUEST + "x", Ask(token, "1", "in time").to_bytes())
+            await asyncio.sleep(5)
+            assert holder(store, "x") == "b"
+
+    run(main())
+
+
+@pytest.mark.parametrize(
+    "value", [b"", b"[]", b"{}", b"\xff", b"[" * 100_000, b'{"token": "1", "number": 1, "by": null, "to": 5}']
+)
+def test_what_is_no_request(value: bytes) -> None:
+    """Anything else under the key is no request, and no reply, and harms nobody."""
+
+    async def main() -> None:
+        store = MemoryBackend()
+        person = MemoryDriver(store)
+        lease = await person.grant_lease("person", 10_000)
+        async with company(store, "a", "b") as (a, _):
+            await person.announce(lease, REQUEST + "x", value)
+            await person.announce(lease, REPLY + "x", value)
+            await asyncio.sleep(5)
+            assert a.terms[0].is_valid()
+            assert Reply.of(stands(store, REPLY + "x")) is None
+
+    run(main())
+
+
+def test_nothing_of_a_request_stays() -> None:
+    """When it was answered, request and reply are gone; the request of a command that died goes with its lease, and the
+    reply after it."""
+
+    async def main() -> None:
+        store = MemoryBackend()
+        async with company(store, "a", "b"):
+            await asked(store, "nobody")
+            await asyncio.sleep(1)
+            assert {stands(store, key + "x").record for key in (REQUEST, REPLY)} == {None}
+            person = MemoryDriver(store)
+            lease = await person.grant_lease("person", 20)
+            token = stands(store, "leader/x").index
+            await person.announce(lease, REQUEST + "x", Ask(token, "1", "a test", "nobody").to_bytes())
+            await asyncio.sleep(5)
+            assert Reply.of(stands(store, REPLY + "x")) is not None
+            await asyncio.sleep(20)
+            assert {stands(store, key + "x").record for key in (REQUEST, REPLY)} == {None}
+
+    run(main())
+
+
+def test_a_request_that_is_under_way_is_not_put_off() -> None:
+    """A second request while the leader looks for an heir is declined or has the same end; a stop overrules both."""
+
+    async def main() -> None:
+        store = MemoryBackend()
+        corpse = MemoryDriver(store)
+        lease = await corpse.grant_lease("corpse", 10_000)
+        record = Record(holder="c", instance="corpse", host="h", pid=1, since="", version="0", names=("x",))
+        async with company(store, "a", "b") as (a, b):
+            await corpse.announce(lease, "standby/corpse", record.to_bytes())
+            first = asyncio.create_task(asked(store, "corpse"))
+            await asyncio.sleep(0.1)
+            a.election.stop("deploy")
+            await first
+            await asyncio.wait_for(b.leading.wait(), 10)
+            assert a.terms[0].ended == "stepped down: deploy"
+
+    run(main())
+
+
+def test_an_overwritten_value_does_not_make_a_leader_deaf() -> None:
+    """Where a stranger's value under the lock moved the index that others see, a request with that one is heard."""
+
+    async def main() -> None:
+        store = MemoryBackend()
+        async with company(store, "a", "b") as (a, _):
+            hold = a.session.holds["leader/x"]
+            entry = stands(store, "leader/x")
+            hold.heard(Entry("leader/x", entry.lease, entry.index + 5, b"overwritten"))
+            hold.asked(Entry(REQUEST + "x", "1", 1, Ask(entry.index + 5, "1", "a test").to_bytes()))
+            await asyncio.sleep(0.1)
+            assert a.terms[0].request is not None
+
+    run(main())
+
+
+def test_no_answer_in_time() -> None:
+    """A leader that does not answer (an older version, or one that is cut off) is still named when the time is over."""
+
+    async def main() -> None:
+        store = MemoryBackend()
+        async with session(store, "old") as old, old.lock("x").hold():  # nobody listens there
+            outcome = await asked(store, timeout=5)
+            assert outcome.timed_out
+            assert outcome.after is not None
+            assert outcome.after.lease == stands(store, "leader/x").lease
+            assert stands(store, REQUEST + "x").record is None
+
+    run(main())
+
+
+def test_the_request_reaches_a_leader_without_a_request_of_his_own() -> None:
+    """A leader that is never asked sends what it sent before: listening is part of its one waiting request."""
+
+    async def main() -> None:
+        store = MemoryBackend()
+        async with company(store, "a"):
+            before = store.requests
+            await asyncio.sleep(10 * TIMING.ttl)
+            # Each third of a ttl a renewal and its read; each ttl a wait; and what the start left.
+            assert store.requests - before <= 10 * (2 * 3 + 1) + 5
+            assert key_of("x")
+
+    run(main())
