@@ -1,0 +1,43 @@
+"""Which Host header is answered.
+
+A page of a stranger may let its own name point to 127.0.0.1 (DNS rebinding): the browser then takes this server for
+that page's and lets it read everything. It sends the stranger's name, and that is how it is known.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+from urllib.parse import urlsplit
+
+
+class Hosts:
+    """`bound`: the address that the setting names. Of that, of this host's own name, and of loopback we are."""
+
+    def __init__(self, bound: str) -> None:
+        address = _address(bound)
+        self._names = {"localhost", bound.lower()}
+        self._anywhere = address is not None and address.is_unspecified
+        if address is None or not address.is_loopback:
+            self._names.add(socket.gethostname().lower())
+
+    def allow(self, header: str | None) -> bool:
+        """Whether a request with this Host header is meant for us. A number is no name that could be rebound, so on
+        all interfaces every number will do."""
+        try:
+            host = urlsplit(f"//{header}").hostname if header else None
+        except ValueError:
+            return False
+        if not host:
+            return False
+        address = _address(host)
+        if address is not None:
+            return self._anywhere or address.is_loopback or host in self._names
+        return host.rstrip(".") in self._names
+
+
+def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    try:
+        return ipaddress.ip_address(text)
+    except ValueError:
+        return None

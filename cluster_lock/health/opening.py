@@ -1,0 +1,39 @@
+"""Serving a board as the setting `health` says it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from cluster_lock.errors import DriverMissing
+from cluster_lock.listening import listen_address
+
+from .board import Board
+
+log = logging.getLogger("cluster_lock.health")
+
+
+@asynccontextmanager
+async def open_health(board: Board, setting: str) -> AsyncIterator[str | None]:
+    """Serve `board` while the block runs. Gives the URL, for the records; None if there is none.
+
+    `setting`: HOST:PORT or off. Raises ConfigError if the address is taken (the default one moves on instead), or if
+    it was chosen and the libraries are missing; without them the default is off.
+    """
+    address = listen_address(setting)
+    if address is None:
+        yield None
+        return
+    try:
+        from .server import HealthServer
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != "aiohttp":
+            raise
+        if not address.may_move:
+            raise DriverMissing("health needs aiohttp: pip install 'cluster-lock[health]', or health: off") from error
+        log.info("no health page: it needs pip install 'cluster-lock[health]'")
+        yield None
+        return
+    async with HealthServer(board, address) as server:
+        yield server.url

@@ -1,0 +1,123 @@
+"""One lock as seen from here: our role, the term, and the last terms, ours and others'."""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from cluster_lock import clock
+
+from .buckets import Buckets
+from .reasons import label_of
+
+REMEMBERED = 20
+"""Terms of a lock that the page shows."""
+HANDOVER_BOUNDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 7.5, 10.0)
+TAKEOVER_BOUNDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+
+
+@dataclass(slots=True)
+class TermEntry:
+    """One line of the timeline. Texts of time are UTC. `term`: the fencing token. `origin`, `ending`, `reason`: how it
+    began and ended, None: not yet, or not known here. `seconds`: how long it lasted."""
+
+    term: int
+    instance: str
+    ours: bool
+    began: str
+    origin: str | None = None
+    ended: str | None = None
+    ending: str | None = None
+    reason: str | None = None
+    seconds: float | None = None
+    since: float = field(default_factory=clock.now)
+
+    def end(self, ending: str, reason: str | None) -> None:
+        if self.ended is None:
+            self.ended, self.ending, self.reason = clock.utc_text(), ending, reason
+            self.seconds = clock.now() - self.since
+
+    def shown(self) -> dict[str, Any]:
+        content = asdict(self)
+        since = content.pop("since")
+        return {**content, "seconds": self.seconds if self.ended is not None else clock.now() - since}
+
+
+class LockFacts:
+    """What is known about the lock `name`."""
+
+    def __init__(self, name: str, instance: str) -> None:
+        self.name = name
+        self.role = "stopped"
+        self.term: TermEntry | None = None
+        """Our own, while we lead."""
+        self.stepping_down: str | None = None
+        self.away_until: tuple[float, str] | None = None
+        """We do not contend until then, and why."""
+        self.history: deque[TermEntry] = deque(maxlen=REMEMBERED)
+        self.transitions: Counter[tuple[str, str]] = Counter()
+        self.handovers = Buckets(HANDOVER_BOUNDS)
+        self.takeovers: dict[str, Buckets] = {}
+        self._instance = instance
+        self._asked_at: float | None = None
+        self._working = False
+
+    @property
+    def leads(self) -> bool:
+        return self.term is not None
+
+    def stand_by(self, role: str = "standby") -> None:
+        self.role, self.away_until = role, None
+
+    def begin(self, fencing_token: int, origin: str) -> None:
+        self._close("ended", None)
+        self.term = TermEntry(fencing_token, self._instance, True, clock.utc_text(), origin)
+        self.history.append(self.term)
+        self.stand_by("leader")
+        self.stepping_down, self._asked_at, self._working = None, None, False
+        self.transitions["leader", origin] += 1
+
+    def work_began(self) -> None:
+        """The first sign that somebody works under the term."""
+        if self.term is not None and not self._working:
+            self._working = True
+            origin = self.term.origin or "unknown"
+            self.takeovers.setdefault(origin, Buckets(TAKEOVER_BOUNDS)).add(clock.now() - self.term.since)
+
+    def step_down(self, reason: str) -> None:
+        self.stepping_down = reason
+        self._asked_at = clock.now()
+
+    def end(self, ending: str, reason: str, heir: str | None) -> None:
+        if self.term is not None:
+            self.term.end(f"{ending} to {heir}" if heir else ending, reason)
+            self.transitions["standby", label_of(ending, reason)] += 1
+            if self._asked_at is not None and ending != "lost":
+                self.handovers.add(clock.now() - self._asked_at)
+        self.term, self.stepping_down, self._asked_at = None, None, None
+        self.stand_by()
+
+    def see(self, leader: Mapping[str, Any] | None) -> bool:
+        """Somebody else leads (`instance`, `term`, `since`, `handed_over_by`), or nobody. True if that is news."""
+        if self.leads:
+            return False
+        last = self.history[-1] if self.history else None
+        if leader is None:
+            if last is None or last.ended is not None:
+                return False
+            self._close("ended", None)
+            return True
+        token, instance = int(leader.get("term") or 0), str(leader.get("instance") or "unknown")
+        if last is not None and last.term >= token:
+            return False
+        giver = leader.get("handed_over_by")
+        self._close(f"handed over to {instance}" if giver and last and giver == last.instance else "ended", None)
+        since = str(leader.get("since") or clock.utc_text())
+        self.history.append(TermEntry(token, instance, False, since, f"handed over by {giver}" if giver else None))
+        return True
+
+    def _close(self, ending: str, reason: str | None) -> None:
+        if self.history:
+            self.history[-1].end(ending, reason)

@@ -1,0 +1,40 @@
+"""Counters of the pollers, over all workers that this process has seen: a new worker counts from 0, a counter does
+not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+COUNTED = ("handled", "failed", "timed_out", "redelivered", "given_up")
+
+
+class Totals:
+    """By bot and by what is counted: `updates` by result, `errors` by kind of failure."""
+
+    def __init__(self) -> None:
+        self._before: dict[tuple[int, str, str], float] = {}
+        self._last: dict[tuple[int, str, str], float] = {}
+
+    def take(self, pollers: Iterable[Mapping[str, Any]]) -> None:
+        """The newest states. What counts less than it did belongs to a new worker."""
+        for poller in pollers:
+            for key, value in _counters(poller):
+                last = self._last.get(key, 0.0)
+                if value < last:
+                    self._before[key] = self._before.get(key, 0.0) + last
+                self._last[key] = value
+
+    def of(self, family: str) -> Iterator[tuple[int, str, float]]:
+        """Bot, label and total of `updates` or `errors`."""
+        for (bot, kind, label), value in sorted(self._last.items()):
+            if kind == family:
+                yield bot, label, value + self._before.get((bot, kind, label), 0.0)
+
+
+def _counters(poller: Mapping[str, Any]) -> Iterator[tuple[tuple[int, str, str], float]]:
+    bot = int(poller["bot_id"])
+    for name in COUNTED:
+        yield (bot, "updates", name), float(poller.get(name) or 0)
+    for kind, count in (poller.get("errors") or {}).items():
+        yield (bot, "errors", str(kind)), float(count)

@@ -1,0 +1,121 @@
+"""How a command of ours logs: text for people, or JSON for machines. A library user configures logging himself.
+
+Whatever is written has the secrets blotted out of it, and the same warning is not said again within a minute.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import sys
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from typing import Any, Literal, TextIO
+
+from . import clock
+from .masking import masked
+
+TEXT = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
+QUIET = 60.0
+"""Seconds in which a warning is said once."""
+REMEMBERED = 200
+
+_USUAL = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029]")
+_TRANSITION = "term"
+"""The field of a line about a term: each is a line of its own, however much it looks like another one."""
+
+
+def configure(
+    style: Literal["text", "json"] = "text",
+    *,
+    level: int = logging.INFO,
+    stream: TextIO | None = None,
+    secrets: Iterable[str] = (),
+) -> None:
+    """Let everything that is logged go to `stream` (stderr), and nowhere else. `secrets`: texts that never show."""
+    handler = logging.StreamHandler(stream or sys.stderr)
+    handler.setFormatter(JsonFormatter(secrets) if style == "json" else TextFormatter(secrets))
+    handler.addFilter(Repeats())
+    root = logging.getLogger()
+    for old in list(root.handlers):
+        root.removeHandler(old)
+    root.addHandler(handler)
+    root.setLevel(level)
+    logging.captureWarnings(True)
+    logging.getLogger("aiogram").setLevel(max(level, logging.WARNING))
+
+
+class TextFormatter(logging.Formatter):
+    """One line for people; what is longer (a traceback) is indented below it, so that no text can pass for a line."""
+
+    def __init__(self, secrets: Iterable[str] = ()) -> None:
+        super().__init__(TEXT)
+        self._secrets = tuple(secrets)
+
+    def format(self, record: logging.LogRecord) -> str:
+        text = masked(super().format(record), self._secrets)
+        text = _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", text.replace("\r\n", "\n"))
+        return text.rstrip("\n").replace("\n", "\n    ")
+
+
+class JsonFormatter(logging.Formatter):
+    """One object a line: ts (UTC), level, logger, message, what was given as `extra` (lock, term, reason), and
+    exception."""
+
+    def __init__(self, secrets: Iterable[str] = ()) -> None:
+        super().__init__()
+        self._secrets = tuple(secrets)
+
+    def format(self, record: logging.LogRecord) -> str:
+        content: dict[str, Any] = {
+            "ts": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+            "level": record.levelname,
+            "logger": record.name,
+            "message": record.getMessage(),
+            **{name: value for name, value in record.__dict__.items() if name not in _USUAL},
+        }
+        if record.exc_info:
+            content["exception"] = self.formatException(record.exc_info)
+        if record.stack_info:
+            content["stack"] = self.formatStack(record.stack_info)
+        return json.dumps(self._clean(content), ensure_ascii=False)
+
+    def _clean(self, value: Any) -> Any:
+        """Before it is written: a secret with a quote in it looks different in JSON."""
+        if isinstance(value, dict):
+            return {masked(str(key), self._secrets): self._clean(below) for key, below in value.items()}
+        if isinstance(value, list | tuple | set | frozenset):
+            return [self._clean(below) for below in value]
+        if value is None or isinstance(value, bool | int):
+            return value
+        if isinstance(value, float):
+            return value if abs(value) < float("inf") else str(value)  # JSON has neither inf nor nan
+        return masked(str(value), self._secrets)
+
+
+class Repeats(logging.Filter):
+    """Lets a warning pass once a minute, and then says how often it came. Numbers in it do not make it another one.
+
+    Errors always pass, and so does what is about a term.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._said: dict[tuple[str, str], tuple[float, int]] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.levelno != logging.WARNING or hasattr(record, _TRANSITION):
+            return True
+        now, key = clock.now(), (record.name, re.sub(r"[0-9]+(\.[0-9]+)?", "#", record.getMessage()))
+        said, more = self._said.pop(key, (float("-inf"), 0))
+        if now - said < QUIET:
+            self._said[key] = said, more + 1
+            return False
+        if more:
+            record.msg, record.args = f"{record.getMessage()} ({more} times more since it was said last)", None
+        self._said[key] = now, 0
+        while len(self._said) > REMEMBERED:
+            del self._said[next(iter(self._said))]
+        return True
