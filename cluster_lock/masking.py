@@ -10,7 +10,7 @@ SECRET_NAME = re.compile(r"token|password|passwd|secret|credential|api[_-]?key|p
 """What something is called that holds a secret."""
 
 _BY_LOOK = (
-    re.compile(r"\b\d{5,}:[\w-]{10,}"),  # a Telegram token
+    re.compile(r"(?<!\d)\d{5,}:[\w-]{10,}"),  # a Telegram token, also in "/bot123:ABC/getMe"
     re.compile(r"(?<=://)[^/@\s]+(?=@)"),  # user and password in an address
 )
 _SHORTEST = 4

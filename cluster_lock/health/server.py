@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Self
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from cluster_lock.errors import ConfigError
 from cluster_lock.listening import ListenAddress
@@ -52,7 +53,7 @@ class HealthServer:
         self._events = Events(board)
         self._scrape: Callable[[str], tuple[bytes, str]] | None = None
         self._runner = web.AppRunner(
-            self._application(), access_log=None, keepalive_timeout=IDLE, shutdown_timeout=1.0, handle_signals=False
+            self._application(), access_log=None, logger=_http_log(), keepalive_timeout=IDLE, shutdown_timeout=1.0
         )
         self._listener: asyncio.Server | None = None
         self._looking: asyncio.Task[None] | None = None
@@ -153,6 +154,17 @@ class HealthServer:
             self._scrape = scraper(self._board)
         body, content_type = self._scrape(request.headers.get("Accept", ""))
         return web.Response(body=body, headers={"Content-Type": content_type})
+
+
+def _http_log() -> logging.Logger:
+    """aiohttp logs each request that is no HTTP as an error with a traceback; whoever scans ports is none of ours."""
+    found = logging.getLogger("cluster_lock.health.http")
+    found.addFilter(_is_ours)
+    return found
+
+
+def _is_ours(record: logging.LogRecord) -> bool:
+    return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
 
 
 class _Refused(asyncio.Protocol):

@@ -1,0 +1,157 @@
+"""The timeline of terms and what is counted of them, told by real elections."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from support.health import LOCK, leader_board, own_time, poller, standby_board
+from support.sessions import key_of, session
+
+from cluster_lock.drivers.memory import MemoryBackend, MemoryDriver
+from cluster_lock.election import Election
+from cluster_lock.health import Board
+from cluster_lock.health.peers import SessionPeers
+from cluster_lock.health.reasons import label_of
+from cluster_lock.health.terms import REMEMBERED
+from cluster_lock.leadership import Term
+from cluster_lock.observer import Ending
+from cluster_lock.testing.faulty import FaultyDriver
+from cluster_lock.testing.virtual_time import run
+from cluster_lock.values import Origin
+
+
+async def work(term: Term) -> None:
+    await term.wait_step_down()
+
+
+async def until_leading(board: Board, name: str) -> None:
+    async with asyncio.timeout(120):
+        while not (name in board.locks and board.locks[name].leads):
+            await board.changed.wait()
+
+
+def test_a_hand_over_is_told_on_both_sides() -> None:
+    """The old leader's board says to whom and why, the new one's from whom, and both timelines have both terms."""
+
+    async def main() -> None:
+        store = MemoryBackend()
+        first, second = Board("a"), Board("b")
+        async with session(store, "a", observer=first) as a, session(store, "b", observer=second) as b:
+            first.peers, second.peers = SessionPeers(a), SessionPeers(b)
+            ea, eb = Election(a), Election(b)
+            leading = asyncio.create_task(ea.lead("x", work))
+            await until_leading(first, "x")
+            waiting = asyncio.create_task(eb.lead("x", work))
+            await asyncio.sleep(1)
+            second.look_around()
+            assert [(term.instance, term.ended) for term in second.locks["x"].history] == [("a", None)]
+            ea.stop("SIGTERM")
+            await until_leading(second, "x")
+            await leading
+            (before,) = first.locks["x"].history
+            assert (before.ending, before.reason) == ("handed over to b", "stepped down: SIGTERM")
+            assert first.locks["x"].role == "stopped"
+            assert first.locks["x"].transitions == {("leader", "found free"): 1, ("standby", "stopped"): 1}
+            assert first.locks["x"].handovers.count == 1
+            seen, ours = second.locks["x"].history
+            assert (seen.term, seen.ours, ours.ours, ours.origin) == (before.term, False, True, "handed over")
+            assert seen.ended is not None
+            assert ours.term > seen.term
+            eb.stop()
+            await waiting
+
+    run(main())
+
+
+def test_each_loss_has_its_word() -> None:
+    """A key that is gone and a store that is silent are counted under different reasons, with their measured times."""
+
+    async def main() -> None:
+        store = MemoryBackend()
+        driver = FaultyDriver(MemoryDriver(store))
+        board = Board("a")
+        async with session(store, "a", driver=driver, observer=board) as a:
+            election = Election(a)
+            leading = asyncio.create_task(election.lead("x", work))
+            await until_leading(board, "x")
+            store.stranger_deletes(key_of("x"))
+            await asyncio.sleep(1)
+            await until_leading(board, "x")
+            driver.down()
+            await asyncio.sleep(20)
+            driver.up()
+            await until_leading(board, "x")
+            ended = [reason for to, reason in board.locks["x"].transitions if to == "standby"]
+            assert sorted(ended) == ["lost: key gone", "lost: not renewed"]
+            reasons = [term.reason or "" for term in board.locks["x"].history if term.ended]
+            assert "s ago (ttl 15 s)" in reasons[-1]
+            assert board.renewals["lost"] == 1
+            assert board.renewals["unsure"] > 0
+            election.stop()
+            await leading
+
+    run(main())
+
+
+@pytest.mark.parametrize(
+    ("ending", "reason", "label"),
+    [
+        ("lost", "the key of x was deleted or given away by the backend", "lost: key gone"),
+        ("lost", "the backend says that the lease is gone (no such session)", "lost: lease gone"),
+        ("lost", "the store was set back: x was granted at 5, it is at 3", "lost: store set back"),
+        ("lost", "something that nobody thought of 123", "lost: other"),
+        ("released", "stepped down: SIGTERM", "stopped"),
+        ("released", "the work is done", "work done"),
+        ("handed over", "stepped down: Telegram has not been reached from here for 61 s", "telegram out of reach"),
+        ("handed over", "stepped down: somebody polls outside of the lock", "conflicts"),
+        ("handed over", "stepped down: asked by anna on web-2", "step-down"),
+    ],
+)
+def test_reasons_become_few_words(ending: str, reason: str, label: str) -> None:
+    """No sentence with a number or a name in it becomes a label."""
+    assert label_of(ending, reason) == label
+
+
+def test_the_timeline_is_bounded() -> None:
+    """However often the lock changes hands, only the last terms are kept."""
+    with own_time():
+        board = standby_board()
+        for token in range(3 * REMEMBERED):
+            board.term_began(LOCK, token, Origin.FOUND_FREE)
+            board.term_ended(LOCK, "the key of x was deleted", Ending.LOST)
+        history = board.locks[LOCK].history
+        assert len(history) == REMEMBERED
+        assert history[-1].term == 3 * REMEMBERED - 1
+        assert len(board.locks[LOCK].transitions) == 2
+
+
+def test_times_are_measured() -> None:
+    """A hand-over counts from the step-down to the giving away, a take-over from the grant to the first work, once."""
+    with own_time() as pass_time:
+        board = leader_board()
+        pass_time(0.3)
+        board.pollers([poller(polling=False)])
+        assert not board.locks[LOCK].takeovers
+        board.pollers([poller()])
+        board.pollers([poller()])
+        taken = board.locks[LOCK].takeovers["handed over"]
+        assert (taken.count, round(taken.sum, 3)) == (1, 0.3)
+        board.step_down_began(LOCK, "SIGTERM", "web-2")
+        pass_time(2.0)
+        board.term_ended(LOCK, "stepped down: SIGTERM", Ending.HANDED_OVER, "web-2")
+        given = board.locks[LOCK].handovers
+        assert (given.count, given.sum) == (1, 2.0)
+
+
+def test_a_new_worker_does_not_set_counters_back() -> None:
+    """Counters go on where the worker that crashed had left them."""
+    with own_time():
+        board = leader_board(worker=True)
+        board.pollers([poller(handled=10, errors={"network": 2})])
+        board.worker("gone", reason="killed")
+        board.worker("ready", 2)
+        board.pollers([poller(handled=0)])
+        board.pollers([poller(handled=3, errors={"network": 1})])
+        assert (42, "handled", 13.0) in list(board.totals.of("updates"))
+        assert list(board.totals.of("errors")) == [(42, "network", 3.0)]
