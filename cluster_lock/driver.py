@@ -12,10 +12,10 @@ verb names, CancelledError, and bugs.
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from typing import Protocol
+from collections.abc import Collection, Mapping
+from typing import Protocol, runtime_checkable
 
-from .values import Changes, Entry, Grant, Lease, Traits
+from .values import BackendNode, Changes, Entry, Grant, Lease, LeaseTimes, Traits
 
 
 class Driver(Protocol):
@@ -109,4 +109,23 @@ class Driver(Protocol):
         may return early with nothing changed and must return in time. A position that the backend has forgotten is not
         an error: the answer is then a fresh read of all names.
         """
+        ...
+
+
+@runtime_checkable
+class Inspectable(Protocol):
+    """What a driver may offer beside the contract, for people who look. It changes nothing, needs no right but to read,
+    and no lock depends on it; the verbs raise what the others raise."""
+
+    async def inspect(self, prefix: str) -> list[Entry]:
+        """As `scan`; and besides, without a lease, each key at which `acquire` would raise ForeignValue, with what
+        stands there. ONE request."""
+        ...
+
+    async def lease_times(self, lease_ids: Collection[str]) -> Mapping[str, LeaseTimes]:
+        """What the server says about these leases; those that it does not know, or may not tell us of, are left out."""
+        ...
+
+    async def nodes(self) -> list[BackendNode]:
+        """The servers behind the backend, as far as they can be seen from here; none for one without servers."""
         ...

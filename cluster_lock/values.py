@@ -81,6 +81,26 @@ class Changes:
     epoch: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class BackendNode:
+    """One server of the backend. `leads`: among the servers, not any lock; None where that was not told, as with
+    `version`. `problem`: why it did not answer."""
+
+    name: str
+    address: str
+    leads: bool | None = None
+    version: str | None = None
+    problem: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseTimes:
+    """What the server says about a lease, in seconds: what was granted, and what is left. None: it does not say."""
+
+    ttl: float | None = None
+    left: float | None = None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timing:
     """All durations, in seconds, checked against one another once."""

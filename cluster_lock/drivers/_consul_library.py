@@ -52,12 +52,22 @@ def client_class() -> Any:
             results: list[dict[str, Any]] = await self._put("/v1/txn", [{"KV": each} for each in operations], _results)
             return results
 
+        async def ask(self, path: str) -> Any:
+            """What a path answers that has no parameters but the datacenter."""
+            params = [("dc", self.dc)] if self.dc else []
+            headers = {"X-Consul-Token": self.token} if self.token else {}
+            return await self.http.get(_content, path, params=params, headers=headers)
+
         async def _put(self, path: str, body: Any, callback: Callable[[Any], Any]) -> Any:
             params = [("dc", self.dc)] if self.dc else []
             headers = {"X-Consul-Token": self.token} if self.token else {}
             return await self.http.put(callback, path, params=params, headers=headers, data=json.dumps(body))
 
     return Client
+
+
+def _content(response: Any) -> Any:
+    return json.loads(response.body)
 
 
 def _session_id(response: Any) -> Any:

@@ -116,6 +116,8 @@ class Node:
         self.leases = rpc.LeaseStub(self.channel)
         self.watches = rpc.WatchStub(self.channel)
         self.auth = rpc.AuthStub(self.channel)
+        self.cluster = rpc.ClusterStub(self.channel)
+        self.maintenance = rpc.MaintenanceStub(self.channel)
 
 
 Attempt = Callable[[Node, Metadata, float], Awaitable[T]]
@@ -168,6 +170,24 @@ class Link:
             return await method(node)(request, timeout=limit, metadata=metadata)
 
         return await self.rotate(attempt, doing, deadline=deadline)
+
+    async def ask_each(
+        self, method: Callable[[Node], Any], request: Any, doing: str
+    ) -> dict[str, Any | ClusterLockError]:
+        """What each endpoint answers to a unary request, or why it does not, by its address."""
+        deadline = self.deadline()
+
+        async def one(node: Node) -> Any:
+            async def attempt(node: Node, metadata: Metadata, limit: float) -> Any:
+                return await method(node)(request, timeout=limit, metadata=metadata)
+
+            try:
+                return await self._with_token(attempt, node, deadline - clock.now())
+            except self._ends as error:
+                return self.mapped(error, doing, node)
+
+        answers = await asyncio.gather(*map(one, self._nodes))
+        return {str(node.address): answer for node, answer in zip(self._nodes, answers, strict=True)}
 
     def stream(self, call: Any, request: Any) -> Stream:
         """A stream that ends with this link at the latest."""

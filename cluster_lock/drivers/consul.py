@@ -18,6 +18,7 @@ from cluster_lock.errors import BackendUnavailable, ForeignValue, LeaseExpired
 from cluster_lock.values import INVITE, STANDBY, Changes, Entry, Grant, Lease, Traits
 
 from ._consul_grants import Grants
+from ._consul_inspect import Inspecting
 from ._consul_link import Access, Link, Row, SessionGone
 from ._consul_words import (
     IN_ONE_TRANSACTION,
@@ -37,7 +38,7 @@ _SHORTEST_WAIT = 0.2
 """Seconds; for less there is no time to wait and to answer, so it is a read."""
 
 
-class ConsulDriver:
+class ConsulDriver(Inspecting):
     """Locks on Consul 1.8 or newer, through its agents at `urls` ("http://10.0.0.1:8500"): the next one is asked when
     one does not answer, within the same `request_timeout` (seconds for one verb).
 

@@ -25,6 +25,7 @@ from cluster_lock.errors import BackendUnavailable, ConfigError, ForeignValue, L
 from cluster_lock.values import Changes, Entry, Grant, Lease, Traits
 
 from ._etcd_address import Access, Secret
+from ._etcd_inspect import Inspecting
 from ._etcd_library import load
 from ._etcd_link import Compacted, LeaseExists, Link, Metadata, Node
 from ._etcd_requests import Requests, after_prefix, number, shown, shown_id, span
@@ -42,7 +43,7 @@ _GRANT, _REVOKE = attrgetter("leases.LeaseGrant"), attrgetter("leases.LeaseRevok
 _TIME_TO_LIVE = attrgetter("leases.LeaseTimeToLive")
 
 
-class EtcdDriver:
+class EtcdDriver(Inspecting):
     """A client of one etcd cluster. Durations in seconds.
 
     `endpoints`: "http://host:2379" or "https://...", in the order in which they are tried. `ca`, `cert`, `key`: PEM

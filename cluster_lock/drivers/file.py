@@ -22,7 +22,7 @@ from typing import TypeVar
 
 from cluster_lock import clock
 from cluster_lock.errors import BackendRefused, BackendUnavailable
-from cluster_lock.values import Changes, Entry, Grant, Lease, Traits
+from cluster_lock.values import BackendNode, Changes, Entry, Grant, Lease, LeaseTimes, Traits
 
 from ._file.flock import Flock
 from ._file.inotify import Watch, listening, watch_of
@@ -144,6 +144,17 @@ class FileDriver:
             names = self._store.names(prefix)
         entries, _ = await self._look(names)
         return sorted((entry for entry in entries.values() if entry.lease), key=lambda entry: entry.index)
+
+    async def inspect(self, prefix: str) -> list[Entry]:
+        held = await self.scan(prefix)
+        with mapped(self._directory):
+            return [*held, *self._store.foreign(prefix)]
+
+    async def lease_times(self, lease_ids: Collection[str]) -> Mapping[str, LeaseTimes]:
+        return {}  # a lease here has no time: it ends with its process
+
+    async def nodes(self) -> list[BackendNode]:
+        return []
 
     async def wait_changed(self, names: Collection[str], since: object | None, at_most: float) -> Changes:
         until = clock.now() + at_most

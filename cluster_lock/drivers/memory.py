@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from cluster_lock import clock
 from cluster_lock.errors import BackendRefused, ForeignValue, LeaseExpired
-from cluster_lock.values import Changes, Entry, Grant, Lease, Traits
+from cluster_lock.values import BackendNode, Changes, Entry, Grant, Lease, LeaseTimes, Traits
 
 
 @dataclass(slots=True)
@@ -135,6 +135,15 @@ class MemoryBackend:
     def keys_under(self, prefix: str) -> list[str]:
         held = [key for key, stands in self._keys.items() if stands.lease is not None and key.startswith(prefix)]
         return sorted(held, key=lambda key: self._keys[key].index)
+
+    def inspect(self, prefix: str, length: int) -> list[Entry]:
+        """All keys under `prefix`, in the order of their indexes; `length`: of what is no part of a name."""
+        found = [self.entry(key, key[length:]) for key in self._keys if key.startswith(prefix)]
+        return sorted(found, key=lambda entry: entry.index)
+
+    def lease_times(self) -> dict[str, LeaseTimes]:
+        now = clock.now()
+        return {each: LeaseTimes(lease.ttl, lease.expires_at - now) for each, lease in self._leases.items()}
 
     def changed(self, keys: Iterable[str], since: object | None) -> list[str]:
         """Those of `keys` that changed after `since`; all of them if that position says nothing here."""
@@ -283,6 +292,21 @@ class MemoryDriver:
         entries = [self._backend.entry(key, key.removeprefix(self._prefix)) for key in keys]
         await self._travel_back()
         return entries
+
+    async def inspect(self, prefix: str) -> list[Entry]:
+        await self._travel()
+        entries = self._backend.inspect(self._prefix + prefix, len(self._prefix))
+        await self._travel_back()
+        return entries
+
+    async def lease_times(self, lease_ids: Collection[str]) -> Mapping[str, LeaseTimes]:
+        await self._travel()
+        times = self._backend.lease_times()
+        await self._travel_back()
+        return {lease_id: times[lease_id] for lease_id in lease_ids if lease_id in times}
+
+    async def nodes(self) -> list[BackendNode]:
+        return []
 
     async def wait_changed(self, names: Collection[str], since: object | None, at_most: float) -> Changes:
         keys = {self._prefix + name: name for name in names}

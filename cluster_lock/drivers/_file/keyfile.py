@@ -6,6 +6,7 @@ import hashlib
 import json
 import string
 from dataclasses import dataclass, replace
+from urllib import parse
 
 _PLAIN = frozenset(string.ascii_lowercase + string.digits + "-_.")
 _LONGEST = 180
@@ -27,6 +28,10 @@ def quote(text: str) -> str:
         letter if letter in _PLAIN else "+" if letter == "/" else "".join(f"%{byte:02x}" for byte in letter.encode())
         for letter in text
     )
+
+
+def unquote(quoted: str) -> str:
+    return parse.unquote(quoted.replace("+", "/"))
 
 
 def may_start_with(name: str, prefix: str) -> bool:

@@ -13,7 +13,7 @@ from cluster_lock.values import Entry, Grant, Lease
 
 from .counter import Counter
 from .flock import Flock, is_locked
-from .keyfile import KeyFile, file_name, may_start_with
+from .keyfile import KeyFile, file_name, may_start_with, unquote
 from .private import make_private_directory, read_private, write_private
 
 State = tuple[str | None, int]
@@ -150,6 +150,17 @@ class Store:
         files = [path for path in self.keys.iterdir() if may_start_with(path.name, wanted)]
         keys = [key.key for path in files if (key := KeyFile.from_bytes(read_private(path) or b"")) is not None]
         return [key.removeprefix(self._prefix) for key in keys if key.startswith(wanted)]
+
+    def foreign(self, prefix: str) -> list[Entry]:
+        """The files at the places of keys under `prefix` that none of us wrote. Named after the file, which says of a
+        very long key only how it begins."""
+        wanted = self._prefix + prefix
+        found = []
+        for path in self.keys.iterdir():
+            raw = (read_private(path) or b"").lstrip(b"\0") if may_start_with(path.name, wanted) else b""
+            if raw and KeyFile.from_bytes(raw) is None:
+                found.append(Entry(unquote(path.stem).removeprefix(self._prefix), None, 0, raw))
+        return found
 
     def put(self, name: str, lease: str | None, record: bytes, *, was: KeyFile | None) -> KeyFile:
         """Write a lock's key. The one before it, `was`, leaves its record as `previous`. With a lease it is a grant:

@@ -1,0 +1,89 @@
+"""What the operator's commands have in common: how they open the backend, and how they say what they found."""
+
+from __future__ import annotations
+
+import argparse
+import getpass
+import json
+import os
+import socket
+import sys
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from cluster_lock import clock
+
+if TYPE_CHECKING:
+    from cluster_lock.config import Settings
+    from cluster_lock.driver import Driver
+
+T = TypeVar("T")
+
+
+def add_json_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="print one JSON object for programs")
+
+
+def print_json(content: Any) -> None:
+    print(json.dumps(content, ensure_ascii=False, indent=2))
+
+
+def seconds_from(text: str) -> float:
+    """The type of an argument: "30", "1.5", "30s"."""
+    try:
+        seconds = float(text.removesuffix("s"))
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < 86_400:
+        raise argparse.ArgumentTypeError("must be a number of seconds")
+    return seconds
+
+
+def run(work: Coroutine[Any, Any, T]) -> T:
+    # gRPC's core writes lines of its own to stderr, past every logger; what matters in them is in our errors too.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    import asyncio
+
+    return asyncio.run(work)
+
+
+@asynccontextmanager
+async def opened(settings: Settings) -> AsyncIterator[Driver]:
+    """The driver that the settings choose, open."""
+    from cluster_lock.config import open_driver
+
+    driver = open_driver(settings)
+    await driver.open()
+    try:
+        yield driver
+    finally:
+        await driver.close()
+
+
+def whoever() -> str:
+    """Who gives the command, for the log of a leader: "alice@ops-1"."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # a container's user without a name; OSError since Python 3.13
+        user = f"uid {os.getuid()}" if sys.platform != "win32" else "somebody"
+    return f"{user}@{socket.gethostname()}"
+
+
+def seconds_since(moment: str) -> float | None:
+    """How long ago a record says that it was written, by the wall clocks of two hosts; None if it does not say."""
+    try:
+        return (datetime.fromisoformat(clock.utc_text()) - datetime.fromisoformat(moment)).total_seconds()
+    except (ValueError, TypeError):
+        return None
+
+
+def duration(seconds: float | None) -> str:
+    """For people: "12 s", "3 min", "5 h", "2 d"."""
+    if seconds is None:
+        return "-"
+    for limit, unit, name in ((120, 1, "s"), (7200, 60, "min"), (172_800, 3600, "h")):
+        if seconds < limit:
+            return f"{max(0.0, seconds) / unit:.0f} {name}"
+    return f"{seconds / 86_400:.0f} d"

@@ -1,0 +1,178 @@
+"""`cluster-lock status`: who leads what."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import TYPE_CHECKING, Any
+
+from .options import add_settings_options, settings_from
+from .output import add_json_option, duration, opened, print_json, run, seconds_since
+from .tables import Line, Part, Table, living, show
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from cluster_lock.config import Settings
+    from cluster_lock.overview import LockSeen, Overview
+    from cluster_lock.values import BackendNode
+
+    Picture = Callable[[], Awaitable[Overview]]
+
+WATCH_EVERY = 1.0
+
+TITLES = ("LOCK", "LEADER", "HOST", "PID", "FOR", "TERM", "LEASE LEFT", "STANDBYS", "HEALTH")
+NOBODY_CAN_LEAD = "nobody can lead until a person acts"
+
+
+def add(commands: Any) -> None:
+    parser: argparse.ArgumentParser = commands.add_parser(
+        "status",
+        help="show who leads",
+        description="Show every lock under the prefix: who leads it, since when, in which term (its fencing token), who"
+        " stands by; and the servers of the backend. Changes nothing and needs the right to read and no other.",
+    )
+    parser.add_argument("name", nargs="*", metavar="NAME", help="only these locks")
+    parser.add_argument("--watch", action="store_true", help="go on showing it, once a second, until Ctrl-C")
+    add_json_option(parser)
+    add_settings_options(parser)
+    parser.set_defaults(run=_run)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    return run(_status(arguments, settings_from(arguments)))
+
+
+async def _status(arguments: argparse.Namespace, settings: Settings) -> int:
+    from cluster_lock.overview import look
+
+    only = frozenset(arguments.name)
+
+    async def picture() -> Overview:
+        floor, request = settings.fencing_floor, settings.timing.request
+        return await look(driver, only=only, fencing_floor=floor, request=request)
+
+    async with opened(settings) as driver:
+        if arguments.watch:
+            await (_watch_json(picture, settings.prefix) if arguments.json else _watch(picture))
+        elif arguments.json:
+            print_json(as_json(await picture(), settings.prefix))
+        else:
+            show(_parts(await picture()))
+    return 0
+
+
+async def _watch_json(picture: Picture, prefix: str) -> None:
+    """One line for each picture that is another one than that before; what is left of leases alone makes none."""
+    import asyncio
+
+    before: Any = None
+    while True:
+        content = as_json(await picture(), prefix)
+        essence = [lock | {"lease_left": None} for lock in content["locks"]], content["nodes"]
+        if essence != before:
+            print(json.dumps(content, ensure_ascii=False), flush=True)
+        before = essence
+        await asyncio.sleep(WATCH_EVERY)
+
+
+async def _watch(picture: Picture) -> None:
+    """Until Ctrl-C. A backend that is away for a while is said, and the last picture stays."""
+    import asyncio
+
+    from cluster_lock.errors import BackendUnavailable
+
+    shown: list[Part] = []
+    with living() as draw:
+        while True:
+            try:
+                shown = _parts(await picture())
+            except BackendUnavailable as error:
+                draw([*shown, Line(str(error), "red")])
+            else:
+                draw(shown)
+            await asyncio.sleep(WATCH_EVERY)
+
+
+def as_json(overview: Overview, prefix: str) -> dict[str, Any]:
+    """The documented object. What is not known is null."""
+    return {
+        "backend": overview.backend,
+        "prefix": prefix,
+        "nodes": [
+            {each: getattr(node, each) for each in ("name", "address", "leads", "version", "problem")}
+            for node in overview.nodes
+        ],
+        "nodes_problem": overview.nodes_problem,
+        "locks": [_lock_json(lock) for lock in overview.locks],
+    }
+
+
+def _lock_json(lock: LockSeen) -> dict[str, Any]:
+    record = lock.record
+    return {
+        "name": lock.name,
+        "state": _state(lock),
+        "leader": record.instance if record else None,
+        "host": record.host if record else None,
+        "pid": record.pid if record else None,
+        "since": record.since if record else None,
+        "term": lock.term,
+        "lease": lock.lease,
+        "ttl": lock.times.ttl,
+        "lease_left": lock.times.left,
+        "standbys": list(lock.standbys),
+        "health": record.health if record else None,
+        "version": record.version if record else None,
+        "config": record.config if record else None,
+        "foreign": lock.foreign.decode(errors="backslashreplace") if lock.foreign is not None else None,
+    }
+
+
+def _state(lock: LockSeen) -> str:
+    if lock.foreign is not None:
+        return "foreign"
+    return "led" if lock.lease is not None else "free"
+
+
+def _parts(overview: Overview) -> list[Part]:
+    table = Table(TITLES, right=("PID", "FOR", "TERM", "LEASE LEFT"))
+    for lock in overview.locks:
+        table.add(_row(lock), "red" if lock.lease is None else "")
+    notes = [Line(note, "red") for lock in overview.locks if (note := _note(lock))]
+    return [*_servers(overview), table if overview.locks else Line("no locks"), *notes]
+
+
+def _row(lock: LockSeen) -> list[str]:
+    standbys, record = ", ".join(lock.standbys) or "-", lock.record
+    if lock.lease is None:
+        return [lock.name, "NOBODY" if lock.foreign is None else "FOREIGN", *"-----", standbys, "-"]
+    left = f"{lock.times.left:.0f} s" if lock.times.left is not None else "-"
+    if record is None:
+        return [lock.name, "?", "-", "-", "-", str(lock.term), left, standbys, "-"]
+    for_ = duration(seconds_since(record.since))
+    health = record.health or "-"
+    return [lock.name, record.instance, record.host, str(record.pid), for_, str(lock.term), left, standbys, health]
+
+
+def _note(lock: LockSeen) -> str:
+    if lock.foreign is not None:
+        value = lock.foreign[:60].decode(errors="backslashreplace")
+        return f"{lock.name}: {NOBODY_CAN_LEAD}: under its key stands {value!r}, which no leader wrote"
+    if lock.lease is not None and lock.record is None:
+        return f"{lock.name}: somebody overwrote the value under the lock; lease {lock.lease} still holds it"
+    return ""
+
+
+def _servers(overview: Overview) -> list[Part]:
+    lines: list[Part] = [Line(overview.backend, "bold")]
+    if overview.nodes_problem is not None:
+        lines.append(Line(f"  servers: {overview.nodes_problem}", "yellow"))
+    return lines + [Line(f"  {_server(node)}", "red" if node.problem else "") for node in overview.nodes]
+
+
+def _server(node: BackendNode) -> str:
+    parts = [node.name] + ([node.address] if node.address != node.name else [])
+    parts += [node.version] if node.version else []
+    parts += ["leads the servers"] if node.leads else []
+    return "  ".join(parts) + (f"  {node.problem}" if node.problem else "")

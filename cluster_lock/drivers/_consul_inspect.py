@@ -1,0 +1,57 @@
+"""What people may want to see of Consul beside the locks. Nothing here is needed for leading."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
+
+from cluster_lock.values import BackendNode, Entry, LeaseTimes
+
+from ._consul_link import Link, Row
+from ._consul_words import Answered, is_ours
+
+_IN_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+
+
+class Inspecting:
+    """A part of the driver."""
+
+    _link: Link
+    _key: Callable[[str], str]
+    _entry: Callable[[Row], Entry]
+
+    async def inspect(self, prefix: str) -> list[Entry]:
+        with self._link.asking(f"read {self._key(prefix)}") as client:
+            _, rows = await client.kv.get(self._key(prefix), recurse=True)
+        found = [self._entry(row) for row in rows or () if row.get("Session") or not is_ours(row)]
+        return sorted(found, key=lambda entry: entry.index)
+
+    async def lease_times(self, lease_ids: Collection[str]) -> Mapping[str, LeaseTimes]:
+        """Consul tells a session's ttl, and nobody when it was renewed last."""
+        wanted = frozenset(lease_ids)
+        with self._link.asking("list the sessions") as client:
+            _, sessions = await client.session.list()
+        return {each["ID"]: LeaseTimes(_seconds(each.get("TTL", ""))) for each in sessions if each["ID"] in wanted}
+
+    async def nodes(self) -> list[BackendNode]:
+        """The servers, by what autopilot says of them, for which a token needs `operator = "read"`; else by their
+        addresses alone."""
+        with self._link.asking("list the servers") as client:
+            try:
+                health = await client.ask("/v1/operator/autopilot/health")
+            except Answered:
+                leader, peers = await client.ask("/v1/status/leader"), await client.ask("/v1/status/peers")
+                return [BackendNode(address, address, address == leader) for address in sorted(peers)]
+        return sorted(map(_server, health["Servers"]), key=lambda node: node.name)
+
+
+def _server(told: Mapping[str, Any]) -> BackendNode:
+    problem = None if told["Healthy"] else f"not healthy ({told['SerfStatus']})"
+    return BackendNode(told["Name"], told["Address"], told["Leader"], told["Version"] or None, problem)
+
+
+def _seconds(duration: str) -> float | None:
+    """A duration as Go writes it ("1m30s"); None for none."""
+    parts = re.findall(r"([0-9.]+)(ms|s|m|h)", duration)
+    return sum(float(number) * _IN_SECONDS[unit] for number, unit in parts) if parts else None

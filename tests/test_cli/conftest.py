@@ -1,0 +1,23 @@
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support.backends import Backend
+from support.company import Company
+
+
+@pytest.fixture
+def prefix() -> str:
+    return f"cluster-lock/{secrets.token_hex(4)}/"
+
+
+@pytest.fixture
+def company(backend: Backend, prefix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Company]:
+    """Nobody yet, on each backend in turn."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CLUSTER_LOCK_STATE_DIR", str(tmp_path / "state"))
+    with Company(backend, prefix, tmp_path) as company:
+        yield company
