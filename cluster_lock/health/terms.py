@@ -14,6 +14,8 @@ from .reasons import label_of
 
 REMEMBERED = 20
 """Terms of a lock that the page shows."""
+ENDED = "ended"
+"""All that is known of the end of somebody else's term."""
 HANDOVER_BOUNDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 7.5, 10.0)
 TAKEOVER_BOUNDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
@@ -72,7 +74,7 @@ class LockFacts:
         self.role, self.away_until = role, None
 
     def begin(self, fencing_token: int, origin: str) -> None:
-        self._close("ended", None)
+        self._close_for_us(origin)
         self.term = TermEntry(fencing_token, self._instance, True, clock.utc_text(), origin)
         self.history.append(self.term)
         self.stand_by("leader")
@@ -107,16 +109,24 @@ class LockFacts:
         if leader is None:
             if last is None or last.ended is not None:
                 return False
-            self._close("ended", None)
+            self._close(ENDED, None)
             return True
         token, instance = int(leader.get("term") or 0), str(leader.get("instance") or "unknown")
         if last is not None and last.term >= token:
             return False
         giver = leader.get("handed_over_by")
-        self._close(f"handed over to {instance}" if giver and last and giver == last.instance else "ended", None)
+        self._close(f"handed over to {instance}" if giver and last and giver == last.instance else ENDED, None)
         since = str(leader.get("since") or clock.utc_text())
         self.history.append(TermEntry(token, instance, False, since, f"handed over by {giver}" if giver else None))
         return True
+
+    def _close_for_us(self, origin: str) -> None:
+        """What we know of the end of somebody's term by how we got the lock after it."""
+        last = self.history[-1] if self.history else None
+        if last is not None and not last.ours and last.ending in (None, ENDED):
+            ending = {"handed over": f"handed over to {self._instance}", "released": "released"}.get(origin)
+            last.end(ENDED, None)
+            last.ending = ending or "not released: the lock was found free"
 
     def _close(self, ending: str, reason: str | None) -> None:
         if self.history:

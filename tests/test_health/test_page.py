@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from support.aio import run
 from support.browser import chromium, opened
-from support.health import LOCK, TIMING, TRUSTED, leader_board, poller, standby_board
+from support.health import LOCK, TIMING, TRUSTED, leader_board, poller, renew, standby_board
 
 from cluster_lock import clock
 from cluster_lock.health import Board, open_health
@@ -45,7 +45,7 @@ def somebody(instance: str, term: int = 0) -> dict[str, Any]:
 
 def board_with_a_past() -> Board:
     """A leader with some terms behind it, two standbys, and a bot with a conflict."""
-    board = standby_board("web-1", worker=True)
+    board = standby_board("web-1", worker=True, stall_limit=60.0)
     board.worker("starting", 4712)
     board.worker("ready", 4712)
     others = Others()
@@ -91,7 +91,7 @@ def test_a_hand_over_is_seen_live() -> None:
                 board.term_ended(LOCK, "stepped down: SIGTERM", Ending.HANDED_OVER, "web-2")
                 await tab.get_by_text("this instance: standby").wait_for()
                 await tab.get_by_text("handed over to web-2: stepped down: SIGTERM").wait_for()
-                await tab.get_by_text("lock handed over by web-1").wait_for()
+                await tab.get_by_text("lock was handed over by web-1").wait_for()
                 assert await tab.locator("#news").text_content() == f"web-2 leads {LOCK}"
                 assert await tab.title() == "web-1: standby"
 
@@ -170,9 +170,11 @@ def test_it_fits_and_can_be_read(scheme: str, width: int) -> None:
     problems: list[str] = []
 
     async def main() -> None:
-        async with open_health(board_with_a_past(), "127.0.0.1:0") as url, chromium() as browser:
+        board = board_with_a_past()
+        async with open_health(board, "127.0.0.1:0") as url, chromium() as browser:
             assert url is not None
             async with opened(browser, f"{url}/", problems, width=width, color_scheme=scheme) as tab:
+                renew(board)
                 await tab.get_by_text("leads, this instance").wait_for()
                 await tab.get_by_text("polling", exact=True).first.wait_for()
                 assert await tab.evaluate("document.documentElement.scrollWidth") <= width
