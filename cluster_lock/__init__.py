@@ -15,9 +15,10 @@ if TYPE_CHECKING:
     from .config import load as load_settings
     from .config import open_driver
     from .driver import Driver
-    from .election import Election, open_election
+    from .election import Election
     from .errors import ClusterLockError, LockLost
     from .hold import Hold
+    from .keeper.opening import open_election
     from .leadership import Leadership, Role, Term
     from .lock import Lock
     from .session import Session, open_session
@@ -60,7 +61,7 @@ _HOMES = {
     "Timing": "values",
     "load_settings": "config:load",
     "open_driver": "config",
-    "open_election": "election",
+    "open_election": "keeper.opening",
     "open_session": "session",
 }
 

@@ -82,10 +82,11 @@ class Contest(Protocol):
 
 
 class SessionContest:
-    """The locks of a session of this process."""
+    """The locks of a session of this process. `wait=False`: `take` raises HeldElsewhere instead of waiting for somebody
+    else's."""
 
-    def __init__(self, session: Session) -> None:
-        self._session = session
+    def __init__(self, session: Session, *, wait: bool = True) -> None:
+        self._session, self._wait = session, wait
 
     @property
     def timing(self) -> Timing:
@@ -95,7 +96,7 @@ class SessionContest:
         watch, key = self._session.watch, REQUEST + name
         watch.follow(key)  # before the grant, so that it costs no request while nobody works
         try:
-            hold = await self._session.lock(name).acquire()
+            hold = await self._session.lock(name).acquire(wait=self._wait)
             try:
                 if hold.origin is Origin.FOUND_FREE:
                     await _compare_tokens(self._session, hold)

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from collections.abc import Awaitable, Callable
+from typing import Any
 
 from . import clock
 from .asking import Reply
@@ -18,11 +17,8 @@ from .contest import Contest, Holding, SessionContest
 from .guard import end_process
 from .leadership import Answer, Body, Role, StepDown, Term
 from .observer import SILENT, Ending, Observer
-from .session import Session, open_session
+from .session import Session
 from .tasks import end, finish
-
-if TYPE_CHECKING:
-    from .config import Settings
 
 log = logging.getLogger("cluster_lock.election")
 
@@ -240,15 +236,6 @@ class Election:
     def _change(self) -> None:
         self._changed.set()
         self._changed = asyncio.Event()
-
-
-@asynccontextmanager
-async def open_election(
-    settings: Settings, *, fail_fast: bool = False, health: str | None = None, observer: Observer = SILENT
-) -> AsyncIterator[Election]:
-    """The election that `settings` describe, on a session of its own. Raises what makes it impossible."""
-    async with open_session(settings, fail_fast=fail_fast, health=health, observer=observer) as session:
-        yield Election(session)
 
 
 async def _put_back(taking: asyncio.Future[Holding], *beside: asyncio.Future[Any]) -> None:

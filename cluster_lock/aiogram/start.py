@@ -131,7 +131,7 @@ def _settings(config: Settings | str | os.PathLike[str] | None, leadership: Lead
 def _leadership(given: Leadership | None, settings: Settings | None) -> AbstractAsyncContextManager[Leadership]:
     if given is not None:
         return nullcontext(given)
-    from cluster_lock.election import open_election
+    from cluster_lock.keeper.opening import open_election
 
     assert settings is not None
     return open_election(settings)

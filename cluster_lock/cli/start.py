@@ -12,12 +12,14 @@ import os
 import sys
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from cluster_lock.errors import ConfigError
+from cluster_lock.keeper.names import under_keeper
 
 from .options import add_settings_options, settings_from
+from .run import add_keeper_options, become_keeper, plan_for
 
 if TYPE_CHECKING:
     from aiogram import Dispatcher
@@ -43,8 +45,11 @@ def add(commands: Any, *, app: str | None = None) -> None:
         help="the aiogram Dispatcher to run" + (f" (default: {app})" if app else ""),
     )
     parser.add_argument(
-        "--fail-fast", action="store_true", help="end with code 69 if the backend cannot be reached at the start"
+        "--in-process",
+        action="store_true",
+        help="lead from within the bot's own process, without a keeper beside it",
     )
+    add_keeper_options(parser, restart="on-failure")
     add_settings_options(parser)
     parser.set_defaults(run=run)
 
@@ -53,10 +58,15 @@ def run(options: argparse.Namespace) -> int:
     """Until it is stopped: 0. Raises ClusterLockError, whose `exit_code` is what the process ends with."""
     settings = settings_from(options)
     settings.bot_token()  # which complains if there is none, before the slow part
+    worker = under_keeper()
+    if not worker:
+        print(_settings_text(settings), flush=True)
+        if not options.in_process and sys.platform != "win32":
+            command = [sys.executable, *sys.orig_argv[1:], "--in-process"]
+            become_keeper(settings, plan_for(settings, command, options))
     from cluster_lock.process import InstanceLock
 
-    with InstanceLock(settings.instance, settings.state_directory):
-        print(_settings_text(settings), flush=True)
+    with nullcontext() if worker else InstanceLock(settings.instance, settings.state_directory):
         logging.basicConfig(level=logging.INFO, format=LOG_FORMAT)
         logging.getLogger("aiogram").setLevel(logging.WARNING)
         # gRPC's core writes lines of its own to stderr, past every logger; what matters in them is in our errors too.
@@ -125,7 +135,7 @@ def _imported(name: str, module_name: str) -> Any:
 
 async def _start(dispatcher: Dispatcher, settings: Settings, *, fail_fast: bool) -> None:
     from cluster_lock.aiogram import bot_from, start_polling
-    from cluster_lock.election import open_election
+    from cluster_lock.keeper.opening import open_election
 
     async with open_election(settings, fail_fast=fail_fast) as leadership:
         await start_polling(

@@ -269,7 +269,7 @@ class Scene:
             **({SLACK: str(QUICK_SLACK)} if self.timing is QUICK else {}),
         )
         child = self.hosts.nursery.start(
-            ["-m", "bot", "start", "--app", "support.diary_bot:dispatcher", *self._settings(addresses)],
+            ["-m", "bot", "start", "--in-process", "--app", "support.diary_bot:dispatcher", *self._settings(addresses)],
             environ,
             log=log,
             namespace=self.network.hosts[host].name,

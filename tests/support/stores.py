@@ -26,15 +26,20 @@ TIMING = Timing(ttl=2.0, margin=0.5, stop_time=0.3, settle=0.25)
 """Fast, for servers with fast timing."""
 
 
-def open_driver(backend: Backend, prefix: str, request_timeout: float = TIMING.request) -> Driver:
-    """A driver of the backend, not yet opened."""
+def driver_options(backend: Backend, prefix: str, request_timeout: float = TIMING.request) -> dict[str, Any]:
+    """What a driver of the backend is made of."""
     section = dict(backend.section)
     options: dict[str, Any] = {"prefix": prefix, "request_timeout": request_timeout}
     if backend.name == "consul":
         options["urls"] = [section.pop("url")]
     elif backend.name == "file":
         options["directory"] = Path(section.pop("directory"))
-    return driver_class(backend.name)(**section, **options)
+    return {**section, **options}
+
+
+def open_driver(backend: Backend, prefix: str, request_timeout: float = TIMING.request) -> Driver:
+    """A driver of the backend, not yet opened."""
+    return driver_class(backend.name)(**driver_options(backend, prefix, request_timeout))
 
 
 def open_session(backend: Backend, prefix: str, instance: str, timing: Timing = TIMING, **options: Any) -> Session:

@@ -27,7 +27,7 @@ QUICK = ("lock.ttl=3s", "lock.margin=1s", "lock.stop_time=500ms")
 
 
 class Start(Protocol):
-    """Starts an instance. Not `born` in the nursery: as a user does it."""
+    """Starts an instance in its own process. Not `born` in the nursery: as a user does it, with a keeper."""
 
     def __call__(
         self, *arguments: str, telegram: str = NOBODY, environ: Mapping[str, str] | None = None, born: bool = True
@@ -44,7 +44,7 @@ def start(nursery: Nursery, tmp_path: Path) -> Start:
         *arguments: str, telegram: str = NOBODY, environ: Mapping[str, str] | None = None, born: bool = True
     ) -> BotProcess:
         given = environment(tmp_path / "state", **{"TELEGRAM_BOT_TOKEN": TOKEN, **(environ or {})})
-        command = ("start", "--set", f"telegram.api={telegram}", *arguments)
+        command = ("start", *(["--in-process"] if born else []), "--set", f"telegram.api={telegram}", *arguments)
         return BotProcess(*command, folder=folder, environ=given, nursery=nursery if born else None)
 
     return start
@@ -288,7 +288,7 @@ def test_sigterm_drains(start: Start) -> None:
 @pytest.mark.process
 def test_ctrl_c_while_it_starts(start: Start) -> None:
     """Ctrl-C before there is anything to hand over ends it at once, without a traceback."""
-    with start(born=False) as process:
+    with start("--in-process", born=False) as process:
         process.wait_for("directory:")
         process.signal(signal.SIGINT)
         assert process.end() == 128 + signal.SIGINT

@@ -1,0 +1,97 @@
+"""`cluster-lock run -- COMMAND...`: any program, only while the lock is held."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import PurePath
+from typing import TYPE_CHECKING, NoReturn
+
+from cluster_lock.errors import ConfigError
+
+from .options import add_settings_options, settings_from
+
+if TYPE_CHECKING:
+    from cluster_lock.config import Settings
+    from cluster_lock.keeper.plan import Plan
+
+RESTARTS = ("on-failure", "always", "never")
+
+
+def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = commands.add_parser(
+        "run",
+        help="run any program while the lock is held",
+        description="Wait for the lock, and run COMMAND while it is held. When the lock is lost, COMMAND and all that"
+        " it started are gone before somebody else can have it. In its environment: CLUSTER_LOCK_NAME,"
+        " CLUSTER_LOCK_FENCING_TOKEN, and CLUSTER_LOCK_FD, a pipe with a line of JSON for each renewal.",
+        epilog="Exit codes: COMMAND's own; 128 + N if signal N ended it, or came while we waited; 75 with --no-wait if"
+        " somebody else holds the lock; 69, 77, 78: the backend is unreachable (with --fail-fast), refuses, or the"
+        " configuration is wrong; 70: the lock's time was over and COMMAND had to be ended with us; 127: no such"
+        " program.",
+    )
+    parser.add_argument("--lock", metavar="NAME", help="the lock (default: run/ and the name of the program)")
+    parser.add_argument("--no-wait", action="store_true", help="end with code 75 if somebody else holds the lock")
+    add_keeper_options(parser, restart="never")
+    add_settings_options(parser)
+    parser.add_argument("command", nargs=argparse.REMAINDER, metavar="-- COMMAND ...")
+    parser.set_defaults(run=run)
+
+
+def add_keeper_options(parser: argparse.ArgumentParser, *, restart: str) -> None:
+    parser.add_argument(
+        "--restart",
+        choices=RESTARTS,
+        default=restart,
+        help=f"whether to start it again when it has ended by itself (default: {restart})",
+    )
+    parser.add_argument(
+        "--fail-fast", action="store_true", help="end with code 69 if the backend cannot be reached at the start"
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    command = arguments.command[1:] if arguments.command[:1] == ["--"] else arguments.command
+    if not command:
+        raise ConfigError(["run: which program? cluster-lock run [options] -- COMMAND [ARGUMENT...]"])
+    settings = settings_from(arguments)
+    lock = arguments.lock or f"run/{PurePath(command[0]).name}"
+    become_keeper(settings, plan_for(settings, command, arguments, lock=lock, wait=not arguments.no_wait))
+
+
+def plan_for(
+    settings: Settings, command: list[str], arguments: argparse.Namespace, *, lock: str | None = None, wait: bool = True
+) -> Plan:
+    """What the keeper of `command` needs. `lock`: None for a worker of ours, which asks for its locks itself."""
+    from cluster_lock.config.backend import driver_options
+    from cluster_lock.keeper.plan import Plan
+
+    return Plan(
+        backend=settings.backend,
+        options=driver_options(settings),
+        timing=settings.timing,
+        instance=settings.instance,
+        command=tuple(command),
+        lock=lock,
+        restart=arguments.restart,
+        wait=wait,
+        fail_fast=arguments.fail_fast,
+        fencing_floor=settings.fencing_floor,
+        fingerprint=settings.fingerprint,
+        state_directory=str(settings.state_directory),
+    )
+
+
+def become_keeper(settings: Settings, plan: Plan) -> NoReturn:
+    """This process becomes the keeper: same pid, and nothing of what reading the settings took stays in its memory."""
+    if sys.platform == "win32":
+        raise ConfigError(["there is no keeper on Windows: use `bot start --in-process`"])
+    from cluster_lock.config import open_driver
+    from cluster_lock.keeper.plan import handed_over
+
+    open_driver(settings)  # which complains here of what keeps it from being made
+    # gRPC's core writes lines of its own to stderr, past every logger; what matters in them is in our errors too.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    sys.stdout.flush()
+    os.execv(sys.executable, [sys.executable, "-m", "cluster_lock.keeper", str(handed_over(plan))])

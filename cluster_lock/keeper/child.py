@@ -1,0 +1,109 @@
+"""A command under the init, as the keeper sees it: signals for it, the end of all of it, its exit status."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Self
+
+from cluster_lock import clock
+
+from .init import become_subreaper, descendants, sweep
+
+INIT = Path(__file__).with_name("init.py")
+INIT_LIMIT = 0.3
+"""Seconds for the init to end everything; it takes milliseconds."""
+
+
+class Child:
+    """Started with `await Child.start(...)`; `await wait()` comes back when nothing of it is left."""
+
+    def __init__(self, process: asyncio.subprocess.Process, control: int) -> None:
+        self.started_at = clock.now()
+        self._process = process
+        self._control = control
+        self._gone = asyncio.ensure_future(self._wait())
+
+    @classmethod
+    async def start(cls, command: Sequence[str], environ: Mapping[str, str], *, fds: Sequence[int] = ()) -> Self:
+        """Run `command` with this environment, in a session of its own; it gets our stdin, stdout and stderr, and `fds`
+        as 3, 4...
+
+        To be called in the main thread. A command that cannot be run ends with 127, as in a shell.
+        """
+        become_subreaper()
+        hears, control = os.pipe()
+        os.set_blocking(control, False)
+        try:
+            process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                *("-I", "-S", str(INIT), str(hears), str(os.getpid())),
+                *(str(fd) for fd in fds),
+                *("--", *command),
+                env=dict(environ),
+                pass_fds=(hears, *fds),
+                start_new_session=True,
+            )
+        except BaseException:
+            os.close(control)
+            raise
+        finally:
+            os.close(hears)
+        return cls(process, control)
+
+    @property
+    def pid(self) -> int:
+        """Of the init, which leads the session."""
+        return self._process.pid
+
+    @property
+    def code(self) -> int | None:
+        """The command's exit status (128 + a signal's number), None while anything of it is left."""
+        return self._gone.result() if self._gone.done() else None
+
+    def signal(self, number: int) -> None:
+        """Pass a signal on to the command itself."""
+        self._tell(f"{int(number)}\n")
+
+    async def end(self) -> int:
+        """End everything that it started, at once; its exit status, when nothing of it is left."""
+        self._tell("kill\n")
+        if not await self.ended_within(INIT_LIMIT):
+            # The init does not do its work: stopped, or in trouble. Without it all of it is ours.
+            with contextlib.suppress(ProcessLookupError):
+                self._process.kill()
+        return await self.wait()
+
+    async def wait(self) -> int:
+        """Its exit status, when nothing of it is left."""
+        return await asyncio.shield(self._gone)
+
+    async def ended_within(self, seconds: float) -> bool:
+        """Wait for its end, but not longer."""
+        await asyncio.wait([self._gone], timeout=max(0.0, seconds))
+        return self._gone.done()
+
+    def _tell(self, line: str) -> None:
+        if self._control >= 0:
+            try:
+                os.write(self._control, line.encode())
+            except (BrokenPipeError, BlockingIOError):
+                # It is just ending; or it is stopped, and has not read 64 KiB of this: then its end of file ends it.
+                self._close()
+
+    def _close(self) -> None:
+        if self._control >= 0:
+            os.close(self._control)
+            self._control = -1
+
+    async def _wait(self) -> int:
+        code = await self._process.wait()
+        self._close()
+        # Only if the init was killed is something left, and this process is its parent now.
+        if any(True for _ in descendants()):
+            await asyncio.to_thread(sweep)
+        return code if code >= 0 else 128 - code

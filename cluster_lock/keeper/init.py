@@ -1,0 +1,206 @@
+"""The small init between a keeper and its command: nothing that the command started outlives the keeper, or it.
+
+    python -I -S init.py CONTROL KEEPER_PID FD... -- COMMAND ARGUMENT...
+
+CONTROL is the reading end of a pipe from the keeper. A line on it is the number of a signal for the command, or `kill`:
+end everything. Its end of file means that the keeper is gone, and ends everything too. The command gets FD... as 3, 4...
+(a POSIX shell can name no number above 9).
+The exit status is the command's, or 128 + the number of the signal that ended it; it comes only when nothing is left.
+
+Two processes do this, one under the other (PR_SET_CHILD_SUBREAPER makes each the parent of what is orphaned below it),
+because PR_SET_PDEATHSIG reaches a direct child only: if the keeper and one of the two are killed at once, the other one
+still hears of it and kills what is left. If the two are killed, the keeper does (`sweep`). Elsewhere than on Linux
+there is the process group, and what leaves it is not found.
+
+No import of the library here: this starts in milliseconds and stays as small as an interpreter can be.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import os
+import select
+import signal
+import sys
+from collections.abc import Iterator
+
+PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36  # linux/prctl.h
+LINUX = sys.platform == "linux"
+CANNOT_RUN = 127
+FIRST_FD = 3
+PAUSE = 0.002
+"""Between two looks at what does not end: a process in a system call that cannot be interrupted."""
+
+
+def become_subreaper() -> None:
+    """Be the parent of whatever is orphaned below this process."""
+    _prctl(PR_SET_CHILD_SUBREAPER, 1)
+
+
+def sweep() -> None:
+    """Kill every descendant, and come back when none is left. Those that are born meanwhile too."""
+    while True:
+        for pid in descendants():
+            _kill(pid, signal.SIGKILL)
+        if reap() is None:
+            return
+        select.select([], [], [], PAUSE)
+
+
+def reap(command: int | None = None) -> int | None:
+    """Collect the children that have ended; None when there is no child any more. The status of `command` is left in
+    `statuses`."""
+    while True:
+        try:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return None
+        if pid == 0:
+            return 0
+        if pid == command:
+            statuses[pid] = os.waitstatus_to_exitcode(status)
+
+
+statuses: dict[int, int] = {}
+
+
+def descendants() -> Iterator[int]:
+    """The processes below this one, children first."""
+    if not LINUX:
+        return
+    below: dict[int, list[int]] = {}
+    for name in os.listdir("/proc"):
+        if name.isdigit() and (parent := _parent(name)) is not None:
+            below.setdefault(parent, []).append(int(name))
+    found = below.get(os.getpid(), [])
+    while found:
+        yield from found
+        found = [pid for parent in found for pid in below.get(parent, [])]
+
+
+def _parent(pid: str) -> int | None:
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            # The name stands in brackets and may hold anything.
+            state, parent = file.read().rpartition(b")")[2].split()[:2]
+    except OSError:
+        return None  # it ended meanwhile
+    return int(parent) if state != b"Z" else None
+
+
+def _kill(pid: int, number: int) -> None:
+    try:
+        os.kill(pid, number)
+    except (ProcessLookupError, PermissionError):
+        return  # gone, or another user's by a setuid program, which only root could end
+
+
+def _prctl(option: int, value: int) -> None:
+    if LINUX and ctypes.CDLL(None, use_errno=True).prctl(option, value, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "prctl")
+
+
+def _fork() -> int:
+    """The lower of the two."""
+    parent = os.getpid()
+    pid = os.fork()
+    if pid == 0 and os.getppid() != parent:
+        os._exit(CANNOT_RUN)
+    return pid
+
+
+def _start(command: list[str], fds: list[int], close: list[int]) -> int:
+    """The command itself; it dies with its parent, which is us."""
+    parent = os.getpid()
+    pid = os.fork()
+    if pid:
+        return pid
+    try:
+        _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:
+            os._exit(CANNOT_RUN)
+        # Out of the way first: one may have the number that another one is to get.
+        moved = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 64) for fd in fds]
+        for fd in (*close, *fds):
+            os.close(fd)
+        for number, fd in enumerate(moved, FIRST_FD):
+            os.dup2(fd, number)
+        signal.set_wakeup_fd(-1)
+        for number in (signal.SIGCHLD, signal.SIGPIPE):
+            signal.signal(number, signal.SIG_DFL)
+        os.execvp(command[0], command)
+    except OSError as error:
+        os.write(2, f"cluster-lock: cannot run {command[0]}: {error.strerror}\n".encode(errors="replace"))
+    finally:
+        os._exit(CANNOT_RUN)
+
+
+def _stand_over(child: int, control: int, *, listens: bool) -> int:
+    """Until `child` has ended and nothing below is left: its exit status.
+
+    `listens`: to the lines on `control`; the other one of the two waits for its end of file only.
+    """
+    bell, ring = os.pipe()
+    for fd in (bell, ring):
+        os.set_blocking(fd, False)
+    signal.set_wakeup_fd(ring)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    waiting = select.poll()
+    waiting.register(bell, select.POLLIN)
+    waiting.register(control, select.POLLIN if listens else 0)  # a hang-up is told in any case
+    heard = b""
+    while True:
+        if reap(child) is None or child in statuses:
+            sweep()
+            return statuses.get(child, -signal.SIGKILL)
+        ready = dict(waiting.poll())
+        if bell in ready:
+            os.read(bell, 4096)
+        if control not in ready:
+            continue
+        said = os.read(control, 4096) if ready[control] & select.POLLIN else b""
+        *lines, heard = (heard + said).split(b"\n")
+        if not said or b"kill" in lines:
+            sweep_with(child)
+            return statuses.get(child, -signal.SIGKILL)
+        for line in lines:
+            _kill(child, int(line))
+
+
+def sweep_with(child: int) -> None:
+    """`sweep`, keeping the status of `child`; elsewhere than on Linux it and its group are all that can be found."""
+    if not LINUX:
+        try:
+            os.killpg(child, signal.SIGKILL)
+        except (ProcessLookupError, PermissionError):
+            _kill(child, signal.SIGKILL)
+    for pid in descendants():
+        _kill(pid, signal.SIGKILL)
+    while reap(child) is not None and child not in statuses:
+        select.select([], [], [], PAUSE)
+    sweep()
+
+
+def main(arguments: list[str]) -> int:
+    control, keeper = int(arguments[0]), int(arguments[1])
+    end = arguments.index("--")
+    fds, command = [int(fd) for fd in arguments[2:end]], arguments[end + 1 :]
+    become_subreaper()
+    if os.getppid() != keeper:  # it died before we could hear of it
+        return CANNOT_RUN
+    lower = _fork()
+    if lower:
+        for fd in fds:
+            os.close(fd)
+        return _stand_over(lower, control, listens=False)
+    become_subreaper()
+    child = _start(command, fds, close=[control])
+    for fd in fds:
+        os.close(fd)
+    return _stand_over(child, control, listens=True)
+
+
+if __name__ == "__main__":
+    code = main(sys.argv[1:])
+    os._exit(code if code >= 0 else 128 - code)

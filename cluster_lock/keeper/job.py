@@ -1,0 +1,122 @@
+"""Any program under a lock: it runs while the lock is held, once per term, and nothing of it is left when it is not."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import signal
+import socket
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from cluster_lock import clock
+from cluster_lock.election import Election
+from cluster_lock.leadership import Term
+from cluster_lock.tasks import end, finish
+from cluster_lock.values import Timing
+
+from .child import Child
+from .init import FIRST_FD
+from .names import FD, NAME, TOKEN
+from .stopping import Stopping
+
+log = logging.getLogger("cluster_lock.keeper")
+
+LAST_WORDS = 0.1
+"""Seconds from SIGTERM to SIGKILL when the lock is lost: whoever takes it next waits `settle`, which is more."""
+
+
+class Job:
+    """Runs `command` in each term of the lock `name`, until it ends by itself. `code`: its exit status then."""
+
+    def __init__(self, name: str, command: Sequence[str], timing: Timing, stopping: Stopping) -> None:
+        self.code: int | None = None
+        self.child: Child | None = None
+        self._name, self._command, self._timing, self._stopping = name, command, timing, stopping
+        self._pipe: socket.socket | None = None
+
+    async def run(self, election: Election) -> None:
+        """Until the command has ended by itself, or was asked to stop. Raises what makes leading impossible."""
+        leading = asyncio.ensure_future(election.lead(self._name, self._term))
+        asked = asyncio.ensure_future(self._stopping.wait())
+        try:
+            await asyncio.wait((leading, asked), return_when=asyncio.FIRST_COMPLETED)
+            if not leading.done():
+                election.stop(self._stopping.reason)
+            await leading
+        finally:
+            await finish(end([leading, asked]))
+
+    def renewed(self, deadline: float) -> None:
+        """The lease was renewed."""
+        self._say({"event": "lease", "deadline": deadline, "now": clock.now(), "clock": clock.NAME})
+
+    def pass_on(self, number: int) -> None:
+        if self.child is not None:
+            self.child.signal(number)
+
+    async def _term(self, term: Term) -> None:
+        """One term: the command from its start to the end of all that it started."""
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            ours.setblocking(False)
+            self._pipe = ours
+            self._say(
+                {
+                    "event": "leader",
+                    "name": term.name,
+                    "token": term.fencing_token,
+                    "deadline": term.deadline,
+                    "now": clock.now(),
+                    "clock": clock.NAME,
+                }
+            )
+            more = {FD: str(FIRST_FD), NAME: term.name, TOKEN: str(term.fencing_token)}
+            starting = asyncio.ensure_future(Child.start(self._command, {**os.environ, **more}, fds=[theirs.fileno()]))
+            try:
+                child = self.child = await asyncio.shield(starting)
+                theirs.close()
+                self.code = await self._until_over(term, child)
+            finally:
+                # Lost or cancelled: nothing may be left of it, whatever comes in between.
+                await finish(_end(starting))
+                self.child = self._pipe = None
+
+    async def _until_over(self, term: Term, child: Child) -> int | None:
+        """Its exit status, None if it had to end because the lock is wanted elsewhere."""
+        ended = asyncio.ensure_future(child.wait())
+        down = asyncio.ensure_future(term.wait_step_down())
+        hurried = asyncio.ensure_future(self._stopping.wait_hurried())
+        try:
+            await asyncio.wait((ended, down), return_when=asyncio.FIRST_COMPLETED)
+            if ended.done():
+                return ended.result()
+            child.signal(self._stopping.asked or signal.SIGTERM)
+            await asyncio.wait((ended, hurried), timeout=self._timing.drain, return_when=asyncio.FIRST_COMPLETED)
+            if not ended.done():
+                log.warning("%s: the command has not ended, killing it", self._name)
+            code = await child.end()
+            return code if self._stopping.asked is not None else None
+        finally:
+            for task in (ended, down, hurried):
+                task.cancel()
+
+    def _say(self, line: Mapping[str, Any]) -> None:
+        if self._pipe is not None:
+            try:
+                self._pipe.send(json.dumps(line).encode() + b"\n")
+            except OSError:
+                return  # it does not read this, and need not
+
+
+async def _end(starting: asyncio.Future[Child]) -> None:
+    await asyncio.wait([starting])
+    if starting.exception() is not None:
+        return
+    child = starting.result()
+    if child.code is None:
+        child.signal(signal.SIGTERM)
+        if not await child.ended_within(LAST_WORDS):
+            await child.end()

@@ -1,0 +1,142 @@
+"""The keeper of a worker: owns the session, and sees to it that no lock is held for a worker that is not there, or that
+nothing of a worker goes on when its lock is gone."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import signal
+from collections.abc import Sequence
+
+from cluster_lock import clock
+from cluster_lock.session import Session
+from cluster_lock.values import Timing
+
+from .plan import Restart
+from .stopping import Stopping
+from .worker_process import WorkerProcess
+
+log = logging.getLogger("cluster_lock.keeper")
+
+LOOK_EVERY = 0.25
+FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
+RAN_WELL = 60.0
+"""A worker that lived for so long did not crash at its start."""
+NOT_AGAIN = frozenset({2, 73, 77, 78})
+"""Exit codes that say what no restart repairs: wrong arguments, already running, refused, wrong settings."""
+
+
+class Keeper:
+    """Runs `command` as the worker of `session`, anew when it ends, until it is told to stop."""
+
+    def __init__(
+        self,
+        session: Session,
+        command: Sequence[str],
+        stopping: Stopping,
+        *,
+        restart: Restart = "on-failure",
+    ) -> None:
+        self.worker: WorkerProcess | None = None
+        self.restarts = 0
+        self._session, self._command, self._stopping, self._restart = session, command, stopping, restart
+
+    async def run(self) -> int:
+        """The exit code: the worker's, or 128 + the number of a second signal."""
+        pause = FIRST_PAUSE
+        while True:
+            self.worker = worker = await WorkerProcess.start(self._command, self._session)
+            try:
+                code = await self._stand_over(worker)
+            finally:
+                await worker.child.end()
+                await worker.close()
+            if self._stopping.asked is not None:
+                return 0 if self._stopping.hurried is None else 128 + self._stopping.hurried
+            if not self._again(code):
+                return code
+            if clock.now() - worker.child.started_at > RAN_WELL:
+                pause = FIRST_PAUSE
+            wait = random.uniform(0.5, 1.0) * pause
+            log.warning("the worker ended with %s, starting it again in %.1f s", _spoken(code), wait)
+            if await self._stopping.within(wait):
+                return 0
+            pause = min(LONGEST_PAUSE, pause * 2)
+            self.restarts += 1
+
+    def renewed(self, deadline: float) -> None:
+        """The session's lease was renewed."""
+        if self.worker is not None:
+            self.worker.relay.renewed(deadline)
+
+    def pass_on(self, number: int) -> None:
+        """A signal that is for the worker."""
+        if self.worker is not None:
+            self.worker.child.signal(number)
+
+    def _again(self, code: int) -> bool:
+        if self._restart == "never" or code in NOT_AGAIN:
+            return False
+        return self._restart == "always" or code != 0
+
+    async def _stand_over(self, worker: WorkerProcess) -> int:
+        """Until the worker has ended, by itself or because it had to: its exit code."""
+        ended = asyncio.ensure_future(worker.child.wait())
+        asked = asyncio.ensure_future(self._stopping.wait())
+        try:
+            while not ended.done() and not asked.done():
+                await asyncio.wait(
+                    (ended, asked, worker.wrong), timeout=LOOK_EVERY, return_when=asyncio.FIRST_COMPLETED
+                )
+                if not ended.done() and (reason := self._trouble(worker)) is not None:
+                    log.error("killing the worker: %s", reason)
+                    return await worker.child.end()
+            if not ended.done():
+                await self._stop(worker)
+            return await ended
+        finally:
+            asked.cancel()
+            ended.cancel()
+
+    def _trouble(self, worker: WorkerProcess) -> str | None:
+        if worker.wrong.done():
+            reason: str = worker.wrong.result()
+            return reason
+        limit = self._session.timing.stall_limit
+        if worker.is_silent(limit):
+            return f"its loop has given no sign of life for {limit:g} s"
+        if (lock := worker.deaf) is not None:
+            return f"{lock} is deaf: it should hear of updates, and none of its polls ends"
+        return None
+
+    async def _stop(self, worker: WorkerProcess) -> None:
+        """Let it finish what is under way, and end it if it does not."""
+        if worker.alive_at is not None:
+            worker.link.tell("stop", reason=self._stopping.reason)
+        else:
+            worker.child.signal(signal.SIGTERM)
+        hurried = asyncio.ensure_future(self._stopping.wait_hurried())
+        ended = asyncio.ensure_future(worker.child.wait())
+        try:
+            await asyncio.wait(
+                (hurried, ended), timeout=time_to_stop(self._session.timing), return_when=asyncio.FIRST_COMPLETED
+            )
+            if not ended.done():
+                log.warning("the worker has not ended: killing it")
+                await worker.child.end()
+        finally:
+            hurried.cancel()
+            ended.cancel()
+
+
+def time_to_stop(timing: Timing) -> float:
+    """What a worker may need from the request to stop to its end: an invitation, the drain, the hand-over."""
+    return timing.invite + timing.drain + timing.cancel_grace + 2 * timing.request
+
+
+def _spoken(code: int) -> str:
+    return f"signal {signal.Signals(code - 128).name}" if code > 128 and code - 128 in _SIGNALS else f"code {code}"
+
+
+_SIGNALS: frozenset[int] = frozenset(signal.Signals)

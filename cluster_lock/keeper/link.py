@@ -1,0 +1,136 @@
+"""Both ends of the pipe between a keeper and its worker: JSON lines, and what they mean.
+
+    {"call": 7, "verb": "take", "with": {"name": "telegram/42"}}    a question
+    {"answer": 7, "value": ...}  {"answer": 7, "error": ["LockLost", "..."]}
+    {"cancel": 7}                                                   whoever asked does not wait any more
+    {"event": "lease", "deadline": 1234.5, "now": 1223.1, "clock": "boottime"}
+
+Either end may ask. The moments are those of `clock.now()`, which all processes of a host share.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+from cluster_lock import errors
+from cluster_lock.errors import BackendUnavailable, ClusterLockError, ConfigError
+
+log = logging.getLogger("cluster_lock.keeper")
+
+LONGEST_LINE = 1 << 20
+
+Handler = Callable[..., Awaitable[Any]]
+Listener = Callable[..., None]
+
+
+class LinkClosed(BackendUnavailable):
+    """The process at the other end is gone, or says what nobody understands."""
+
+
+class Link:
+    """One end. Belongs to one event loop. `send` writes a line without waiting."""
+
+    def __init__(self, send: Callable[[bytes], None]) -> None:
+        self.verbs: dict[str, Handler] = {}
+        """What the other end may ask for: each is called with the keywords that it sends."""
+        self.events: dict[str, Listener] = {}
+        self.closed: str | None = None
+        self._send = send
+        self._asked: dict[int, asyncio.Future[Any]] = {}
+        self._answering: dict[int, asyncio.Task[None]] = {}
+        self._numbers = 0
+
+    def tell(self, event: str, **content: Any) -> None:
+        """Send an event. Nobody answers; nothing happens if nobody is there any more."""
+        self._write({"event": event, **content})
+
+    async def call(self, verb: str, **content: Any) -> Any:
+        """Ask, and wait for the answer, for ever: what limits it is the end of the other process, or the caller.
+
+        Raises what the other end raised, if it is one of ours, and LinkClosed.
+        """
+        if self.closed is not None:
+            raise LinkClosed(self.closed)
+        self._numbers += 1
+        number = self._numbers
+        answer = self._asked[number] = asyncio.get_running_loop().create_future()
+        self._write({"call": number, "verb": verb, "with": content})
+        try:
+            return await answer
+        except asyncio.CancelledError:
+            self._write({"cancel": number})
+            raise
+        finally:
+            del self._asked[number]
+
+    def received(self, line: bytes) -> None:
+        """A line has come. One that is not understood closes the link: the two are not of one version."""
+        try:
+            message = json.loads(line)
+            if "event" in message:
+                if (listener := self.events.get(message.pop("event"))) is not None:
+                    listener(**message)
+            elif "call" in message:
+                self._begin(message["call"], message["verb"], message["with"])
+            elif "answer" in message:
+                self._answered(message)
+            elif (task := self._answering.get(message["cancel"])) is not None:
+                task.cancel()
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
+            log.error("a line on the pipe is not understood (%s): %.200r", error, line)
+            self.close("a line on the pipe was not understood")
+
+    def close(self, reason: str) -> None:
+        """Nothing comes any more: whoever waits for an answer hears of it, and what was asked here is cancelled."""
+        if self.closed is not None:
+            return
+        self.closed = reason
+        for answer in self._asked.values():
+            if not answer.done():
+                answer.set_exception(LinkClosed(reason))
+        for task in self._answering.values():
+            task.cancel()
+
+    async def ended(self) -> None:
+        """Wait until what was asked for here has come to its end. After `close`."""
+        if self._answering:
+            await asyncio.wait(self._answering.values())
+
+    def _begin(self, number: int, verb: str, content: Mapping[str, Any]) -> None:
+        if self.closed is None:
+            task = asyncio.get_running_loop().create_task(self._answer(number, self.verbs[verb], content))
+            self._answering[number] = task
+            task.add_done_callback(lambda _: self._answering.pop(number, None))
+
+    async def _answer(self, number: int, handler: Handler, content: Mapping[str, Any]) -> None:
+        try:
+            value = await handler(**content)
+        except ClusterLockError as error:
+            self._write({"answer": number, "error": [type(error).__name__, str(error)]})
+        else:
+            self._write({"answer": number, "value": value})
+
+    def _answered(self, message: Mapping[str, Any]) -> None:
+        answer = self._asked.get(message["answer"])
+        if answer is None or answer.done():
+            return  # whoever asked is gone
+        if "error" in message:
+            kind, text = message["error"]
+            answer.set_exception(_error(kind, text))
+        else:
+            answer.set_result(message["value"])
+
+    def _write(self, message: Mapping[str, Any]) -> None:
+        if self.closed is None:
+            self._send(json.dumps(message, separators=(",", ":")).encode() + b"\n")
+
+
+def _error(kind: str, text: str) -> ClusterLockError:
+    found = getattr(errors, kind, ClusterLockError)
+    if not (isinstance(found, type) and issubclass(found, ClusterLockError)):
+        found = ClusterLockError
+    return found([text]) if found is ConfigError else found(text)

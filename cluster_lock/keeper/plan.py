@@ -1,0 +1,73 @@
+"""What a keeper needs to know, as plain values.
+
+The command that read the settings hands it over through a pipe, so that the keeper itself stays small and no secret
+stands in its arguments.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from cluster_lock.driver import Driver
+from cluster_lock.values import Timing
+
+Restart = Literal["on-failure", "always", "never"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """`options`: of the driver. `lock`: for a command that knows nothing of us, the lock that it runs under; None for
+    a worker, which asks for its locks itself."""
+
+    backend: str
+    options: Mapping[str, Any]
+    timing: Timing
+    instance: str
+    command: tuple[str, ...]
+    lock: str | None = None
+    restart: Restart = "on-failure"
+    wait: bool = True
+    fail_fast: bool = False
+    fencing_floor: int = 0
+    fingerprint: str | None = None
+    state_directory: str | None = None
+    health: str | None = None
+    log_format: str = "text"
+    more: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_bytes(self) -> bytes:
+        return json.dumps(asdict(self), default=os.fspath).encode()
+
+    @classmethod
+    def from_bytes(cls, raw: bytes) -> Plan:
+        content = json.loads(raw)
+        timing = Timing(**content.pop("timing"))
+        return cls(**{**content, "timing": timing, "command": tuple(content["command"])})
+
+    def driver(self) -> Driver:
+        """The driver, not yet open. Raises ConfigError and DriverMissing."""
+        from cluster_lock.drivers import driver_class
+
+        return driver_class(self.backend)(**self.options)
+
+
+def handed_over(plan: Plan) -> int:
+    """The reading end of a pipe with `plan` in it, for a program that replaces this one."""
+    reading, writing = os.pipe()
+    with os.fdopen(writing, "wb") as pipe:
+        content = plan.to_bytes()
+        if len(content) > 60_000:  # what a pipe takes before somebody reads
+            raise ValueError("the plan is too long for a pipe")
+        pipe.write(content)
+    os.set_inheritable(reading, True)
+    return reading
+
+
+def received(number: int) -> Plan:
+    """The plan from the pipe with this number."""
+    with os.fdopen(number, "rb") as pipe:
+        return Plan.from_bytes(pipe.read())

@@ -1,0 +1,324 @@
+"""The worker's side: terms that come through a pipe from the keeper, which owns the session.
+
+A thread reads the pipe, so that a handler which blocks the loop does not keep a renewal from moving the deadline
+(interleaving M7). What the thread may not decide it leaves to the loop. The end of the pipe is the end of every term:
+the keeper is gone, and nobody renews any more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import select
+import socket
+import threading
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import asdict
+from typing import Any
+
+from cluster_lock import clock
+from cluster_lock.asking import Ask, Reply
+from cluster_lock.contest import Holding
+from cluster_lock.election import Election
+from cluster_lock.errors import ClusterLockError, LockLost
+from cluster_lock.guard import Guard, NoGuard, process_guard
+from cluster_lock.leadership import Answer, Willing
+from cluster_lock.observer import SILENT, Observer
+from cluster_lock.tasks import end
+from cluster_lock.values import Origin, Timing
+
+from .link import Link, LinkClosed
+from .names import FD
+from .telling import Both, Telling
+
+log = logging.getLogger("cluster_lock.keeper")
+
+
+ALIVE_EVERY = 0.5
+AHEAD = 1.0
+"""A moment so far in the future was not read from this host's clock."""
+
+Report = Callable[[], Sequence[Mapping[str, Any]]]
+
+
+@asynccontextmanager
+async def open_worker_election(timing: Timing, *, observer: Observer = SILENT) -> AsyncIterator[WorkerElection]:
+    """The election of a process that a keeper started. `timing`: of the settings that both have read."""
+    # Not for what this process starts: the pipe is ours.
+    number = os.environ.pop(FD)
+    os.set_inheritable(int(number), False)
+    contest = PipeContest(socket.socket(fileno=int(number)), timing)
+    election = WorkerElection(contest, Both(Telling(contest.link), observer))
+    async with contest:
+        contest.link.events["stop"] = election.stop
+        yield election
+
+
+class WorkerElection(Election):
+    """An election whose locks are held by the keeper. `report`: what the keeper is told twice a second about the work
+    under them; a plain mapping for each poller."""
+
+    def __init__(self, contest: PipeContest, observer: Observer = SILENT) -> None:
+        super().__init__(contest, observer=observer)
+        self._pipe = contest
+
+    def report(self, report: Report) -> None:
+        """From now on tell the keeper this."""
+        self._pipe.report = report
+
+
+class PipeContest:
+    """The locks of the keeper at the other end of `pipe`."""
+
+    def __init__(self, pipe: socket.socket, timing: Timing, *, guard: Guard | NoGuard | None = None) -> None:
+        self.report: Report = list
+        self.link = Link(self._send)
+        self.link.verbs |= {"answer": self._answer, "willing": self._willing}
+        self.link.events |= {"lost": self._heard_lost, "lease": lambda **_: None}
+        self.guard = guard or process_guard()
+        self.deadline = float("-inf")
+        """Moved by the thread."""
+        self._timing = timing
+        self._pipe = pipe
+        self._unsent = b""
+        self._answers: dict[str, Answer | None] = {}
+        self._holdings: dict[str, PipeHolding] = {}
+        self._lost: dict[tuple[str, int], str] = {}
+        """Terms that ended before the answer that began them was looked at."""
+
+    @property
+    def timing(self) -> Timing:
+        return self._timing
+
+    async def __aenter__(self) -> PipeContest:
+        self._loop = asyncio.get_running_loop()
+        self._pipe.setblocking(False)
+        self._reader = threading.Thread(target=self._read, name="cluster-lock-pipe", daemon=True)
+        self._reader.start()
+        self._living = asyncio.ensure_future(self._live())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await end([self._living])
+        self._loop.remove_writer(self._pipe)
+        with suppress(OSError):  # the keeper is gone already
+            self._pipe.shutdown(socket.SHUT_RDWR)  # wakes the thread
+        self.link.close("the worker ends")
+
+    # What an election needs
+
+    async def take(self, name: str) -> Holding:
+        try:
+            given = await self.link.call("take", name=name)
+        except asyncio.CancelledError:
+            self.link.tell("drop", name=name)  # the answer may be on its way
+            raise
+        held = self._holdings[name] = PipeHolding(self, name, given)
+        if (reason := self._lost.pop((name, held.fencing_token), None)) is not None:
+            held.lose(reason)
+        elif self.link.closed is not None:
+            held.lose(self.link.closed)
+        return held
+
+    async def answer_invitations(self, name: str, answer: Answer | None) -> None:
+        self._answers[name] = answer
+        try:
+            await asyncio.Event().wait()
+        finally:
+            del self._answers[name]
+
+    async def _answer(self, name: str) -> Mapping[str, Any]:
+        answer = self._answers.get(name)
+        return await answer() if answer is not None else {}
+
+    async def _willing(self, name: str, answer: Mapping[str, Any]) -> bool:
+        held = self._holdings.get(name)
+        return held is not None and await held.is_willing(answer)
+
+    def ended(self, held: PipeHolding) -> None:
+        """Nothing of this term is left here."""
+        self._holdings.pop(held.name, None)
+
+    # Signs of life
+
+    async def _live(self) -> None:
+        while True:
+            self.link.tell("alive", pollers=[dict(each) for each in self.report()])
+            await asyncio.sleep(ALIVE_EVERY)
+
+    # The pipe
+
+    def _send(self, line: bytes) -> None:
+        self._unsent += line
+        self._write()
+
+    def _write(self) -> None:
+        try:
+            while self._unsent:
+                self._unsent = self._unsent[self._pipe.send(self._unsent) :]
+        except BlockingIOError:
+            self._loop.add_writer(self._pipe, self._write)
+            return
+        except OSError:
+            self._unsent = b""  # the keeper is gone: the thread hears of it too
+        self._loop.remove_writer(self._pipe)
+
+    def _read(self) -> None:
+        """The thread."""
+        reason, rest = "the keeper is gone", b""
+        ready = select.poll()
+        ready.register(self._pipe, select.POLLIN)
+        try:
+            while True:
+                ready.poll()
+                try:
+                    came = self._pipe.recv(65536)
+                except BlockingIOError:
+                    continue
+                if not came:
+                    break
+                *lines, rest = (rest + came).split(b"\n")
+                for line in lines:
+                    self._look(line)
+        except (OSError, ValueError) as error:
+            reason = f"the pipe from the keeper failed: {error}"
+        self._end_all(reason)
+
+    def _look(self, line: bytes) -> None:
+        """What cannot wait for the loop, in the thread."""
+        if line.startswith(b'{"event":"lease"'):
+            content = _lease(line)
+            if content["clock"] != clock.NAME or content["now"] > clock.now() + AHEAD:
+                raise ValueError("its moments are not of this host's clock")
+            self._move(content["deadline"])
+        self._tell_loop(self.link.received, line)
+
+    def _move(self, deadline: float) -> None:
+        self.deadline = deadline
+        with self.guard.together():
+            for held in list(self._holdings.values()):
+                held.moved(deadline)
+
+    def _end_all(self, reason: str) -> None:
+        for held in list(self._holdings.values()):
+            held.cut(reason)
+        self._tell_loop(self._closed, reason)
+
+    def _closed(self, reason: str) -> None:
+        self.link.close(reason)
+        for held in list(self._holdings.values()):
+            held.lose(reason)
+
+    def _heard_lost(self, name: str, token: int, reason: str) -> None:
+        held = self._holdings.get(name)
+        if held is not None and held.fencing_token == token:
+            held.lose(reason)
+        else:
+            self._lost[name, token] = reason
+
+    def _tell_loop(self, call: Callable[..., None], *arguments: Any) -> None:
+        with suppress(RuntimeError):  # the loop is closed: the process ends
+            self._loop.call_soon_threadsafe(call, *arguments)
+
+
+class PipeHolding:
+    """One lock that the keeper holds for us."""
+
+    def __init__(self, contest: PipeContest, name: str, given: Mapping[str, Any]) -> None:
+        self.name = name
+        self.fencing_token: int = given["token"]
+        self.origin = Origin(given["origin"])
+        self.inherited: Mapping[str, Any] = given["inherited"]
+        self.since = clock.now()
+        self.loss: str | None = None
+        self._contest = contest
+        self._lost = asyncio.Event()
+        self._cut = float("inf")
+        self._condition: Willing | None = None
+        # The thread may have moved it on since the answer was written.
+        contest.deadline = max(contest.deadline, given["deadline"])
+        self._guard = contest.guard.watch(contest.deadline, f"the work under {name}")
+
+    @property
+    def stop_at(self) -> float:
+        return min(self._contest.deadline - self._contest.timing.stop_time, self._cut)
+
+    def is_valid(self) -> bool:
+        return self.loss is None and clock.now() < self.stop_at
+
+    async def wait_lost(self) -> str:
+        waiting = asyncio.ensure_future(self._lost.wait())
+        try:
+            while not self._lost.is_set():
+                left = self.stop_at - clock.now()
+                if left <= 0:
+                    self.lose("the keeper did not say in time that the lease was renewed")
+                await asyncio.wait([waiting], timeout=min(max(left, 0.01), 0.5))
+        finally:
+            await end([waiting])
+        assert self.loss is not None
+        return self.loss
+
+    async def verify(self) -> None:
+        await self._contest.link.call("verify", name=self.name, token=self.fencing_token)
+        if not self.is_valid():
+            raise LockLost(f"{self.name}: {self.loss or 'the lease was not renewed in time'}")
+
+    async def find_heir(self, willing: Willing | None, to: str | None = None) -> str | None:
+        self._condition = willing
+        conditional = willing is not None
+        heir: str | None = await self._contest.link.call(
+            "find_heir", name=self.name, token=self.fencing_token, conditional=conditional, to=to
+        )
+        return heir
+
+    async def wait_asked(self) -> Ask:
+        return Ask(**await self._contest.link.call("wait_asked", name=self.name, token=self.fencing_token))
+
+    def reply(self, reply: Reply) -> None:
+        self._contest.link.tell("reply", name=self.name, token=self.fencing_token, reply=asdict(reply))
+
+    async def is_willing(self, answer: Mapping[str, Any]) -> bool:
+        """What the condition of the step-down says to a contender's answer."""
+        said = self._condition(answer) if self._condition is not None else True
+        return said if isinstance(said, bool) else await said
+
+    async def end(self, handover: Mapping[str, Any]) -> bool:
+        self._guard.done()
+        self._contest.ended(self)
+        try:
+            given: bool = await self._contest.link.call(
+                "end", name=self.name, token=self.fencing_token, handover=handover
+            )
+        except LinkClosed:
+            return False  # with the keeper its lease is gone, or will be
+        except ClusterLockError as error:
+            log.info("%s: the keeper had ended the term already: %s", self.name, error)
+            return False
+        return given
+
+    def moved(self, deadline: float) -> None:
+        """In the thread: the lease was renewed."""
+        if self._cut == float("inf"):
+            self._guard.move(deadline)
+
+    def cut(self, reason: str) -> None:
+        """In the thread: it is over, and whatever still runs after `stop_time` ends with the process."""
+        self._cut = min(self._cut, clock.now())
+        self._guard.move(min(self._contest.deadline, clock.now() + self._contest.timing.stop_time))
+
+    def lose(self, reason: str) -> None:
+        """In the loop: the same, and the work is told."""
+        if self.loss is None:
+            self.cut(reason)
+            self.loss = reason
+            self._lost.set()
+
+
+def _lease(line: bytes) -> Mapping[str, Any]:
+    import json
+
+    content: Mapping[str, Any] = json.loads(line)
+    return content

@@ -1,0 +1,118 @@
+"""One worker as its keeper sees it: the process, the link to it, its signs of life."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
+
+from cluster_lock import clock
+from cluster_lock.session import Session
+
+from .child import Child
+from .init import FIRST_FD
+from .link import LONGEST_LINE, Link
+from .names import FD
+from .relay import Relay
+
+log = logging.getLogger("cluster_lock.keeper")
+
+
+class WorkerProcess:
+    """Made with `await WorkerProcess.start(...)`. `pollers`: what it said last of its work. `alive_at`: when it last
+    gave a sign of life (`clock.now()`), None before the first."""
+
+    def __init__(self, child: Child, ours: socket.socket, session: Session) -> None:
+        self.child = child
+        self.link = Link(self._send)
+        self.relay = Relay(session, self.link, overdue=self._overdue)
+        self.alive_at: float | None = None
+        self.pollers: Sequence[Mapping[str, Any]] = ()
+        self.wrong = asyncio.get_running_loop().create_future()
+        """Done, with the reason, when it must be ended."""
+        self.link.events["alive"] = self._alive
+        self._pipe = ours
+        self._unsent = self._unread = b""
+        self._loop = asyncio.get_running_loop()
+        self._loop.add_reader(ours, self._read)
+
+    @classmethod
+    async def start(cls, command: Sequence[str], session: Session) -> Self:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            ours.setblocking(False)
+            try:
+                environ = {**os.environ, FD: str(FIRST_FD)}
+                child = await Child.start(command, environ, fds=[theirs.fileno()])
+            except BaseException:
+                ours.close()
+                raise
+        return cls(child, ours, session)
+
+    def is_silent(self, limit: float) -> bool:
+        """Has its loop given signs of life, and none for so many seconds?"""
+        return self.alive_at is not None and clock.now() - self.alive_at > limit
+
+    @property
+    def deaf(self) -> str | None:
+        """A poller that should hear of updates and does not."""
+        return next((str(each["lock"]) for each in self.pollers if each.get("deaf")), None)
+
+    async def close(self) -> None:
+        """After its end: give back what it held."""
+        self._hang_up("the worker has ended")
+        await self.relay.give_back()
+
+    def _alive(self, pollers: Sequence[Mapping[str, Any]]) -> None:
+        self.alive_at, self.pollers = clock.now(), pollers
+
+    def _overdue(self, name: str) -> None:
+        self._is_wrong(f"{name} is lost, and the work under it has not ended in time")
+
+    def _is_wrong(self, reason: str) -> None:
+        if not self.wrong.done():
+            self.wrong.set_result(reason)
+
+    def _send(self, line: bytes) -> None:
+        if len(self._unsent) > LONGEST_LINE:
+            self._is_wrong("it does not read its pipe")
+            return
+        self._unsent += line
+        self._write()
+
+    def _write(self) -> None:
+        try:
+            while self._unsent:
+                self._unsent = self._unsent[self._pipe.send(self._unsent) :]
+        except BlockingIOError:
+            self._loop.add_writer(self._pipe, self._write)
+            return
+        except OSError:
+            self._unsent = b""  # it has ended: `_read` hears of it too
+        self._loop.remove_writer(self._pipe)
+
+    def _read(self) -> None:
+        try:
+            came = self._pipe.recv(65536)
+        except BlockingIOError:
+            return
+        except OSError:
+            came = b""
+        if not came:
+            self._hang_up("the worker is gone")
+            return
+        *lines, self._unread = (self._unread + came).split(b"\n")
+        for line in lines:
+            self.link.received(line)
+        if self.link.closed is not None or len(self._unread) > LONGEST_LINE:
+            self._is_wrong("what it says on its pipe is not understood")
+
+    def _hang_up(self, reason: str) -> None:
+        if self._pipe.fileno() >= 0:
+            self._loop.remove_reader(self._pipe)
+            self._loop.remove_writer(self._pipe)
+            self._pipe.close()
+        self.link.close(reason)

@@ -1,0 +1,158 @@
+"""Keepers as real processes: `cluster-lock run`, and workers that need no aiogram."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import sys
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import psutil
+
+from cluster_lock import clock
+from cluster_lock.keeper.plan import Plan, handed_over
+from cluster_lock.values import LEADER, Timing
+
+from .aio import until
+from .backends import Backend
+from .stores import driver_options, open_driver
+
+TESTS = Path(__file__).parents[1]
+FAST = Timing(ttl=3.0, margin=1.0, stop_time=0.5, drain=2.0, cancel_grace=0.5, stall_limit=1.5)
+WORKER = ("-m", "support.small_worker")
+
+
+class KeeperProcess:
+    """One keeper; `output` is what it and its command wrote so far."""
+
+    def __init__(self, process: asyncio.subprocess.Process, log: Path) -> None:
+        self.pid = process.pid
+        self._process, self._log = process, log
+
+    @property
+    def output(self) -> str:
+        return self._log.read_text(errors="replace")
+
+    @property
+    def code(self) -> int | None:
+        return self._process.returncode
+
+    def signal(self, number: int) -> None:
+        if self._process.returncode is None:
+            self._process.send_signal(number)
+
+    async def says(self, text: str, *, times: int = 1, timeout: float = 20.0) -> None:
+        """Wait until it, or its command, has written `text` so often."""
+        try:
+            await until(lambda: self.output.count(text) >= times or self.code is not None, timeout=timeout)
+        finally:
+            assert self.output.count(text) >= times, f"no {text!r} in:\n{self.output}"
+
+    async def ended(self, timeout: float = 20.0) -> int:
+        async with asyncio.timeout(timeout):
+            return await self._process.wait()
+
+    def below(self) -> list[psutil.Process]:
+        """All that runs below it: two inits, the command, and what that started."""
+        try:
+            return psutil.Process(self.pid).children(recursive=True)
+        except psutil.NoSuchProcess:
+            return []
+
+    def inits(self) -> list[psutil.Process]:
+        """Upper and lower."""
+        return [each for each in self.below() if "keeper/init.py" in " ".join(each.cmdline())]
+
+
+async def gone(processes: Sequence[psutil.Process], timeout: float) -> float:
+    """Wait until none of them runs any more; how long that took."""
+    began = clock.now()
+    await until(lambda: not any(_runs(each) for each in processes), timeout=timeout)
+    return clock.now() - began
+
+
+def _runs(process: psutil.Process) -> bool:
+    try:
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
+
+
+class Keepers:
+    """Starts keepers that meet in one backend."""
+
+    def __init__(self, folder: Path, backend: Backend) -> None:
+        self.prefix = f"cluster-lock/{secrets.token_hex(4)}/"
+        self._folder, self._backend = folder, backend
+        self.running: list[KeeperProcess] = []
+
+    async def start(
+        self,
+        instance: str,
+        *command: str,
+        lock: str | None = None,
+        timing: Timing = FAST,
+        restart: str = "never",
+        wait: bool = True,
+    ) -> KeeperProcess:
+        """A keeper of `command` under `lock`, or, without one, of the worker that `command` is."""
+        plan = Plan(
+            backend=self._backend.name,
+            options=driver_options(self._backend, self.prefix, timing.request),
+            timing=timing,
+            instance=instance,
+            command=command,
+            lock=lock,
+            restart=restart,  # type: ignore[arg-type]
+            wait=wait,
+            state_directory=str(self._folder / "state"),
+        )
+        number, log = handed_over(plan), self._folder / f"{instance}.log"
+        environ = {**os.environ, "PYTHONPATH": os.pathsep.join([str(TESTS.parent), str(TESTS)]), "INSTANCE": instance}
+        with log.open("ab") as output:
+            process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "cluster_lock.keeper", str(number)),
+                pass_fds=[number],
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=output,
+                stderr=asyncio.subprocess.STDOUT,
+                env=environ,
+                cwd=self._folder,
+            )
+        os.close(number)
+        self.running.append(KeeperProcess(process, log))
+        return self.running[-1]
+
+    async def lease(self, lock: str) -> str:
+        """The id of the lease that holds `lock` now."""
+        driver = open_driver(self._backend, self.prefix)
+        await driver.open()
+        try:
+            entry = (await driver.read([LEADER + lock])).entries[LEADER + lock]
+        finally:
+            await driver.close()
+        assert entry.lease is not None
+        return entry.lease
+
+    async def worker(self, instance: str, *arguments: str, restart: str = "never") -> KeeperProcess:
+        """A keeper of a small worker (`support.small_worker`)."""
+        return await self.start(instance, sys.executable, *WORKER, *arguments, restart=restart)
+
+
+@asynccontextmanager
+async def keepers(folder: Path, backend: Backend | None = None) -> AsyncIterator[Keepers]:
+    """On files by default. What still runs at the end is killed, with all below it."""
+    it = Keepers(folder, backend or Backend("file", {"directory": str(folder / "locks")}, None))
+    try:
+        yield it
+    finally:
+        for each in it.running:
+            left = each.below()
+            each.signal(9)
+            await each.ended()
+            for process in left:
+                if _runs(process):
+                    process.kill()

@@ -1,0 +1,58 @@
+"""A worker without a bot: leads the lock `x` and says so. What it does in a term is its first argument."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import sys
+import time
+
+from cluster_lock.keeper.worker import open_worker_election
+from cluster_lock.leadership import Term
+
+from .keepers import FAST
+
+
+async def body(term: Term) -> None:
+    say(f"leading {term.fencing_token} {term.origin} {dict(term.inherited)}")
+    deed = sys.argv[1] if len(sys.argv) > 1 else "works"
+    term.handover["by"] = os.environ["INSTANCE"]
+    try:
+        match deed:
+            case "works":
+                await term.wait_step_down()
+            case "exits":
+                os._exit(3)
+            case "returns":
+                return
+            case "blocks":
+                time.sleep(60)  # noqa: ASYNC251 - that is the point
+            case "swallows":
+                while True:
+                    try:
+                        await asyncio.sleep(60)
+                    except asyncio.CancelledError:
+                        say("swallowed")
+            case "asks":
+                term.step_down("asked by itself", cool_down=60)
+                await term.wait_step_down()
+    finally:
+        say("ends")
+
+
+def say(text: str) -> None:
+    print(f"{os.environ['INSTANCE']}: {text}", flush=True)
+
+
+async def main() -> None:
+    logging.basicConfig(level=logging.INFO)
+    async with open_worker_election(FAST) as election:
+        say("ready")
+        election.report(lambda: [{"lock": "x", "deaf": "deaf" in sys.argv and election.term("x") is not None}])
+        await election.lead("x", body)
+    say("done")
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

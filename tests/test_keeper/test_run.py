@@ -1,0 +1,172 @@
+"""`cluster-lock run`: the command runs while the lock is held, and nothing of it is left when it is not."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+from support.aio import run, until
+from support.backends import Backend
+from support.keepers import FAST, KeeperProcess, Keepers, gone, keepers
+from support.stores import SERVERS, Operator
+
+pytestmark = [pytest.mark.process, pytest.mark.skipif(sys.platform != "linux", reason="subreapers are Linux's")]
+
+FORKS = 'sleep 1001 & setsid sleep 1002 & (setsid sh -c "sleep 1003 & sleep 1004") & trap "" TERM; echo up; sleep 1005'
+"""A command that forks, whose children leave its session, and that takes no notice of SIGTERM."""
+
+
+async def forking(them: Keepers, instance: str = "a") -> KeeperProcess:
+    keeper = await them.start(instance, "sh", "-c", FORKS, lock="x")
+    await keeper.says("up")
+    sleeps = {f"sleep {number}" for number in range(1001, 1006)}
+    await until(lambda: sleeps <= {" ".join(each.cmdline()) for each in keeper.below()})
+    return keeper
+
+
+@pytest.mark.parametrize(
+    ("script", "code"), [("exit 0", 0), ("exit 3", 3), ("kill -9 $$", 137)], ids=["well", "badly", "killed"]
+)
+def test_the_exit_status_is_the_commands(tmp_path: Path, script: str, code: int) -> None:
+    """`run` ends with the exit status of its command, 128 and the signal's number if one ended it."""
+
+    async def main() -> None:
+        async with keepers(tmp_path) as them:
+            keeper = await them.start("a", "sh", "-c", script, lock="x")
+            assert await keeper.ended() == code
+
+    run(main())
+
+
+def test_what_it_finds_in_its_environment(tmp_path: Path) -> None:
+    """The command is told the lock's name, its fencing token, and the number of a pipe with the lease."""
+
+    async def main() -> None:
+        async with keepers(tmp_path) as them:
+            script = 'echo "$CLUSTER_LOCK_NAME $CLUSTER_LOCK_FENCING_TOKEN"; read line <&$CLUSTER_LOCK_FD; echo "$line"'
+            keeper = await them.start("a", "sh", "-c", script, lock="x")
+            assert await keeper.ended() == 0
+            assert "\nx 1\n" in f"\n{keeper.output}"
+            assert '"event": "leader", "name": "x", "token": 1, "deadline": ' in keeper.output
+
+    run(main())
+
+
+def test_one_at_a_time(tmp_path: Path) -> None:
+    """A second `run` of the same lock waits, and runs its command when the first one's has ended; with --no-wait it
+    ends with 75."""
+
+    async def main() -> None:
+        async with keepers(tmp_path) as them:
+            first = await them.start("a", "sh", "-c", "echo up; until [ -e go ]; do sleep 0.02; done", lock="x")
+            await first.says("up")
+            refused = await them.start("c", "true", lock="x", wait=False)
+            assert await refused.ended() == 75
+            second = await them.start("b", "echo", "mine", lock="x")
+            await second.says("waiting, held by a")
+            assert "mine" not in second.output
+            (tmp_path / "go").touch()
+            assert await first.ended() == 0
+            assert await second.ended() == 0
+            assert "mine" in second.output
+
+    run(main())
+
+
+def test_signals_are_passed_on(tmp_path: Path) -> None:
+    """SIGUSR1 reaches the command; SIGTERM does too, and the end is the command's own."""
+
+    async def main() -> None:
+        async with keepers(tmp_path) as them:
+            script = 'trap "echo one" USR1; trap "echo end; exit 4" TERM; echo up; while :; do sleep 0.05; done'
+            keeper = await them.start("a", "sh", "-c", script, lock="x")
+            await keeper.says("up")
+            keeper.signal(signal.SIGUSR1)
+            await keeper.says("one")
+            keeper.signal(signal.SIGTERM)
+            assert await keeper.ended() == 4
+            assert "end" in keeper.output
+
+    run(main())
+
+
+def test_a_stop_while_it_waits(tmp_path: Path) -> None:
+    """SIGTERM ends a `run` that still waits for its lock with 143."""
+
+    async def main() -> None:
+        async with keepers(tmp_path) as them:
+            first = await forking(them)
+            second = await them.start("b", "true", lock="x")
+            await second.says("waiting, held by a")
+            second.signal(signal.SIGTERM)
+            assert await second.ended() == 143
+            assert first.code is None
+
+    run(main())
+
+
+def test_a_command_that_ignores_sigterm_is_killed(tmp_path: Path) -> None:
+    """After the drain everything that the command started is killed, and only then the lock is free."""
+
+    async def main() -> None:
+        async with keepers(tmp_path) as them:
+            keeper = await forking(them)
+            below = keeper.below()
+            waiting = await them.start("b", "echo", "mine", lock="x")
+            await waiting.says("waiting, held by a")
+            keeper.signal(signal.SIGTERM)
+            await keeper.ended()
+            assert await gone(below, 0.5) < 0.2
+            assert await waiting.ended() == 0
+
+    run(main())
+
+
+@pytest.mark.parametrize("victims", ["keeper", "upper", "lower", "keeper and upper", "keeper and lower", "both inits"])
+def test_nothing_is_left(tmp_path: Path, victims: str) -> None:
+    """Whichever two of the keeper and its two inits are killed, nothing that the command started is left."""
+
+    async def main() -> None:
+        async with keepers(tmp_path) as them:
+            keeper = await forking(them)
+            below = keeper.below()
+            upper, lower = keeper.inits()
+            for pid, name in ((keeper.pid, "keeper"), (upper.pid, "upper"), (lower.pid, "lower")):
+                if name in victims or (victims == "both inits" and name != "keeper"):
+                    os.kill(pid, signal.SIGKILL)
+            assert await gone(below, 5) < 2
+
+    run(main())
+
+
+def test_a_stopped_keeper_ends_at_its_deadline(tmp_path: Path) -> None:
+    """A keeper that is stopped is ended by the kernel at the lease's deadline, and takes everything along before the
+    server gives the lock away."""
+
+    async def main() -> None:
+        async with keepers(tmp_path) as them:
+            keeper = await forking(them)
+            below = keeper.below()
+            keeper.signal(signal.SIGSTOP)
+            assert await gone(below, 10) < FAST.ttl
+
+    run(main())
+
+
+@pytest.mark.parametrize("backend", SERVERS, indirect=True, scope="session")
+def test_a_revoked_lease(backend: Backend, tmp_path: Path) -> None:
+    """When an operator ends the lease, everything that the command started is gone within 250 ms."""
+
+    async def main() -> None:
+        async with keepers(tmp_path, backend) as them:
+            keeper = await forking(them)
+            below = [each for each in keeper.below() if each not in keeper.inits()]
+            operator = Operator(backend, them.prefix)
+            await asyncio.to_thread(operator.end_lease, await them.lease("x"))
+            assert await gone(below, 5) < 0.25
+
+    run(main())

@@ -1,0 +1,166 @@
+"""A worker under its keeper: the lock is held exactly as long as the worker is there and works on it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+from support.aio import run
+from support.backends import Backend
+from support.keepers import FAST, KeeperProcess, gone, keepers
+from support.stores import SERVERS
+
+from cluster_lock import clock
+
+pytestmark = [pytest.mark.process, pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")]
+
+
+def worker_pid(keeper: KeeperProcess) -> int:
+    [pid] = [each.pid for each in keeper.below() if each not in keeper.inits()]
+    return pid
+
+
+def test_a_graceful_stop_hands_over(tmp_path: Path) -> None:
+    """SIGTERM to a keeper steps down in its worker, hands over to the worker that stands by what was left for it, and
+    ends both with 0."""
+
+    async def main() -> None:
+        async with keepers(tmp_path) as them:
+            first = await them.worker("a")
+            await first.says("a: leading")
+            second = await them.worker("b")
+            await second.says("waiting, held by a")
+            first.signal(signal.SIGTERM)
+            assert await first.ended() == 0
+            await second.says("handed over {'by': 'a'}")
+            assert first.output.index("a: ends") < first.output.index("not leading any more, handed over to b")
+            assert "a: done" in first.output
+
+    run(main())
+
+
+@pytest.mark.parametrize("backend", SERVERS, indirect=True, scope="session")
+def test_a_crash_costs_no_ttl(backend: Backend, tmp_path: Path) -> None:
+    """When a worker is killed its lock is released at once, and the next leads at once: it was released, not found
+    free. The keeper starts its worker again, which stands by."""
+
+    async def main() -> None:
+        async with keepers(tmp_path, backend) as them:
+            first = await them.worker("a", restart="on-failure")
+            await first.says("a: leading")
+            second = await them.worker("b")
+            await second.says("waiting, held by a")
+            killed = clock.now()
+            os.kill(worker_pid(first), signal.SIGKILL)
+            await second.says("b: leading")
+            assert clock.now() - killed < FAST.ttl / 2
+            assert "released {}" in second.output
+            await first.says("the worker ended with signal SIGKILL")
+            await first.says("a: ready", times=2)
+            await first.says("waiting, held by b")
+
+    run(main(), timeout=60)
+
+
+@pytest.mark.parametrize("how", ["stopped", "blocks", "deaf", "swallows"])
+def test_a_worker_that_does_not_work_is_ended(tmp_path: Path, how: str) -> None:
+    """A worker that is stopped, whose loop is blocked, or whose poller is deaf, is killed, and its lock released."""
+
+    async def main() -> None:
+        async with keepers(tmp_path) as them:
+            deed = ["works", "deaf"] if how == "deaf" else [how if how != "stopped" else "works"]
+            first = await them.worker("a", *deed)
+            await first.says("a: leading")
+            second = await them.worker("b")
+            if how == "stopped":
+                os.kill(worker_pid(first), signal.SIGSTOP)
+            elif how == "swallows":
+                first.signal(signal.SIGTERM)
+            await second.says("b: leading")
+            assert "found free" not in second.output
+            await first.ended()
+
+    run(main(), timeout=60)
+
+
+@pytest.mark.parametrize("how", ["killed", "stopped"])
+def test_without_its_keeper_a_worker_ends(tmp_path: Path, how: str) -> None:
+    """A worker whose keeper is killed, or stopped beyond the deadline, ends before the lock can be somebody else's."""
+
+    async def main() -> None:
+        async with keepers(tmp_path) as them:
+            first = await them.worker("a", "swallows")
+            await first.says("a: leading")
+            below = first.below()
+            first.signal(signal.SIGKILL if how == "killed" else signal.SIGSTOP)
+            assert await gone(below, 10) < FAST.ttl
+            second = await them.worker("b")
+            await second.says("b: leading")
+
+    run(main(), timeout=60)
+
+
+@pytest.mark.parametrize(("deed", "restart", "code"), [("exits", "never", 3), ("returns", "on-failure", 0)])
+def test_its_end_is_the_keepers(tmp_path: Path, deed: str, restart: str, code: int) -> None:
+    """A worker that ends by itself ends its keeper with its own exit code, unless it is to be started again."""
+
+    async def main() -> None:
+        async with keepers(tmp_path) as them:
+            keeper = await them.worker("a", deed, restart=restart)
+            assert await keeper.ended() == code
+
+    run(main(), timeout=60)
+
+
+def test_a_crash_loop_slows_down(tmp_path: Path) -> None:
+    """A worker that ends again and again is started again each time, each time later."""
+
+    async def main() -> None:
+        async with keepers(tmp_path) as them:
+            keeper = await them.worker("a", "exits", restart="always")
+            await keeper.says("starting it again", times=3)
+            keeper.signal(signal.SIGTERM)
+            assert await keeper.ended() == 0
+            assert "found free" in keeper.output
+            assert keeper.output.count("a: leading") >= 3
+
+    run(main(), timeout=60)
+
+
+def test_a_worker_asks_to_step_down(tmp_path: Path) -> None:
+    """A step-down that the work itself asks for goes to the contender that stands by, as in one process."""
+
+    async def main() -> None:
+        async with keepers(tmp_path) as them:
+            second = await them.worker("b")
+            await second.says("b: leading")
+            first = await them.worker("a", "asks")
+            await first.says("waiting, held by b")
+            second.signal(signal.SIGTERM)
+            third = await them.worker("c")
+            await first.says("a: leading")
+            await third.says("c: leading")
+            await first.says("not contending for 60 s")
+
+    run(main(), timeout=60)
+
+
+def test_a_second_signal_waits_for_nothing(tmp_path: Path) -> None:
+    """A second SIGTERM kills a worker that does not end, releases its lock, and ends with 143."""
+
+    async def main() -> None:
+        async with keepers(tmp_path) as them:
+            first = await them.worker("a", "swallows")
+            await first.says("a: leading")
+            second = await them.worker("b")
+            await second.says("waiting, held by a")
+            first.signal(signal.SIGTERM)
+            await first.says("stepping down")
+            first.signal(signal.SIGTERM)
+            assert await first.ended(2) == 143
+            await second.says("b: leading")
+
+    run(main(), timeout=60)
