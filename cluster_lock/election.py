@@ -19,6 +19,7 @@ from .leadership import Answer, Body, Role, StepDown, Term
 from .observer import SILENT, Ending, Observer
 from .session import Session
 from .tasks import end, finish
+from .values import Origin
 
 log = logging.getLogger("cluster_lock.election")
 
@@ -168,7 +169,7 @@ class Election:
                 if lost.done() or work.done():
                     return
                 request = requested.result()
-                inviting = asyncio.ensure_future(held.find_heir(request.willing, request.to))
+                inviting = asyncio.ensure_future(self._find_heir(held, request))
                 await asyncio.wait((work, lost, inviting), return_when=asyncio.FIRST_COMPLETED)
                 if lost.done() or work.done():
                     return
@@ -192,6 +193,12 @@ class Election:
                 return
         finally:
             await end((lost, requested, asked, *([inviting] if inviting is not None else [])))
+
+    async def _find_heir(self, held: Holding, request: StepDown) -> str | None:
+        if request.conditional and held.origin is Origin.FOUND_FREE:
+            # Before that the lock would be released at the end instead of handed over, and go to anybody.
+            await asyncio.sleep(max(0.0, held.since + self._contest.timing.settle - clock.now()))
+        return await held.find_heir(request.willing, request.to)
 
     async def _finish(self, term: Term, held: Holding, work: asyncio.Task[Any] | None) -> None:
         """End what still runs of the term, then give the lock away."""

@@ -91,6 +91,29 @@ def test_a_leader_hands_over_when_asked(to: str | None) -> None:
     run(main())
 
 
+def test_a_young_term_hands_over_all_the_same() -> None:
+    """A request that comes before a lock that was found free has settled is not answered with a release, after which
+    anybody may lead."""
+
+    async def main() -> None:
+        store = MemoryBackend()
+        async with session(store, "corpse") as corpse:
+            corpse_hold = await corpse.lock("x").acquire()
+            async with company(store, "b", "c") as (b, c):
+                store.stranger_deletes(key_of("x"))
+                await corpse_hold.end({})
+                await asyncio.wait(
+                    [asyncio.create_task(m.leading.wait()) for m in (b, c)], return_when="FIRST_COMPLETED"
+                )
+                old, heir = (b, c) if b.leading.is_set() else (c, b)
+                assert old.terms[0].origin is Origin.FOUND_FREE
+                outcome = await asked(store)
+                assert outcome.declined is None
+                assert heir.terms[0].origin is Origin.HANDED_OVER
+
+    run(main())
+
+
 @pytest.mark.parametrize("to", ["nobody", "a"])
 def test_a_leader_leads_on_when_the_named_one_does_not_stand_by(to: str) -> None:
     """With a name that does not contend, or its own, the leader declines, says so, and its term goes on."""
