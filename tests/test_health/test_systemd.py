@@ -77,7 +77,9 @@ def test_a_life_is_told(abstract: bool, tmp_path: Path) -> None:
             board.term_ended(LOCK, "stepped down", Ending.RELEASED)
             await manager.line("STATUS=standby")
             board.stop("SIGTERM")
-            assert "STATUS=stopping: it is stopping: SIGTERM; standby for telegram/42" in await manager.line("STOPPING=1")
+            assert "STATUS=stopping: it is stopping: SIGTERM; standby for telegram/42" in await manager.line(
+                "STOPPING=1"
+            )
 
     run(main())
 
