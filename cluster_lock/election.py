@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from . import clock
@@ -36,6 +36,8 @@ class Election:
     def __init__(self, session: Session | Contest, *, observer: Observer | None = None) -> None:
         self._contest = SessionContest(session) if isinstance(session, Session) else session
         self._observer = observer or (session.observer if isinstance(session, Session) else SILENT)
+        self.reports: Callable[[], Sequence[Mapping[str, Any]]] = list
+        """What the work under the locks says of itself, for whoever shows it: a plain mapping for each poller."""
         self._terms: dict[str, Term] = {}
         self._roles: dict[str, Role] = {}
         self._stopping = asyncio.Event()
@@ -224,11 +226,12 @@ class Election:
         stopped = clock.now()
         handed_over = await held.end(term.handover or held.inherited)
         if held.loss is None:
-            whom = f"handed over to {term.heir}" if handed_over else "lock released"
+            what = f"{f'handed over to {term.heir}' if handed_over else 'lock released'} ({term.ended})"
             how = Ending.HANDED_OVER if handed_over else Ending.RELEASED
         else:
-            whom, how = f"the work had ended {max(0.0, stopped - held.stop_at):.2f} s after the loss", Ending.LOST
-        log.info("%s: not leading any more, %s (%s)", held.name, whom, term.ended, extra=_about(held, term.ended))
+            what = f"the work had ended {max(0.0, stopped - held.stop_at):.2f} s after the loss"
+            how = Ending.LOST
+        log.info("%s: not leading any more, %s", held.name, what, extra=_about(held, term.ended))
         self._observer.term_ended(held.name, term.ended, how, term.heir if handed_over else None)
         self._set_role(held.name, Role.STANDBY)
 

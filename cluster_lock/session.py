@@ -70,7 +70,9 @@ class Session:
         self.holder = f"{self.instance}@{self.host}/{os.getpid()}-{secrets.token_hex(3)}"
         self.fencing_floor = fencing_floor
         self.guard = guard or process_guard()
-        self.watch = Watch(driver, at_most=self.timing.ttl, heard=self.heard)
+        self.watch = Watch(
+            driver, at_most=self.timing.ttl, heard=self.heard, renews=lambda: self.current_lease is not None
+        )
         self.reconciler = Reconciler(self)
         self.contender = Contender(
             driver, self.instance, self.timing.request, lease=lambda: self.current_lease, record=self.record
@@ -191,7 +193,10 @@ class Session:
             try:
                 async with asyncio.timeout(self.timing.request):
                     lease = await self.driver.grant_lease(self.holder, self.timing.ttl)
-                return await self._guarded(lease, sent)
+                watchdog = await self._guarded(lease, sent)
+                if said or not first:
+                    log.info("a new lease from %s", self.driver.backend)
+                return watchdog
             except TimeoutError as late:
                 error: ClusterLockError = BackendUnavailable(f"no answer within {self.timing.request:.1f} s")
                 error.__cause__ = late
@@ -228,8 +233,8 @@ class Session:
     def _lost(self, watchdog: Watchdog, reason: str) -> None:
         """Tell every hold."""
         if self._watchdog is watchdog:  # else the session is closed, which is no loss
-            held = ", ".join(hold.name for hold in self.holds.values()) or "no lock"
-            log.warning("lease lost (under it: %s): %s", held, reason)
+            # Whoever works under a lock is told the reason and says so himself.
+            log.log(logging.DEBUG if self.holds else logging.WARNING, "lease lost: %s", reason)
             for hold in list(self.holds.values()):
                 hold.lose(reason)
             self.observer.lease_lost(reason)

@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
+from . import clock
 from .driver import Driver
 from .errors import BackendRefused, BackendUnavailable
 from .tasks import end
@@ -26,12 +27,20 @@ SLACK = 2.0
 
 
 class Watch:
-    """Follows a changing set of names. `heard(entry)` is called for each state that is news."""
+    """Follows a changing set of names. `heard(entry)` is called for each state that is news. `renews()`: whether the
+    backend answers others at this time."""
 
-    def __init__(self, driver: Driver, at_most: float, heard: Callable[[Entry], None]) -> None:
+    def __init__(
+        self,
+        driver: Driver,
+        at_most: float,
+        heard: Callable[[Entry], None],
+        renews: Callable[[], bool] = lambda: True,
+    ) -> None:
         self._driver = driver
         self._at_most = at_most
         self._heard = heard
+        self._renews = renews
         self._wanted: Counter[str] = Counter()
         self._changed = asyncio.Event()
         self._position: object | None = None
@@ -100,7 +109,7 @@ class Watch:
 
     async def run(self) -> None:
         """Follow until cancelled."""
-        pause = 0.0
+        pause, failing_since, said = 0.0, 0.0, False
         while True:
             if pause:
                 await asyncio.sleep(random.uniform(0.5, 1.0) * pause)
@@ -111,14 +120,21 @@ class Watch:
             try:
                 await self._hear(frozenset(self._wanted))
             except (BackendUnavailable, BackendRefused, TimeoutError) as error:
-                if not pause:
-                    log.info("cannot watch the locks, trying again: %s", error or "no answer in time")
+                # A backend that is down is told of by whoever asks for the lease, and once is enough.
+                if not pause or not self._renews():
+                    failing_since = clock.now()
+                silent = clock.now() - failing_since
+                if not said and (isinstance(error, BackendRefused) or silent > self._at_most):
+                    said = True
+                    log.warning(
+                        "cannot watch the locks (for %.0f s), trying on: %s", silent, error or "no answer in time"
+                    )
                 pause = min(1.0, pause * 2 or 0.1)
                 if isinstance(error, BackendRefused):
                     self.refused = error
                     self.wake()
             else:
-                pause, self.refused = 0.0, None
+                pause, said, self.refused = 0.0, False, None
 
     async def _hear(self, names: frozenset[str]) -> None:
         """One answer of the backend: what is not known yet is read, then we wait."""
