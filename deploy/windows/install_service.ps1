@@ -98,7 +98,11 @@ function Install-Bot {
     Invoke-Nssm set $Name Description 'Telegram bot, polled by one server at a time'
     Invoke-Nssm set $Name Start SERVICE_DELAYED_AUTO_START
     # An account that exists for this service alone and has no rights but those given to it.
-    Invoke-Nssm set $Name ObjectName "NT SERVICE\$Name"
+    # Not by NSSM, whose release 2.24 takes no account without a password.
+    & sc.exe config $Name 'obj=' "NT SERVICE\$Name" | Out-Null
+    if ($LASTEXITCODE -ne 0) {
+        throw "sc.exe could not give the service its account: code $LASTEXITCODE"
+    }
 
     # Where secrets are, never the secrets: whoever may look at services sees these.
     $variables = @("CLUSTER_LOCK_STATE_DIR=$State", 'PYTHONUNBUFFERED=1', 'PYTHONUTF8=1')
