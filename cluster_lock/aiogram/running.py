@@ -6,12 +6,14 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import asdict
 from typing import Any
 
 from aiogram import Bot, Dispatcher
 from aiogram.exceptions import TelegramNotFound, TelegramUnauthorizedError
 from aiogram.fsm.storage.memory import MemoryStorage
 
+from cluster_lock.election import Election
 from cluster_lock.errors import TelegramTokenRefused
 from cluster_lock.leadership import Leadership
 from cluster_lock.process import ShutdownManager
@@ -37,6 +39,8 @@ async def run_pollers(
     """Lead with these pollers until stopped, with the Dispatcher's hooks around it."""
     pollers = list(pollers)
     _warn_about_memory_storage(dispatcher)
+    if isinstance(leadership, Election):
+        leadership.reports = lambda: [asdict(poller.state) for poller in pollers]
     async with _as_running(dispatcher, leadership), _signals(leadership, handle_signals) as hurried:
         hooks = {"dispatcher": dispatcher, **dispatcher.workflow_data, **data, "bot": pollers[-1].bot}
         await dispatcher.emit_startup(**hooks)

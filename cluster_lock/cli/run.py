@@ -41,6 +41,9 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 def add_keeper_options(parser: argparse.ArgumentParser, *, restart: str) -> None:
     parser.add_argument(
+        "--log-format", choices=("text", "json"), default="text", help="how to log: text for people, or JSON lines"
+    )
+    parser.add_argument(
         "--restart",
         choices=RESTARTS,
         default=restart,
@@ -65,6 +68,7 @@ def plan_for(
 ) -> Plan:
     """What the keeper of `command` needs. `lock`: None for a worker of ours, which asks for its locks itself."""
     from cluster_lock.config.backend import driver_options
+    from cluster_lock.config.secret_texts import secret_texts
     from cluster_lock.keeper.plan import Plan
 
     return Plan(
@@ -80,6 +84,9 @@ def plan_for(
         fencing_floor=settings.fencing_floor,
         fingerprint=settings.fingerprint,
         state_directory=str(settings.state_directory),
+        health=settings.health,
+        log_format=arguments.log_format,
+        secrets=secret_texts(settings),
     )
 
 

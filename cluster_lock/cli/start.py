@@ -7,14 +7,14 @@ import asyncio
 import gc
 import importlib
 import importlib.util
-import logging
 import os
 import sys
 import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
+from cluster_lock import logs
 from cluster_lock.errors import ConfigError
 from cluster_lock.keeper.names import under_keeper
 
@@ -25,8 +25,7 @@ if TYPE_CHECKING:
     from aiogram import Dispatcher
 
     from cluster_lock.config import Settings
-
-LOG_FORMAT = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
+    from cluster_lock.election import Election
 
 
 def add(commands: Any, *, app: str | None = None) -> None:
@@ -64,11 +63,11 @@ def run(options: argparse.Namespace) -> int:
         if not options.in_process and sys.platform != "win32":
             command = [sys.executable, *sys.orig_argv[1:], "--in-process"]
             become_keeper(settings, plan_for(settings, command, options))
+    from cluster_lock.config.secret_texts import secret_texts
     from cluster_lock.process import InstanceLock
 
     with nullcontext() if worker else InstanceLock(settings.instance, settings.state_directory):
-        logging.basicConfig(level=logging.INFO, format=LOG_FORMAT)
-        logging.getLogger("aiogram").setLevel(logging.WARNING)
+        logs.configure(options.log_format, secrets=secret_texts(settings))
         # gRPC's core writes lines of its own to stderr, past every logger; what matters in them is in our errors too.
         os.environ.setdefault("GRPC_VERBOSITY", "NONE")
         with _objects_that_stay():
@@ -135,12 +134,37 @@ def _imported(name: str, module_name: str) -> Any:
 
 async def _start(dispatcher: Dispatcher, settings: Settings, *, fail_fast: bool) -> None:
     from cluster_lock.aiogram import bot_from, start_polling
-    from cluster_lock.keeper.opening import open_election
 
-    async with open_election(settings, fail_fast=fail_fast) as leadership:
+    async with _leadership(settings, fail_fast=fail_fast) as leadership:
         await start_polling(
             dispatcher, bot_from(settings), config=settings, leadership=leadership, instance=settings.instance
         )
+
+
+@asynccontextmanager
+async def _leadership(settings: Settings, *, fail_fast: bool) -> AsyncIterator[Election]:
+    """The election, and what this process shows of it. Under a keeper the keeper does."""
+    from cluster_lock.config.secret_texts import secret_texts
+    from cluster_lock.election import Election
+    from cluster_lock.health import Board, following, open_health
+    from cluster_lock.health.peers import SessionPeers
+    from cluster_lock.keeper.opening import open_election
+    from cluster_lock.session import open_session
+
+    if under_keeper():
+        async with open_election(settings) as leadership:
+            yield leadership
+        return
+    board = Board(settings.instance, backend=settings.backend, secrets=secret_texts(settings))
+    async with (
+        open_health(board, settings.health) as url,
+        open_session(settings, fail_fast=fail_fast, health=url, observer=board) as session,
+        following(board),
+    ):
+        election = Election(session)
+        board.peers = SessionPeers(session)
+        board.poller_source = lambda: election.reports()
+        yield election
 
 
 def _settings_text(settings: Settings) -> str:

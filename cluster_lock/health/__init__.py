@@ -8,6 +8,6 @@ from __future__ import annotations
 
 from .board import Board
 from .opening import open_health
-from .systemd import Notifier
+from .systemd import Notifier, following
 
-__all__ = ["Board", "Notifier", "open_health"]
+__all__ = ["Board", "Notifier", "following", "open_health"]

@@ -7,9 +7,11 @@ import logging
 import os
 import socket
 import sys
-from collections.abc import MutableMapping
+from collections.abc import AsyncIterator, MutableMapping
+from contextlib import asynccontextmanager
 
 from cluster_lock import clock
+from cluster_lock.tasks import end
 
 from .board import Board
 from .verdict import status, why_not_alive, why_not_ready
@@ -106,3 +108,13 @@ def status_line(board: Board) -> str:
     if said != "running":
         parts.insert(0, ": ".join([said, *(why_not_alive(board) or why_not_ready(board))[:1]]))
     return " ".join("; ".join(parts).split()) or said
+
+
+@asynccontextmanager
+async def following(board: Board) -> AsyncIterator[None]:
+    """Tell systemd, if it is there, what `board` says while the block runs."""
+    task = asyncio.ensure_future(Notifier().follow(board))
+    try:
+        yield
+    finally:
+        await end([task])

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import logging
 import sys
 
+from cluster_lock import logs
 from cluster_lock.errors import ClusterLockError
 
 from .plan import Plan, received
 
-LOG_FORMAT = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
-
 
 def main(arguments: list[str]) -> int:
     plan = received(int(arguments[0]))
-    logging.basicConfig(level=logging.INFO, format=LOG_FORMAT)
+    logs.configure(plan.log_format, secrets=plan.secrets)
     try:
         return asyncio.run(_keep(plan))
     except ClusterLockError as error:

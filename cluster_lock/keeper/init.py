@@ -2,9 +2,10 @@
 
     python -I -S init.py CONTROL KEEPER_PID FD... -- COMMAND ARGUMENT...
 
-CONTROL is the reading end of a pipe from the keeper. A line on it is the number of a signal for the command, or `kill`:
-end everything. Its end of file means that the keeper is gone, and ends everything too. The command gets FD... as 3, 4...
-(a POSIX shell can name no number above 9).
+CONTROL is the reading end of a pipe from the keeper. A line on it is the number of a signal for the command, or
+`kill`: end everything. Its end of file means that the keeper is gone, and ends everything too. The command gets FD...
+as 3, 4... (a POSIX shell can name no number above 9).
+
 The exit status is the command's, or 128 + the number of the signal that ended it; it comes only when nothing is left.
 
 Two processes do this, one under the other (PR_SET_CHILD_SUBREAPER makes each the parent of what is orphaned below it),

@@ -13,6 +13,7 @@ from typing import Any
 
 from cluster_lock import clock
 from cluster_lock.election import Election
+from cluster_lock.health import Board
 from cluster_lock.leadership import Term
 from cluster_lock.tasks import end, finish
 from cluster_lock.values import Timing
@@ -31,11 +32,12 @@ LAST_WORDS = 0.1
 class Job:
     """Runs `command` in each term of the lock `name`, until it ends by itself. `code`: its exit status then."""
 
-    def __init__(self, name: str, command: Sequence[str], timing: Timing, stopping: Stopping) -> None:
+    def __init__(self, name: str, command: Sequence[str], timing: Timing, stopping: Stopping, board: Board) -> None:
         self.code: int | None = None
         self.child: Child | None = None
         self._name, self._command, self._timing, self._stopping = name, command, timing, stopping
         self._pipe: socket.socket | None = None
+        self._board = board
 
     async def run(self, election: Election) -> None:
         """Until the command has ended by itself, or was asked to stop. Raises what makes leading impossible."""
@@ -44,6 +46,7 @@ class Job:
         try:
             await asyncio.wait((leading, asked), return_when=asyncio.FIRST_COMPLETED)
             if not leading.done():
+                self._board.stop(self._stopping.reason)
                 election.stop(self._stopping.reason)
             await leading
         finally:
@@ -78,6 +81,7 @@ class Job:
             try:
                 child = self.child = await asyncio.shield(starting)
                 theirs.close()
+                self._board.work_began(term.name)
                 self.code = await self._until_over(term, child)
             finally:
                 # Lost or cancelled: nothing may be left of it, whatever comes in between.

@@ -10,6 +10,7 @@ import signal
 from collections.abc import Sequence
 
 from cluster_lock import clock
+from cluster_lock.health import Board
 from cluster_lock.session import Session
 from cluster_lock.values import Timing
 
@@ -35,22 +36,26 @@ class Keeper:
         session: Session,
         command: Sequence[str],
         stopping: Stopping,
+        board: Board,
         *,
         restart: Restart = "on-failure",
     ) -> None:
         self.worker: WorkerProcess | None = None
         self.restarts = 0
         self._session, self._command, self._stopping, self._restart = session, command, stopping, restart
+        self._board = board
 
     async def run(self) -> int:
         """The exit code: the worker's, or 128 + the number of a second signal."""
         pause = FIRST_PAUSE
         while True:
-            self.worker = worker = await WorkerProcess.start(self._command, self._session)
+            self.worker = worker = await WorkerProcess.start(self._command, self._session, self._board)
+            self._board.worker("starting", worker.child.pid)
             try:
                 code = await self._stand_over(worker)
             finally:
                 await worker.child.end()
+                self._board.worker("gone", reason=f"the worker ended with {_spoken(worker.child.code or 0)}")
                 await worker.close()
             if self._stopping.asked is not None:
                 return 0 if self._stopping.hurried is None else 128 + self._stopping.hurried
@@ -112,6 +117,7 @@ class Keeper:
 
     async def _stop(self, worker: WorkerProcess) -> None:
         """Let it finish what is under way, and end it if it does not."""
+        self._board.stop(self._stopping.reason)
         if worker.alive_at is not None:
             worker.link.tell("stop", reason=self._stopping.reason)
         else:

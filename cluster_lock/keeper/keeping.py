@@ -3,60 +3,75 @@
 from __future__ import annotations
 
 import signal
-from contextlib import ExitStack
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, nullcontext
 
 from cluster_lock.contest import SessionContest
 from cluster_lock.election import Election
-from cluster_lock.observer import Observer
+from cluster_lock.health import Board, following, open_health
+from cluster_lock.health.peers import SessionPeers
 from cluster_lock.process import InstanceLock
 from cluster_lock.session import Session
 
 from .job import Job
-from .keeper import Keeper
+from .keeper import FIRST_PAUSE, LONGEST_PAUSE, Keeper
 from .plan import Plan
 from .reaping import reaping
 from .stopping import Stopping
 
 
-class _Relaying(Observer):
-    """Tells the worker, or the job, of each renewal."""
+class KeptBoard(Board):
+    """Also tells the worker, or the job, of each renewal."""
 
-    def __init__(self) -> None:
-        self.to: Keeper | Job | None = None
+    to: Keeper | Job | None = None
 
     def lease_renewed(self, deadline: float, took: float) -> None:
+        super().lease_renewed(deadline, took)
         if self.to is not None:
             self.to.renewed(deadline)
 
 
 async def keep(plan: Plan) -> int:
     """Run what the plan says until it has ended, or a signal came. The exit code."""
-    stopping, observer = Stopping(), _Relaying()
+    stopping = Stopping()
+    board = KeptBoard(
+        plan.instance,
+        worker=plan.lock is None,
+        backend=plan.backend,
+        stall_limit=plan.timing.stall_limit,
+        secrets=plan.secrets,
+    )
+    with InstanceLock(plan.instance, plan.state_directory) if plan.lock is None else nullcontext():
+        async with reaping(), open_health(board, plan.health) as url, _session(plan, board, url) as session:
+            if plan.lock is not None:
+                return await _run_job(plan, plan.lock, session, stopping, board)
+            board.to = keeper = Keeper(session, plan.command, stopping, board, restart=plan.restart)
+            stopping.listen(keeper.pass_on)
+            return await keeper.run()
+
+
+@asynccontextmanager
+async def _session(plan: Plan, board: Board, url: str | None) -> AsyncIterator[Session]:
     session = Session(
         plan.driver(),
         instance=plan.instance,
         timing=plan.timing,
+        health=url,
         config=plan.fingerprint,
         fencing_floor=plan.fencing_floor,
         fail_fast=plan.fail_fast,
-        observer=observer,
+        observer=board,
     )
-    with ExitStack() as stack:
-        if plan.lock is None:
-            stack.enter_context(InstanceLock(plan.instance, plan.state_directory))
-        async with reaping(), session:
-            if plan.lock is None:
-                observer.to = keeper = Keeper(session, plan.command, stopping, restart=plan.restart)
-                stopping.listen(keeper.pass_on)
-                return await keeper.run()
-            return await _run_job(plan, plan.lock, session, stopping, observer)
+    board.peers = SessionPeers(session)
+    async with following(board), session:
+        yield session
 
 
-async def _run_job(plan: Plan, lock: str, session: Session, stopping: Stopping, observer: _Relaying) -> int:
-    election = Election(SessionContest(session, wait=plan.wait))
-    pause = 0.5
+async def _run_job(plan: Plan, lock: str, session: Session, stopping: Stopping, board: KeptBoard) -> int:
+    election = Election(SessionContest(session, wait=plan.wait), observer=board)
+    pause = FIRST_PAUSE
     while True:
-        observer.to = job = Job(lock, plan.command, plan.timing, stopping)
+        board.to = job = Job(lock, plan.command, plan.timing, stopping, board)
         stopping.listen(job.pass_on)
         await job.run(election)
         if job.code is None or stopping.asked is not None:
@@ -65,4 +80,4 @@ async def _run_job(plan: Plan, lock: str, session: Session, stopping: Stopping, 
             return job.code
         if await stopping.within(pause):
             return 128 + (stopping.asked or signal.SIGTERM)
-        pause = min(30.0, pause * 2)
+        pause = min(LONGEST_PAUSE, pause * 2)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from cluster_lock.driver import Driver
@@ -35,9 +35,10 @@ class Plan:
     fencing_floor: int = 0
     fingerprint: str | None = None
     state_directory: str | None = None
-    health: str | None = None
-    log_format: str = "text"
-    more: Mapping[str, Any] = field(default_factory=dict)
+    health: str = "off"
+    log_format: Literal["text", "json"] = "text"
+    secrets: tuple[str, ...] = ()
+    """Texts that are never to be shown."""
 
     def to_bytes(self) -> bytes:
         return json.dumps(asdict(self), default=os.fspath).encode()

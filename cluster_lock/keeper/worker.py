@@ -40,40 +40,27 @@ ALIVE_EVERY = 0.5
 AHEAD = 1.0
 """A moment so far in the future was not read from this host's clock."""
 
-Report = Callable[[], Sequence[Mapping[str, Any]]]
-
 
 @asynccontextmanager
-async def open_worker_election(timing: Timing, *, observer: Observer = SILENT) -> AsyncIterator[WorkerElection]:
+async def open_worker_election(timing: Timing, *, observer: Observer = SILENT) -> AsyncIterator[Election]:
     """The election of a process that a keeper started. `timing`: of the settings that both have read."""
     # Not for what this process starts: the pipe is ours.
     number = os.environ.pop(FD)
     os.set_inheritable(int(number), False)
     contest = PipeContest(socket.socket(fileno=int(number)), timing)
-    election = WorkerElection(contest, Both(Telling(contest.link), observer))
+    election = Election(contest, observer=Both(Telling(contest.link), observer))
+    contest.reports = lambda: election.reports()
     async with contest:
         contest.link.events["stop"] = election.stop
         yield election
-
-
-class WorkerElection(Election):
-    """An election whose locks are held by the keeper. `report`: what the keeper is told twice a second about the work
-    under them; a plain mapping for each poller."""
-
-    def __init__(self, contest: PipeContest, observer: Observer = SILENT) -> None:
-        super().__init__(contest, observer=observer)
-        self._pipe = contest
-
-    def report(self, report: Report) -> None:
-        """From now on tell the keeper this."""
-        self._pipe.report = report
 
 
 class PipeContest:
     """The locks of the keeper at the other end of `pipe`."""
 
     def __init__(self, pipe: socket.socket, timing: Timing, *, guard: Guard | NoGuard | None = None) -> None:
-        self.report: Report = list
+        self.reports: Callable[[], Sequence[Mapping[str, Any]]] = list
+        """What the keeper is told twice a second."""
         self.link = Link(self._send)
         self.link.verbs |= {"answer": self._answer, "willing": self._willing}
         self.link.events |= {"lost": self._heard_lost, "lease": lambda **_: None}
@@ -145,7 +132,7 @@ class PipeContest:
 
     async def _live(self) -> None:
         while True:
-            self.link.tell("alive", pollers=[dict(each) for each in self.report()])
+            self.link.tell("alive", pollers=[dict(each) for each in self.reports()])
             await asyncio.sleep(ALIVE_EVERY)
 
     # The pipe

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
 from cluster_lock import clock
+from cluster_lock.health import Board
 from cluster_lock.session import Session
 
 from .child import Child
@@ -17,6 +18,7 @@ from .init import FIRST_FD
 from .link import LONGEST_LINE, Link
 from .names import FD
 from .relay import Relay
+from .telling import told
 
 log = logging.getLogger("cluster_lock.keeper")
 
@@ -25,7 +27,7 @@ class WorkerProcess:
     """Made with `await WorkerProcess.start(...)`. `pollers`: what it said last of its work. `alive_at`: when it last
     gave a sign of life (`clock.now()`), None before the first."""
 
-    def __init__(self, child: Child, ours: socket.socket, session: Session) -> None:
+    def __init__(self, child: Child, ours: socket.socket, session: Session, board: Board) -> None:
         self.child = child
         self.link = Link(self._send)
         self.relay = Relay(session, self.link, overdue=self._overdue)
@@ -34,13 +36,15 @@ class WorkerProcess:
         self.wrong = asyncio.get_running_loop().create_future()
         """Done, with the reason, when it must be ended."""
         self.link.events["alive"] = self._alive
+        self.link.events["observed"] = lambda what, arguments: told(board, what, arguments)
+        self._board = board
         self._pipe = ours
         self._unsent = self._unread = b""
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(ours, self._read)
 
     @classmethod
-    async def start(cls, command: Sequence[str], session: Session) -> Self:
+    async def start(cls, command: Sequence[str], session: Session, board: Board) -> Self:
         ours, theirs = socket.socketpair()
         with theirs:
             ours.setblocking(False)
@@ -50,7 +54,7 @@ class WorkerProcess:
             except BaseException:
                 ours.close()
                 raise
-        return cls(child, ours, session)
+        return cls(child, ours, session, board)
 
     def is_silent(self, limit: float) -> bool:
         """Has its loop given signs of life, and none for so many seconds?"""
@@ -67,7 +71,11 @@ class WorkerProcess:
         await self.relay.give_back()
 
     def _alive(self, pollers: Sequence[Mapping[str, Any]]) -> None:
+        if self.alive_at is None:
+            self._board.worker("ready")
         self.alive_at, self.pollers = clock.now(), pollers
+        self._board.worker_alive()
+        self._board.pollers(pollers)
 
     def _overdue(self, name: str) -> None:
         self._is_wrong(f"{name} is lost, and the work under it has not ended in time")
