@@ -53,6 +53,7 @@ class Election:
     def stop(self, reason: str = "stopping") -> None:
         self._stop_reason = self._stop_reason or reason
         self._stopping.set()
+        self._observer.stop(self._stop_reason)
         for term in self._terms.values():
             term.step_down(reason)
         self._change()

@@ -53,5 +53,8 @@ class Observer:
     def stopped(self, name: str) -> None:
         """Nobody here stands by for `name` any more."""
 
+    def stop(self, reason: str) -> None:
+        """All of it is about to end, in good order, and for good."""
+
 
 SILENT = Observer()

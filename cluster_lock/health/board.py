@@ -22,6 +22,27 @@ RENEW_BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.
 
 WorkerState = Literal["starting", "ready", "gone"]
 PollerStates = Sequence[Mapping[str, Any]]
+UNTOLD: Mapping[str, Any] = {
+    "lock": "unknown",
+    "bot_id": 0,
+    "polling": False,
+    "waiting": None,
+    "last_poll_age": None,
+    "last_success_age": None,
+    "deaf": False,
+    "conflicts_60s": 0,
+    "storm": False,
+    "last_error": None,
+    "pending": 0,
+    "unconfirmed": 0,
+    "window_full": False,
+    "handled": 0,
+    "failed": 0,
+    "timed_out": 0,
+    "redelivered": 0,
+    "given_up": 0,
+}
+"""What a poller is taken to be in that it does not say."""
 
 
 class Peers(Protocol):
@@ -152,7 +173,6 @@ class Board(Observer):
         self._change()
 
     def stop(self, reason: str) -> None:
-        """The process is about to end, in good order."""
         self.stopping = self.stopping or self.shown(reason)
         self._change()
 
@@ -168,11 +188,19 @@ class Board(Observer):
             self.worker_starts += 1
         if state == "gone":
             self.worker_pid, self._pollers = None, ()
-            if reason is not None:
-                self.error = self.shown(reason)
+            self._end_all(reason or "the worker has ended")
         elif pid is not None:
             self.worker_pid = pid
         self._change()
+
+    def _end_all(self, reason: str) -> None:
+        """Whatever it did not live to tell: who owns the session gives its locks away."""
+        self.error = self.shown(reason)
+        for lock in self.locks.values():
+            if lock.leads:
+                how = Ending.RELEASED if self.lease_remaining() else Ending.LOST
+                lock.end(how.value, self.error, None)
+            lock.stand_by("stopped")
 
     def worker_alive(self) -> None:
         """A sign of life of the worker's loop."""
@@ -196,7 +224,7 @@ class Board(Observer):
                 name: state[name] + age for name in ("last_poll_age", "last_success_age") if state.get(name) is not None
             }
             texts = {name: self.shown(value) for name, value in state.items() if isinstance(value, str)}
-            shown.append({**state, **older, **texts})
+            shown.append({**UNTOLD, **state, **older, **texts})
         return shown
 
     def _take(self, states: PollerStates) -> None:

@@ -33,7 +33,7 @@ class Totals:
 
 
 def _counters(poller: Mapping[str, Any]) -> Iterator[tuple[tuple[int, str, str], float]]:
-    bot = int(poller["bot_id"])
+    bot = int(poller.get("bot_id") or 0)
     for name in COUNTED:
         yield (bot, "updates", name), float(poller.get(name) or 0)
     for kind, count in (poller.get("errors") or {}).items():

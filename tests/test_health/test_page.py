@@ -6,7 +6,6 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from html.parser import HTMLParser
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -180,7 +179,6 @@ def test_it_fits_and_can_be_read(scheme: str, width: int) -> None:
                 assert await tab.evaluate("document.documentElement.scrollWidth") <= width
                 assert await tab.evaluate(WEAK_TEXT) == []
                 if folder := os.environ.get("CLUSTER_LOCK_SCREENSHOTS"):
-                    Path(folder).mkdir(parents=True, exist_ok=True)
                     await tab.screenshot(path=f"{folder}/status-{scheme}-{width}.png", full_page=True)
 
     run(main(), timeout=120)

@@ -144,6 +144,34 @@ def test_times_are_measured() -> None:
         assert (given.count, given.sum) == (1, 2.0)
 
 
+def test_a_killed_worker_leads_no_more() -> None:
+    """A worker that could not tell of the end of its term has ended it all the same, for the reason that it is gone."""
+    with own_time() as pass_time:
+        board = leader_board(worker=True)
+        board.worker("gone", reason="the worker ended with signal SIGKILL")
+        lock = board.locks[LOCK]
+        assert (lock.leads, lock.role) == (False, "stopped")
+        assert lock.transitions["standby", "worker ended"] == 1
+        assert (lock.history[-1].ending, lock.history[-1].reason) == (
+            "released",
+            "the worker ended with signal SIGKILL",
+        )
+        board.standing_by(LOCK)
+        board.term_began(LOCK, 18, Origin.RELEASED)
+        pass_time(100)
+        board.worker("gone", reason="the worker ended with signal SIGKILL")
+        assert lock.history[-1].ending == "lost"
+
+
+def test_a_poller_may_say_little() -> None:
+    """What a worker does not say of its pollers is taken to be nothing."""
+    with own_time():
+        board = leader_board()
+        board.pollers([{"lock": LOCK}])
+        (state,) = board.poller_states()
+        assert (state["deaf"], state["handled"], state["last_poll_age"]) == (False, 0, None)
+
+
 def test_a_new_worker_does_not_set_counters_back() -> None:
     """Counters go on where the worker that crashed had left them."""
     with own_time():
