@@ -64,7 +64,7 @@ class Keeper:
             if clock.now() - worker.child.started_at > RAN_WELL:
                 pause = FIRST_PAUSE
             wait = random.uniform(0.5, 1.0) * pause
-            log.warning("the worker ended with %s, starting it again in %.1f s", _spoken(code), wait)
+            log.error("the worker ended with %s, starting it again in %.1f s", _spoken(code), wait)
             if await self._stopping.within(wait):
                 return 0
             pause = min(LONGEST_PAUSE, pause * 2)

@@ -49,7 +49,9 @@ async def main() -> None:
     logging.basicConfig(level=logging.INFO)
     async with open_worker_election(FAST) as election:
         say("ready")
-        election.reports = lambda: [{"lock": "x", "deaf": "deaf" in sys.argv and election.term("x") is not None}]
+        election.reports = lambda: [
+            {"bot_id": 1, "lock": "x", "deaf": "deaf" in sys.argv and election.term("x") is not None}
+        ]
         await election.lead("x", body)
     say("done")
 
