@@ -202,6 +202,15 @@ def heeds_requests_of_any_term() -> None:
     Hold.asked = heed  # type: ignore[method-assign]
 
 
+def frees_a_broken_lock_at_once() -> None:
+    from cluster_lock import quarantine
+
+    async def no_wait(*_: Any) -> bool:
+        return True
+
+    quarantine._wait = no_wait  # type: ignore[assignment]
+
+
 MUTANTS: dict[str, Callable[[], None]] = {
     made.__name__: made
     for made in list(globals().values())

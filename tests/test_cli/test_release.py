@@ -1,0 +1,186 @@
+"""`cluster-lock release --force` on real servers: nobody leads before the old leader has stopped."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from support.backends import Backend
+from support.company import Company, Member
+from support.program import CHECKOUT
+from support.proxy import Proxy
+from support.stores import SERVERS
+
+from cluster_lock import clock
+from cluster_lock.testing.servers import ConsulServer, EtcdServer
+from cluster_lock.values import Origin
+
+
+def told(company: Company, capsys: pytest.CaptureFixture[str], *arguments: str, code: int) -> dict[str, Any]:
+    assert company.command("release", "x", "--force", "--yes", "--json", *arguments) == code
+    content: dict[str, Any] = json.loads(capsys.readouterr().out)
+    return content
+
+
+def test_a_connected_leader(company: Company, capsys: pytest.CaptureFixture[str]) -> None:
+    """A leader that hears of it stops and says so: the lock is free before its ttl is over; and it is said whom that
+    hit."""
+    first, second = company.join("web-1"), company.join("web-2")
+    content = told(company, capsys, code=0)
+    assert (content["result"], content["stopped"]) == ("released", True)
+    assert content["hit"]["instance"] == "web-1"
+    assert content["hit"]["term"] == first.terms[0].fencing_token
+    assert 0 < content["seconds"] < company.timing.ttl
+    leads_again(first, second)
+
+
+def leads_again(*members: Member) -> Member:
+    """The one that leads next: it found the lock free, so it settles, and its token is larger."""
+    until = clock.now() + 20
+    while clock.now() < until:
+        for member in members:
+            if member.leading.wait(0.05) and (term := member.terms[-1]).origin is Origin.FOUND_FREE and term.is_valid():
+                return member
+    raise AssertionError("nobody leads")
+
+
+class CutOff:
+    """A member whose way to the server goes over a proxy that can swallow everything."""
+
+    def __init__(self, company: Company) -> None:
+        server = company.backend.server
+        assert isinstance(server, EtcdServer | ConsulServer)
+        port = server.client_port if isinstance(server, EtcdServer) else server.http_port
+        self.company, self.proxy = company, Proxy("127.0.0.1", port)
+        company.do(self.proxy.__aenter__())
+        url = f"http://127.0.0.1:{self.proxy.port}"
+        way = {"endpoints": [url]} if company.backend.name == "etcd" else {"url": url}
+        direct, company.backend = company.backend, Backend(company.backend.name, way, server)
+        self.member = company.join("web-1")
+        company.backend = direct
+
+    def cut(self) -> None:
+        self.company.call(self.proxy.black_hole)
+
+    def close(self) -> None:
+        self.company.call(self.proxy.heal)
+        self.company.do(asyncio.sleep(0.1))
+        self.company.do(self.proxy.__aexit__())
+
+
+@pytest.fixture
+def cut_off(company: Company) -> Iterator[CutOff]:
+    cut_off = CutOff(company)
+    yield cut_off
+    cut_off.close()
+
+
+@pytest.mark.parametrize("backend", SERVERS, indirect=True, scope="session")
+def test_a_leader_that_is_cut_off(company: Company, cut_off: CutOff, capsys: pytest.CaptureFixture[str]) -> None:
+    """While the leader cannot hear of it, nobody else leads before one ttl is over, and by then it has stopped."""
+    second = company.join("web-2")
+    cut_off.cut()
+    begun = clock.now()
+    content = told(company, capsys, code=0)
+    assert (content["stopped"], content["hit"]["instance"]) == (False, "web-1")
+    assert content["seconds"] >= company.timing.ttl
+    assert second.leading.wait(10)
+    assert cut_off.member.stopped.is_set()
+    assert second.terms[0].origin is Origin.FOUND_FREE
+    assert second.terms[0].since >= begun + company.timing.ttl
+
+
+@pytest.mark.parametrize("backend", SERVERS, indirect=True, scope="session")
+def test_at_once(company: Company, cut_off: CutOff, capsys: pytest.CaptureFixture[str]) -> None:
+    """--now lets the next one lead while the old one, cut off, still works: what it says that it risks."""
+    second = company.join("web-2")
+    cut_off.cut()
+    assert company.command("release", "x", "--force", "--now", "--yes") == 0
+    assert second.leading.wait(5)
+    assert not cut_off.member.stopped.is_set()
+    printed = capsys.readouterr()
+    assert "two that poll at the same time" in printed.err
+    assert printed.out == "x: free, at once\n"
+    assert cut_off.member.stopped.wait(10)
+
+
+@pytest.mark.parametrize("backend", SERVERS, indirect=True, scope="session")
+def test_a_command_that_is_interrupted(company: Company, cut_off: CutOff) -> None:
+    """A command that is interrupted in the quarantine frees nothing: nobody leads before a ttl is over."""
+    second = company.join("web-2")
+    cut_off.cut()
+    command = [sys.executable, "-m", "cluster_lock.cli", "release", "x", "--force", "--yes", "--config"]
+    with subprocess.Popen(
+        [*command, str(company.config)],
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(CHECKOUT)},
+    ) as process:
+        assert process.stderr
+        while "nobody can have it" not in process.stderr.readline():
+            assert process.poll() is None
+        moved = clock.now()
+        process.send_signal(signal.SIGINT)
+        assert process.wait(10) == 130
+    assert second.leading.wait(30)
+    assert second.terms[0].since >= moved + company.timing.ttl - 0.2
+    assert cut_off.member.stopped.is_set()
+
+
+def test_it_is_shown_as_a_quarantine(company: Company, capsys: pytest.CaptureFixture[str]) -> None:
+    """While the lock is in quarantine, `status` says so, and by whom."""
+    member = company.join("web-1", "another")
+    hold = company.do(member.session.lock("x").acquire())  # which never stands by again, so it never says "stopped"
+    releasing = threading.Thread(target=company.command, args=("release", "x", "--force", "--yes"))
+    releasing.start()
+    assert company.do(hold.wait_lost())
+    assert company.command("status", "x", "--json") == 0
+    releasing.join(20)
+    printed = capsys.readouterr().out
+    (lock,) = json.loads(printed[: printed.rindex("}") + 1])["locks"]
+    assert lock["leader"].startswith("quarantine by ")
+    company.do(hold.end({}))
+
+
+@pytest.mark.parametrize(("answer", "code"), [("y\n", 0), ("yes\n", 0), ("n\n", 1), ("\n", 1), ("", 1)])
+def test_it_asks(
+    company: Company, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, answer: str, code: int
+) -> None:
+    """At a terminal it names whom it will hit and what that means, and goes ahead with a yes only."""
+    first = company.join("web-1")
+    terminal = io.StringIO(answer)
+    monkeypatch.setattr(terminal, "isatty", lambda: True)
+    monkeypatch.setattr(sys, "stdin", terminal)
+    assert company.command("release", "x", "--force") == code
+    printed = capsys.readouterr()
+    assert "x: held by web-1 on " in printed.err
+    assert "nobody will lead for up to 3 s" in printed.err
+    assert (first.terms[0].ended is None) == (code == 1)
+
+
+def test_without_a_terminal(
+    company: Company, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a terminal and without --yes it refuses; without --force it is a wrong argument."""
+    first = company.join("web-1")
+    monkeypatch.setattr(sys, "stdin", io.StringIO("y\n"))
+    assert company.command("release", "x", "--force") == 2
+    assert "give --yes" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as ended:
+        company.command("release", "x", "--yes")
+    assert ended.value.code == 2
+    assert first.leading.is_set()
+
+
+def test_nobody_holds_it(company: Company, capsys: pytest.CaptureFixture[str]) -> None:
+    """A lock that nobody holds is not released: 1."""
+    assert told(company, capsys, code=1)["result"] == "nobody holds it"
