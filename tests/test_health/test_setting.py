@@ -1,0 +1,43 @@
+"""The setting `health`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from support.settings import load_text, problems_of
+
+from cluster_lock.listening import listen_address
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("", "127.0.0.1:9876"),
+        ("health:", "127.0.0.1:9876"),
+        ("health: off", "off"),
+        ("health: OFF", "off"),
+        ("health: 9999", "127.0.0.1:9999"),
+        ("health: 0.0.0.0:80", "0.0.0.0:80"),
+        ("health: '[::1]:80'", "[::1]:80"),
+        ("health: ${PORT:-7}", "127.0.0.1:7"),
+    ],
+)
+def test_what_may_be_written(tmp_path: Path, text: str, value: str) -> None:
+    """An address, a port alone, or off, which YAML takes for a truth value; what comes out is an address again."""
+    found = load_text(tmp_path, text).health
+    assert found == value
+    address = listen_address(found)
+    assert (address.text if address else "off") == value
+
+
+def test_from_the_environment(tmp_path: Path) -> None:
+    """CLUSTER_LOCK_HEALTH is stronger than the file."""
+    environ = {"CLUSTER_LOCK_HEALTH": "off"}
+    assert load_text(tmp_path, "health: 9999", environ=environ).health == "off"
+
+
+def test_what_is_wrong_is_said_with_its_line(tmp_path: Path) -> None:
+    """What is no address is refused with file, line and what it should be."""
+    (problem,) = problems_of(tmp_path, "backend: file\nhealth: example.org")
+    assert problem == "config.yaml:2: health: must be HOST:PORT such as 127.0.0.1:9876, or off, but is 'example.org'"
