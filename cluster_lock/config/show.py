@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator, Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,19 @@ def shown_text(settings: Settings) -> str:
         if origin != "default":
             lines[number] = f"{line}  # {origin}"
     return "\n".join(lines)
+
+
+def origins(settings: Settings) -> dict[str, str]:
+    """Where each value of `shown` came from, by its dotted path."""
+    return {path: settings.origin_of(path) for path in _paths(shown(settings))}
+
+
+def _paths(content: Mapping[str, Any], above: str = "") -> Iterator[str]:
+    for name, value in content.items():
+        if isinstance(value, dict) and value:
+            yield from _paths(value, f"{above}{name}.")
+        else:
+            yield f"{above}{name}"
 
 
 def _masked(value: Any, name: str = "") -> Any:
