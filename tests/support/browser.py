@@ -5,11 +5,12 @@ from __future__ import annotations
 import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
-
-from playwright.async_api import Browser, Page, async_playwright
+from typing import TYPE_CHECKING, Any
 
 from cluster_lock.testing.servers import ServerMissing
+
+if TYPE_CHECKING:
+    from playwright.async_api import Browser, Page
 
 ARGUMENTS = (
     "--no-sandbox",
@@ -29,6 +30,8 @@ async def chromium() -> AsyncIterator[Browser]:
     path = next(filter(None, map(shutil.which, NAMES)), None)
     if path is None:
         raise ServerMissing("no chromium: run scripts/install-servers browser")
+    from playwright.async_api import async_playwright
+
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(executable_path=path, args=list(ARGUMENTS))
         try:
