@@ -66,7 +66,8 @@ class Contender:
                 self._refused = str(error)
                 log.warning("no contender record, so no lock is handed over to us before it is free: %s", error)
         except (BackendUnavailable, LeaseExpired, TimeoutError) as error:
-            log.debug("contender record not written, again with the next renewal: %s", error or "no answer in time")
+            why = str(error) or "no answer in time"
+            log.debug("contender record not written, again with the next renewal: %s", why)
 
     async def _write(self) -> None:
         lease = self._lease()

@@ -149,7 +149,7 @@ async def _compare_tokens(session: Session, hold: Hold) -> None:
         async with asyncio.timeout(session.timing.request):
             entries = await session.driver.scan(STANDBY)
     except (BackendUnavailable, BackendRefused, TimeoutError) as error:
-        log.debug("%s: contenders not asked for their tokens: %s", hold.name, error or "no answer in time")
+        log.debug("%s: contenders not asked for their tokens: %s", hold.name, str(error) or "no answer in time")
         return
     for entry in entries:
         record = Record.from_bytes(entry.record or b"")

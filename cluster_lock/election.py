@@ -206,10 +206,11 @@ class Election:
     async def _finish(self, term: Term, held: Holding, work: asyncio.Task[Any] | None) -> None:
         """End what still runs of the term, then give the lock away."""
         term.close()
+        began = clock.now()
         left = {task for task in (work, *term.tasks) if task is not None and not task.done()}
         if held.loss is not None:
             term.ended = held.loss
-            led = clock.now() - held.since
+            led = began - held.since
             fields = _about(held, term.ended)
             log.warning("%s: lost after %.1f s, stopping the work: %s", held.name, led, term.ended, extra=fields)
         for task in left:
@@ -224,13 +225,14 @@ class Election:
         if term.ended is None:
             term.ended = f"stepped down: {term.request.reason}" if term.request else "the work is done"
         self._terms.pop(held.name, None)
-        stopped = clock.now()
+        took = clock.now() - began
         handed_over = await held.end(term.handover or held.inherited)
         if held.loss is None:
             what = f"{f'handed over to {term.heir}' if handed_over else 'lock released'} ({term.ended})"
             how = Ending.HANDED_OVER if handed_over else Ending.RELEASED
         else:
-            what = f"the work had ended {max(0.0, stopped - held.stop_at):.2f} s after the loss"
+            lost_meanwhile = f" (lost meanwhile: {held.loss})" if held.loss != term.ended else ""
+            what = f"the work had ended {took:.2f} s after the loss{lost_meanwhile}"
             how = Ending.LOST
         log.info("%s: not leading any more, %s", held.name, what, extra=_about(held, term.ended))
         self._observer.term_ended(held.name, term.ended, how, term.heir if handed_over else None)

@@ -42,7 +42,7 @@ async def invite(session: Session, hold: Hold, willing: Willing | None = None, t
                 if answered is not None and (willing is None or await _is_true(willing(answered[1]))):
                     return answered[0]
     except (BackendUnavailable, BackendRefused, LeaseExpired, TimeoutError) as error:
-        log.info("%s: no heir could be invited: %s", hold.name, error or "no answer in time")
+        log.info("%s: no heir could be invited: %s", hold.name, str(error) or "no answer in time")
     finally:
         session.later(_withdraw(session, hold, key))
     return None
@@ -91,7 +91,7 @@ async def _withdraw(session: Session, hold: Hold, key: str) -> None:
         async with asyncio.timeout(session.timing.request):
             await session.driver.withdraw(hold.grant.lease, key)
     except (BackendUnavailable, BackendRefused, LeaseExpired, TimeoutError) as error:
-        log.debug("%s: %s ends with its lease: %s", hold.name, key, error or "no answer in time")
+        log.debug("%s: %s ends with its lease: %s", hold.name, key, str(error) or "no answer in time")
 
 
 async def reply_to(session: Session, hold: Hold, reply: Reply) -> None:
@@ -102,7 +102,7 @@ async def reply_to(session: Session, hold: Hold, reply: Reply) -> None:
         async with asyncio.timeout(session.timing.request):
             await session.driver.announce(hold.grant.lease, key, reply.to_bytes())
     except (BackendUnavailable, BackendRefused, LeaseExpired, TimeoutError) as error:
-        log.info("%s: who asked for a step-down gets no answer: %s", hold.name, error or "no answer in time")
+        log.info("%s: who asked for a step-down gets no answer: %s", hold.name, str(error) or "no answer in time")
     else:
         while True:
             news = session.watch.news

@@ -86,7 +86,7 @@ class Reconciler:
             async with asyncio.timeout(self._session.timing.request):
                 changes = await self._session.driver.read(list(keys))
         except (BackendUnavailable, BackendRefused, TimeoutError) as error:
-            log.debug("looking again with the next renewal: %s", error or "no answer in time")
+            log.debug("looking again with the next renewal: %s", str(error) or "no answer in time")
         else:
             for entry in changes.entries.values():
                 self._session.heard(entry)
@@ -109,4 +109,4 @@ class Reconciler:
             session.expired(lease, error)
         except (BackendUnavailable, BackendRefused, TimeoutError) as error:
             self.doubt(entry.name)
-            log.debug("not released, again with the next renewal: %s", error or "no answer in time")
+            log.debug("not released, again with the next renewal: %s", str(error) or "no answer in time")

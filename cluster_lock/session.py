@@ -248,7 +248,7 @@ class Session:
                     return await self.driver.revoke(lease)
             except (BackendUnavailable, BackendRefused, TimeoutError) as error:
                 if clock.now() >= until:
-                    return log.info("lease %s was left to its ttl: %s", lease.id, error or "no answer in time")
+                    return log.info("lease %s was left to its ttl: %s", lease.id, str(error) or "no answer in time")
             await asyncio.sleep(random.uniform(0.5, 1.0) * pause)
             pause = min(1.0, pause * 2)
 

@@ -126,9 +126,8 @@ class Watch:
                 silent = clock.now() - failing_since
                 if not said and (isinstance(error, BackendRefused) or silent > self._at_most):
                     said = True
-                    log.warning(
-                        "cannot watch the locks (for %.0f s), trying on: %s", silent, error or "no answer in time"
-                    )
+                    why = str(error) or "no answer in time"
+                    log.warning("cannot watch the locks (for %.0f s), trying on: %s", silent, why)
                 pause = min(1.0, pause * 2 or 0.1)
                 if isinstance(error, BackendRefused):
                     self.refused = error
