@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from cluster_lock import __version__
+from cluster_lock.cli import instance as instance_commands
 from cluster_lock.cli import run_command
 from cluster_lock.cli import start as start_command
 
@@ -21,6 +22,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--version", action="version", version=f"cluster-lock {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     start_command.add(commands, app=APP)
+    instance_commands.add(commands)
     demo_command.add(commands)
     return run_command(parser.parse_args(argv))
 

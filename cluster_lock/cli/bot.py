@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 
-from . import start
+from . import instance, start
 
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = commands.add_parser("bot", help="run an aiogram bot")
-    start.add(parser.add_subparsers(metavar="COMMAND", required=True))
+    inner = parser.add_subparsers(metavar="COMMAND", required=True)
+    start.add(inner)
+    instance.add(inner)

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from cluster_lock.config import Settings
     from cluster_lock.election import Election
+    from cluster_lock.process import InstanceLock
 
 
 def add(commands: Any, *, app: str | None = None) -> None:
@@ -66,13 +67,13 @@ def run(options: argparse.Namespace) -> int:
     from cluster_lock.config.secret_texts import secret_texts
     from cluster_lock.process import InstanceLock
 
-    with nullcontext() if worker else InstanceLock(settings.instance, settings.state_directory):
+    with nullcontext() if worker else InstanceLock(settings.instance, settings.state_directory) as instance:
         logs.configure(options.log_format, secrets=secret_texts(settings))
         # gRPC's core writes lines of its own to stderr, past every logger; what matters in them is in our errors too.
         os.environ.setdefault("GRPC_VERBOSITY", "NONE")
         with _objects_that_stay():
             dispatcher = load_app(options.app)
-        asyncio.run(_start(dispatcher, settings, fail_fast=options.fail_fast))
+        asyncio.run(_start(dispatcher, settings, instance, fail_fast=options.fail_fast))
     return 0
 
 
@@ -132,17 +133,17 @@ def _imported(name: str, module_name: str) -> Any:
         raise ConfigError([" ".join(text.split())]) from error
 
 
-async def _start(dispatcher: Dispatcher, settings: Settings, *, fail_fast: bool) -> None:
+async def _start(dispatcher: Dispatcher, settings: Settings, instance: InstanceLock | None, *, fail_fast: bool) -> None:
     from cluster_lock.aiogram import bot_from, start_polling
 
-    async with _leadership(settings, fail_fast=fail_fast) as leadership:
+    async with _leadership(settings, instance, fail_fast=fail_fast) as leadership:
         await start_polling(
             dispatcher, bot_from(settings), config=settings, leadership=leadership, instance=settings.instance
         )
 
 
 @asynccontextmanager
-async def _leadership(settings: Settings, *, fail_fast: bool) -> AsyncIterator[Election]:
+async def _leadership(settings: Settings, instance: InstanceLock | None, *, fail_fast: bool) -> AsyncIterator[Election]:
     """The election, and what this process shows of it. Under a keeper the keeper does."""
     from cluster_lock.config.secret_texts import secret_texts
     from cluster_lock.election import Election
@@ -151,7 +152,7 @@ async def _leadership(settings: Settings, *, fail_fast: bool) -> AsyncIterator[E
     from cluster_lock.keeper.opening import open_election
     from cluster_lock.session import open_session
 
-    if under_keeper():
+    if instance is None:
         async with open_election(settings) as leadership:
             yield leadership
         return
@@ -161,6 +162,7 @@ async def _leadership(settings: Settings, *, fail_fast: bool) -> AsyncIterator[E
         open_session(settings, fail_fast=fail_fast, health=url, observer=board) as session,
         following(board),
     ):
+        instance.say(health=url)
         election = Election(session)
         board.peers = SessionPeers(session)
         board.poller_source = lambda: election.reports()

@@ -41,8 +41,10 @@ async def keep(plan: Plan) -> int:
         stall_limit=plan.timing.stall_limit,
         secrets=plan.secrets,
     )
-    with InstanceLock(plan.instance, plan.state_directory) if plan.lock is None else nullcontext():
+    with InstanceLock(plan.instance, plan.state_directory) if plan.lock is None else nullcontext() as instance:
         async with reaping(), open_health(board, plan.health) as url, _session(plan, board, url) as session:
+            if instance is not None:
+                instance.say(health=url)
             if plan.lock is not None:
                 return await _run_job(plan, plan.lock, session, stopping, board)
             board.to = keeper = Keeper(session, plan.command, stopping, board, restart=plan.restart)

@@ -38,6 +38,20 @@ class InstanceInfo:
     command: str
     namespace: str = ""
     """The pid namespace; a pid of another one (another container's) means nothing here."""
+    started: int | None = None
+    """When the process began, as the kernel counts it (`process_started`): a number alone may be another one's by
+    now."""
+    health: str | None = None
+    """Where it shows its health."""
+
+    @property
+    def here(self) -> bool:
+        """Is it of this host and pid namespace, so that its pid means something to us?"""
+        return self.namespace == _namespace() and self.host == socket.gethostname()
+
+    def runs(self) -> bool:
+        """Does that very process still run? Only where it is `here`."""
+        return process_started(self.pid) is not None and self.started in (None, process_started(self.pid))
 
 
 class InstanceLock:
@@ -76,10 +90,11 @@ class InstanceLock:
             if not self._flock.acquire():
                 raise AlreadyRunning(self._refusal(self._info_soon()))
             self._held_by = os.getpid()
-            self._say_who()
+            self.say()
 
-    def _say_who(self) -> None:
-        text = json.dumps(asdict(_of_this_process()), indent=2) + "\n"
+    def say(self, *, health: str | None = None) -> None:
+        """While it is held: tell others who holds it, and where that one shows its `health`."""
+        text = json.dumps(asdict(_of_this_process(health)), indent=2) + "\n"
         try:
             # First of all what the last one said of itself goes: it is not true any more.
             self._info.unlink(missing_ok=True)
@@ -153,14 +168,29 @@ class InstanceLock:
         )
 
 
-def _of_this_process() -> InstanceInfo:
+def _of_this_process(health: str | None) -> InstanceInfo:
     return InstanceInfo(
         pid=os.getpid(),
         since=clock.utc_text(),
         host=socket.gethostname(),
         command=shlex.join(masked_arguments(sys.orig_argv)),
         namespace=_namespace(),
+        started=process_started(os.getpid()),
+        health=health,
     )
+
+
+def process_started(pid: int) -> int | None:
+    """When the process with this number began, in ticks since the host's start (proc(5), stat, field 22); None if there
+    is none, or it has ended and nobody has collected it. Elsewhere than on Linux 0 for any that runs."""
+    try:
+        if sys.platform != "linux":
+            os.kill(pid, 0)
+            return 0
+        state, *fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+    except (OSError, ValueError):
+        return None
+    return int(fields[18]) if state not in b"ZX" else None
 
 
 def _namespace() -> str:

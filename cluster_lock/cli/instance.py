@@ -1,0 +1,124 @@
+"""`bot stop` and `bot status`: the instance of a bot that runs on this host."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import sys
+import threading
+import urllib.error
+import urllib.request
+from typing import TYPE_CHECKING, Any
+
+from cluster_lock import clock
+
+from .options import add_settings_options, settings_from
+
+if TYPE_CHECKING:
+    from cluster_lock.process import InstanceLock
+
+NOT_RUNNING = 3
+"""As the Linux Standard Base has it for `status`: not running."""
+STILL_RUNNING = 1
+LOOK_EVERY = 0.05
+HEALTH_WITHIN = 2.0
+
+
+def add(commands: Any) -> None:
+    """Add both commands to an ArgumentParser's sub-parsers."""
+    stop: argparse.ArgumentParser = commands.add_parser(
+        "stop",
+        help="stop the instance that runs here",
+        description="Ask the instance that runs on this host to hand over and end, and wait for its end."
+        " Exit codes: 0 it has ended, or did not run; 1 it still runs.",
+    )
+    stop.add_argument("--timeout", type=float, default=30.0, metavar="SECONDS", help="how long to wait (default: 30)")
+    add_settings_options(stop)
+    stop.set_defaults(run=run_stop)
+    status: argparse.ArgumentParser = commands.add_parser(
+        "status",
+        help="say how the instance here is",
+        description="Say whether the instance runs on this host, and how it is. Exit codes: 0 it runs; 1 it runs and"
+        " does not work (stuck); 3 it does not run.",
+    )
+    status.add_argument("--json", action="store_true", help="one object")
+    add_settings_options(status)
+    status.set_defaults(run=run_status)
+
+
+def run_stop(arguments: argparse.Namespace) -> int:
+    lock = _lock(arguments)
+    info = lock.info()
+    if info is None or (info.here and not info.runs()):
+        print(f"instance {lock.name} does not run here")
+        return 0
+    if not info.here:
+        print(f"instance {lock.name} runs in another container on {info.host}: stop it there", file=sys.stderr)
+        return STILL_RUNNING
+    os.kill(info.pid, signal.SIGTERM)
+    began, pause = clock.now(), threading.Event()
+    print(f"asked process {info.pid} to stop", flush=True)
+    while info.runs():
+        if clock.now() - began > arguments.timeout:
+            print(
+                f"process {info.pid} still runs after {arguments.timeout:g} s; `kill -9 {info.pid}` ends it at once,"
+                " and the next leader waits for its lease",
+                file=sys.stderr,
+            )
+            return STILL_RUNNING
+        pause.wait(LOOK_EVERY)
+    print(f"it has ended after {clock.now() - began:.1f} s")
+    return 0
+
+
+def run_status(arguments: argparse.Namespace) -> int:
+    lock = _lock(arguments)
+    info = lock.info()
+    found: dict[str, Any] = {"instance": lock.name, "lock_file": str(lock.path), "status": "not running"}
+    if info is not None:
+        found |= {"pid": info.pid, "since": info.since, "host": info.host, "health": info.health}
+        if not info.here:
+            found["status"] = "in another container"
+        elif info.runs():
+            found |= _health(info.health)
+        else:
+            found["last"] = "it ended without a word (a crash, kill -9); the next start simply takes its place"
+    if arguments.json:
+        print(json.dumps(found))
+    else:
+        for name, value in found.items():
+            if value is not None:
+                print(f"{name.replace('_', ' ')}: {value}")
+    return {"not running": NOT_RUNNING, "stuck": 1}.get(found["status"], 0)
+
+
+def _health(url: str | None) -> dict[str, Any]:
+    """What its health page says; `stuck` if it says nothing although it has one."""
+    if url is None:
+        return {"status": "running"}
+    try:
+        told = _asked(f"{url.rstrip('/')}/health")
+    except (OSError, ValueError) as error:
+        return {"status": "stuck", "last_error": f"its health page does not answer: {error}"}
+    shown = ("status", "role", "leader", "term", "uptime_seconds", "lease_remaining", "last_poll_age", "last_error")
+    return {name: told.get(name) for name in shown}
+
+
+def _asked(url: str) -> dict[str, Any]:
+    """The answer of a page of this host. The address stands in a file that nobody else can write."""
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with direct.open(url, timeout=HEALTH_WITHIN) as answer:
+            told: dict[str, Any] = json.load(answer)
+    except urllib.error.HTTPError as error:  # 503: it works badly, and says so
+        told = json.load(error)
+    return told
+
+
+def _lock(arguments: argparse.Namespace) -> InstanceLock:
+    from cluster_lock.process import InstanceLock
+
+    settings = settings_from(arguments)
+    return InstanceLock(settings.instance, settings.state_directory)
