@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from cluster_lock import __version__
 from cluster_lock.errors import ClusterLockError
 
-from . import bot, config_command, drivers, release, run, status, step_down
+from . import bot, config_command, doctor, drivers, release, run, status, step_down
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -40,6 +40,6 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="cluster-lock", description="One leader on many servers.")
     parser.add_argument("--version", action="version", version=f"cluster-lock {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for command in (run, bot, status, step_down, release, drivers, config_command):
+    for command in (run, bot, status, step_down, release, doctor, drivers, config_command):
         command.add(commands)
     return parser

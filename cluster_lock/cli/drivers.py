@@ -21,8 +21,8 @@ def add(commands: Any) -> None:
     parser: argparse.ArgumentParser = commands.add_parser(
         "drivers",
         help="show which backends can be used",
-        description="Show every driver: whether it can be used here, with which versions of its client library, or what to"
-        " install.",
+        description="Show every driver: whether it can be used here, with which versions of its client library, or what"
+        " to install.",
     )
     add_json_option(parser)
     parser.set_defaults(run=_run)

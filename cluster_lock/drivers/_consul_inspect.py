@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
@@ -38,12 +39,24 @@ class Inspecting:
         """The servers, by what autopilot says of them, for which a token needs `operator = "read"`; else by their
         addresses alone."""
         with self._link.asking("list the servers") as client:
-            try:
-                health = await client.ask("/v1/operator/autopilot/health")
-            except Answered:
-                leader, peers = await client.ask("/v1/status/leader"), await client.ask("/v1/status/peers")
-                return [BackendNode(address, address, address == leader) for address in sorted(peers)]
-        return sorted(map(_server, health["Servers"]), key=lambda node: node.name)
+            if servers := await _health(client):
+                return sorted(map(_server, servers), key=lambda node: node.name)
+            leader, peers = await client.ask("/v1/status/leader"), await client.ask("/v1/status/peers")
+        return [BackendNode(address, address, address == leader) for address in sorted(peers)]
+
+
+async def _health(client: Any) -> list[Mapping[str, Any]]:
+    """Nothing if that right is missing, or autopilot has not looked yet."""
+    try:
+        health = await client.ask("/v1/operator/autopilot/health")
+    except Answered as answer:
+        if answer.status != 429:
+            return []
+        try:
+            health = json.loads(answer.body)  # 429: somebody is not healthy; the answer says who
+        except ValueError:
+            return []
+    return health.get("Servers") or []
 
 
 def _server(told: Mapping[str, Any]) -> BackendNode:

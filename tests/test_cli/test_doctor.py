@@ -1,0 +1,293 @@
+"""`cluster-lock doctor` on real servers and the Telegram simulator: it finds what is wrong, and leaves nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import http.server
+import json
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.backends import Backend
+from support.botapi import TOKEN
+from support.company import TIMING, Company, write_config
+from support.stores import SERVERS, Operator
+
+from cluster_lock.cli import main
+from cluster_lock.testing.servers import ConsulServer, EtcdServer
+from cluster_lock.testing.telegram import TelegramSimulator
+from cluster_lock.values import Timing
+
+Checks = dict[str, list[dict[str, Any]]]
+
+
+def examined(company: Company, capsys: pytest.CaptureFixture[str], *arguments: str, code: int = 0) -> Checks:
+    assert company.command("doctor", "--json", *arguments) == code
+    return found(capsys, ok=code == 0)
+
+
+def found(capsys: pytest.CaptureFixture[str], *, ok: bool) -> Checks:
+    printed = capsys.readouterr().out
+    assert TOKEN.partition(":")[2] not in printed
+    content = json.loads(printed)
+    assert content["ok"] == ok
+    checks: Checks = {}
+    for check in content["checks"]:
+        checks.setdefault(check["check"], []).append(check)
+    return checks
+
+
+def outcome(checks: Checks, name: str) -> tuple[str, str]:
+    (check,) = checks[name]
+    return check["outcome"], check["text"]
+
+
+def keys(company: Company) -> set[str]:
+    """All that stands under the prefix, whoever wrote it."""
+    operator = Operator(company.backend, company.prefix)
+    if company.backend.name == "etcd":
+        return set(operator.etcd.ctl("get", "--prefix", company.prefix, "--keys-only").split())
+    if company.backend.name == "consul":
+        return set(operator.consul.request("GET", f"/v1/kv/{company.prefix}?keys") or ())
+    folder = Path(company.backend.section["directory"])
+    return {path.name for room in ("keys", "leases") for path in (folder / room).glob("*") if path.is_file()}
+
+
+def test_all_is_well(company: Company, capsys: pytest.CaptureFixture[str]) -> None:
+    """Where all is well each check says so, what was tried is deleted again, and a leader is not disturbed."""
+    leader = company.join("web-1")
+    before = keys(company)
+    checks = examined(company, capsys, "--no-telegram")
+    for name in ("settings", "clock", "backend", "lease", "rights", "take-over"):
+        assert outcome(checks, name)[0] == "ok", checks[name]
+    assert keys(company) == before
+    assert leader.terms[0].is_valid()
+    expected = {"file": "at once", "etcd": "up to 3.75 s", "consul": "up to 6.25 s"}[company.backend.name]
+    assert outcome(checks, "take-over")[1].startswith(expected)
+    if company.backend.name != "file":
+        first, alone = checks["servers"]
+        assert "leads the servers" in first["text"]
+        assert (alone["outcome"], alone["advice"]) == ("warning", "run three")
+    assert company.command("doctor", "--no-telegram") == 0
+    assert capsys.readouterr().out.startswith("ok       settings    backend ")
+
+
+def test_wrong_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each problem of the settings is a line, and 78."""
+    monkeypatch.chdir(tmp_path)
+    Path("config.yaml").write_text("backend: etdc\nlock: {ttl: 1}\n")
+    assert main(["doctor", "--json"]) == 78
+    assert len(found(capsys, ok=False)["settings"]) == 2
+
+
+@pytest.mark.parametrize("backend", SERVERS, indirect=True, scope="session")
+def test_a_backend_that_does_not_answer(company: Company, capsys: pytest.CaptureFixture[str]) -> None:
+    """A frozen server is a problem of the backend, and 69; nothing else is tried."""
+    assert company.backend.server is not None
+    company.backend.server.pause()
+    try:
+        checks = examined(company, capsys, "--no-telegram", code=69)
+    finally:
+        company.backend.server.resume()
+    assert outcome(checks, "backend")[0] == "problem"
+    assert "rights" not in checks
+
+
+@pytest.mark.etcd
+def test_a_right_that_is_missing_on_etcd(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A user who may write some of the keys only is told which one not, and 77; what was written is gone."""
+    with EtcdServer(auth=True) as server:
+        server.ctl("role", "add", "half")
+        server.ctl("role", "grant-permission", "half", "readwrite", "cluster-lock/leader/", "--prefix")
+        server.ctl("role", "grant-permission", "half", "readwrite", "cluster-lock/last/", "--prefix")
+        server.ctl("user", "add", "half", "--interactive=false", stdin="secret-word")
+        server.ctl("user", "grant-role", "half", "half")
+        section = {"endpoints": server.endpoints, "user": "half", "password": "secret-word"}
+        config = write_config(tmp_path / "c.yaml", Backend("etcd", section, server), "cluster-lock/")
+        assert main(["doctor", "--no-telegram", "--json", "--config", str(config)]) == 77
+        result, text = outcome(found(capsys, ok=False), "rights")
+        assert result == "problem"
+        assert "cannot stand by" in text
+        assert "cluster-lock/standby/doctor/" in text
+        assert server.ctl("get", "--prefix", "", "--keys-only").split() == []
+
+
+RIGHTS = {
+    "key": 'key_prefix "cluster-lock/" { policy = "write" }',
+    "session": 'session_prefix "" { policy = "write" }',
+}
+
+
+@pytest.mark.consul
+@pytest.mark.parametrize(("missing", "check"), [("key", "backend"), ("session", "lease")])
+def test_a_right_that_is_missing_on_consul(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], missing: str, check: str
+) -> None:
+    """A token that lacks one of the two rules is told which, and 77; with both all is well."""
+    with ConsulServer(acl=True) as server:
+        for rules in ([rule for name, rule in RIGHTS.items() if name != missing], [*RIGHTS.values()]):
+            section = {"url": server.url, "token": server.create_token("\n".join(rules))}
+            config = write_config(tmp_path / "c.yaml", Backend("consul", section, server), "cluster-lock/")
+            code = 0 if len(rules) == 2 else 77
+            assert main(["doctor", "--no-telegram", "--json", "--config", str(config)]) == code
+            checks = found(capsys, ok=code == 0)
+            if code:
+                assert RIGHTS[missing] in outcome(checks, check)[1]
+        assert not server.request("GET", "/v1/kv/?keys")
+
+
+@pytest.mark.consul
+def test_the_floor_of_consul(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A ttl below session_ttl_min is a problem of the settings, with the server's number."""
+    with ConsulServer(dev=True, fast=False) as server:
+        config = write_config(tmp_path / "c.yaml", Backend("consul", {"url": server.url}, server), "cluster-lock/")
+        assert main(["doctor", "--no-telegram", "--json", "--config", str(config)]) == 78
+        result, text = outcome(found(capsys, ok=False), "lease")
+        assert result == "problem"
+        assert "from 10s (session_ttl_min of the servers)" in text
+
+
+@pytest.mark.etcd
+def test_the_floor_of_etcd(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A ttl that etcd raises is a warning, with the server's number, and the take-over time counts with that."""
+    timing = Timing(ttl=1.0, margin=0.3, stop_time=0.25, settle=0.25)
+    with EtcdServer(fast=False) as server:
+        section = {"endpoints": server.endpoints}
+        config = write_config(tmp_path / "c.yaml", Backend("etcd", section, server), "cluster-lock/", timing)
+        assert main(["doctor", "--no-telegram", "--json", "--config", str(config)]) == 0
+        checks = found(capsys, ok=True)
+        assert outcome(checks, "lease") == ("warning", "lock.ttl is 1 s, the server grants no less than 2 s")
+        assert outcome(checks, "take-over")[1].startswith("up to 2.75 s")
+
+
+class Telegram:
+    """The simulator, on a loop of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.company = Company(Backend("file", {"directory": str(folder / "locks")}, None), "cluster-lock/", folder)
+        self.folder = folder
+
+    def __enter__(self) -> Telegram:
+        self.company.__enter__()
+        self.simulator = TelegramSimulator()
+        self.company.do(self.simulator.__aenter__())
+        telegram = {"token": TOKEN, "api": self.simulator.url}
+        self.company.config = write_config(
+            self.folder / "t.yaml", self.company.backend, "cluster-lock/", TIMING, telegram=telegram
+        )
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.company.do(self.simulator.__aexit__(None, None, None))
+        self.company.__exit__(None, None, None)
+
+    def tell(self, what: Callable[..., Any], *arguments: Any) -> None:
+        async def told() -> None:
+            what(*arguments)
+            await asyncio.sleep(0)
+
+        self.company.do(told())
+
+
+@pytest.fixture
+def telegram(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Telegram]:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CLUSTER_LOCK_STATE_DIR", str(tmp_path / "state"))
+    with Telegram(tmp_path) as telegram:
+        yield telegram
+        assert telegram.simulator.oracle.polls() == []
+
+
+def test_a_good_token(telegram: Telegram, capsys: pytest.CaptureFixture[str]) -> None:
+    """Telegram is asked who the bot is and whether a webhook is set, and never for updates; where nobody leads it is
+    said what cannot be told."""
+    checks = examined(telegram.company, capsys)
+    assert outcome(checks, "telegram")[0] == "ok"
+    assert "id 42" in outcome(checks, "telegram")[1]
+    assert outcome(checks, "webhook") == ("ok", "none is set")
+    assert outcome(checks, "poller")[0] == "warning"
+    assert "cannot be told" in outcome(checks, "poller")[1]
+    telegram.tell(telegram.simulator.push_many, 42, 3)
+    checks = examined(telegram.company, capsys)
+    assert "3 updates wait" in outcome(checks, "poller")[1]
+
+
+def test_a_webhook(telegram: Telegram, capsys: pytest.CaptureFixture[str]) -> None:
+    """A webhook is a problem, unless it is to be deleted; its address is named without its path, which may be a
+    secret."""
+    telegram.tell(telegram.simulator.set_webhook, 42, "https://bots.example.org/very-secret-path")
+    checks = examined(telegram.company, capsys, code=1)
+    result, text = outcome(checks, "webhook")
+    assert (result, "bots.example.org" in text, "secret-path" in text) == ("problem", True, False)
+    checks = examined(telegram.company, capsys, "--set", "telegram.delete_webhook=on_conflict")
+    assert outcome(checks, "webhook")[0] == "warning"
+
+
+def test_a_token_that_telegram_refuses(telegram: Telegram, capsys: pytest.CaptureFixture[str]) -> None:
+    """A token that Telegram does not know is 78."""
+    telegram.tell(telegram.simulator.revoke, 42)
+    checks = examined(telegram.company, capsys, code=78)
+    assert outcome(checks, "telegram")[0] == "problem"
+    assert "refuses the token" in outcome(checks, "telegram")[1]
+
+
+def test_telegram_out_of_reach(telegram: Telegram, capsys: pytest.CaptureFixture[str]) -> None:
+    """A Bot API server that is not there is a problem, and the message has no token in it."""
+    checks = examined(telegram.company, capsys, "--set", "telegram.api=http://127.0.0.1:1", code=1)
+    assert outcome(checks, "telegram")[0] == "problem"
+
+
+def test_without_a_token(telegram: Telegram, capsys: pytest.CaptureFixture[str]) -> None:
+    """No token is a warning: `cluster-lock run` needs none."""
+    write_config(telegram.company.config, telegram.company.backend, "cluster-lock/")
+    checks = examined(telegram.company, capsys)
+    assert outcome(checks, "telegram")[0] == "warning"
+
+
+@contextmanager
+def health_page(content: dict[str, Any]) -> Iterator[str]:
+    """A leader's health page."""
+
+    class Page(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            body = json.dumps(content).encode()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            return None
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Page) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join(10)
+
+
+@pytest.mark.parametrize(("conflicts", "expected"), [(0, "ok"), (3, "problem")])
+def test_a_leader_that_meets_conflicts(
+    telegram: Telegram, capsys: pytest.CaptureFixture[str], conflicts: int, expected: str
+) -> None:
+    """A leader whose health page counts conflicts says that somebody polls outside of the lock."""
+    with health_page({"conflicts_60s": conflicts}) as address:
+        telegram.company.join("web-1", "telegram/42", health=address)
+        checks = examined(telegram.company, capsys, code=1 if conflicts else 0)
+        result, text = outcome(checks, "poller")
+        assert result == expected
+        assert text.startswith("web-1 on ")
+
+
+def test_a_leader_whose_health_is_not_seen_from_here(telegram: Telegram, capsys: pytest.CaptureFixture[str]) -> None:
+    """Where the leader's health page cannot be reached, it is said where the answer stands."""
+    telegram.company.join("web-1", "telegram/42", health="http://127.0.0.1:1")
+    checks = examined(telegram.company, capsys)
+    assert "in its log and health page only" in outcome(checks, "poller")[1]
