@@ -12,7 +12,7 @@ from typing import Self
 
 from cluster_lock import clock
 
-from .init import become_subreaper, descendants, sweep
+from .init import become_subreaper, reap, sweep
 
 INIT = Path(__file__).with_name("init.py")
 INIT_LIMIT = 0.3
@@ -104,6 +104,6 @@ class Child:
         code = await self._process.wait()
         self._close()
         # Only if the init was killed is something left, and this process is its parent now.
-        if any(True for _ in descendants()):
+        if reap() is not None:
             await asyncio.to_thread(sweep)
         return code if code >= 0 else 128 - code
