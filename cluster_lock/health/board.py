@@ -110,6 +110,7 @@ class Board(Observer):
         self.locks: dict[str, LockFacts] = {}
         self.totals = Totals()
         self.error: str | None = None
+        self.error_at: str | None = None
         self._secrets = tuple(secrets)
         self._pollers: PollerStates = ()
         self._pollers_at = self.began
@@ -132,12 +133,12 @@ class Board(Observer):
         self.renewals["unsure"] += 1
         if self.trouble is None:
             self._change()
-        self.trouble = self.error = self.shown(reason)
+        self.trouble = self._failed(reason)
 
     def lease_lost(self, reason: str) -> None:
         self.deadline = None
         self.renewals["lost"] += 1
-        self.trouble = self.error = self.shown(reason)
+        self.trouble = self._failed(reason)
         self._change()
 
     # The locks
@@ -164,7 +165,7 @@ class Board(Observer):
 
     def term_ended(self, name: str, reason: str, how: Ending, heir: str | None = None) -> None:
         if how is Ending.LOST:
-            self.error = self.shown(f"{name}: {reason}")
+            self._failed(f"{name}: {reason}")
         self._lock(name).end(how.value, self.shown(reason), heir)
         self._change()
 
@@ -195,11 +196,11 @@ class Board(Observer):
 
     def _end_all(self, reason: str) -> None:
         """Whatever it did not live to tell: who owns the session gives its locks away."""
-        self.error = self.shown(reason)
+        said = self._failed(reason)
         for lock in self.locks.values():
             if lock.leads:
                 how = Ending.RELEASED if self.lease_remaining() else Ending.LOST
-                lock.end(how.value, self.error, None)
+                lock.end(how.value, said, None)
             lock.stand_by("stopped")
 
     def worker_alive(self) -> None:
@@ -256,6 +257,10 @@ class Board(Observer):
     def shown(self, text: str) -> str:
         """`text` without a secret, on one line."""
         return " ".join(masked(text, self._secrets).split())[:500]
+
+    def _failed(self, reason: str) -> str:
+        self.error, self.error_at = self.shown(reason), clock.utc_text()
+        return self.error
 
     def identity(self) -> dict[str, Any]:
         return {"instance": self.instance, "host": self.host, "pid": os.getpid(), "version": __version__}

@@ -46,6 +46,7 @@ def document(board: Board) -> dict[str, Any]:
         "backend": board.backend,
         "time": clock.utc_text(),
         "live": not why_not_alive(board),
+        "error": {"text": board.error, "at": board.error_at} if board.error is not None else None,
         "reasons": list(dict.fromkeys([*why_not_alive(board), *why_not_ready(board)])),
         "lease": {
             "ttl": timing.ttl if timing is not None else None,

@@ -12,13 +12,18 @@ from urllib.parse import urlsplit
 
 
 class Hosts:
-    """`bound`: the address that the setting names. Of that, of this host's own name, and of loopback we are."""
+    """`bound`: the address that the setting names. Of that, of this host's own name, and of loopback we are.
+
+    Beyond loopback others call this host by names that we do not know. Those without a dot, as in a compose file, are
+    answered too: nobody out there can own one. A name with dots is answered when the setting names it.
+    """
 
     def __init__(self, bound: str) -> None:
         address = _address(bound)
         self._names = {"localhost", bound.lower()}
         self._anywhere = address is not None and address.is_unspecified
-        if address is None or not address.is_loopback:
+        self._beyond = address is None or not address.is_loopback
+        if self._beyond:
             self._names.add(socket.gethostname().lower())
 
     def allow(self, header: str | None) -> bool:
@@ -33,7 +38,9 @@ class Hosts:
         address = _address(host)
         if address is not None:
             return self._anywhere or address.is_loopback or host in self._names
-        return host.rstrip(".") in self._names
+        # A number in any other spelling (0x7f000001) has no dot either.
+        dotless = self._beyond and "." not in host and host[0].isalpha()
+        return dotless or host.rstrip(".") in self._names
 
 
 def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:

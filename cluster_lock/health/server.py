@@ -196,7 +196,8 @@ async def _with_safe_headers(request: web.Request, response: web.StreamResponse)
 
 def _bound(wanted: ListenAddress) -> socket.socket:
     """A socket that is bound to the address, or to the next free port. Raises ConfigError."""
-    ports = range(wanted.port, min(wanted.port + TRIES, 65536)) if wanted.may_move else (wanted.port,)
+    # If all of them are taken, any will do: it is nobody's wish in particular, and no reason not to work.
+    ports = [*range(wanted.port, min(wanted.port + TRIES, 65536)), 0] if wanted.may_move else [wanted.port]
     problem: OSError | None = None
     for port in ports:
         try:

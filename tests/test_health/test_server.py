@@ -18,6 +18,7 @@ from cluster_lock import clock
 from cluster_lock.errors import ConfigError
 from cluster_lock.health import Board, open_health
 from cluster_lock.health.events import WATCHERS
+from cluster_lock.health.hosts import Hosts
 from cluster_lock.health.server import CONNECTIONS, HealthServer
 from cluster_lock.listening import ListenAddress, listen_address
 from cluster_lock.observer import Ending
@@ -121,6 +122,31 @@ def test_a_rebound_name_gets_nothing(host: str, status: int) -> None:
         answer = run(ask(leader_board(), path, Host=host))
         assert answer.status == status
         assert (b"web-1" in answer.body) is (status == 200)
+
+
+@pytest.mark.parametrize(
+    ("bound", "host", "allowed"),
+    [
+        ("0.0.0.0", "10.0.0.5:9876", True),
+        ("0.0.0.0", "bot-1:9876", True),
+        ("0.0.0.0", socket.gethostname(), True),
+        ("0.0.0.0", "bot-1.example.org", False),
+        ("0.0.0.0", "0x7f000001", False),
+        ("0.0.0.0", "2130706433", False),
+        ("10.0.0.5", "10.0.0.5:1", True),
+        ("10.0.0.5", "10.0.0.6", False),
+        ("bot-1.example.org", "bot-1.example.org:9876", True),
+        ("bot-1.example.org", "BOT-1.example.org.", True),
+        ("bot-1.example.org", "bot-2.example.org", False),
+        ("::", "[fd00::5]:9876", True),
+        ("127.0.0.1", "bot-1", False),
+        ("::1", socket.gethostname(), False),
+    ],
+)
+def test_names_beyond_loopback(bound: str, host: str, allowed: bool) -> None:
+    """On an address of a network: that address, its name as the setting says it, names without a dot; on loopback
+    nothing else."""
+    assert Hosts(bound).allow(host) is allowed
 
 
 def test_other_sites_get_nothing() -> None:
