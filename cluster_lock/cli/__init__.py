@@ -12,6 +12,22 @@ from cluster_lock import __version__
 from cluster_lock.errors import ClusterLockError
 
 from . import bot, config_command, doctor, drivers, release, run, status, step_down
+from .completion import add_completion_option
+
+EXIT_CODES = """\
+exit codes:
+    0  done
+    1  a check is not ok; nobody leads; nothing was done
+    2  wrong arguments
+   69  the backend cannot be reached
+   70  the time of the lock was over, and the work had to be ended with the process
+   73  this instance runs here already
+   75  somebody else holds the lock (--no-wait); the leader declined, or did not answer in time
+   77  permission refused, by the backend or for a file
+   78  wrong settings, among them what the backend or Telegram refuses, and a client library that is missing
+  127  no such program (run)
+  128 + N  ended by signal N
+  else the code of the program that was run"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -37,8 +53,14 @@ def run_command(arguments: argparse.Namespace) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="cluster-lock", description="One leader on many servers.")
+    parser = argparse.ArgumentParser(
+        prog="cluster-lock",
+        description="One leader on many servers.",
+        epilog=EXIT_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--version", action="version", version=f"cluster-lock {__version__}")
+    add_completion_option(parser)
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     for command in (run, bot, status, step_down, release, doctor, drivers, config_command):
         command.add(commands)

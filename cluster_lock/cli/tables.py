@@ -1,4 +1,5 @@
-"""Text for people: lines and tables, with rich where a person looks on, plain where it goes into a pipe or is long."""
+"""Text for people: lines and tables, with rich where it is installed and a person looks on, plain where it goes into a
+pipe or is long."""
 
 from __future__ import annotations
 
@@ -6,6 +7,7 @@ import sys
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -54,7 +56,7 @@ def printable(text: str) -> str:
 def show(parts: Sequence[Part]) -> None:
     """Print them."""
     long = any(isinstance(part, Table) and len(part.rows) > LONG for part in parts)
-    if sys.stdout.isatty() and not long:
+    if _can_be_rich() and not long:
         _console().print(_rich(parts))
         return
     for part in parts:
@@ -65,13 +67,17 @@ def show(parts: Sequence[Part]) -> None:
 def living() -> Iterator[Callable[[Sequence[Part]], None]]:
     """A place on the terminal where one picture takes the place of the one before; a pipe gets them one after the
     other."""
-    if not sys.stdout.isatty():
+    if not _can_be_rich():
         yield _in_turn
         return
     from rich.live import Live
 
     with Live("", console=_console(), auto_refresh=False) as live:
         yield lambda parts: live.update(_rich(parts), refresh=True)
+
+
+def _can_be_rich() -> bool:
+    return sys.stdout.isatty() and find_spec("rich") is not None
 
 
 def _in_turn(parts: Sequence[Part]) -> None:

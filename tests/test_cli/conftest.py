@@ -8,6 +8,15 @@ import pytest
 from support.backends import Backend
 from support.company import Company
 
+MARKS = {"file": "file", "etcd34": "etcd", "etcd35": "etcd", "consul": "consul"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        parameters = getattr(getattr(item, "callspec", None), "params", {})
+        if "test_cli" in item.path.parts and (mark := MARKS.get(str(parameters.get("backend")))):
+            item.add_marker(mark)
+
 
 @pytest.fixture
 def prefix() -> str:
