@@ -7,8 +7,8 @@ import sys
 from collections.abc import Sequence
 
 from cluster_lock import __version__
+from cluster_lock.cli import detached, run_command
 from cluster_lock.cli import instance as instance_commands
-from cluster_lock.cli import run_command
 from cluster_lock.cli import start as start_command
 
 from .demo import command as demo_command
@@ -22,6 +22,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--version", action="version", version=f"cluster-lock {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     start_command.add(commands, app=APP)
+    detached.add(commands, start_command.add_options, APP)
     instance_commands.add(commands)
     demo_command.add(commands)
     return run_command(parser.parse_args(argv))

@@ -85,7 +85,9 @@ class Session:
         8)."""
         self.seen = 0
         """The largest fencing token of somebody else that this process knows of, and of its own past terms."""
-        self._health, self._config, self._fail_fast = health, config, fail_fast
+        self.health = health
+        """Shown in the records that are written from now on."""
+        self._config, self._fail_fast = config, fail_fast
         self._watchdog: Watchdog | None = None
         self._failed: ClusterLockError | None = ClusterLockError("the session is not open: enter it with `async with`")
         self._tasks: set[asyncio.Task[None]] = set()
@@ -304,7 +306,7 @@ class Session:
             pid=os.getpid(),
             since=clock.utc_text(),
             version=__version__,
-            health=self._health,
+            health=self.health,
             config=self._config,
             seen=self.seen,
             **more,

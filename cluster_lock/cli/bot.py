@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 
-from . import instance, start
+from . import detached, instance, start
 
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = commands.add_parser("bot", help="run an aiogram bot")
     inner = parser.add_subparsers(metavar="COMMAND", required=True)
     start.add(inner)
+    detached.add(inner, start.add_options, None)
     instance.add(inner)

@@ -81,6 +81,7 @@ def plan_for(
         restart=arguments.restart,
         wait=wait,
         fail_fast=arguments.fail_fast,
+        replaces=getattr(arguments, "replace", False),
         fencing_floor=settings.fencing_floor,
         fingerprint=settings.fingerprint,
         state_directory=str(settings.state_directory),

@@ -18,6 +18,7 @@ from cluster_lock import logs
 from cluster_lock.errors import ConfigError
 from cluster_lock.keeper.names import under_keeper
 
+from . import detached
 from .options import add_settings_options, settings_from
 from .run import add_keeper_options, become_keeper, plan_for
 
@@ -37,6 +38,14 @@ def add(commands: Any, *, app: str | None = None) -> None:
         description="Run the bot in the foreground. It stands by until it holds the bot's lock, and polls as long as it"
         " does. SIGTERM or Ctrl-C hands over and ends; a second one ends at once.",
     )
+    add_options(parser, app)
+    parser.add_argument("--detach", action="store_true", help="run in the background, with a log file")
+    parser.add_argument("--replace", action="store_true", help=argparse.SUPPRESS)
+    parser.set_defaults(run=run)
+
+
+def add_options(parser: argparse.ArgumentParser, app: str | None) -> None:
+    """What `start` and `restart` have in common."""
     parser.add_argument(
         "--app",
         default=app,
@@ -51,13 +60,14 @@ def add(commands: Any, *, app: str | None = None) -> None:
     )
     add_keeper_options(parser, restart="on-failure")
     add_settings_options(parser)
-    parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
     """Until it is stopped: 0. Raises ClusterLockError, whose `exit_code` is what the process ends with."""
     settings = settings_from(options)
     settings.bot_token()  # which complains if there is none, before the slow part
+    if options.detach:
+        return detached.start(settings)
     worker = under_keeper()
     if not worker:
         print(_settings_text(settings), flush=True)

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, nullcontext
+from contextlib import AsyncExitStack, asynccontextmanager
 
 from cluster_lock.contest import SessionContest
 from cluster_lock.election import Election
+from cluster_lock.errors import AlreadyRunning
 from cluster_lock.health import Board, following, open_health
 from cluster_lock.health.peers import SessionPeers
 from cluster_lock.process import InstanceLock
 from cluster_lock.session import Session
+from cluster_lock.tasks import end
 
 from .job import Job
 from .keeper import FIRST_PAUSE, LONGEST_PAUSE, Keeper
 from .plan import Plan
 from .reaping import reaping
 from .stopping import Stopping
+
+LOOK_EVERY = 0.1
+"""Seconds between two looks at whether the instance that we replace has ended."""
 
 
 class KeptBoard(Board):
@@ -41,32 +47,70 @@ async def keep(plan: Plan) -> int:
         stall_limit=plan.timing.stall_limit,
         secrets=plan.secrets,
     )
-    with InstanceLock(plan.instance, plan.state_directory) if plan.lock is None else nullcontext() as instance:
-        async with reaping(), open_health(board, plan.health) as url, _session(plan, board, url) as session:
-            if instance is not None:
-                instance.say(health=url)
-            if plan.lock is not None:
-                return await _run_job(plan, plan.lock, session, stopping, board)
-            board.to = keeper = Keeper(session, plan.command, stopping, board, restart=plan.restart)
-            stopping.listen(keeper.pass_on)
-            return await keeper.run()
-
-
-@asynccontextmanager
-async def _session(plan: Plan, board: Board, url: str | None) -> AsyncIterator[Session]:
     session = Session(
         plan.driver(),
         instance=plan.instance,
         timing=plan.timing,
-        health=url,
         config=plan.fingerprint,
         fencing_floor=plan.fencing_floor,
         fail_fast=plan.fail_fast,
         observer=board,
     )
     board.peers = SessionPeers(session)
-    async with following(board), session:
-        yield session
+    async with AsyncExitStack() as stack:
+        await stack.enter_async_context(reaping())
+        if plan.lock is not None:
+            session.health = await stack.enter_async_context(open_health(board, plan.health))
+        elif not plan.replaces:
+            await _take_name(plan, board, session, stack)
+        else:
+            await stack.enter_async_context(_succeeding(plan, board, session, stack))
+        await stack.enter_async_context(following(board))
+        await stack.enter_async_context(session)
+        if plan.lock is not None:
+            return await _run_job(plan, plan.lock, session, stopping, board)
+        board.to = keeper = Keeper(session, plan.command, stopping, board, restart=plan.restart)
+        stopping.listen(keeper.pass_on)
+        return await keeper.run()
+
+
+async def _take_name(plan: Plan, board: Board, session: Session, stack: AsyncExitStack) -> None:
+    """Be the instance of that name on this host, and show our health where it does. Raises AlreadyRunning."""
+    instance = stack.enter_context(InstanceLock(plan.instance, plan.state_directory))
+    session.health = await stack.enter_async_context(open_health(board, plan.health))
+    instance.say(health=session.health)
+
+
+@asynccontextmanager
+async def _succeeding(plan: Plan, board: Board, session: Session, stack: AsyncExitStack) -> AsyncIterator[None]:
+    """Stand by beside the one that has the name, say so under a name of our own, and take the name when it is free."""
+
+    async def succeed() -> None:
+        with InstanceLock(successor_of(plan.instance), plan.state_directory) as successor:
+            said = False
+            while True:
+                try:
+                    await _take_name(plan, board, session, stack)
+                except AlreadyRunning:
+                    if not said and any(lock.role == "standby" for lock in board.locks.values()):
+                        successor.say(ready=True)
+                        said = True
+                    await asyncio.sleep(LOOK_EVERY)
+                else:
+                    return
+
+    succeeding = asyncio.ensure_future(succeed())
+    try:
+        yield
+    finally:
+        await end([succeeding])
+        if not succeeding.cancelled():
+            succeeding.result()
+
+
+def successor_of(instance: str) -> str:
+    """The name on this host of the one that is about to take the place of `instance`."""
+    return f"{instance}+next"
 
 
 async def _run_job(plan: Plan, lock: str, session: Session, stopping: Stopping, board: KeptBoard) -> int:

@@ -32,6 +32,8 @@ class Plan:
     restart: Restart = "on-failure"
     wait: bool = True
     fail_fast: bool = False
+    replaces: bool = False
+    """The instance runs already: stand by beside it, and take its name when it has ended."""
     fencing_floor: int = 0
     fingerprint: str | None = None
     state_directory: str | None = None

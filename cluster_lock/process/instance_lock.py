@@ -43,6 +43,8 @@ class InstanceInfo:
     now."""
     health: str | None = None
     """Where it shows its health."""
+    ready: bool = False
+    """Could it take over?"""
 
     @property
     def here(self) -> bool:
@@ -92,9 +94,9 @@ class InstanceLock:
             self._held_by = os.getpid()
             self.say()
 
-    def say(self, *, health: str | None = None) -> None:
-        """While it is held: tell others who holds it, and where that one shows its `health`."""
-        text = json.dumps(asdict(_of_this_process(health)), indent=2) + "\n"
+    def say(self, *, health: str | None = None, ready: bool = False) -> None:
+        """While it is held: tell others who holds it, where that one shows its `health`, whether it is `ready`."""
+        text = json.dumps(asdict(_of_this_process(health, ready)), indent=2) + "\n"
         try:
             # First of all what the last one said of itself goes: it is not true any more.
             self._info.unlink(missing_ok=True)
@@ -168,7 +170,7 @@ class InstanceLock:
         )
 
 
-def _of_this_process(health: str | None) -> InstanceInfo:
+def _of_this_process(health: str | None, ready: bool) -> InstanceInfo:
     return InstanceInfo(
         pid=os.getpid(),
         since=clock.utc_text(),
@@ -177,6 +179,7 @@ def _of_this_process(health: str | None) -> InstanceInfo:
         namespace=_namespace(),
         started=process_started(os.getpid()),
         health=health,
+        ready=ready,
     )
 
 

@@ -18,6 +18,8 @@ from cluster_lock.testing.telegram import TelegramSimulator
 
 pytestmark = pytest.mark.process
 
+BOT_ID = int(TOKEN.partition(":")[0])
+
 Command = Callable[..., BotProcess]
 
 
@@ -106,3 +108,39 @@ def test_a_stopped_process_is_stuck(command: Command) -> None:
                 await until(lambda: "stepping down" in bot.output or "stopping" in bot.output, timeout=20)
 
     run(main(), timeout=100)
+
+
+@pytest.mark.timeout(200)
+def test_a_restart_costs_a_hand_over(tmp_path: Path) -> None:
+    """`start --detach` runs in the background; `restart` has a successor stand by before it asks the old process to
+    hand over, so that no update is lost or comes twice and nobody sees two pollers; `stop` ends the successor."""
+
+    async def main() -> None:
+        async with TelegramSimulator(strict=True) as simulator:
+            environ = environment(tmp_path / "state", TELEGRAM_BOT_TOKEN=TOKEN)
+            options = ("--set", f"telegram.api={simulator.url}", "--set", "health=off")
+
+            async def bot(*arguments: str) -> str:
+                with BotProcess(*arguments, folder=tmp_path, environ=environ) as process:
+                    code = await asyncio.to_thread(process.end, 150)
+                    assert code == 0, process.output
+                    return process.output
+
+            started = await bot("start", "--detach", *options)
+            try:
+                await until(lambda: bool(simulator.oracle.polls()), timeout=60)
+                simulator.push(BOT_ID, text="/help")
+                restarted = await bot("restart", *options)
+                simulator.push(BOT_ID, text="/help")
+                await until(lambda: len(simulator.calls("sendMessage")) == 2, timeout=20)
+                first, second = (int(text.split("process ")[1].split()[0]) for text in (started, restarted))
+                assert f"asking process {first} to hand over" in restarted
+                [change] = simulator.oracle.changes()
+                assert change.gap_ms < 1000
+            finally:
+                await bot("stop")
+            report = simulator.oracle.report()
+            assert (report.pending, report.lost, report.overlapping_polls, report.conflicts_live) == (0, 0, 0, 0)
+            assert first != second
+
+    run(main(), timeout=180)
