@@ -97,6 +97,7 @@ class Keepers:
         timing: Timing = FAST,
         restart: str = "never",
         wait: bool = True,
+        health: str = "off",
     ) -> KeeperProcess:
         """A keeper of `command` under `lock`, or, without one, of the worker that `command` is."""
         plan = Plan(
@@ -109,6 +110,7 @@ class Keepers:
             restart=restart,  # type: ignore[arg-type]
             wait=wait,
             state_directory=str(self._folder / "state"),
+            health=health,
         )
         number, log = handed_over(plan), self._folder / f"{instance}.log"
         environ = {**os.environ, "PYTHONPATH": os.pathsep.join([str(TESTS.parent), str(TESTS)]), "INSTANCE": instance}
@@ -137,9 +139,11 @@ class Keepers:
         assert entry.lease is not None
         return entry.lease
 
-    async def worker(self, instance: str, *arguments: str, restart: str = "never") -> KeeperProcess:
+    async def worker(
+        self, instance: str, *arguments: str, restart: str = "never", health: str = "off"
+    ) -> KeeperProcess:
         """A keeper of a small worker (`support.small_worker`)."""
-        return await self.start(instance, sys.executable, *WORKER, *arguments, restart=restart)
+        return await self.start(instance, sys.executable, *WORKER, *arguments, restart=restart, health=health)
 
 
 @asynccontextmanager
