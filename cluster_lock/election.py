@@ -196,6 +196,8 @@ class Election:
                 return
         finally:
             await end((lost, requested, asked, *([inviting] if inviting is not None else [])))
+            if not asked.cancelled():
+                asked.exception()  # nobody listens any more: whatever broke that breaks the lease too
 
     async def _find_heir(self, held: Holding, request: StepDown) -> str | None:
         if request.conditional and held.origin is Origin.FOUND_FREE:
