@@ -24,10 +24,7 @@ EVERY = 1.0
 
 class Notifier:
     """Tells the service manager, if there is one. Takes its variables out of the environment, so that no child thinks
-    that it is the unit.
-
-    `async with asyncio.TaskGroup() ...: notifier.follow(board)` says READY, STATUS, WATCHDOG and STOPPING by itself.
-    """
+    that it is the unit. `follow` says READY, STATUS, WATCHDOG and STOPPING by itself."""
 
     def __init__(self, environ: MutableMapping[str, str] | None = None) -> None:
         environ = os.environ if environ is None else environ
