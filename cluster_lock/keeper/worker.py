@@ -31,6 +31,7 @@ from cluster_lock.values import Origin, Timing
 
 from .link import Link, LinkClosed
 from .names import FD
+from .outbox import Outbox
 from .telling import Both, Telling
 
 log = logging.getLogger("cluster_lock.keeper")
@@ -69,7 +70,6 @@ class PipeContest:
         """Moved by the thread."""
         self._timing = timing
         self._pipe = pipe
-        self._unsent = b""
         self._answers: dict[str, Answer | None] = {}
         self._holdings: dict[str, PipeHolding] = {}
         self._lost: dict[tuple[str, int], str] = {}
@@ -81,7 +81,7 @@ class PipeContest:
 
     async def __aenter__(self) -> PipeContest:
         self._loop = asyncio.get_running_loop()
-        self._pipe.setblocking(False)
+        self._outbox = Outbox(self._pipe)
         self._reader = threading.Thread(target=self._read, name="cluster-lock-pipe", daemon=True)
         self._reader.start()
         self._living = asyncio.ensure_future(self._live())
@@ -89,7 +89,7 @@ class PipeContest:
 
     async def __aexit__(self, *_: object) -> None:
         await end([self._living])
-        self._loop.remove_writer(self._pipe)
+        self._outbox.close()
         with suppress(OSError):  # the keeper is gone already
             self._pipe.shutdown(socket.SHUT_RDWR)  # wakes the thread
         self.link.close("the worker ends")
@@ -138,19 +138,7 @@ class PipeContest:
     # The pipe
 
     def _send(self, line: bytes) -> None:
-        self._unsent += line
-        self._write()
-
-    def _write(self) -> None:
-        try:
-            while self._unsent:
-                self._unsent = self._unsent[self._pipe.send(self._unsent) :]
-        except BlockingIOError:
-            self._loop.add_writer(self._pipe, self._write)
-            return
-        except OSError:
-            self._unsent = b""  # the keeper is gone: the thread hears of it too
-        self._loop.remove_writer(self._pipe)
+        self._outbox.send(line)
 
     def _read(self) -> None:
         """The thread."""

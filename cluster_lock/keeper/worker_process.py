@@ -17,6 +17,7 @@ from .child import Child
 from .init import FIRST_FD
 from .link import LONGEST_LINE, Link
 from .names import FD
+from .outbox import Outbox
 from .relay import Relay
 from .telling import told
 
@@ -38,8 +39,8 @@ class WorkerProcess:
         self.link.events["alive"] = self._alive
         self.link.events["observed"] = lambda what, arguments: told(board, what, arguments)
         self._board = board
-        self._pipe = ours
-        self._unsent = self._unread = b""
+        self._pipe, self._outbox = ours, Outbox(ours)
+        self._unread = b""
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(ours, self._read)
 
@@ -47,7 +48,6 @@ class WorkerProcess:
     async def start(cls, command: Sequence[str], session: Session, board: Board) -> Self:
         ours, theirs = socket.socketpair()
         with theirs:
-            ours.setblocking(False)
             try:
                 environ = {**os.environ, FD: str(FIRST_FD)}
                 child = await Child.start(command, environ, fds=[theirs.fileno()])
@@ -85,22 +85,10 @@ class WorkerProcess:
             self.wrong.set_result(reason)
 
     def _send(self, line: bytes) -> None:
-        if len(self._unsent) > LONGEST_LINE:
+        if len(self._outbox) > LONGEST_LINE:
             self._is_wrong("it does not read its pipe")
             return
-        self._unsent += line
-        self._write()
-
-    def _write(self) -> None:
-        try:
-            while self._unsent:
-                self._unsent = self._unsent[self._pipe.send(self._unsent) :]
-        except BlockingIOError:
-            self._loop.add_writer(self._pipe, self._write)
-            return
-        except OSError:
-            self._unsent = b""  # it has ended: `_read` hears of it too
-        self._loop.remove_writer(self._pipe)
+        self._outbox.send(line)
 
     def _read(self) -> None:
         try:
@@ -121,6 +109,6 @@ class WorkerProcess:
     def _hang_up(self, reason: str) -> None:
         if self._pipe.fileno() >= 0:
             self._loop.remove_reader(self._pipe)
-            self._loop.remove_writer(self._pipe)
+            self._outbox.close()
             self._pipe.close()
         self.link.close(reason)
