@@ -1,6 +1,6 @@
 """How a command of ours logs: text for people, or JSON for machines. A library user configures logging himself.
 
-Whatever is written has the secrets blotted out of it, and the same warning is not said again within a minute.
+Whatever is written has the secrets blotted out of it, and the same warning of ours is not said again within a minute.
 """
 
 from __future__ import annotations
@@ -20,9 +20,12 @@ TEXT = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
 QUIET = 60.0
 """Seconds in which a warning is said once."""
 REMEMBERED = 200
+OURS = frozenset({"cluster_lock", "aiogram", "aiohttp", "asyncio", "grpc"})
+"""Whose warnings may be left out."""
 
 _USUAL = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029]")
+_SECONDS = re.compile(r"[0-9]+(?:\.[0-9]+)? s\b")
 _TRANSITION = "term"
 """The field of a line about a term: each is a line of its own, however much it looks like another one."""
 
@@ -96,9 +99,9 @@ class JsonFormatter(logging.Formatter):
 
 
 class Repeats(logging.Filter):
-    """Lets a warning pass once a minute, and then says how often it came. Numbers in it do not make it another one.
+    """Lets a warning of ours, or of a library that we drive, pass once a minute, and then says how often it came.
 
-    Errors always pass, and so does what is about a term.
+    Seconds in it do not make it another one. Errors always pass, and what is about a term, and whatever the user's own program says.
     """
 
     def __init__(self) -> None:
@@ -106,9 +109,10 @@ class Repeats(logging.Filter):
         self._said: dict[tuple[str, str], tuple[float, int]] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
-        if record.levelno != logging.WARNING or hasattr(record, _TRANSITION):
+        is_ours = record.name.partition(".")[0] in OURS
+        if record.levelno != logging.WARNING or hasattr(record, _TRANSITION) or not is_ours:
             return True
-        now, key = clock.now(), (record.name, re.sub(r"[0-9]+(\.[0-9]+)?", "#", record.getMessage()))
+        now, key = clock.now(), (record.name, _SECONDS.sub("# s", record.getMessage()))
         said, more = self._said.pop(key, (float("-inf"), 0))
         if now - said < QUIET:
             self._said[key] = said, more + 1

@@ -19,6 +19,7 @@ from cluster_lock.errors import ConfigError
 from cluster_lock.listening import ListenAddress
 from cluster_lock.tasks import end, finish
 
+from .beside import beside
 from .board import Board
 from .document import health
 from .events import Events
@@ -72,7 +73,7 @@ class HealthServer:
         self._address = ListenAddress(self._address.host, bound.getsockname()[1])
         await self._runner.setup()
         self._listener = await asyncio.get_running_loop().create_server(self._connection, sock=bound)
-        self._looking = asyncio.ensure_future(self._look_around())
+        self._looking = beside(self._look_around())
         log.info("health page: %s/", self.url)
 
     async def close(self) -> None:

@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager
 from cluster_lock import clock
 from cluster_lock.tasks import end
 
+from .beside import beside
 from .board import Board
 from .verdict import status, why_not_alive, why_not_ready
 
@@ -110,7 +111,7 @@ def status_line(board: Board) -> str:
 @asynccontextmanager
 async def following(board: Board) -> AsyncIterator[None]:
     """Tell systemd, if it is there, what `board` says while the block runs."""
-    task = asyncio.ensure_future(Notifier().follow(board))
+    task = beside(Notifier().follow(board))
     try:
         yield
     finally:

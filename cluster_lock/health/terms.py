@@ -75,6 +75,7 @@ class LockFacts:
 
     def begin(self, fencing_token: int, origin: str) -> None:
         self._close_for_us(origin)
+        self._close(ENDED, None)
         self.term = TermEntry(fencing_token, self._instance, True, clock.utc_text(), origin)
         self.history.append(self.term)
         self.stand_by("leader")
