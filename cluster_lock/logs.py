@@ -101,7 +101,8 @@ class JsonFormatter(logging.Formatter):
 class Repeats(logging.Filter):
     """Lets a warning of ours, or of a library that we drive, pass once a minute, and then says how often it came.
 
-    Seconds in it do not make it another one. Errors always pass, and what is about a term, and whatever the user's own program says.
+    Seconds in it do not make it another one. Errors always pass, and what is about a term, and whatever the user's own
+    program says.
     """
 
     def __init__(self) -> None:
