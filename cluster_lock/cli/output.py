@@ -67,7 +67,9 @@ def whoever() -> str:
     try:
         user = getpass.getuser()
     except (KeyError, OSError):  # a container's user without a name; OSError since Python 3.13
-        user = f"uid {os.getuid()}" if sys.platform != "win32" else "somebody"
+        user = "somebody"
+        if sys.platform != "win32":
+            user = f"uid {os.getuid()}"
     return f"{user}@{socket.gethostname()}"
 
 

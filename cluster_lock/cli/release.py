@@ -92,7 +92,7 @@ async def _break(
         return None
     reason = "the old leader has stopped" if broken.stopped else "one ttl of the old leader's lease is over"
     seconds = round(broken.seconds, 3)
-    return {"how": f"{reason} ({broken.seconds:.1f} s)", "stopped": broken.stopped, "seconds": seconds}
+    return {"how": f"{reason} ({broken.seconds:.2f} s)", "stopped": broken.stopped, "seconds": seconds}
 
 
 def _ours() -> Record:

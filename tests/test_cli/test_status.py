@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import re
+import signal
+import subprocess
+import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +19,7 @@ import pytest
 from support.aio import run
 from support.backends import Backend
 from support.company import Company, write_config
+from support.program import CHECKOUT
 from support.stores import SERVERS, Operator, open_driver
 
 from cluster_lock.cli import main
@@ -210,6 +218,46 @@ def test_a_backend_that_is_not_there(
     printed = capsys.readouterr()
     assert printed.out == ""
     assert "127.0.0.1:1" in printed.err
+
+
+@pytest.mark.parametrize("backend", ["etcd35", "consul"], indirect=True, scope="session")
+def test_watching(company: Company) -> None:
+    """--watch shows what changes, sits an outage of the backend out and says so; with --json it is a line for each
+    change, and none for what is left of a lease. Ctrl-C ends both."""
+    assert company.backend.server is not None
+    with watching(company, "--json") as lines, watching(company) as text:
+        assert json.loads(next(lines))["locks"] == []
+        company.join("web-1", "x")
+        assert json.loads(next(lines))["locks"][0]["leader"] == "web-1"
+        company.join("web-2", "x")
+        assert json.loads(next(lines))["locks"][0]["standbys"] == ["web-2"]
+        assert any("web-1" in line and "web-2" in line for line in text)
+        company.backend.server.pause()
+        try:
+            assert any(re.search("did not answer|cannot read", line) for line in text)
+        finally:
+            company.backend.server.resume()
+
+
+@contextmanager
+def watching(company: Company, *arguments: str) -> Iterator[Iterator[str]]:
+    """The lines of `status --watch`, a process of its own, as they come."""
+    command = [sys.executable, "-m", "cluster_lock.cli", "status", "--watch", *arguments, "--config"]
+    with subprocess.Popen(
+        [*command, str(company.config)],
+        stdout=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(CHECKOUT)},
+    ) as process:
+        assert process.stdout
+        try:
+            yield iter(process.stdout.readline, "")
+            if "--json" not in arguments:
+                assert process.poll() is None
+        finally:
+            process.send_signal(signal.SIGINT)
+        process.stdout.read()
+        assert process.wait(20) in (130, 69 if "--json" in arguments else 130)
 
 
 def test_what_strangers_write_steers_no_terminal() -> None:
