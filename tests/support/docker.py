@@ -1,4 +1,4 @@
-"""Docker for a test: a daemon if none runs, images without a registry, a Compose project that is always taken down."""
+"""Docker for a test: a daemon if none runs, and images without a registry."""
 
 from __future__ import annotations
 
@@ -11,18 +11,24 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from cluster_lock.testing.servers import ServerMissing
 from cluster_lock.testing.servers.base import wait_for
 from cluster_lock.testing.servers.children import spawn
 from cluster_lock.testing.servers.tools import TOOLS_VARIABLE
 
-CHECKOUT = Path(__file__).parents[2]
+CHECKOUT = Path(os.environ.get("CLUSTER_LOCK_CHECKOUT") or Path(__file__).parents[2])
+"""The whole of it: where tests run in a copy that lacks the library, the variable says where it is."""
+
 _IMAGES = {
     "CONSUL_IMAGE": "cluster-lock-local/consul",
     "ETCD_IMAGE": "cluster-lock-local/etcd",
+    "BOT_IMAGE": "cluster-lock-local/bot",
     "PULL_POLICY": "never",
 }
+_BUILT_WITHIN = 300.0
+"""Seconds; the slowest step installs the bot with pip, on a processor that others may be using."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,36 +37,33 @@ class Docker:
 
     environment: Mapping[str, str] = field(repr=False)
 
-    def run(self, *command: str, timeout: float = 60, variables: Mapping[str, str] | None = None) -> str:
-        """What a command prints; AssertionError with its complaint when it fails."""
+    def run(
+        self,
+        *command: str,
+        timeout: float = 60,
+        variables: Mapping[str, str] | None = None,
+        said: str = "",
+        code: int = 0,
+    ) -> str:
+        """What a command prints if it ends with `code` (with its complaints, if that is not 0); else AssertionError.
+        `said`: its stdin."""
         done = subprocess.run(
             command,
             env={**self.environment, **(variables or {})},
+            input=said,
             capture_output=True,
             text=True,
             timeout=timeout,
             check=False,
             cwd=CHECKOUT,
         )
-        assert done.returncode == 0, f"{' '.join(command)}: {done.stderr.strip()}"
-        return done.stdout
+        everything = f"{done.stdout}{done.stderr}".strip()
+        assert done.returncode == code, f"{' '.join(command)}: code {done.returncode}: {everything}"
+        return everything if code else done.stdout
 
-    @contextmanager
-    def compose_up(self, file: Path, variables: Mapping[str, str]) -> Iterator[list[str]]:
-        """Bring a Compose file up until it is healthy; yields the `docker compose` command line for that project."""
-        project = f"cluster-lock-test-{os.getpid()}-{file.parent.name}"
-        compose = ["docker", "compose", "--file", str(file), "--project-name", project]
-        try:
-            self.run(*compose, "up", "--detach", "--wait", timeout=90, variables=variables)
-            yield compose
-        finally:
-            # Also after a failed `up --wait`, which leaves its containers running.
-            self.run(*compose, "down", "--volumes", "--timeout", "1", variables=variables)
-
-    def health(self, compose: list[str], service: str) -> str:
-        """ "healthy", "unhealthy" or "starting"."""
-        container = self.run(*compose, "ps", "--quiet", service).strip()
-        return str(json.loads(self.run("docker", "inspect", container))[0]["State"]["Health"]["Status"])
+    def inspect(self, container: str) -> dict[str, Any]:
+        (found,) = json.loads(self.run("docker", "inspect", container))
+        return dict(found)
 
 
 @contextmanager
@@ -73,7 +76,7 @@ def docker_daemon() -> Iterator[Docker]:
         raise ServerMissing("docker compose is not installed: run 'scripts/install-servers docker'")
     with _running(environment) as reachable:
         docker = Docker(reachable)
-        docker.run("scripts/build-local-images", timeout=120, variables={TOOLS_VARIABLE: str(tools)})
+        docker.run("scripts/build-local-images", timeout=_BUILT_WITHIN, variables={TOOLS_VARIABLE: str(tools)})
         yield docker
 
 
