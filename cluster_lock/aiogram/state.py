@@ -20,17 +20,19 @@ DEAF_AFTER = 20.0
 class PollerState:
     """A snapshot. Ages are seconds, None: never.
 
-    `polling`: in a term, and not stepping down. `waiting`: the reason of a deliberate wait, which is a sign of life.
-    `last_poll_age`: since a getUpdates ended, well or badly; `last_success_age`: well. `deaf`: supposed to poll, not
-    waiting, and none has ended for poll_timeout + 20 s. `pending`: delivered and not handled. `window_full`: Telegram
-    shows nothing new until a slow handler ends. The counters are over all terms; `redelivered`: finished updates that
-    came again and were recognised; `given_up`: those lost by `delivery: at_most_once` at the end of a term; `errors`:
-    failed getUpdates by the kind of failure ("conflict", "network").
+    `polling`: in a term, and not stepping down. `polling_for`: since the first getUpdates of the term went out.
+    `waiting`: the reason of a deliberate wait, which is a sign of life. `last_poll_age`: since a getUpdates ended, well
+    or badly; `last_success_age`: well. `deaf`: supposed to poll, not waiting, and none has ended for poll_timeout +
+    20 s. `pending`: delivered and not handled. `window_full`: Telegram shows nothing new until a slow handler ends. The
+    counters are over all terms; `redelivered`: finished updates that came again and were recognised; `given_up`: those
+    lost by `delivery: at_most_once` at the end of a term; `errors`: failed getUpdates by the kind of failure
+    ("conflict", "network").
     """
 
     bot_id: int
     lock: str
     polling: bool
+    polling_for: float | None
     waiting: str | None
     last_poll_age: float | None
     last_success_age: float | None
@@ -65,6 +67,7 @@ class Facts:
         self._poll_timeout = poll_timeout
         self._polling = False
         self._waiting: str | None = None
+        self._first_asked: float | None = None
         self._poll_ended: float | None = None
         self._succeeded: float | None = None
         self._sign_of_life = clock.now()
@@ -73,11 +76,16 @@ class Facts:
         """A term begins."""
         self._redelivered += self.window.repeated
         self.window, self.window_full = window, False
-        self._polling, self._sign_of_life = True, clock.now()
+        self._polling, self._sign_of_life, self._first_asked = True, clock.now(), None
 
     def end(self) -> None:
         """It takes no more updates."""
         self._polling = False
+
+    def asks(self) -> None:
+        """A getUpdates goes out."""
+        if self._first_asked is None:
+            self._first_asked = clock.now()
 
     def poll_ended(self, error: str | None = None) -> None:
         now = clock.now()
@@ -102,6 +110,7 @@ class Facts:
             bot_id=self.bot_id,
             lock=self.lock,
             polling=self._polling,
+            polling_for=now - self._first_asked if self._polling and self._first_asked is not None else None,
             waiting=self._waiting,
             last_poll_age=None if self._poll_ended is None else now - self._poll_ended,
             last_success_age=None if self._succeeded is None else now - self._succeeded,

@@ -135,6 +135,7 @@ class TermWork:
         """One getUpdates. None if it failed, after the wait that its failure asks for."""
         timeout = 0.0 if self._held else self._rules.timing.poll_timeout
         sent_at = clock.now()
+        self._facts.asks()
         try:
             updates = await self._fetcher.get_updates(self._window.ask(), timeout=timeout)
         except LockLost:  # the lease ended while the connection was made

@@ -26,6 +26,7 @@ UNTOLD: Mapping[str, Any] = {
     "lock": "unknown",
     "bot_id": 0,
     "polling": False,
+    "polling_for": None,
     "waiting": None,
     "last_poll_age": None,
     "last_success_age": None,
@@ -157,7 +158,7 @@ class Board(Observer):
 
     def work_began(self, name: str) -> None:
         """Somebody works under the term: told for a command; pollers tell it by themselves."""
-        self._lock(name).work_began()
+        self._lock(name).work_began(clock.now())
 
     def step_down_began(self, name: str, reason: str, heir: str | None) -> None:
         self._lock(name).step_down(self.shown(reason))
@@ -231,13 +232,19 @@ class Board(Observer):
     def _take(self, states: PollerStates) -> None:
         self.totals.take(states)
         for state in states:
-            if state.get("polling") and (lock := self.locks.get(str(state.get("lock")))) is not None:
-                lock.work_began()
+            lock = self.locks.get(str(state.get("lock")))
+            # A poller that settles has not begun: it says None.
+            since = state.get("polling_for", 0.0 if state.get("polling") else None)
+            if lock is not None and since is not None:
+                lock.work_began(clock.now() - since)
 
     # Reading
 
     def look_around(self) -> None:
-        """Take in who leads the locks that we do not: cheap, from memory, to be called every second."""
+        """Take in who leads the locks that we do not, and what our own pollers do: cheap, from memory, to be called every
+        second."""
+        if self.poller_source is not None:
+            self._take(self.poller_source())
         news = [lock.see(self.peers.leader(lock.name)) for lock in self.locks.values()]
         if any(news):
             self._change()

@@ -73,7 +73,7 @@ class BoardCollector(Collector):
         )
         takeover = HistogramMetricFamily(
             "cluster_lock_takeover_seconds",
-            "At the new leader: from the grant until the work began, by how the lock was had.",
+            "At the new leader: from the grant until the work (a bot: its first getUpdates), by how the lock was had.",
             labels=["lock", "origin"],
         )
         for lock in locks:

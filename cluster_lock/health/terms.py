@@ -14,6 +14,8 @@ from .reasons import label_of
 
 REMEMBERED = 20
 """Terms of a lock that the page shows."""
+SAME_MOMENT = 0.05
+"""Seconds by which a worker may have begun before we heard that it leads."""
 ENDED = "ended"
 """All that is known of the end of somebody else's term."""
 HANDOVER_BOUNDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 7.5, 10.0)
@@ -82,12 +84,12 @@ class LockFacts:
         self.stepping_down, self._asked_at, self._working = None, None, False
         self.transitions["leader", origin] += 1
 
-    def work_began(self) -> None:
-        """The first sign that somebody works under the term."""
-        if self.term is not None and not self._working:
+    def work_began(self, at: float) -> None:
+        """The first sign that somebody works under the term. What began before the term is not about it."""
+        if self.term is not None and not self._working and at >= self.term.since - SAME_MOMENT:
             self._working = True
             origin = self.term.origin or "unknown"
-            self.takeovers.setdefault(origin, Buckets(TAKEOVER_BOUNDS)).add(clock.now() - self.term.since)
+            self.takeovers.setdefault(origin, Buckets(TAKEOVER_BOUNDS)).add(max(0.0, at - self.term.since))
 
     def step_down(self, reason: str) -> None:
         self.stepping_down = reason

@@ -52,6 +52,7 @@ def poller(**changes: Any) -> dict[str, Any]:
         "bot_id": 42,
         "lock": LOCK,
         "polling": True,
+        "polling_for": 0.0,
         "waiting": None,
         "last_poll_age": 1.0,
         "last_success_age": 1.0,

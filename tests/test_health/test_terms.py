@@ -127,14 +127,18 @@ def test_the_timeline_is_bounded() -> None:
 
 
 def test_times_are_measured() -> None:
-    """A hand-over counts from the step-down to the giving away, a take-over from the grant to the first work, once."""
+    """A hand-over counts from the step-down to the giving away, a take-over, once, from the grant to the first
+    getUpdates."""
     with own_time() as pass_time:
         board = leader_board()
         pass_time(0.3)
-        board.pollers([poller(polling=False)])
-        assert not board.locks[LOCK].takeovers
-        board.pollers([poller()])
-        board.pollers([poller()])
+        board.pollers([poller(polling=False, polling_for=None)])
+        board.pollers([poller(polling=True, polling_for=None)])
+        board.pollers([poller(polling=True, polling_for=9.0)])
+        assert not board.locks[LOCK].takeovers, "it had not begun, or in an earlier term"
+        pass_time(0.5)
+        board.pollers([poller(polling_for=0.5)])
+        board.pollers([poller(polling_for=0.5)])
         taken = board.locks[LOCK].takeovers["handed over"]
         assert (taken.count, round(taken.sum, 3)) == (1, 0.3)
         board.step_down_began(LOCK, "SIGTERM", "web-2")
