@@ -1,8 +1,8 @@
 """What a person asks of a leader over the backend, and how the leader answers.
 
 The request stands under `request/NAME`, held by the lease of whoever asks, so it cannot outlive him. It carries the
-fencing token of the term that it is for: a leader of another term takes no notice of it (interleaving S9). The leader
-answers under `reply/NAME`, held by its own lease, until the request is gone.
+fencing token of the term that it is for: a leader of another term takes no notice of it (interleaving S9). A leader
+that declines says why under `reply/NAME`, held by its own lease, until the request is gone.
 """
 
 from __future__ import annotations
@@ -39,24 +39,20 @@ class Ask:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """The answer to the request `number`. `declined`: why the term goes on; None: it is stepping down, and `heir` said
-    yes."""
+    """The answer to the request `number`: why the term goes on. (That it ends shows at the lock.)"""
 
     number: str
-    heir: str | None = None
-    declined: str | None = None
+    declined: str
 
     def to_bytes(self) -> bytes:
-        return json.dumps({"number": self.number, "heir": self.heir, "declined": self.declined}).encode()
+        return json.dumps({"number": self.number, "declined": self.declined}).encode()
 
     @classmethod
     def of(cls, entry: Entry | None) -> Reply | None:
         """The reply that stands there."""
         content = _content(entry)
-        number, heir, declined = (content.get(key) for key in ("number", "heir", "declined"))
-        if not isinstance(number, str) or not isinstance(heir, str | None) or not isinstance(declined, str | None):
-            return None
-        return cls(number, heir, declined)
+        number, declined = content.get("number"), content.get("declined")
+        return cls(number, declined) if isinstance(number, str) and isinstance(declined, str) else None
 
 
 def _content(entry: Entry | None) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import logging
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
+from . import clock
 from .asking import Ask, Reply
 from .errors import BackendRefused, BackendUnavailable
 from .invitation import answer_invitations, invite, reply_to
@@ -120,6 +121,7 @@ class _Held:
         self.wait_asked = hold.wait_asked
         self._session, self._hold = session, hold
         self._heir: Entry | None = None
+        self._found = hold.since
 
     @property
     def loss(self) -> str | None:
@@ -134,11 +136,12 @@ class _Held:
 
     async def find_heir(self, willing: Willing | None, to: str | None = None) -> str | None:
         self._heir = await invite(self._session, self._hold, willing, to)
+        self._found = clock.now()  # from now on no new work is taken
         return self._heir.name.removeprefix(STANDBY) if self._heir is not None else None
 
     async def end(self, handover: Mapping[str, Any]) -> bool:
         try:
-            return await self._hold.end(handover, self._heir)
+            return await self._hold.end(handover, self._heir, gap=clock.now() - self._found)
         finally:
             self._session.watch.unfollow(REQUEST + self.name)
 

@@ -185,8 +185,6 @@ class Election:
                             held.reply(Reply(request.ask.number, declined=_nobody(request.to)))
                     requested = asyncio.ensure_future(term.wait_request())
                     continue
-                if request.ask is not None:
-                    held.reply(Reply(request.ask.number, heir))
                 fields = _about(held, request.reason)
                 log.info("%s: stepping down, heir %s: %s", held.name, heir or "nobody", request.reason, extra=fields)
                 term.begin_step_down(heir)

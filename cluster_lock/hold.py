@@ -126,8 +126,9 @@ class Hold:
         if not self.is_valid():
             raise LockLost(f"{self.name}: {self.loss or 'the lease was not renewed in time'}")
 
-    async def end(self, handover: Mapping[str, Any], heir: Entry | None = None) -> bool:
-        """The work has ended: give the lock to `heir`, or free it. True if it went to the heir.
+    async def end(self, handover: Mapping[str, Any], heir: Entry | None = None, *, gap: float | None = None) -> bool:
+        """The work has ended: give the lock to `heir`, or free it. True if it went to the heir. `gap`: for people, for
+        how long no new work has been taken.
 
         Bounded by the time of two requests. A release of which nobody knows whether it was applied, or that was cut
         short, is looked after by the session: the next renewals find the lock under our lease and release it again.
@@ -137,7 +138,7 @@ class Hold:
         try:
             if self.loss is not None:
                 return False
-            if heir is not None and self._settled and await self._transfer(heir, handover):
+            if heir is not None and self._settled and await self._transfer(heir, handover, gap):
                 return True
             await self._release(handover)
             return False
@@ -153,7 +154,7 @@ class Hold:
         did, so what we leave may not say that the lock was released."""
         return self.origin is not Origin.FOUND_FREE or clock.now() >= self.since + self._session.timing.settle
 
-    async def _transfer(self, heir: Entry, handover: Mapping[str, Any]) -> bool:
+    async def _transfer(self, heir: Entry, handover: Mapping[str, Any], gap: float | None) -> bool:
         record = Record.from_bytes(heir.record or b"")
         if record is None:
             return False
@@ -164,6 +165,7 @@ class Hold:
             since=clock.utc_text(),
             seen=max(record.seen, self.fencing_token),
             handed_over_by=self._session.instance,
+            gap=None if gap is None else round(gap, 4),
             handover=handover,
         )
         try:

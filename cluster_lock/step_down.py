@@ -32,7 +32,7 @@ T = TypeVar("T")
 class Outcome:
     """What came of it. `before`, `after`: the lock as it stood and stands (`after.lease`: None if nobody
     leads). `declined`: why the leader leads on. `seconds`: from the request to the next leader; `gap`: from the moment
-    at which the old one took no new work any more, as seen from here, None if that was not seen."""
+    at which the old one took no new work any more, by its own clock, None unless it handed over."""
 
     name: str
     before: Entry
@@ -59,34 +59,34 @@ async def ask_to_step_down(
             return None
         ask = Ask(session.fencing_floor + before.index, secrets.token_hex(4), by, to)
         try:
+            sent = clock.now()
             await _within(session, session.driver.announce(lease, REQUEST + name, ask.to_bytes()))
-            return await _outcome(session, lease, before, ask, timeout)
+            return await _outcome(session, lease, before, ask, sent, timeout)
         except LeaseExpired as error:
             raise BackendUnavailable(f"the lease of the request is gone: {error}") from error
         finally:
             await finish(_take_back(session, REQUEST + name))
 
 
-async def _outcome(session: Session, lease: Lease, before: Entry, ask: Ask, timeout: float) -> Outcome:
-    name = before.name.removeprefix(LEADER)
-    watch, sent = session.watch, clock.now()
-    until = sent + timeout
-    begun: float | None = None
+async def _outcome(session: Session, lease: Lease, before: Entry, ask: Ask, sent: float, timeout: float) -> Outcome:
+    name, watch, until = before.name.removeprefix(LEADER), session.watch, clock.now() + timeout
     while True:
         news = watch.news
         if session.current_lease != lease:
             raise BackendUnavailable(f"{session.driver.backend}: the lease of the request was lost, and it with it")
         entry, reply = watch.entries.get(LEADER + name), Reply.of(watch.entries.get(REPLY + name))
         if reply is not None and reply.number == ask.number:
-            if reply.declined is not None:
-                return Outcome(name, before, entry, clock.now() - sent, declined=reply.declined)
-            begun = begun or clock.now()
+            return Outcome(name, before, entry, clock.now() - sent, declined=reply.declined)
         if entry is not None and _is_another_term(before, entry):
-            now = clock.now()
-            return Outcome(name, before, entry, now - sent, gap=now - begun if begun else None)
+            return Outcome(name, before, entry, clock.now() - sent, gap=_gap(entry))
         if (left := until - clock.now()) <= 0:
             return Outcome(name, before, entry, timeout, timed_out=True)
         await watch.changed(news, at_most=left)
+
+
+def _gap(entry: Entry) -> float | None:
+    record = Record.from_bytes(entry.record or b"")
+    return record.gap if record is not None and isinstance(record.gap, float) else None
 
 
 def _is_another_term(before: Entry, entry: Entry) -> bool:

@@ -170,6 +170,7 @@ class Record:
 
     JSON, composed once per term and repeated byte for byte. Who holds is the lease, never this. No secret, ever.
     `seen`: the largest fencing token that the writer knew of. `handover`: what the body left for the next leader.
+    `gap`: for how many seconds whoever handed over had taken no new work by then.
     """
 
     holder: str
@@ -184,6 +185,7 @@ class Record:
     names: tuple[str, ...] = ()
     released: bool = False
     handed_over_by: str | None = None
+    gap: float | None = None
     handover: Mapping[str, Any] = field(default_factory=dict)
     answer: Mapping[str, Any] = field(default_factory=dict)
 
