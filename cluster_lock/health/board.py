@@ -241,8 +241,8 @@ class Board(Observer):
     # Reading
 
     def look_around(self) -> None:
-        """Take in who leads the locks that we do not, and what our own pollers do: cheap, from memory, to be called every
-        second."""
+        """Take in who leads the locks that we do not, and what pollers of this process do: cheap, from memory, to be
+        called every second."""
         if self.poller_source is not None:
             self._take(self.poller_source())
         news = [lock.see(self.peers.leader(lock.name)) for lock in self.locks.values()]
