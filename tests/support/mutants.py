@@ -162,7 +162,7 @@ def hands_over_to_whoever_stands_there() -> None:
     """No invitation: the oldest contender gets the lock, dead or alive."""
     from cluster_lock import contest, invitation
 
-    async def oldest(session: Any, hold: Any, willing: Any = None) -> Any:
+    async def oldest(session: Any, hold: Any, willing: Any = None, to: str | None = None) -> Any:
         contenders = await invitation._contenders(session, hold)
         return contenders[0] if contenders else None
 
