@@ -211,6 +211,17 @@ def frees_a_broken_lock_at_once() -> None:
     quarantine._wait = no_wait  # type: ignore[assignment]
 
 
+def believes_a_word_from_before() -> None:
+    """A contender record says "stopped", however old it is."""
+    from cluster_lock import quarantine
+
+    def stopped(breaking: quarantine.Breaking, moved: values.Entry, standby: values.Entry) -> bool:
+        record = values.Record.from_bytes(standby.record or b"")
+        return record is not None and standby.lease == breaking.entry.lease and breaking.name in record.names
+
+    quarantine.has_stopped = stopped
+
+
 MUTANTS: dict[str, Callable[[], None]] = {
     made.__name__: made
     for made in list(globals().values())

@@ -33,6 +33,7 @@ KILLED_BY = {
     "leads_on_any_token": f"{CORE}/test_lock.py::test_nobody_leads_on_a_token_that_went_back",
     "heeds_requests_of_any_term": f"{CORE}/test_step_down.py::test_a_request_for_another_term_is_void",
     "frees_a_broken_lock_at_once": f"{CORE}/test_quarantine.py::test_a_leader_that_is_cut_off_is_waited_for",
+    "believes_a_word_from_before": f"{CORE}/test_quarantine.py::test_what_says_that_a_leader_has_stopped",
     "does_not_settle": f"{POLLER}/test_lease.py -k settled_in",
     "dispatches_after_the_deadline": f"{POLLER}/test_lease.py -k blocked",
     "offset_is_the_highest": f"{POLLER}/test_acknowledging.py -k slow_handler_holds_back",
