@@ -114,7 +114,7 @@ class Deployment:
         return dict(self.docker.inspect(self.container(service))["State"])
 
     def logs(self) -> str:
-        return self.compose("logs", "--no-color", "--tail", "60", *BOTS, *self.servers)
+        return self.compose("logs", "--no-color", "--tail", "60", *BOTS)
 
     def __enter__(self) -> Self:
         for name in ("certs", "secrets", "diaries"):
