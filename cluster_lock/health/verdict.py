@@ -34,7 +34,8 @@ def why_not_ready(board: Board) -> list[str]:
     for state in board.poller_states():
         if state["deaf"]:
             reasons.append(f"{state['lock']}: {DEAF}")
-        if state["storm"]:
+        lock = board.locks.get(str(state["lock"]))
+        if state["storm"] and (lock is None or lock.leads):  # a standby remembers that of its last term
             reasons.append(f"{state['lock']}: somebody polls this bot outside of the lock")
     if not reasons:
         board.was_ready = True

@@ -159,7 +159,8 @@ def test_trouble_shows_and_goes() -> None:
 
 @pytest.mark.browser
 def test_markup_stays_text() -> None:
-    """A name that is markup, wherever it comes from, is shown as it is and does nothing."""
+    """A name that is markup, wherever it comes from, is shown as it is and does nothing; and whoever led is not said
+    to lead when we cannot know."""
     problems: list[str] = []
     evil = "<img src=x onerror=document.title='owned'><script>document.title='owned'</script>"
 
@@ -176,6 +177,8 @@ def test_markup_stays_text() -> None:
             assert url is not None
             async with opened(browser, f"{url}/", problems) as tab:
                 await tab.get_by_role("heading", name=f"Lock {evil}").wait_for()
+                board.lease_lost(evil)
+                await tab.get_by_text("led when last seen").first.wait_for()
                 assert await tab.locator("main img").count() == 0
                 assert await tab.locator("main script").count() == 0
                 assert await tab.evaluate("document.querySelectorAll('script').length") == 1

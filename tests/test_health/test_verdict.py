@@ -8,6 +8,7 @@ from support.health import LOCK, TIMING, TRUSTED, leader_board, own_time, poller
 from cluster_lock import clock
 from cluster_lock.health import Board
 from cluster_lock.health.verdict import STARTS_FOR, status, why_not_alive, why_not_ready
+from cluster_lock.observer import Ending
 from cluster_lock.values import Origin
 
 
@@ -76,6 +77,16 @@ def test_a_deaf_leader_and_a_conflict_storm_are_not_ready(field: str, alive: boo
         assert len(why_not_ready(board)) == 1
         assert (why_not_alive(board) == []) is alive
         assert status(board) == ("failing" if alive else "stuck")
+
+
+def test_a_storm_of_an_earlier_term_is_over_for_a_standby() -> None:
+    """Who stepped down in a storm could take over again: its standby is ready."""
+    with own_time():
+        board = leader_board()
+        board.pollers([poller(storm=True, polling=False)])
+        assert len(why_not_ready(board)) == 1
+        board.term_ended(LOCK, "stepped down: somebody polls outside of the lock", Ending.RELEASED)
+        assert why_not_ready(board) == []
 
 
 def test_a_worker_must_be_there_and_move() -> None:
