@@ -166,7 +166,7 @@ def hands_over_to_whoever_stands_there() -> None:
         contenders = await invitation._contenders(session, hold)
         return contenders[0] if contenders else None
 
-    contest.invite = oldest  # type: ignore[assignment, attr-defined]
+    contest.invite = oldest  # type: ignore[attr-defined]
 
 
 def keeps_what_nobody_asked_for() -> None:
