@@ -75,7 +75,8 @@ def plan_for(
         backend=settings.backend,
         options=driver_options(settings),
         timing=settings.timing,
-        instance=settings.instance,
+        # Several commands may run on one host, and each contends by itself.
+        instance=settings.instance if lock is None or arguments.instance else f"{settings.instance}:{lock}",
         command=tuple(command),
         lock=lock,
         restart=arguments.restart,

@@ -111,6 +111,10 @@ class Link:
             value = await handler(**content)
         except ClusterLockError as error:
             self._write({"answer": number, "error": [type(error).__name__, str(error)]})
+        except Exception as error:
+            # A bug here, or of whoever answers on our behalf: said here, and whoever asked does not wait for ever.
+            log.exception("the answer to a question on the pipe failed")
+            self._write({"answer": number, "error": [ClusterLockError.__name__, f"it failed there: {error!r}"]})
         else:
             self._write({"answer": number, "value": value})
 

@@ -8,6 +8,7 @@ the keeper is gone, and nobody renews any more.
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import os
 import select
@@ -164,7 +165,7 @@ class PipeContest:
     def _look(self, line: bytes) -> None:
         """What cannot wait for the loop, in the thread."""
         if line.startswith(b'{"event":"lease"'):
-            content = _lease(line)
+            content = json.loads(line)
             if content["clock"] != clock.NAME or content["now"] > clock.now() + AHEAD:
                 raise ValueError("its moments are not of this host's clock")
             self._move(content["deadline"])
@@ -290,10 +291,3 @@ class PipeHolding:
             self.cut(reason)
             self.loss = reason
             self._lost.set()
-
-
-def _lease(line: bytes) -> Mapping[str, Any]:
-    import json
-
-    content: Mapping[str, Any] = json.loads(line)
-    return content

@@ -17,6 +17,7 @@ from support.http import Answer, Stream, fetch
 from cluster_lock import clock
 from cluster_lock.errors import ConfigError
 from cluster_lock.health import Board, open_health
+from cluster_lock.health import server as server_module
 from cluster_lock.health.events import WATCHERS
 from cluster_lock.health.hosts import Hosts
 from cluster_lock.health.server import CONNECTIONS, HealthServer
@@ -290,6 +291,18 @@ def test_the_default_moves_on(taken: int) -> None:
     async def main() -> None:
         async with HealthServer(leader_board(), ListenAddress("127.0.0.1", taken, may_move=True)) as server:
             assert taken < server.address.port < taken + 100
+            assert (await fetch(server.url, "/livez")).status == 200
+
+    run(main())
+
+
+def test_the_default_is_no_reason_not_to_work(taken: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When every port from the default one on is taken, any free one will do."""
+    monkeypatch.setattr(server_module, "TRIES", 1)
+
+    async def main() -> None:
+        async with HealthServer(leader_board(), ListenAddress("127.0.0.1", taken, may_move=True)) as server:
+            assert server.address.port != taken
             assert (await fetch(server.url, "/livez")).status == 200
 
     run(main())

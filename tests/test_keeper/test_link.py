@@ -56,6 +56,22 @@ def test_an_error_is_the_same_at_both_ends() -> None:
     run(main())
 
 
+def test_a_bug_is_an_error_too() -> None:
+    """Whoever asks is told when the handler fails in a way that nobody foresaw."""
+
+    async def main() -> None:
+        here, there = pair()
+
+        async def broken() -> None:
+            raise RuntimeError("bug")
+
+        there.verbs["broken"] = broken
+        with pytest.raises(ClusterLockError, match="bug"):
+            await here.call("broken")
+
+    run(main())
+
+
 def test_a_cancelled_question_is_cancelled_there() -> None:
     """Whoever goes away from a question cancels what works on the answer."""
 
