@@ -14,7 +14,7 @@ import json
 import os
 import shlex
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -195,8 +195,9 @@ class Watched:
 
     # -- waiting
 
-    def leader(self, among: Sequence[str] = BOTS) -> Process | None:
-        latest = [process for service in among if (process := self.deployment.latest(service)) is not None]
+    def leader(self, besides: Process | None = None) -> Process | None:
+        """Who says so. `besides`: one that is not asked, because it could not say otherwise."""
+        latest = [process for service in BOTS if (process := self.deployment.latest(service)) not in (None, besides)]
         return next(
             (process for process in latest if process.client not in self._ends and process.role == "leader"), None
         )
@@ -238,12 +239,9 @@ class Watched:
     async def taken_over(self, old: Process, since: float) -> float:
         """Until another process leads and has polled: seconds from `since` to its first getUpdates."""
 
-        def next_one() -> Process | None:
-            found = self.leader()
-            return found if found is not None and found.client != old.client else None
-
-        await self._reached(next_one, CHANGED_WITHIN)
-        new = next_one()
+        # A paused one would say for ever that it leads.
+        await self._reached(lambda: self.leader(besides=old), CHANGED_WITHIN)
+        new = self.leader(besides=old)
         assert new is not None
         await self._reached(lambda: self._polled(new, since), CHANGED_WITHIN)
         arrived = [poll["arrived"] for poll in await self._polls(new) if poll["arrived"] > since]

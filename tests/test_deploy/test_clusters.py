@@ -124,12 +124,14 @@ def test_bot_is_paused(deployment: Deployment) -> None:
             await watched.traffic()
             began = clock.now()
             await watched.compose("pause", leader.service)
-            await watched.telegram.frozen(leader.client, since=began)
-            seconds = await watched.taken_over(leader, began)
+            try:
+                await watched.telegram.frozen(leader.client, since=began)
+                seconds = await watched.taken_over(leader, began)
+                await watched.telegram.thawed(leader.client)
+            finally:
+                await watched.compose("unpause", leader.service)
             print(f"\n{deployment.backend}: taken over {seconds:.2f} s after docker pause")
             assert seconds <= FREED[deployment.backend] + SLACK
-            await watched.telegram.thawed(leader.client)
-            await watched.compose("unpause", leader.service)
             await watched.settled()
             await watched.judge()
 
