@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Coroutine
-from contextlib import AsyncExitStack
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -69,6 +69,10 @@ class Company:
 
     def call(self, function: Callable[..., Any], *arguments: Any) -> None:
         self._loop.call_soon_threadsafe(function, *arguments)
+
+    def enter(self, context: AbstractAsyncContextManager[T]) -> T:
+        """What `context` gives; it is left after all that joins later has ended."""
+        return self.do(self._stack.enter_async_context(context))
 
     def join(self, instance: str, *names: str, work: float = 0.0, **options: Any) -> Member:
         """One more contender for these locks. Returns when it leads the first of them, or stands by for it."""

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 from support.backends import Backend
-from support.company import Company
+from support.company import TIMING, Company
+
+from cluster_lock.values import Timing
 
 MARKS = {"file": "file", "etcd34": "etcd", "etcd35": "etcd", "consul": "consul"}
 
@@ -24,9 +26,17 @@ def prefix() -> str:
 
 
 @pytest.fixture
-def company(backend: Backend, prefix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Company]:
+def timing() -> Timing:
+    """Of members and commands; parametrize it for others."""
+    return TIMING
+
+
+@pytest.fixture
+def company(
+    backend: Backend, prefix: str, timing: Timing, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Company]:
     """Nobody yet, on each backend in turn."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("CLUSTER_LOCK_STATE_DIR", str(tmp_path / "state"))
-    with Company(backend, prefix, tmp_path) as company:
+    with Company(backend, prefix, tmp_path, timing) as company:
         yield company
