@@ -36,7 +36,8 @@ def launch(plan: Plan, folder: Path, server: Server | None, telegram: str, statu
     """With a `server` of ours (or with files) nothing else is read: no variable, no .env, no config.yaml. With the one
     that is configured, whatever says where it is counts, and the command line wins over all else."""
     is_ours = plan.config is None
-    command = [sys.executable, "-m", "bot", "start", "--in-process", "--app", APP, "--backend", plan.backend]
+    command = [sys.executable, "-m", "bot", "start", "--in-process", "--set", "health=off"]
+    command += ["--app", APP, "--backend", plan.backend]
     values = _values(plan, folder, telegram) | _address(server)
     if plan.config is not None and plan.config.file is not None:
         command += ["--config", str(plan.config.file.absolute())]
