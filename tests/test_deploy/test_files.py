@@ -102,7 +102,7 @@ def test_an_election_of_etcd_ends_no_term(deploy: Path, tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("clean_environment")
 def test_consul_allows_the_shipped_ttl(deploy: Path, tmp_path: Path) -> None:
-    """The ttl is above the servers' own floor, and outlasts an election of about 2 s."""
+    """The ttl is above the servers' own floor, and outlasts a short election, of 2 s."""
     timing = timing_of(deploy, "consul", tmp_path)
     server = (deploy / "consul/server.hcl").read_text()
     floor = re.search(r'^session_ttl_min = "(\d+)s"$', server, re.MULTILINE)
