@@ -132,10 +132,10 @@ class Deployment:
                 variables.setenv(name, value)  # what pytest-docker's own commands see
             # If the bring-up itself fails, pytest-docker leaves running what runs already.
             stack.callback(self.compose, "--profile", "tools", "down", "--volumes", "--timeout", "1")
-            first = " ".join(self.servers or ["telegram"])
+            first = " ".join(["--wait", *self.servers] if self.servers else ["telegram"])
             stack.enter_context(
                 get_docker_services(
-                    "docker compose", [*map(str, self.files)], self.project, [f"up --detach --wait {first}"], []
+                    "docker compose", [*map(str, self.files)], self.project, [f"up --detach {first}"], []
                 )
             )
             self._give_rights()
