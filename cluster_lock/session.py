@@ -145,6 +145,11 @@ class Session:
             await self.watch.changed(news)
 
     @property
+    def failure(self) -> ClusterLockError | None:
+        """Why there will never be a lease again; None while the session works."""
+        return self._failed
+
+    @property
     def current_lease(self) -> Lease | None:
         """The lease, if there is one that is trusted at this very moment."""
         watchdog = self._watchdog

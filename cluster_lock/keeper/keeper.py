@@ -81,7 +81,7 @@ class Keeper:
             self.worker.child.signal(number)
 
     def _again(self, code: int) -> bool:
-        if self._restart == "never" or code in NOT_AGAIN:
+        if self._restart == "never" or code in NOT_AGAIN or self._session.failure is not None:
             return False
         return self._restart == "always" or code != 0
 

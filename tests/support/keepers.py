@@ -97,6 +97,7 @@ class Keepers:
         timing: Timing = FAST,
         restart: str = "never",
         wait: bool = True,
+        fail_fast: bool = False,
         health: str = "off",
     ) -> KeeperProcess:
         """A keeper of `command` under `lock`, or, without one, of the worker that `command` is."""
@@ -109,6 +110,7 @@ class Keepers:
             lock=lock,
             restart=restart,  # type: ignore[arg-type]
             wait=wait,
+            fail_fast=fail_fast,
             state_directory=str(self._folder / "state"),
             health=health,
         )

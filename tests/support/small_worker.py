@@ -8,6 +8,7 @@ import os
 import sys
 import time
 
+from cluster_lock.errors import ClusterLockError
 from cluster_lock.keeper.worker import open_worker_election
 from cluster_lock.leadership import Term
 
@@ -57,4 +58,7 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    try:
+        asyncio.run(main())
+    except ClusterLockError as error:
+        sys.exit(error.exit_code)

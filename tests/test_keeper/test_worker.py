@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from support.aio import run
 from support.backends import Backend
-from support.keepers import FAST, KeeperProcess, gone, keepers
+from support.keepers import FAST, WORKER, KeeperProcess, gone, keepers
 from support.stores import SERVERS
 
 from cluster_lock import clock
@@ -111,6 +111,17 @@ def test_its_end_is_the_keepers(tmp_path: Path, deed: str, restart: str, code: i
         async with keepers(tmp_path) as them:
             keeper = await them.worker("a", deed, restart=restart)
             assert await keeper.ended() == code
+
+    run(main(), timeout=60)
+
+
+def test_a_session_that_failed_is_no_reason_to_try_again(tmp_path: Path) -> None:
+    """With fail_fast an unreachable backend ends worker and keeper with 69, whatever is said about restarts."""
+
+    async def main() -> None:
+        async with keepers(tmp_path, Backend("consul", {"url": "http://127.0.0.1:1"}, None)) as them:
+            keeper = await them.start("a", sys.executable, *WORKER, restart="always", fail_fast=True)
+            assert await keeper.ended() == 69
 
     run(main(), timeout=60)
 
