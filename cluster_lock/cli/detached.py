@@ -29,11 +29,11 @@ SHOWN = 2000
 
 def run_restart(arguments: argparse.Namespace) -> int:
     """`bot restart`: the successor stands by before the one that runs is asked to hand over."""
-    from cluster_lock.keeper.keeping import successor_of
-    from cluster_lock.process import InstanceLock
-
     if sys.platform == "win32" or arguments.in_process:
         raise ConfigError(["bot restart needs a keeper: stop it and start it instead"])
+    from cluster_lock.keeper.names import successor_of
+    from cluster_lock.process import InstanceLock
+
     settings = settings_from(arguments)
     settings.bot_token()
     old = InstanceLock(settings.instance, settings.state_directory).info()

@@ -18,6 +18,7 @@ from cluster_lock.tasks import end
 
 from .job import Job
 from .keeper import FIRST_PAUSE, LONGEST_PAUSE, Keeper
+from .names import successor_of
 from .plan import Plan
 from .reaping import reaping
 from .stopping import Stopping
@@ -106,11 +107,6 @@ async def _succeeding(plan: Plan, board: Board, session: Session, stack: AsyncEx
         await end([succeeding])
         if not succeeding.cancelled():
             succeeding.result()
-
-
-def successor_of(instance: str) -> str:
-    """The name on this host of the one that is about to take the place of `instance`."""
-    return f"{instance}+next"
 
 
 async def _run_job(plan: Plan, lock: str, session: Session, stopping: Stopping, board: KeptBoard) -> int:

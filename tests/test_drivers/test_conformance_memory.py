@@ -12,7 +12,7 @@ from cluster_lock.values import Traits
 
 
 class TestMemory(DriverConformance):
-    ttl = 0.3
+    ttl = 0.8
     slack = 0.5
     traits = Traits()
 
