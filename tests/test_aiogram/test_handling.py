@@ -192,11 +192,12 @@ def test_the_term_is_not_over_while_a_handler_runs_in_a_thread() -> None:
     """A sync handler runs in a thread that nobody can cancel: the body waits for its real end, result or not."""
 
     async def main() -> None:
-        release, ended = threading.Event(), threading.Event()
+        begun, release, ended = threading.Event(), threading.Event(), threading.Event()
         dispatcher = Dispatcher()
 
         def sync_handler(message: Message) -> Any:
             if message.text == "2":
+                begun.set()
                 release.wait()
                 ended.set()
             return SendMessage(chat_id=message.chat.id, text="done")
@@ -207,7 +208,7 @@ def test_the_term_is_not_over_while_a_handler_runs_in_a_thread() -> None:
             simulator.push(BOT)
             await until(lambda: len(simulator.calls("sendMessage")) == 1)
             simulator.push(BOT)
-            await until(lambda: it.poller.state.pending == 1)
+            await until(begun.is_set)
             losing = asyncio.ensure_future(it.lose())
             await asyncio.wait([losing], timeout=0.3)
             assert not losing.done()
