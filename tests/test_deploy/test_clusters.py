@@ -25,6 +25,12 @@ SLACK = 3.0
 """For a machine that is busy: how much later than it must be something may be seen."""
 
 
+MOSTLY_ETCD = pytest.mark.parametrize(
+    "deployment", ["etcd", pytest.param("consul", marks=pytest.mark.slow)], indirect=True, scope="session"
+)
+"""A restart of a bot is seconds of a processor: what is much the same on Consul is left to the long run."""
+
+
 def other(leader: Process) -> str:
     return next(service for service in BOTS if service != leader.service)
 
@@ -50,6 +56,7 @@ def test_election(deployment: Deployment) -> None:
     run(main(), timeout=120)
 
 
+@MOSTLY_ETCD
 def test_both_bots_are_healthy(deployment: Deployment) -> None:
     """Docker's health check passes for the leader and for the standby, which asks /readyz."""
 
@@ -62,6 +69,7 @@ def test_both_bots_are_healthy(deployment: Deployment) -> None:
     run(main(), timeout=120)
 
 
+@MOSTLY_ETCD
 def test_secrets_are_in_no_argument_and_no_variable(deployment: Deployment) -> None:
     """What docker shows of a bot's container to everybody who may ask it has no token and no key in it."""
     secrets = [path.read_text().strip() for path in (deployment.folder / "secrets").iterdir()]
@@ -74,6 +82,7 @@ def test_secrets_are_in_no_argument_and_no_variable(deployment: Deployment) -> N
         assert not [secret for secret in secrets if (secret.partition(":")[2] or secret) in shown]
 
 
+@MOSTLY_ETCD
 def test_rolling_update_with_traffic(deployment: Deployment) -> None:
     """The runbook's update, first the standby and then the leader, hands over: nothing is lost or handled twice."""
 
@@ -96,6 +105,7 @@ def test_rolling_update_with_traffic(deployment: Deployment) -> None:
     run(main(), timeout=200)
 
 
+@MOSTLY_ETCD
 def test_bot_is_killed(deployment: Deployment) -> None:
     """`docker kill` of the leader: the standby leads as soon as the backend has freed the lock."""
 
@@ -115,6 +125,7 @@ def test_bot_is_killed(deployment: Deployment) -> None:
     run(main(), timeout=200)
 
 
+@MOSTLY_ETCD
 def test_bot_is_paused(deployment: Deployment) -> None:
     """`docker pause` of the leader beyond its lease: the standby leads, and what wakes does nothing any more."""
 
@@ -138,6 +149,7 @@ def test_bot_is_paused(deployment: Deployment) -> None:
     run(main(), timeout=200)
 
 
+@MOSTLY_ETCD
 def test_bot_is_cut_off_from_the_store(deployment: Deployment) -> None:
     """The leader loses its way to the store and keeps the one to Telegram: it stops before the standby leads."""
 
