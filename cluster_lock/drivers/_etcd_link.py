@@ -65,12 +65,12 @@ class ClientUntrusted(PermissionRefused):
     """The server does not take our certificate, or wants one and we have none."""
 
 
+_NO_RIGHT = "etcdserver: permission denied"
 # By what etcd says, then by gRPC's code. What is in neither may pass.
 _BY_TEXT: tuple[tuple[str, type[ClusterLockError]], ...] = (
     ("etcdserver: requested lease not found", LeaseExpired),
     ("etcdserver: lease already exists", LeaseExists),
     ("etcdserver: mvcc: required revision has been compacted", Compacted),
-    ("etcdserver: permission denied", PermissionRefused),
     ("etcdserver: authentication failed", PermissionRefused),  # a wrong password is INVALID_ARGUMENT
     ("etcdserver: user name is empty", PermissionRefused),  # etcd wants a user, and we have none
 )
@@ -125,10 +125,11 @@ Attempt = Callable[[Node, Metadata, float], Awaitable[T]]
 
 
 class Link:
-    """The way to etcd for everything that the driver does."""
+    """The way to etcd for everything that the driver does. `needs`: the permission to name when it is refused."""
 
-    def __init__(self, library: Library, access: Access, request_timeout: float) -> None:
+    def __init__(self, library: Library, access: Access, request_timeout: float, needs: str) -> None:
         self._library = library
+        self._needs = needs
         self._access = access
         self._request_timeout = request_timeout
         self._failures: tuple[type[Exception], ...] = (library.grpc.aio.AioRpcError, StreamEnded, TimeoutError)
@@ -261,6 +262,8 @@ class Link:
             raise error
         code, said = _said(error)
         text = f"etcd {node.address}: cannot {doing}: {said}"
+        if _NO_RIGHT in said:
+            return PermissionRefused(f"{text}. The user's role needs {self._needs}")
         for words, kind in _BY_TEXT:
             if words in said:
                 return kind(text)
@@ -286,7 +289,7 @@ def _said(error: BaseException) -> tuple[str, str]:
 def _is_stale(error: Exception) -> bool:
     said = _said(error)[1]
     # A watch with a stale token is told that it is not permitted by etcd before 3.5.5 (etcd#12385).
-    denied = isinstance(error, StreamEnded) and "etcdserver: permission denied" in said
+    denied = isinstance(error, StreamEnded) and _NO_RIGHT in said
     return denied or any(words in said for words in _STALE_TOKEN)
 
 

@@ -81,7 +81,8 @@ class EtcdDriver(Inspecting):
     async def open(self) -> None:
         """Raises DriverMissing, ConfigError for TLS files that cannot be used, PermissionRefused for their rights."""
         library = load()
-        link = Link(library, self._access, self._request_timeout)
+        # As etcdctl's `role grant-permission ROLE` takes it.
+        link = Link(library, self._access, self._request_timeout, f"readwrite {self._prefix} --prefix")
         self._opened = link, Watches(library, link), Requests(library.rpc, self._prefix)
 
     async def close(self) -> None:

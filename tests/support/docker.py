@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from cluster_lock.testing.servers import ServerMissing
 from cluster_lock.testing.servers.base import wait_for
 from cluster_lock.testing.servers.children import spawn
@@ -27,6 +29,7 @@ _IMAGES = {
     "BOT_IMAGE": "cluster-lock-local/bot",
     "PULL_POLICY": "never",
 }
+_UNSHARE = "/usr/bin/unshare"
 _BUILT_WITHIN = 300.0
 """Seconds; the slowest step installs the bot with pip, on a processor that others may be using."""
 
@@ -92,14 +95,17 @@ def _running(environment: Mapping[str, str]) -> Iterator[Mapping[str, str]]:
     with tempfile.TemporaryDirectory(prefix="cluster-lock-docker-") as folder:
         host = f"unix://{folder}/docker.sock"
         places = [f"--data-root={folder}/data", f"--exec-root={folder}/run", f"--pidfile={folder}/docker.pid"]
+        # In a PID namespace, which ends with us: else a test run that is killed would leave its containers running.
+        namespace = [_UNSHARE, "--pid", "--fork", "--kill-child", "--mount-proc"]
         with open(f"{folder}/log", "wb") as log:
-            daemon = spawn([program, f"--host={host}", *places], log)
+            daemon = spawn([*namespace, program, f"--host={host}", *places], log)
         reachable = {**environment, "DOCKER_HOST": host}
         try:
             wait_for(lambda: _answers(reachable) or None, 30, "dockerd did not answer")
             yield reachable
         finally:
-            daemon.terminate()
+            for child in psutil.Process(daemon.pid).children():
+                child.terminate()
             daemon.wait(timeout=30)
 
 
