@@ -13,6 +13,8 @@ import pytest
 
 import cluster_lock
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(cluster_lock.__file__).parent
 
 LAYERS = [

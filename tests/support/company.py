@@ -116,7 +116,7 @@ class Company:
 
 def write_config(path: Path, backend: Backend, prefix: str, timing: Timing = TIMING, **more: Any) -> Path:
     """A configuration for commands."""
-    times = ("ttl", "margin", "stop_time", "settle", "invite", "drain", "cancel_grace")
+    times = ("ttl", "margin", "stop_time", "settle", "invite", "drain", "cancel_grace", "stall_limit")
     lock = {name: f"{getattr(timing, name):g}s" for name in times}
     content = {"backend": backend.name, "prefix": prefix, "lock": lock, backend.name: backend.section, **more}
     path.write_text(yaml.safe_dump(content), encoding="utf-8")

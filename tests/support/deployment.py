@@ -9,65 +9,29 @@ simulated Telegram that judges what its bots do.
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import json
 import os
 import shlex
-import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager
-from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-import aiohttp
 import pytest
 from pytest_docker.plugin import get_docker_services
 
-from cluster_lock import clock
 from cluster_lock.testing.servers.base import free_ports
-from cluster_lock.testing.telegram import Report, SimulatorControl
+from cluster_lock.testing.telegram import SimulatorControl
 
-from .aio import until
 from .docker import CHECKOUT, Docker
+from .watched import Watched
 
 BOTS = ("bot-1", "bot-2")
-CHATS = (1, 2, 3)
-STARTED_WITHIN = 60.0
-CHANGED_WITHIN = 40.0
-DRAINED_WITHIN = 30.0
+
+TOOLS = {"etcd": "etcdctl", "consul": "consul"}
+"""The service that has the backend's own tool and an operator's rights."""
 
 Json = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Process:
-    """One life of a bot, by its diary. `client` is what the simulator calls it."""
-
-    client: str
-    diary: Path
-
-    @property
-    def service(self) -> str:
-        return self.client.partition("@")[0]
-
-    @property
-    def started(self) -> float:
-        return float(self.client.partition("@")[2].partition("#")[0])
-
-    def events(self, kind: str | None = None) -> list[Json]:
-        """What it wrote down so far."""
-        # The last line may be there in part only, at this moment.
-        events: list[Json] = [json.loads(line) for line in self.diary.read_text().split("\n")[:-1]]
-        return [event for event in events if kind in (None, event["kind"])]
-
-    @property
-    def role(self) -> str:
-        """ "leader", "standby" or, before it said so, "starting"."""
-        roles = self.events("role")
-        return str(roles[-1]["role"]) if roles else "starting"
 
 
 class Deployment:
@@ -94,6 +58,8 @@ class Deployment:
             "TELEGRAM_PORT": str(port),
         }
         self._stack = ExitStack()
+        self.tool = ""
+        """A container in which the backend's own tool can be called, again and again."""
 
     # -- docker
 
@@ -139,6 +105,11 @@ class Deployment:
                 )
             )
             self._give_rights()
+            if self.servers:
+                self.tool = self.compose(
+                    "run", "--detach", "--no-deps", "--entrypoint", "busybox sleep 3600", TOOLS[self.backend]
+                ).strip()
+                stack.callback(self.docker.run, "docker", "rm", "--force", self.tool)
             self.compose("up", "--detach", "telegram", *BOTS)
             self._stack = stack.pop_all()
         return self
@@ -159,33 +130,23 @@ class Deployment:
 
     # -- the bots
 
-    def processes(self) -> list[Process]:
-        """All lives of all bots so far, the latest last."""
-        found = [Process(diary.name, diary) for diary in (self.folder / "diaries").glob("bot-*")]
-        return sorted(found, key=lambda process: process.started)
-
-    def latest(self, service: str) -> Process | None:
-        return next((process for process in reversed(self.processes()) if process.service == service), None)
-
     @asynccontextmanager
-    async def watched(self) -> AsyncIterator[Watched]:
+    async def watched(self) -> AsyncIterator[DeployedBots]:
         control = SimulatorControl(self.telegram_url)
         try:
-            yield Watched(self, control)
+            yield DeployedBots(self, control)
         except AssertionError as error:
             raise AssertionError(f"{error}\n{await asyncio.to_thread(self.logs)}") from error
         finally:
             await control.close()
 
 
-class Watched:
+class DeployedBots(Watched):
     """What the bots of a deployment do, for one test."""
 
     def __init__(self, deployment: Deployment, telegram: SimulatorControl) -> None:
+        super().__init__(deployment.folder / "diaries", deployment.bot_id, BOTS, telegram)
         self.deployment = deployment
-        self.telegram = telegram
-        self._told: set[str] = set()
-        self._ends: dict[str, float] = {}
 
     async def compose(self, *arguments: str, code: int = 0) -> str:
         return await asyncio.to_thread(self.deployment.compose, *arguments, code=code)
@@ -193,145 +154,12 @@ class Watched:
     async def docker(self, *arguments: str) -> str:
         return await asyncio.to_thread(self.deployment.docker.run, "docker", *arguments)
 
-    # -- waiting
-
-    def leader(self, besides: Process | None = None) -> Process | None:
-        """Who says so. `besides`: one that is not asked, because it could not say otherwise."""
-        latest = [process for service in BOTS if (process := self.deployment.latest(service)) not in (None, besides)]
-        return next(
-            (process for process in latest if process.client not in self._ends and process.role == "leader"), None
-        )
-
-    async def settled(self) -> Process:
-        """Until one leads and polls, and the other stands by and is known to the backend; the leader."""
-
-        def one_of_each() -> bool:
-            latest = [self.deployment.latest(service) for service in BOTS]
-            return {process.role for process in latest if process is not None} == {"leader", "standby"}
-
-        await self._reached(one_of_each, STARTED_WITHIN)
-        leader = self.leader()
-        assert leader is not None
-        await self._reached(lambda: self._polled(leader), STARTED_WITHIN)
-        await self._reached(self._standby_is_known, STARTED_WITHIN)
-        return leader
-
     async def _standby_is_known(self) -> bool:
-        """Does its record stand in the backend? Else a leader would not invite it."""
         if self.deployment.backend == "file":
             return True
-        tool = {
+        look = {
             "etcd": ("etcdctl", "get", "--prefix", "--keys-only", "cluster-lock/standby/"),
             "consul": ("consul", "kv", "get", "-keys", "cluster-lock/standby/"),
         }
-        said = await self.compose("run", "--rm", "-T", "--no-deps", *tool[self.deployment.backend])
+        said = await self.docker("exec", self.deployment.tool, *look[self.deployment.backend])
         return any(f"cluster-lock/standby/{service}" in said for service in BOTS)
-
-    def latest(self, service: str) -> Process:
-        found = self.deployment.latest(service)
-        assert found is not None, f"{service} never started"
-        return found
-
-    async def restarted(self, old: Process) -> None:
-        """Until its service has a new process."""
-        await self._reached(lambda: self.latest(old.service) != old, STARTED_WITHIN)
-
-    async def taken_over(self, old: Process, since: float) -> float:
-        """Until another process leads and has polled: seconds from `since` to its first getUpdates."""
-
-        # A paused one would say for ever that it leads.
-        await self._reached(lambda: self.leader(besides=old), CHANGED_WITHIN)
-        new = self.leader(besides=old)
-        assert new is not None
-        await self._reached(lambda: self._polled(new, since), CHANGED_WITHIN)
-        arrived = [poll["arrived"] for poll in await self._polls(new) if poll["arrived"] > since]
-        return float(min(arrived)) - since
-
-    async def keeps_leading(self, leader: Process, seconds: float) -> None:
-        """It leads still, and a poll of it arrived after so many seconds: longer than it trusted its lease then."""
-        ended = len(leader.events("ended"))
-        since = clock.now() + seconds
-        await self._reached(lambda: self._polled(leader, since), seconds + CHANGED_WITHIN)
-        assert self.leader() == leader
-        assert len(leader.events("ended")) == ended, "it lost its term meanwhile"
-
-    async def _polls(self, process: Process) -> list[Json]:
-        return [poll for poll in await self.telegram.polls() if poll["client"] == process.client]
-
-    async def _polled(self, process: Process, since: float = 0.0) -> bool:
-        return any(poll["arrived"] > since for poll in await self._polls(process))
-
-    async def _reached(self, condition: Callable[[], Any], within: float) -> None:
-        async def looked() -> bool:
-            # Telegram's container may not answer yet; and the poller of a test must leave the processor to the bots.
-            with contextlib.suppress(aiohttp.ClientError):
-                answer = condition()
-                if asyncio.iscoroutine(answer):
-                    answer = await answer
-                if answer:
-                    return True
-            await asyncio.sleep(0.1)
-            return False
-
-        looked.__qualname__ = getattr(condition, "__qualname__", "it")
-        await until(looked, timeout=within)
-
-    # -- faults that Telegram must be told
-
-    def died(self, process: Process) -> None:
-        """It was killed, just now."""
-        self._ends[process.client] = clock.now()
-
-    def finished(self, service: str) -> float:
-        """When the container of `service` ended last, in `clock.now()`."""
-        ended = datetime.fromisoformat(self.deployment.state(service)["FinishedAt"])
-        return clock.now() - (time.time() - ended.timestamp())
-
-    # -- the verdict
-
-    async def traffic(self, rate: float = 20.0) -> None:
-        await self.telegram.traffic_on(self.deployment.bot_id, rate=rate, chats=CHATS)
-
-    async def judge(self) -> Report:
-        """Stop the traffic, let everything be handled, and demand: never two live polls, nothing lost, each chat in
-        order, nothing after a term or a death."""
-        await self.telegram.traffic_off(self.deployment.bot_id)
-
-        async def all_done() -> bool:
-            report = await self._report()
-            return not report.pending and not report.lost
-
-        await self._reached(all_done, DRAINED_WITHIN)
-        report = await self._report()
-        wrong = ("overlapping_polls", "lost", "out_of_order", "conflicts_live", "late_arrivals", "sent_after_term")
-        assert not any(getattr(report, name) for name in wrong), (report, report.findings)
-        return report
-
-    async def _report(self) -> Report:
-        for process in self.deployment.processes():
-            events = process.events()
-            runs = {(event["update"], event["start"]): event for event in events if event["kind"] == "run"}
-            for event in (*runs.values(), *(event for event in events if event["kind"] == "ended")):
-                if f"{process.client} {event}" not in self._told:
-                    self._told.add(f"{process.client} {event}")
-                    await self._tell(process, event)
-            if process.client not in self._told and self._is_over(process):
-                self._told.add(process.client)
-                await self.telegram.dead(process.client, at=self._ends[process.client])
-        return await self.telegram.report()
-
-    def _is_over(self, process: Process) -> bool:
-        if process.client not in self._ends and process != self.deployment.latest(process.service):
-            # It has a successor. What it wrote last it may still have sent.
-            self._ends[process.client] = process.events()[-1]["at"] + 0.05
-        return process.client in self._ends
-
-    async def _tell(self, process: Process, event: Json) -> None:
-        client = process.client
-        if event["kind"] == "ended":
-            at = event["at"] if event["lost"] is None else event["deadline"]
-            await self.telegram.term_ended(client, event["term"], at=at)
-            return
-        end = None if event["outcome"] is None else event["at"]
-        update, start, outcome, term = (event[name] for name in ("update", "start", "outcome", "term"))
-        await self.telegram.handled(update, client=client, start=start, end=end, outcome=outcome, term=term)

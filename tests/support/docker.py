@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import shutil
 import subprocess
 import tempfile
@@ -95,10 +96,12 @@ def _running(environment: Mapping[str, str]) -> Iterator[Mapping[str, str]]:
     with tempfile.TemporaryDirectory(prefix="cluster-lock-docker-") as folder:
         host = f"unix://{folder}/docker.sock"
         places = [f"--data-root={folder}/data", f"--exec-root={folder}/run", f"--pidfile={folder}/docker.pid"]
+        # Not where a daemon that was killed has left its rules for addresses, which would spoil ours.
+        addresses = f"--default-address-pool=base=10.{random.randint(64, 250)}.0.0/16,size=24"
         # In a PID namespace, which ends with us: else a test run that is killed would leave its containers running.
         namespace = [_UNSHARE, "--pid", "--fork", "--kill-child", "--mount-proc"]
         with open(f"{folder}/log", "wb") as log:
-            daemon = spawn([*namespace, program, f"--host={host}", *places], log)
+            daemon = spawn([*namespace, program, f"--host={host}", *places, addresses], log)
         reachable = {**environment, "DOCKER_HOST": host}
         try:
             wait_for(lambda: _answers(reachable) or None, 30, "dockerd did not answer")

@@ -339,8 +339,8 @@ class Scene:
 
     async def polls(self, bot: HostedBot | None = None, since: float = 0.0) -> list[Json]:
         """The getUpdates that arrived (of this process) after `since`, in their order."""
-        polls = await self.telegram.polls()
-        return [poll for poll in polls if poll["arrived"] > since and (bot is None or poll["client"] == bot.client)]
+        polls = await self.telegram.polls(since=since)
+        return [poll for poll in polls if bot is None or poll["client"] == bot.client]
 
     async def polled_by(self, bot: HostedBot, since: float = 0.0) -> bool:
         return bool(await self.polls(bot, since))

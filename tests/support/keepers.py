@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets
+import signal
 import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -18,6 +19,7 @@ from cluster_lock.values import LEADER, Timing
 
 from .aio import until
 from .backends import Backend
+from .mutants import module
 from .stores import driver_options, open_driver
 
 TESTS = Path(__file__).parents[1]
@@ -31,6 +33,7 @@ class KeeperProcess:
     def __init__(self, process: asyncio.subprocess.Process, log: Path) -> None:
         self.pid = process.pid
         self._process, self._log = process, log
+        self._seen: set[psutil.Process] = set()
 
     @property
     def output(self) -> str:
@@ -58,9 +61,20 @@ class KeeperProcess:
     def below(self) -> list[psutil.Process]:
         """All that runs below it: two inits, the command, and what that started."""
         try:
-            return psutil.Process(self.pid).children(recursive=True)
+            found = psutil.Process(self.pid).children(recursive=True)
         except psutil.NoSuchProcess:
             return []
+        self._seen.update(found)
+        return found
+
+    async def kill(self) -> None:
+        """End it and all that was ever seen below it, if that is still there."""
+        self.below()
+        self.signal(signal.SIGKILL)
+        await self.ended()
+        for process in self._seen:
+            if _runs(process):
+                process.kill()
 
     def inits(self) -> list[psutil.Process]:
         """Upper and lower."""
@@ -118,7 +132,7 @@ class Keepers:
         environ = {**os.environ, "PYTHONPATH": os.pathsep.join([str(TESTS.parent), str(TESTS)]), "INSTANCE": instance}
         with log.open("ab") as output:
             process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "cluster_lock.keeper", str(number)),
+                *(sys.executable, *module("cluster_lock.keeper"), str(number)),
                 pass_fds=[number],
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=output,
@@ -156,9 +170,4 @@ async def keepers(folder: Path, backend: Backend | None = None) -> AsyncIterator
         yield it
     finally:
         for each in it.running:
-            left = each.below()
-            each.signal(9)
-            await each.ended()
-            for process in left:
-                if _runs(process):
-                    process.kill()
+            await each.kill()

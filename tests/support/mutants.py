@@ -1,15 +1,26 @@
 """Safety rules, each broken on purpose. `CLUSTER_LOCK_MUTANT=name pytest -p support.mutants ...` runs tests on broken
-code;
-`tests/test_mutants` expects that they fail."""
+code; `tests/test_mutants` expects that they fail. A process that a test starts is broken by `module`."""
 
 from __future__ import annotations
 
 import asyncio
 import os
+import runpy
+import sys
+import tempfile
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from cluster_lock import clock, values
+
+CHOSEN = "CLUSTER_LOCK_MUTANT"
+"""The name of the mutant, in the environment."""
+
+
+def module(name: str) -> tuple[str, ...]:
+    """Python's arguments that run this module, broken if this process is."""
+    return ("-m", "support.mutants", name) if CHOSEN in os.environ else ("-m", name)
 
 
 def counts_from_the_reply() -> None:
@@ -222,12 +233,73 @@ def believes_a_word_from_before() -> None:
     quarantine.has_stopped = stopped
 
 
+def frees_the_lock_when_the_command_has_ended() -> None:
+    """However much of what it started is left."""
+    from cluster_lock.keeper import child
+
+    _another_init("            sweep()\n            return statuses", "            return statuses")
+    child.sweep = lambda: None  # type: ignore[attr-defined]
+
+
+def leaves_everything_to_a_keeper_that_is_gone() -> None:
+    _another_init('if not said or b"kill" in lines:', 'if not said: os._exit(1)\n        if b"kill" in lines:')
+
+
+def _another_init(what: str, instead: str) -> None:
+    from cluster_lock.keeper import child
+
+    source = child.INIT.read_text()
+    assert what in source
+    child.INIT = Path(tempfile.mkdtemp(prefix="cluster-lock-")) / "keeper" / "init.py"
+    child.INIT.parent.mkdir()
+    child.INIT.write_text(source.replace(what, instead))
+
+
+def trusts_the_thread_under_the_loop() -> None:
+    """There is no kernel timer under the guard's thread."""
+    from cluster_lock import guard
+
+    setattr(guard, "open_timer", lambda: None)  # noqa: B010
+
+
+def reads_the_pipe_in_the_loop() -> None:
+    from cluster_lock.keeper.worker import PipeContest
+
+    look = PipeContest._look
+    PipeContest._look = lambda self, line: self._tell_loop(look, self, line)  # type: ignore[method-assign]
+
+
+def leaves_overdue_work_alone() -> None:
+    from cluster_lock.keeper.worker_process import WorkerProcess
+
+    WorkerProcess._overdue = lambda self, name: None  # type: ignore[method-assign]
+
+
+def leaves_a_wedged_worker_alone() -> None:
+    from cluster_lock.keeper.worker_process import WorkerProcess
+
+    WorkerProcess.is_silent = lambda self, limit: False  # type: ignore[method-assign]
+
+
+def leaves_a_deaf_worker_alone() -> None:
+    from cluster_lock.keeper.worker_process import WorkerProcess
+
+    WorkerProcess.deaf = None  # type: ignore[assignment]
+
+
 MUTANTS: dict[str, Callable[[], None]] = {
     made.__name__: made
     for made in list(globals().values())
     if callable(made) and getattr(made, "__module__", "") == __name__ and not made.__name__.startswith("_")
+    if made is not module
 }
 
 
 def pytest_configure() -> None:
-    MUTANTS[os.environ["CLUSTER_LOCK_MUTANT"]]()
+    MUTANTS[os.environ[CHOSEN]]()
+
+
+if __name__ == "__main__":
+    pytest_configure()
+    sys.argv.pop(0)
+    runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)

@@ -145,6 +145,7 @@ def test_a_secret_is_given_once(tmp_path: Path) -> None:
     assert said == "config.yaml:3: telegram.token_file: give token or token_file, not both"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "text",
     [

@@ -10,7 +10,8 @@ import json
 
 import pytest
 from support.aio import run
-from support.deployment import BOTS, Deployment, Process, Watched
+from support.deployment import BOTS, DeployedBots, Deployment
+from support.watched import Process
 
 from cluster_lock import clock
 
@@ -20,7 +21,8 @@ TRUSTED = {"etcd": 3.5, "consul": 4.0}
 """ttl - margin of the shipped bot.yaml: a leader that cannot renew has stopped by then."""
 FREED = {"etcd": 5.0, "consul": 12.0}
 """When the backend has freed the lock of a leader that is silent: ttl, and twice that."""
-RENEWED = {"etcd": 1.7, "consul": 2.0}
+RENEWED = 2.0
+"""ttl / 3 of the shipped bot.yaml on Consul."""
 SLACK = 3.0
 """For a machine that is busy: how much later than it must be something may be seen."""
 
@@ -35,7 +37,7 @@ def other(leader: Process) -> str:
     return next(service for service in BOTS if service != leader.service)
 
 
-async def back(watched: Watched, service: str) -> None:
+async def back(watched: DeployedBots, service: str) -> None:
     """Start what a fault ended, if docker has not done so itself."""
     await watched.compose("up", "--detach", "--no-deps", service)
     await watched.settled()
@@ -171,26 +173,24 @@ def test_bot_is_cut_off_from_the_store(deployment: Deployment) -> None:
 
 
 def test_leader_of_the_store_is_lost(deployment: Deployment) -> None:
-    """The store's leading server is killed: on etcd the bot's leader goes on in its term, because its lease outlasts an
-    election; on Consul, whose elections may take longer, somebody leads when it is over."""
+    """The store's leading server is killed and stays away: when its election is over somebody leads, on a lease
+    that was renewed since; whether the old term outlasts the election depends on how busy the machine is."""
 
     async def main() -> None:
         async with deployment.watched() as watched:
-            leader = await watched.settled()
+            await watched.settled()
             await watched.traffic()
             server = await store_leader(watched)
             await watched.compose("kill", server)
-            if deployment.backend == "etcd":
-                await watched.keeps_leading(leader, TRUSTED["etcd"] + RENEWED["etcd"])
+            await watched.somebody_polls_after(TRUSTED[deployment.backend])
             await watched.compose("up", "--detach", "--wait", "--no-deps", server)
-            now = await watched.settled()
-            assert now == leader or deployment.backend == "consul"
+            await watched.settled()
             await watched.judge()
 
     run(main(), timeout=200)
 
 
-async def store_leader(watched: Watched) -> str:
+async def store_leader(watched: DeployedBots) -> str:
     """The service that leads among the servers of the store."""
     servers = watched.deployment.servers
     if watched.deployment.backend == "etcd":
@@ -228,7 +228,7 @@ def test_client_agent_leaves(deployment: Deployment, session_node: str) -> None:
             # SIGTERM: a client agent leaves the cluster.
             await watched.compose("stop", agent)
             if session_node:
-                await watched.keeps_leading(leader, TRUSTED["consul"] + RENEWED["consul"])
+                await watched.keeps_leading(leader, TRUSTED["consul"] + RENEWED)
             else:
                 print(f"\nconsul: taken over {await watched.taken_over(leader, began):.2f} s after the agent was told")
             await watched.compose("up", "--detach", "--wait", "--no-deps", agent)

@@ -126,6 +126,25 @@ def test_a_command_that_ignores_sigterm_is_killed(tmp_path: Path) -> None:
     run(main())
 
 
+def test_a_lock_is_free_when_nothing_is_left(tmp_path: Path) -> None:
+    """A command that ends leaves its lock to the next one only when nothing that it started is left."""
+
+    async def main() -> None:
+        async with keepers(tmp_path) as them:
+            leaves = "setsid sleep 1006 & echo $! > left; echo up; until [ -e go ]; do sleep 0.02; done"
+            first = await them.start("a", "sh", "-c", leaves, lock="x")
+            await first.says("up")
+            first.below()  # whatever becomes of them, they are killed in the end
+            looks = 'if kill -0 "$(cat left)"; then echo something; else echo nothing; fi'
+            second = await them.start("b", "sh", "-c", looks, lock="x")
+            await second.says("waiting, held by a")
+            (tmp_path / "go").touch()
+            assert await second.ended() == 0
+            assert "\nnothing\n" in second.output
+
+    run(main())
+
+
 @pytest.mark.parametrize("victims", ["keeper", "upper", "lower", "keeper and upper", "keeper and lower", "both inits"])
 def test_nothing_is_left(tmp_path: Path, victims: str) -> None:
     """Whichever two of the keeper and its two inits are killed, nothing that the command started is left."""

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 from support.aio import run
 from support.backends import Backend
 from support.keepers import FAST, WORKER, KeeperProcess, gone, keepers
-from support.stores import SERVERS
+from support.stores import SERVERS, Operator
 
 from cluster_lock import clock
 
@@ -84,6 +86,24 @@ def test_a_worker_that_does_not_work_is_ended(tmp_path: Path, how: str) -> None:
             await first.ended()
 
     run(main(), timeout=60)
+
+
+@pytest.mark.parametrize("backend", SERVERS, indirect=True, scope="session")
+def test_a_stopped_worker_is_told_of_no_loss(backend: Backend, tmp_path: Path) -> None:
+    """When an operator ends the lease under a worker that is stopped, the worker is gone within 250 ms: before the next
+    leader has settled."""
+
+    async def main() -> None:
+        async with keepers(tmp_path, backend) as them:
+            keeper = await them.worker("a")
+            await keeper.says("a: leading")
+            worker = psutil.Process(worker_pid(keeper))
+            os.kill(worker.pid, signal.SIGSTOP)
+            operator = Operator(backend, them.prefix)
+            await asyncio.to_thread(operator.end_lease, await them.lease("x"))
+            assert await gone([worker], 5) < 0.25
+
+    run(main())
 
 
 @pytest.mark.parametrize("how", ["killed", "stopped"])

@@ -9,10 +9,13 @@ from pathlib import Path
 
 import pytest
 from support.mutants import MUTANTS
+from support.nursery import Nursery
 
 CORE, DRIVERS, LEADER, POLLER = "tests/test_core", "tests/test_drivers", "tests/test_leader", "tests/test_aiogram"
+KEEPER = "tests/test_keeper"
 
-PYTEST = (sys.executable, "-m", "pytest", "-q", "-x", "-p", "support.mutants", "-p", "no:cacheprovider", "--timeout=60")
+CHECKOUT = Path(__file__).parents[2]
+PYTEST = ("-m", "pytest", "-q", "-x", "-p", "support.mutants", "-p", "no:cacheprovider", "--timeout=60")
 
 KILLED_BY = {
     "counts_from_the_reply": f"{CORE}/test_watchdog.py::test_deadline_counts_from_before_the_request",
@@ -38,11 +41,25 @@ KILLED_BY = {
     "dispatches_after_the_deadline": f"{POLLER}/test_lease.py -k blocked",
     "offset_is_the_highest": f"{POLLER}/test_acknowledging.py -k slow_handler_holds_back",
     "ids_only_grow": f"{POLLER}/test_window.py -k numbering",
+    "frees_the_lock_when_the_command_has_ended": f"{KEEPER}/test_run.py::test_a_lock_is_free_when_nothing_is_left",
+    "leaves_everything_to_a_keeper_that_is_gone": f"{KEEPER}/test_run.py::test_nothing_is_left[keeper]",
+    "trusts_the_thread_under_the_loop": f"{KEEPER}/test_run.py::test_a_stopped_keeper_ends_at_its_deadline",
+    "reads_the_pipe_in_the_loop": f"{KEEPER}/test_pipe.py::test_a_blocked_loop_delays_no_renewal",
+    "leaves_overdue_work_alone": f"{KEEPER}/test_worker.py::test_a_stopped_worker_is_told_of_no_loss[etcd35]",
+    "leaves_a_wedged_worker_alone": f"{KEEPER}/test_worker.py -k is_ended[blocks]",
+    "leaves_a_deaf_worker_alone": f"{KEEPER}/test_worker.py -k is_ended[deaf]",
 }
 
 pytestmark = pytest.mark.timeout(240)
 
-MARKS = {"etcd": pytest.mark.etcd, "consul": pytest.mark.consul}
+MARKS = {"etcd": pytest.mark.etcd, "consul": pytest.mark.consul, "leaves_overdue_work_alone": pytest.mark.etcd}
+"""By the mutant's name, or the first word of it."""
+
+
+def marks(mutant: str) -> list[pytest.MarkDecorator]:
+    found = [mark for name, mark in MARKS.items() if name in (mutant, mutant.split("_")[0])]
+    # In one worker of those that share the tests: each has a nursery of its own.
+    return [*found, pytest.mark.xdist_group("nursery")] if KILLED_BY[mutant].startswith(POLLER) else found
 
 
 def test_every_mutant_has_its_test() -> None:
@@ -50,17 +67,21 @@ def test_every_mutant_has_its_test() -> None:
     assert set(MUTANTS) == set(KILLED_BY)
 
 
-@pytest.mark.parametrize("mutant", [pytest.param(name, marks=MARKS.get(name.split("_")[0], ())) for name in KILLED_BY])
-def test_a_broken_rule_is_noticed(mutant: str) -> None:
+@pytest.mark.parametrize("mutant", [pytest.param(name, marks=marks(name)) for name in KILLED_BY])
+def test_a_broken_rule_is_noticed(mutant: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
     """With one safety rule broken, the test of that rule fails."""
-    done = subprocess.run(
-        [*PYTEST, *KILLED_BY[mutant].split()],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=180,
-        cwd=Path(__file__).parents[2],
-        env=os.environ | {"CLUSTER_LOCK_MUTANT": mutant, "PYTHONPATH": str(Path(__file__).parents[1])},
-    )
-    assert done.returncode == 1, done.stdout[-2000:] + done.stderr[-2000:]
-    assert " failed" in done.stdout.splitlines()[-1]
+    command = [*PYTEST, *KILLED_BY[mutant].split()]
+    environ = os.environ | {"CLUSTER_LOCK_MUTANT": mutant, "PYTHONPATH": str(Path(__file__).parents[1])}
+    log = tmp_path / "log"
+    if KILLED_BY[mutant].startswith(POLLER):
+        # One import of aiogram for all of them.
+        nursery: Nursery = request.getfixturevalue("nursery")
+        code = nursery.start(command, environ, log=log, folder=CHECKOUT).wait(180)
+    else:
+        with log.open("wb") as output:
+            code = subprocess.call(
+                [sys.executable, *command], stdout=output, stderr=output, timeout=180, cwd=CHECKOUT, env=environ
+            )
+    said = log.read_text()
+    assert code == 1, said[-4000:]
+    assert " failed" in said.splitlines()[-1]

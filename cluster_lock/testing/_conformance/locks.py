@@ -245,7 +245,7 @@ class Locks(Backend):
 
     @check
     async def test_failed_acquires_leak_nothing(self, bench: Bench) -> None:
-        """After 1,000 refusals the server has as many leases as before, and the lock goes to the next at once."""
+        """After 1,000 refusals the server has no more leases than before, and the lock goes to the next at once."""
         holder, waiter = await bench.clients()
         bench.needs_hook("count_leases")
         lease, mine = await bench.long_lease(holder), await bench.long_lease(waiter, "waiter")
@@ -254,6 +254,6 @@ class Locks(Backend):
         for _ in range(20):
             refused = await asyncio.gather(*(waiter.acquire(mine, LOCK, record("waiter")) for _ in range(50)))
             assert set(refused) == {None}
-        assert await self.count_leases() == before
+        assert await self.count_leases() <= before  # those of others may have expired
         await holder.release(grant, record("holder", released=True))
         await bench.take(waiter, mine)

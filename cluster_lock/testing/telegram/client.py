@@ -177,9 +177,9 @@ class SimulatorControl:
     ) -> Report:
         return Report(**await self._call("report", bot=bot, drained=drained, ignore=list(ignore), at_most=at_most))
 
-    async def polls(self, bot: BotRef | None = None) -> list[Json]:
+    async def polls(self, bot: BotRef | None = None, *, since: float = 0.0) -> list[Json]:
         """As `Oracle.polls`, each as a plain object with `spans` and `late`."""
-        return list(await self._call("polls", bot=bot))
+        return list(await self._call("polls", bot=bot, since=since))
 
     async def changes(self, bot: BotRef | None = None, *, ignore: Sequence[str] = ()) -> list[Change]:
         return [Change(**change) for change in await self._call("changes", bot=bot, ignore=list(ignore))]

@@ -190,9 +190,9 @@ class Oracle:
             },
         )
 
-    def polls(self, bot: BotRef | None = None) -> list[judge.SeenPoll]:
-        """Every getUpdates in order of arrival, with the spans in which it was live."""
-        return self._seen(bot, ())
+    def polls(self, bot: BotRef | None = None, *, since: float = 0.0) -> list[judge.SeenPoll]:
+        """Every getUpdates that arrived after `since`, in order of arrival, with the spans in which it was live."""
+        return self._seen(bot, (), since)
 
     def changes(self, bot: BotRef | None = None, *, ignore: Collection[str] = ()) -> list[judge.Change]:
         """Each time that polling passed from one client to another, with the gap between them."""
@@ -205,10 +205,12 @@ class Oracle:
         key = BotKey.of(bot)
         return [update for update in self._updates if update.bot == key]
 
-    def _seen(self, bot: BotRef | None, ignore: Collection[str]) -> list[judge.SeenPoll]:
+    def _seen(self, bot: BotRef | None, ignore: Collection[str], since: float = 0.0) -> list[judge.SeenPoll]:
         key = None if bot is None else BotKey.of(bot)
-        chosen = (poll for poll in self._polls if key in (None, poll.bot) and poll.client not in ignore)
-        return judge.seen(chosen, self._lives)
+        polls = (poll for poll in self._polls if poll.arrived > since)
+        return judge.seen(
+            (poll for poll in polls if key in (None, poll.bot) and poll.client not in ignore), self._lives
+        )
 
     def _life(self, client: str) -> Life:
         return self._lives.get(client) or Life()

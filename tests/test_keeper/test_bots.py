@@ -1,0 +1,70 @@
+"""Bots with keepers under traffic: what a crash, a stop and a hand-over cost, and that no update is lost or comes twice
+that need not.
+
+A fault's seconds run from it to the next leader's first getUpdates; a bound is what the rules say and room for a busy
+machine. `benchmarks/takeover.py` measures.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from statistics import median
+
+import pytest
+from support.aio import run
+from support.backends import Backend
+from support.keepers import FAST
+from support.kept import CHATS, kept_bots
+
+pytestmark = [pytest.mark.process, pytest.mark.timeout(240)]
+
+TIMES = 3
+BUSY = 1.0
+EXPIRY = {"etcd": 1, "consul": 2}
+"""After how many ttl a backend has freed the lock of a holder who is silent."""
+
+ETCD = pytest.param("etcd35", marks=pytest.mark.etcd)
+CONSUL = pytest.param("consul", marks=pytest.mark.consul)
+CONSUL_TOO = pytest.param("consul", marks=[pytest.mark.consul, pytest.mark.slow])
+
+
+@pytest.mark.parametrize("backend", [ETCD, CONSUL_TOO], indirect=True, scope="session")
+def test_hand_overs_under_traffic(backend: Backend, tmp_path: Path) -> None:
+    """SIGTERM to the keeper, `step-down --to` and `bot restart` at 200 updates a second lose and repeat nothing, and at
+    no moment do two poll."""
+
+    async def main() -> None:
+        async with kept_bots(tmp_path, backend, FAST) as bots:
+            leader = await bots.settled()
+            await bots.traffic(200, CHATS)
+            for hand_over in (bots.keeper_is_asked, bots.leader_steps_down, bots.leader_is_restarted):
+                await hand_over(leader)
+                leader = await bots.settled()
+            report = await bots.judge()
+            assert report.duplicated == 0
+            assert len(await bots.telegram.changes()) == 3
+
+    run(main(), timeout=220)
+
+
+@pytest.mark.parametrize("backend", [ETCD, CONSUL], indirect=True, scope="session")
+def test_crashes_under_traffic(backend: Backend, tmp_path: Path) -> None:
+    """A worker that is killed costs milliseconds, one that is stopped less than a ttl, a keeper that is killed what the
+    backend needs to find out; nothing is lost, and at no moment do two poll."""
+
+    async def main() -> None:
+        async with kept_bots(tmp_path, backend, FAST) as bots:
+            leader, killed = await bots.settled(), []
+            await bots.traffic(50, CHATS)
+            for _ in range(TIMES):
+                killed.append(await bots.worker_is_killed(leader))
+                leader = await bots.settled()
+            stopped = await bots.worker_is_stopped(leader)
+            leader = await bots.settled()
+            all_killed = await bots.all_is_killed(leader)
+            await bots.judge()
+            assert median(killed) < 0.15 + BUSY
+            assert stopped < FAST.ttl
+            assert all_killed < EXPIRY[backend.name] * FAST.ttl + 1 + FAST.settle + BUSY
+
+    run(main(), timeout=220)
