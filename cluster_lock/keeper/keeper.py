@@ -108,6 +108,10 @@ class Keeper:
         if worker.wrong.done():
             reason: str = worker.wrong.result()
             return reason
+        if worker.left_at is not None:
+            limit = time_to_stop(self._session.timing)
+            overdue = clock.now() - worker.left_at > limit
+            return f"it has not ended {limit:g} s after it had left" if overdue else None
         limit = self._session.timing.stall_limit
         if worker.is_silent(limit):
             return f"its loop has given no sign of life for {limit:g} s"

@@ -26,13 +26,15 @@ log = logging.getLogger("cluster_lock.keeper")
 
 class WorkerProcess:
     """Made with `await WorkerProcess.start(...)`. `pollers`: what it said last of its work. `alive_at`: when it last
-    gave a sign of life (`clock.now()`), None before the first."""
+    gave a sign of life (`clock.now()`), None before the first. `left_at`: when it closed its end of the pipe: it leads
+    nothing any more, and what it still does is its own."""
 
     def __init__(self, child: Child, ours: socket.socket, session: Session, board: Board) -> None:
         self.child = child
         self.link = Link(self._send)
         self.relay = Relay(session, self.link, overdue=self._overdue)
         self.alive_at: float | None = None
+        self.left_at: float | None = None
         self.pollers: Sequence[Mapping[str, Any]] = ()
         self.wrong = asyncio.get_running_loop().create_future()
         """Done, with the reason, when it must be ended."""
@@ -98,6 +100,7 @@ class WorkerProcess:
         except OSError:
             came = b""
         if not came:
+            self.left_at = clock.now()
             self._hang_up("the worker is gone")
             return
         *lines, self._unread = (self._unread + came).split(b"\n")

@@ -54,6 +54,8 @@ async def main() -> None:
             {"bot_id": 1, "lock": "x", "deaf": "deaf" in sys.argv and election.term("x") is not None}
         ]
         await election.lead("x", body)
+    if "lingers" in sys.argv:
+        await asyncio.sleep(2 * FAST.stall_limit)
     say("done")
 
 

@@ -135,6 +135,18 @@ def test_its_end_is_the_keepers(tmp_path: Path, deed: str, restart: str, code: i
     run(main(), timeout=60)
 
 
+def test_what_a_worker_does_after_its_last_term(tmp_path: Path) -> None:
+    """A worker that has left goes on with what is its own, such as shutdown hooks, without signs of life."""
+
+    async def main() -> None:
+        async with keepers(tmp_path) as them:
+            keeper = await them.worker("a", "returns", "lingers")
+            assert await keeper.ended() == 0
+            assert "a: done" in keeper.output
+
+    run(main(), timeout=60)
+
+
 def test_a_session_that_failed_is_no_reason_to_try_again(tmp_path: Path) -> None:
     """With fail_fast an unreachable backend ends worker and keeper with 69, whatever is said about restarts."""
 
