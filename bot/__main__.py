@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 
@@ -10,6 +9,7 @@ from cluster_lock import __version__
 from cluster_lock.cli import detached, run_command
 from cluster_lock.cli import instance as instance_commands
 from cluster_lock.cli import start as start_command
+from cluster_lock.cli.options import Parser
 
 from .demo import command as demo_command
 
@@ -18,7 +18,7 @@ APP = "bot.app:dispatcher"
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The exit code. A wrong argument ends it with SystemExit(2), as argparse does."""
-    parser = argparse.ArgumentParser(prog="python -m bot", description="A Telegram bot on several servers at once.")
+    parser = Parser(prog="python -m bot", description="A Telegram bot on several servers at once.")
     parser.add_argument("--version", action="version", version=f"cluster-lock {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     start_command.add(commands, app=APP)

@@ -61,6 +61,8 @@ async def _contenders(session: Session, hold: Hold, to: str | None = None) -> li
         record = Record.from_bytes(entry.record or b"")
         if record is not None and hold.name in record.names and entry.lease not in (None, hold.grant.lease.id):
             waiting.append(entry)
+    # Of our own name: it is to take this very process's place, and has been started for that.
+    waiting.sort(key=lambda entry: entry.name != session.contender.key)
     return waiting[:AT_MOST]
 
 

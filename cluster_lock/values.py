@@ -22,6 +22,11 @@ class Origin(StrEnum):
     FOUND_FREE = "found free"
 
 
+def telegram_lock(bot_id: int, *, test: bool = False) -> str:
+    """The lock of a bot, by its public id; Telegram's test environment has queues of its own."""
+    return f"telegram-test/{bot_id}" if test else f"telegram/{bot_id}"
+
+
 @dataclass(frozen=True, slots=True)
 class Traits:
     """What a backend can do; the conformance suite proves each. `expires`: the server itself frees the lock of a holder

@@ -13,6 +13,7 @@ from aiogram.methods import GetMe
 
 from cluster_lock import clock
 from cluster_lock.leadership import Term
+from cluster_lock.values import telegram_lock
 
 from .rules import Rules
 from .state import Facts, PollerState
@@ -94,4 +95,4 @@ def lock_name(bot: Bot) -> str:
     """The lock of a bot: its public id, never its token, so that it survives a new token. Telegram's test environment
     has queues of its own."""
     is_test = bot.session.api.api_url(token="0", method="getMe").endswith("/test/getMe")
-    return f"telegram-test/{bot.id}" if is_test else f"telegram/{bot.id}"
+    return telegram_lock(bot.id, test=is_test)

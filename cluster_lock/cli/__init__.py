@@ -13,12 +13,14 @@ from cluster_lock.errors import ClusterLockError
 
 from . import bot, config_command, doctor, drivers, release, run, status, step_down
 from .completion import add_completion_option
+from .options import Parser
 
 EXIT_CODES = """\
 exit codes:
     0  done
     1  a check is not ok; nobody leads; nothing was done
     2  wrong arguments
+    3  it does not run here (bot status)
    69  the backend cannot be reached
    70  the time of the lock was over, and the work had to be ended with the process
    73  this instance runs here already
@@ -53,7 +55,7 @@ def run_command(arguments: argparse.Namespace) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="cluster-lock",
         description="One leader on many servers.",
         epilog=EXIT_CODES,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import signal
 import subprocess
@@ -43,12 +44,14 @@ def run_restart(arguments: argparse.Namespace) -> int:
     began = clock.now()
     child, log = _spawn(settings, "--replace")
     successor = InstanceLock(successor_of(settings.instance), settings.state_directory)
-    if not _wait(child, log, lambda: _is(successor.info(), child.pid, ready=True)):
+    named = InstanceLock(settings.instance, settings.state_directory)
+    if not _wait(child, log, lambda: _is(successor.info(), child.pid, ready=True) or _is(named.info(), child.pid)):
         return child.returncode or 1
     print(f"process {child.pid} stands by after {clock.now() - began:.1f} s; asking process {old.pid} to hand over")
     asked = clock.now()
-    os.kill(old.pid, signal.SIGTERM)
-    named = InstanceLock(settings.instance, settings.state_directory)
+    with contextlib.suppress(ProcessLookupError):  # it has ended meanwhile
+        if old.runs():
+            os.kill(old.pid, signal.SIGTERM)
     if not _wait(child, log, lambda: _is(named.info(), child.pid)):
         return child.returncode or 1
     print(f"process {old.pid} has ended after {clock.now() - asked:.1f} s; {child.pid} is {settings.instance} now")
@@ -73,7 +76,9 @@ def _spawn(settings: Settings, *more: str) -> tuple[subprocess.Popen[bytes], Pat
     folder = settings.state_directory / "logs"
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     log = folder / f"{settings.instance.replace(os.sep, '_')}.log"
-    line = ["start" if word == "restart" else word for word in sys.orig_argv[1:] if word != "--detach"]
+    line = [word for word in sys.orig_argv[1:] if word != "--detach"]
+    if "restart" in line:  # the first one is the command's own
+        line[line.index("restart")] = "start"
     with os.fdopen(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "ab") as output:
         child = subprocess.Popen(
             [sys.executable, *line, *more],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import http.client
 import json
 import urllib.error
 import urllib.request
@@ -113,7 +114,7 @@ def _get(url: str, timeout: float, secret: str) -> tuple[int, dict[str, Any]]:
             status, body = answer.status, answer.read(1_000_000)
     except urllib.error.HTTPError as error:
         status, body = error.code, error.read(1_000_000)
-    except (OSError, ValueError) as error:  # ValueError: an address that is none
+    except (OSError, ValueError, http.client.HTTPException) as error:  # ValueError: an address that is none
         raise _Unreachable(masked(str(getattr(error, "reason", error)), [secret] if secret else [])) from None
     try:
         content = json.loads(body)

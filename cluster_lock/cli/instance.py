@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import http.client
 import json
 import os
 import signal
@@ -57,7 +59,8 @@ def run_stop(arguments: argparse.Namespace) -> int:
     if not info.here:
         print(f"instance {lock.name} runs in another container on {info.host}: stop it there", file=sys.stderr)
         return STILL_RUNNING
-    os.kill(info.pid, signal.SIGTERM)
+    with contextlib.suppress(ProcessLookupError):  # it has ended this very moment
+        os.kill(info.pid, signal.SIGTERM)
     began, pause = clock.now(), threading.Event()
     print(f"asked process {info.pid} to stop", flush=True)
     while info.runs():
@@ -100,7 +103,7 @@ def _health(url: str | None) -> dict[str, Any]:
         return {"status": "running"}
     try:
         told = _asked(f"{url.rstrip('/')}/health")
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, http.client.HTTPException) as error:
         return {"status": "stuck", "last_error": f"its health page does not answer: {error}"}
     shown = ("status", "role", "leader", "term", "uptime_seconds", "lease_remaining", "last_poll_age", "last_error")
     return {name: told.get(name) for name in shown}

@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from cluster_lock.config import Settings
+
+
+class Parser(argparse.ArgumentParser):
+    """Of whole words only: what is short for an option today may be short for two tomorrow."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options, allow_abbrev=False)
 
 
 def add_settings_options(parser: argparse.ArgumentParser) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, NoReturn
 
 from cluster_lock.errors import ConfigError
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from cluster_lock.config import Settings
     from cluster_lock.keeper.plan import Plan
 
+PACKAGES = Path(__file__).parents[2]
+"""Where `cluster_lock` is: for a checkout that is not installed."""
 RESTARTS = ("on-failure", "always", "never")
 
 
@@ -58,15 +60,30 @@ def run(arguments: argparse.Namespace) -> int:
     command = arguments.command[1:] if arguments.command[:1] == ["--"] else arguments.command
     if not command:
         raise ConfigError(["run: which program? cluster-lock run [options] -- COMMAND [ARGUMENT...]"])
+    hold_signals_back()
     settings = settings_from(arguments)
     lock = arguments.lock or f"run/{PurePath(command[0]).name}"
     become_keeper(settings, plan_for(settings, command, arguments, lock=lock, wait=not arguments.no_wait))
 
 
+def hold_signals_back() -> None:
+    """On the way to becoming a keeper: one that comes meanwhile is not lost, also as process 1 of a container."""
+    if sys.platform != "win32":
+        from cluster_lock.keeper.stopping import hold_back
+
+        hold_back()
+
+
 def plan_for(
-    settings: Settings, command: list[str], arguments: argparse.Namespace, *, lock: str | None = None, wait: bool = True
+    settings: Settings,
+    command: list[str],
+    arguments: argparse.Namespace,
+    *,
+    lock: str | None = None,
+    name: str | None = None,
+    wait: bool = True,
 ) -> Plan:
-    """What the keeper of `command` needs. `lock`: None for a worker of ours, which asks for its locks itself."""
+    """What the keeper of `command` needs. `lock`, `name`: as for a Plan."""
     from cluster_lock.config.backend import driver_options
     from cluster_lock.config.secret_texts import secret_texts
     from cluster_lock.keeper.plan import Plan
@@ -79,6 +96,7 @@ def plan_for(
         instance=settings.instance if lock is None or arguments.instance else f"{settings.instance}:{lock}",
         command=tuple(command),
         lock=lock,
+        name=name,
         restart=arguments.restart,
         wait=wait,
         fail_fast=arguments.fail_fast,
@@ -102,5 +120,8 @@ def become_keeper(settings: Settings, plan: Plan) -> NoReturn:
     open_driver(settings)  # which complains here of what keeps it from being made
     # gRPC's core writes lines of its own to stderr, past every logger; what matters in them is in our errors too.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    # Nothing of the working directory: what lies there is not for the process that has the backend's credentials.
+    path = [*os.environ.get("PYTHONPATH", "").split(os.pathsep), str(PACKAGES)]
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, dict.fromkeys(path)))
     sys.stdout.flush()
-    os.execv(sys.executable, [sys.executable, "-m", "cluster_lock.keeper", str(handed_over(plan))])
+    os.execv(sys.executable, [sys.executable, "-P", "-m", "cluster_lock.keeper", str(handed_over(plan))])

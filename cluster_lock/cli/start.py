@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING, Any
 from cluster_lock import logs
 from cluster_lock.errors import ConfigError
 from cluster_lock.keeper.names import under_keeper
+from cluster_lock.values import telegram_lock
 
 from . import detached
 from .options import add_settings_options, settings_from
-from .run import add_keeper_options, become_keeper, plan_for
+from .run import add_keeper_options, become_keeper, hold_signals_back, plan_for
 
 if TYPE_CHECKING:
     from aiogram import Dispatcher
@@ -64,16 +65,20 @@ def add_options(parser: argparse.ArgumentParser, app: str | None) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Until it is stopped: 0. Raises ClusterLockError, whose `exit_code` is what the process ends with."""
+    worker = under_keeper()
+    if not (worker or options.detach or options.in_process):
+        hold_signals_back()
     settings = settings_from(options)
     settings.bot_token()  # which complains if there is none, before the slow part
     if options.detach:
         return detached.start(settings)
-    worker = under_keeper()
     if not worker:
         print(_settings_text(settings), flush=True)
         if not options.in_process and sys.platform != "win32":
             command = [sys.executable, *sys.orig_argv[1:], "--in-process"]
-            become_keeper(settings, plan_for(settings, command, options))
+            bot_id = int(settings.bot_token().get_secret_value().partition(":")[0])
+            name = telegram_lock(bot_id, test=settings.telegram.test_environment)
+            become_keeper(settings, plan_for(settings, command, options, name=name))
     from cluster_lock.config.secret_texts import secret_texts
     from cluster_lock.process import InstanceLock
 

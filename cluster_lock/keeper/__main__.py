@@ -10,9 +10,12 @@ from cluster_lock import logs
 from cluster_lock.errors import ClusterLockError
 
 from .plan import Plan, received
+from .stopping import remember
 
 
 def main(arguments: list[str]) -> int:
+    assert sys.platform != "win32"
+    remember()
     plan = received(int(arguments[0]))
     logs.configure(plan.log_format, secrets=plan.secrets)
     try:
@@ -23,7 +26,6 @@ def main(arguments: list[str]) -> int:
 
 
 async def _keep(plan: Plan) -> int:
-    assert sys.platform != "win32"
     from .keeping import keep
 
     gc.freeze()

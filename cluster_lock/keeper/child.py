@@ -11,10 +11,13 @@ from pathlib import Path
 from typing import Self
 
 from cluster_lock import clock
+from cluster_lock.guard import end_process
 
-from .init import become_subreaper, reap, sweep
+from .init import become_subreaper, descendants, reap, sweep
 
 INIT = Path(__file__).with_name("init.py")
+HOPELESS = 10.0
+"""Seconds after which what was killed will not end any more."""
 INIT_LIMIT = 0.3
 """Seconds for the init to end everything; it takes milliseconds."""
 
@@ -70,12 +73,19 @@ class Child:
         self._tell(f"{int(number)}\n")
 
     async def end(self) -> int:
-        """End everything that it started, at once; its exit status, when nothing of it is left."""
+        """End everything that it started, at once; its exit status, when nothing of it is left.
+
+        What cannot be ended (it hangs in the kernel, or is another user's) keeps the lock until the lease ends: then
+        this process ends without giving it back.
+        """
         self._tell("kill\n")
         if not await self.ended_within(INIT_LIMIT):
             # The init does not do its work: stopped, or in trouble. Without it all of it is ours.
             with contextlib.suppress(ProcessLookupError):
                 self._process.kill()
+        if not await self.ended_within(HOPELESS):
+            left = ", ".join(map(str, descendants()))
+            end_process(f"what it started cannot be ended (process {left})")
         return await self.wait()
 
     async def wait(self) -> int:

@@ -117,6 +117,8 @@ def _start(command: list[str], fds: list[int], close: list[int]) -> int:
         return pid
     try:
         _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if not LINUX:
+            os.setpgid(0, 0)
         if os.getppid() != parent:
             os._exit(CANNOT_RUN)
         # Out of the way first: one may have the number that another one is to get.
@@ -161,7 +163,10 @@ def _stand_over(child: int, control: int, *, listens: bool) -> int:
         said = os.read(control, 4096) if ready[control] & select.POLLIN else b""
         *lines, heard = (heard + said).split(b"\n")
         if not said or b"kill" in lines:
-            sweep_with(child)
+            if LINUX or listens:
+                sweep_with(child)
+            else:  # the lower one does it
+                os.waitpid(child, 0)
             return statuses.get(child, -signal.SIGKILL)
         for line in lines:
             _kill(child, int(line))

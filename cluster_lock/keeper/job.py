@@ -9,6 +9,7 @@ import os
 import signal
 import socket
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from cluster_lock import clock
@@ -27,6 +28,10 @@ log = logging.getLogger("cluster_lock.keeper")
 
 LAST_WORDS = 0.1
 """Seconds from SIGTERM to SIGKILL when the lock is lost: whoever takes it next waits `settle`, which is more."""
+
+
+class _EndedByItself(Exception):
+    """The command has, and is not to run again in another term."""
 
 
 class Job:
@@ -48,7 +53,8 @@ class Job:
             if not leading.done():
                 self._board.stop(self._stopping.reason)
                 election.stop(self._stopping.reason)
-            await leading
+            with suppress(_EndedByItself):
+                await leading
         finally:
             await finish(end([leading, asked]))
 
@@ -87,6 +93,9 @@ class Job:
                 # Lost or cancelled: nothing may be left of it, whatever comes in between.
                 await finish(_end(starting))
                 self.child = self._pipe = None
+        if self.code is not None and term.request is not None:
+            # It ended while somebody was asked to take over: the term goes on to its end, and the command not again.
+            raise _EndedByItself
 
     async def _until_over(self, term: Term, child: Child) -> int | None:
         """Its exit status, None if it had to end because the lock is wanted elsewhere."""

@@ -39,23 +39,25 @@ class Keeper:
         board: Board,
         *,
         restart: Restart = "on-failure",
+        name: str | None = None,
     ) -> None:
+        """`name`: the lock that the worker will ask for, if that is known."""
         self.worker: WorkerProcess | None = None
         self.restarts = 0
         self._session, self._command, self._stopping, self._restart = session, command, stopping, restart
-        self._board = board
+        self._board, self._name = board, name
 
     async def run(self) -> int:
         """The exit code: the worker's, or 128 + the number of a second signal."""
         pause = FIRST_PAUSE
-        while True:
-            self.worker = worker = await WorkerProcess.start(self._command, self._session, self._board)
+        while self._stopping.asked is None:
+            self.worker = worker = await WorkerProcess.start(self._command, self._session, self._board, self._name)
             self._board.worker("starting", worker.child.pid)
             try:
                 code = await self._stand_over(worker)
             finally:
                 await worker.child.end()
-                self._board.worker("gone", reason=f"the worker ended with {_spoken(worker.child.code or 0)}")
+                self._board.worker("gone", reason=f"the worker ended with {spoken(worker.child.code or 0)}")
                 await worker.close()
             if self._stopping.asked is not None:
                 return 0 if self._stopping.hurried is None else 128 + self._stopping.hurried
@@ -64,11 +66,12 @@ class Keeper:
             if clock.now() - worker.child.started_at > RAN_WELL:
                 pause = FIRST_PAUSE
             wait = random.uniform(0.5, 1.0) * pause
-            log.error("the worker ended with %s, starting it again in %.1f s", _spoken(code), wait)
+            log.error("the worker ended with %s, starting it again in %.1f s", spoken(code), wait)
             if await self._stopping.within(wait):
                 return 0
             pause = min(LONGEST_PAUSE, pause * 2)
             self.restarts += 1
+        return 0
 
     def renewed(self, deadline: float) -> None:
         """The session's lease was renewed."""
@@ -145,7 +148,7 @@ def time_to_stop(timing: Timing) -> float:
     return timing.invite + timing.drain + timing.cancel_grace + 2 * timing.request
 
 
-def _spoken(code: int) -> str:
+def spoken(code: int) -> str:
     return f"signal {signal.Signals(code - 128).name}" if code > 128 and code - 128 in _SIGNALS else f"code {code}"
 
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import random
 import signal
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
+from cluster_lock import clock
 from cluster_lock.contest import SessionContest
 from cluster_lock.election import Election
-from cluster_lock.errors import AlreadyRunning
+from cluster_lock.errors import AlreadyRunning, ClusterLockError
 from cluster_lock.health import Board, following, open_health
 from cluster_lock.health.peers import SessionPeers
 from cluster_lock.process import InstanceLock
@@ -17,20 +20,27 @@ from cluster_lock.session import Session
 from cluster_lock.tasks import end
 
 from .job import Job
-from .keeper import FIRST_PAUSE, LONGEST_PAUSE, Keeper
+from .keeper import FIRST_PAUSE, LONGEST_PAUSE, RAN_WELL, Keeper, spoken
 from .names import successor_of
 from .plan import Plan
 from .reaping import reaping
 from .stopping import Stopping
+
+log = logging.getLogger("cluster_lock.keeper")
 
 LOOK_EVERY = 0.1
 """Seconds between two looks at whether the instance that we replace has ended."""
 
 
 class KeptBoard(Board):
-    """Also tells the worker, or the job, of each renewal."""
+    """Also tells the worker, or the job, of each renewal, and of signals."""
 
     to: Keeper | Job | None = None
+
+    def pass_on(self, number: int) -> None:
+        """A signal that is for the worker, or for the command."""
+        if self.to is not None:
+            self.to.pass_on(number)
 
     def lease_renewed(self, deadline: float, took: float) -> None:
         super().lease_renewed(deadline, took)
@@ -58,6 +68,7 @@ async def keep(plan: Plan) -> int:
         observer=board,
     )
     board.peers = SessionPeers(session)
+    stopping.listen(board.pass_on)
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(reaping())
         if plan.lock is not None:
@@ -70,8 +81,7 @@ async def keep(plan: Plan) -> int:
         await stack.enter_async_context(session)
         if plan.lock is not None:
             return await _run_job(plan, plan.lock, session, stopping, board)
-        board.to = keeper = Keeper(session, plan.command, stopping, board, restart=plan.restart)
-        stopping.listen(keeper.pass_on)
+        board.to = keeper = Keeper(session, plan.command, stopping, board, restart=plan.restart, name=plan.name)
         return await keeper.run()
 
 
@@ -93,10 +103,14 @@ async def _succeeding(plan: Plan, board: Board, session: Session, stack: AsyncEx
                 try:
                     await _take_name(plan, board, session, stack)
                 except AlreadyRunning:
-                    if not said and any(lock.role == "standby" for lock in board.locks.values()):
+                    if not said and any(lock.role in ("standby", "leader") for lock in board.locks.values()):
                         successor.say(ready=True)
                         said = True
                     await asyncio.sleep(LOOK_EVERY)
+                except ClusterLockError as error:
+                    # It leads perhaps, and the one before is gone: a bot without a health page is better than none.
+                    log.error("%s has ended, and not all that it had can be had: %s", plan.instance, error)
+                    return
                 else:
                     return
 
@@ -114,12 +128,16 @@ async def _run_job(plan: Plan, lock: str, session: Session, stopping: Stopping, 
     pause = FIRST_PAUSE
     while True:
         board.to = job = Job(lock, plan.command, plan.timing, stopping, board)
-        stopping.listen(job.pass_on)
+        began = clock.now()
         await job.run(election)
         if job.code is None or stopping.asked is not None:
             return job.code if job.code is not None else 128 + (stopping.asked or signal.SIGTERM)
         if plan.restart == "never" or (plan.restart == "on-failure" and job.code == 0):
             return job.code
-        if await stopping.within(pause):
+        if clock.now() - began > RAN_WELL:
+            pause = FIRST_PAUSE
+        wait = random.uniform(0.5, 1.0) * pause
+        log.error("the command ended with %s, running it again in %.1f s", spoken(job.code), wait)
+        if await stopping.within(wait):
             return 128 + (stopping.asked or signal.SIGTERM)
         pause = min(LONGEST_PAUSE, pause * 2)

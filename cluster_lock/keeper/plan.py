@@ -21,7 +21,7 @@ Restart = Literal["on-failure", "always", "never"]
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """`options`: of the driver. `lock`: for a command that knows nothing of us, the lock that it runs under; None for
-    a worker, which asks for its locks itself."""
+    a worker, which asks for its locks itself; then `name` is the one that it will ask for, if that is known."""
 
     backend: str
     options: Mapping[str, Any]
@@ -29,6 +29,7 @@ class Plan:
     instance: str
     command: tuple[str, ...]
     lock: str | None = None
+    name: str | None = None
     restart: Restart = "on-failure"
     wait: bool = True
     fail_fast: bool = False

@@ -66,13 +66,14 @@ class Relay:
                 if not taking.done():
                     answering.result()  # it never returns, so this raises what broke it
                 held = taking.result()
+                # Whatever cancels us from here on: it is given back by `drop` or `give_back`.
+                self._hold(held)
             except BaseException:
                 await finish(_put_back(taking))
                 raise
             finally:
                 self.wanted.discard(name)
                 await finish(end([answering]))
-            self._hold(held)
             return {
                 "token": held.fencing_token,
                 "origin": held.origin,

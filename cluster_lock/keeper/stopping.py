@@ -3,10 +3,29 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 from collections.abc import Callable
 
+STOPS = (signal.SIGTERM, signal.SIGINT)
 PASSED_ON = (signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
+
+
+_early: list[int] = []
+
+
+def remember() -> None:
+    """Until somebody listens, signals to stop are kept. Whoever started us may have held them back, too: the kernel
+    drops those that process 1 of a container does not handle."""
+    for number in STOPS:
+        signal.signal(number, lambda number, _: _early.append(number))
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
+
+
+def hold_back() -> None:
+    """As process 1, on the way to becoming a keeper: signals to stop wait for `remember`."""
+    if os.getpid() == 1:
+        signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
 
 
 class Stopping:
@@ -25,10 +44,12 @@ class Stopping:
     def listen(self, pass_on: Callable[[int], None]) -> None:
         """From now on; `pass_on(number)` gets what is not for us."""
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in STOPS:
             loop.add_signal_handler(number, self.ask, number)
         for number in PASSED_ON:
             loop.add_signal_handler(number, pass_on, number)
+        while _early:
+            self.ask(_early.pop(0))
 
     def ask(self, number: int) -> None:
         """A signal to stop has come."""

@@ -16,7 +16,7 @@ from cluster_lock.session import Session
 from .child import Child
 from .init import FIRST_FD
 from .link import LONGEST_LINE, Link
-from .names import FD
+from .names import FD, NAME, TOKEN
 from .outbox import Outbox
 from .relay import Relay
 from .telling import told
@@ -47,11 +47,14 @@ class WorkerProcess:
         self._loop.add_reader(ours, self._read)
 
     @classmethod
-    async def start(cls, command: Sequence[str], session: Session, board: Board) -> Self:
+    async def start(cls, command: Sequence[str], session: Session, board: Board, name: str | None = None) -> Self:
+        """`name`: the lock that it will ask for, if that is known."""
         ours, theirs = socket.socketpair()
         with theirs:
             try:
-                environ = {**os.environ, FD: str(FIRST_FD)}
+                # A keeper may run under another one, whose lock and term these are.
+                environ = {key: value for key, value in os.environ.items() if key not in (NAME, TOKEN)}
+                environ |= {FD: str(FIRST_FD), **({NAME: name} if name is not None else {})}
                 child = await Child.start(command, environ, fds=[theirs.fileno()])
             except BaseException:
                 ours.close()

@@ -15,12 +15,13 @@ import psutil
 
 from cluster_lock import clock
 from cluster_lock.keeper.plan import Plan, handed_over
+from cluster_lock.session import Session
 from cluster_lock.values import LEADER, Timing
 
 from .aio import until
 from .backends import Backend
 from .mutants import module
-from .stores import driver_options, open_driver
+from .stores import driver_options, open_driver, open_session
 
 TESTS = Path(__file__).parents[1]
 FAST = Timing(ttl=3.0, margin=1.0, stop_time=0.5, drain=2.0, cancel_grace=0.5, stall_limit=1.5)
@@ -154,6 +155,14 @@ class Keepers:
             await driver.close()
         assert entry.lease is not None
         return entry.lease
+
+    def session(self, instance: str) -> Session:
+        """A contender, or an operator, in this process."""
+        return open_session(self._backend, self.prefix, instance, FAST)
+
+    async def stands(self, session: Session, key: str) -> bool:
+        """Is there something under this key?"""
+        return (await session.driver.read([key])).entries[key].record is not None
 
     async def worker(
         self, instance: str, *arguments: str, restart: str = "never", health: str = "off"

@@ -267,12 +267,12 @@ def test_a_signal_handler_may_end_the_work_at_any_moment() -> None:
     source = """
 import signal
 signal.signal(signal.SIGALRM, lambda *_: mine.done())
-mine = process_guard().watch(clock.now() + 0.5)
+mine = process_guard().watch(clock.now() + 20)
 for _ in range(300):
-    mine = process_guard().watch(clock.now() + 0.5)
+    mine = process_guard().watch(clock.now() + 20)
     signal.setitimer(signal.ITIMER_REAL, 0.00005)
     for _ in range(20):
-        mine.move(clock.now() + 0.5)
+        mine.move(clock.now() + 20)
     signal.setitimer(signal.ITIMER_REAL, 0)
     mine.done()
 guard = process_guard()

@@ -42,7 +42,9 @@ def test_hand_overs_under_traffic(backend: Backend, tmp_path: Path) -> None:
                 leader = await bots.settled()
             report = await bots.judge()
             assert report.duplicated == 0
-            assert len(await bots.telegram.changes()) == 3
+            gaps = [change.gap_ms for change in await bots.telegram.changes()]
+            assert len(gaps) == 3
+            assert median(gaps) < 60 + 1000 * BUSY
 
     run(main(), timeout=220)
 
@@ -59,12 +61,11 @@ def test_crashes_under_traffic(backend: Backend, tmp_path: Path) -> None:
             for _ in range(TIMES):
                 killed.append(await bots.worker_is_killed(leader))
                 leader = await bots.settled()
-            stopped = await bots.worker_is_stopped(leader)
+            assert median(killed) < 0.15 + BUSY
+            assert await bots.worker_is_stopped(leader) < FAST.ttl
             leader = await bots.settled()
             all_killed = await bots.all_is_killed(leader)
             await bots.judge()
-            assert median(killed) < 0.15 + BUSY
-            assert stopped < FAST.ttl
             assert all_killed < EXPIRY[backend.name] * FAST.ttl + 1 + FAST.settle + BUSY
 
     run(main(), timeout=220)

@@ -8,11 +8,15 @@ import signal
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 from support.aio import run, until
 from support.backends import Backend
-from support.keepers import FAST, KeeperProcess, Keepers, gone, keepers
+from support.keepers import FAST, TESTS, KeeperProcess, Keepers, gone, keepers
 from support.stores import SERVERS, Operator
+
+from cluster_lock.step_down import ask_to_step_down
+from cluster_lock.values import INVITE
 
 pytestmark = [pytest.mark.process, pytest.mark.skipif(sys.platform != "linux", reason="subreapers are Linux's")]
 
@@ -105,6 +109,55 @@ def test_a_stop_while_it_waits(tmp_path: Path) -> None:
             second.signal(signal.SIGTERM)
             assert await second.ended() == 143
             assert first.code is None
+
+    run(main())
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root makes a PID namespace")
+def test_a_stop_comes_early_to_process_1(tmp_path: Path) -> None:
+    """SIGTERM that comes to process 1 of a container while it still reads its settings is not lost."""
+
+    async def main() -> None:
+        command = ("-m", "cluster_lock.cli", "run", "--lock", "x", "--set", "health=off", "--", "sleep", "1000")
+        namespace = await asyncio.create_subprocess_exec(
+            *("unshare", "--pid", "--fork", "--kill-child", "--mount-proc", sys.executable, *command),
+            env={**os.environ, "PYTHONPATH": str(TESTS.parent), "CLUSTER_LOCK_STATE_DIR": str(tmp_path)},
+            cwd=tmp_path,
+        )
+        try:
+            first = psutil.Process(namespace.pid)
+            await until(lambda: bool(first.children()))
+            [one] = first.children()
+            await until(lambda: "SigBlk:\t0000000000004002" in Path(f"/proc/{one.pid}/status").read_text())
+            one.terminate()
+            async with asyncio.timeout(20):
+                assert await namespace.wait() == 143
+        finally:
+            if namespace.returncode is None:
+                namespace.kill()
+                await namespace.wait()
+
+    run(main())
+
+
+def test_it_runs_once_whatever_is_asked_meanwhile(tmp_path: Path) -> None:
+    """A command that ends while its keeper looks for an heir is not run again."""
+
+    async def main() -> None:
+        async with keepers(tmp_path) as them:
+            script = 'echo up; trap "exit 5" USR1; while :; do sleep 0.02; done'
+            first = await them.start("a", "sh", "-c", script, lock="x")
+            await first.says("up")
+            second = await them.start("b", "sleep", "1000", lock="x")
+            await second.says("waiting, held by a")
+            second.signal(signal.SIGSTOP)  # it answers no invitation
+            async with them.session("operator") as operator:
+                asking = asyncio.create_task(ask_to_step_down(operator, "x", by="a test", timeout=10))
+                await until(lambda: them.stands(operator, INVITE + "x"))
+                first.signal(signal.SIGUSR1)
+                assert await first.ended() == 5
+                assert first.output.count("up") == 1
+                asking.cancel()
 
     run(main())
 
