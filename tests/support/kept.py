@@ -57,7 +57,7 @@ class KeptBots(Watched):
     async def say(self, *arguments: str) -> None:
         """Give one of the commands, which must end with 0."""
         command = await self._command(*arguments)
-        async with asyncio.timeout(STARTED_WITHIN):
+        async with asyncio.timeout(2 * STARTED_WITHIN):
             assert await command.wait() == 0, self.said
 
     @property

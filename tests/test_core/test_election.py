@@ -87,6 +87,29 @@ def test_graceful_hand_over() -> None:
     run(main())
 
 
+def test_its_own_successor_is_asked_first() -> None:
+    """A leader that is stopped hands over to the contender of its own name, however long others have waited."""
+
+    async def main() -> None:
+        store = MemoryBackend()
+        old, other, successor = Bot(), Bot(), Bot()
+        async with session(store, "a") as a, session(store, "b") as b, session(store, "a") as next_a:
+            elections = [Election(each) for each in (a, b, next_a)]
+            leading = []
+            for election, bot in zip(elections, (old, other, successor), strict=True):
+                leading.append(asyncio.create_task(election.lead("x", bot)))
+                await asyncio.sleep(1)
+            assert old.working
+            elections[0].stop("restart")
+            assert (await until_leader(successor)).origin is Origin.HANDED_OVER
+            assert not other.terms
+            for election in reversed(elections):
+                election.stop()
+            await asyncio.gather(*leading)
+
+    run(main())
+
+
 def test_no_contender_means_released() -> None:
     """With nobody to hand over to the lock is released, and says so to whoever comes next."""
 

@@ -208,7 +208,8 @@ def test_waiting_leaks_nothing(backend: Backend, prefix: str) -> None:
             before = await in_thread(operator.leases)
             for _ in range(1000):
                 assert await b.driver.acquire(lease, "leader/x", b.record().to_bytes()) is None
-            assert await in_thread(operator.leases) == before
+            # Fewer: one of an earlier test expired meanwhile.
+            assert await in_thread(operator.leases) <= before
             await hold.end({})
 
     run(main(), timeout=60)

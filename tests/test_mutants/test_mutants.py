@@ -46,7 +46,7 @@ KILLED_BY = {
     "leaves_everything_to_a_keeper_that_is_gone": f"{KEEPER}/test_run.py::test_nothing_is_left[keeper]",
     "trusts_the_thread_under_the_loop": f"{KEEPER}/test_run.py::test_a_stopped_keeper_ends_at_its_deadline",
     "reads_the_pipe_in_the_loop": f"{KEEPER}/test_pipe.py::test_a_blocked_loop_delays_no_renewal",
-    "leaves_overdue_work_alone": f"{KEEPER}/test_worker.py::test_a_stopped_worker_is_told_of_no_loss[etcd35]",
+    "leaves_overdue_work_alone": f"{KEEPER}/test_worker.py -k told_of_no_loss",
     "leaves_a_wedged_worker_alone": f"{KEEPER}/test_worker.py -k is_ended[blocks]",
     "leaves_a_deaf_worker_alone": f"{KEEPER}/test_worker.py -k is_ended[deaf]",
 }
@@ -57,10 +57,13 @@ MARKS = {"etcd": pytest.mark.etcd, "consul": pytest.mark.consul, "leaves_overdue
 """By the mutant's name, or the first word of it."""
 
 
+def marks_of_servers(mutant: str) -> list[pytest.MarkDecorator]:
+    return [mark for name, mark in MARKS.items() if name in (mutant, mutant.split("_")[0])]
+
+
 def marks(mutant: str) -> list[pytest.MarkDecorator]:
-    found = [mark for name, mark in MARKS.items() if name in (mutant, mutant.split("_")[0])]
     # In one worker of those that share the tests: each has a nursery of its own.
-    return [*found, pytest.mark.xdist_group("nursery")] if KILLED_BY[mutant].startswith(POLLER) else found
+    return marks_of_servers(mutant) or [pytest.mark.xdist_group("nursery")]
 
 
 def test_every_mutant_has_its_test() -> None:
@@ -74,7 +77,7 @@ def test_a_broken_rule_is_noticed(mutant: str, request: pytest.FixtureRequest, t
     command = [*PYTEST, *KILLED_BY[mutant].split()]
     environ = os.environ | {"CLUSTER_LOCK_MUTANT": mutant, "PYTHONPATH": str(Path(__file__).parents[1])}
     log = tmp_path / "log"
-    if KILLED_BY[mutant].startswith(POLLER):
+    if not marks_of_servers(mutant):
         # One import of aiogram for all of them.
         nursery: Nursery = request.getfixturevalue("nursery")
         code = nursery.start(command, environ, log=log, folder=CHECKOUT).wait(180)

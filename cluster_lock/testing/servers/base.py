@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
 import os
-import random
 import shutil
 import signal
 import socket
@@ -14,6 +14,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from types import TracebackType
 from typing import Generic, Self, TypeVar
@@ -259,8 +260,12 @@ def wait_for(look: Callable[[], T | None], at_most: float, complaint: str) -> T:
 
 
 def free_ports(host: str = "127.0.0.1") -> Iterator[int]:
-    """Ports that nothing listens on at this moment, in random order so that two test runs seldom meet."""
-    for port in random.sample(_PORTS, len(_PORTS)):
+    """Ports that nothing listens on at this moment, each process beginning elsewhere.
+
+    Between the look and the server's own bind another process may take a port: those that run side by side must not
+    draw from the same ones, and in one process a port does not come again soon.
+    """
+    for port in _ports_of(os.getpid()):
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
@@ -268,6 +273,13 @@ def free_ports(host: str = "127.0.0.1") -> Iterator[int]:
             except OSError:
                 continue
         yield port
+
+
+@cache
+def _ports_of(pid: int) -> Iterator[int]:
+    """One endless walk over all ports for the process, 50 of them away from where the next process begins."""
+    begin = pid * 50 % len(_PORTS)
+    return itertools.cycle([*_PORTS[begin:], *_PORTS[:begin]])
 
 
 def _absolute(program: str) -> str:

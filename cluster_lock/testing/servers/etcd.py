@@ -100,7 +100,7 @@ class EtcdServer(Server):
     def _is_ready(self) -> bool:
         try:
             return bool(json.loads(self._ask("/health")).get("health") == "true")
-        except OSError:
+        except (OSError, ValueError):  # no JSON: another server on that port, and this one is about to end
             return False
 
     def _became_ready(self) -> None:
