@@ -35,3 +35,12 @@ async def until(condition: Callable[[], Any] | Callable[[], Awaitable[Any]], *, 
             return
         assert loop.time() < end, f"{getattr(condition, '__qualname__', condition)} was not true within {timeout:g} s"
         await asyncio.sleep(0.01)
+
+
+async def quickest(trial: Callable[[], Awaitable[float]], enough: float) -> float:
+    """The shortest of up to three trials, of one if that took less than `enough`: what a busy machine adds comes and
+    goes, what the code adds stays."""
+    took: list[float] = []
+    while len(took) < 3 and not (took and took[-1] < enough):
+        took.append(await trial())
+    return min(took)
