@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from aiogram import Bot
-from aiogram.methods import GetUpdates
+from aiogram.methods import GetUpdates, Response
 
 from cluster_lock import clock
 from cluster_lock.leadership import Term
@@ -29,6 +29,11 @@ class GetRawUpdates(GetUpdates):
     nothing then, and one update that this aiogram cannot read does not hide the ninety-nine beside it."""
 
     __returning__ = list[Any]
+
+
+_ANSWER = Response[list[Any]]
+"""What aiogram reads such an answer with. Pydantic forgets a parametrised model that nobody holds, and would build it
+anew, in milliseconds, for each answer."""
 
 
 class Fetcher:

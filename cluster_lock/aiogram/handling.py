@@ -121,9 +121,10 @@ class Handling:
             self._start_later()
             return
         until = clock.now() + self._rules.timing.handler_timeout
+        loop = asyncio.get_running_loop()
         while self._ready and len(self._running) < self._rules.max_concurrent:
             job = self._ready.popleft()[0]
-            job.task = self._term.spawn(self._run(job))
+            job.task = loop.create_task(self._run(job))
             job.until = until
             self._running[job] = None
             job.task.add_done_callback(partial(self._ended, job))
@@ -180,32 +181,26 @@ class Handling:
         if self._closed or not may_start(self._term):
             return
         job.started = True
-        error = await self._attempt(job)
-        if error is not None and self._rules.on_failed is not None and not self._closed:
-            await self._tell(self._rules.on_failed, job, error)
-        self._finished(job.delivered)
-
-    async def _attempt(self, job: Job) -> Exception | None:
-        """Let the handler do its work: None if it did. Raises only the cancellation at the end of the term."""
         failure: Exception | None = None
         try:
-            await self._feed(job.update)
+            response = await self._dispatcher.feed_update(self._bot, job.update, **self._data)
+            if isinstance(response, TelegramMethod):
+                await self._dispatcher.silent_call_request(self._bot, response)
         except asyncio.CancelledError as error:
-            task = asyncio.current_task()
-            if not job.out_of_time:
-                if task is not None and task.cancelling():
-                    raise
-                # It awaited something that was cancelled; nobody cancelled the handler.
-                failure = RuntimeError(f"the handler let a CancelledError out: {error}")
-            elif task is not None:
-                task.uncancel()
+            failure = _cancelled(job, error)
         except Exception as error:  # noqa: BLE001 - logged and confirmed, as aiogram does
             failure = error
         if job.out_of_time:
-            return TimeoutError("the handler ran out of its time")
-        if failure is None:
+            failure = TimeoutError("the handler ran out of its time")
+        elif failure is None:
             self._facts.handled += 1
-            return None
+        else:
+            self._failed(job, failure)
+        if failure is not None and self._rules.on_failed is not None and not self._closed:
+            await self._tell(self._rules.on_failed, job, failure)
+        self._finished(job.delivered)
+
+    def _failed(self, job: Job, failure: Exception) -> None:
         self._facts.failed += 1
         log.error(
             "bot %d: the handler of update %d failed, the update is not handled again: %s",
@@ -214,12 +209,6 @@ class Handling:
             describe(failure, self._bot.token),
             exc_info=failure,
         )
-        return failure
-
-    async def _feed(self, update: Update) -> None:
-        response = await self._dispatcher.feed_update(self._bot, update, **self._data)
-        if isinstance(response, TelegramMethod):
-            await self._dispatcher.silent_call_request(self._bot, response)
 
     def _out_of_time(self, job: Job) -> None:
         """Confirm it whether or not the handler obeys: one stuck handler must not stop the confirming for ever."""
@@ -243,6 +232,18 @@ class Handling:
             log.exception("bot %d: on_failed itself failed for update %d", self._bot.id, job.delivered.update_id)
 
 
+def _cancelled(job: Job, error: asyncio.CancelledError) -> Exception | None:
+    """What the end of a handler by a cancellation means. Raises it again if the term ends."""
+    task = asyncio.current_task()
+    if not job.out_of_time:
+        if task is not None and task.cancelling():
+            raise error
+        return RuntimeError(f"the handler let a CancelledError out: {error}")  # of something that it awaited
+    if task is not None:
+        task.uncancel()
+    return None
+
+
 def may_start(term: Term) -> bool:
     """The third of the four checks of the lease: before each handler."""
     return term.is_valid()
@@ -254,8 +255,9 @@ def conversation(update: Mapping[str, Any]) -> Hashable:
     A private chat has the id of its user, so the inline queries of somebody are in order with his messages. Read from
     what Telegram sent, so that kinds of updates that this aiogram does not know are in order too.
     """
-    event = next((value for name, value in update.items() if name != "update_id"), None)
-    if isinstance(event, dict):
+    for event in update.values():
+        if not isinstance(event, dict):
+            continue  # update_id
         message = event.get("message")
         inner = message.get("chat") if isinstance(message, dict) else None
         for who in (event.get("chat"), inner, event.get("from"), event.get("user"), event.get("voter_chat")):

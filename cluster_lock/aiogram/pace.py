@@ -13,7 +13,7 @@ from collections.abc import Callable
 from cluster_lock import clock
 
 from .state import Facts
-from .window import Window
+from .window import LIMIT, Window
 
 log = logging.getLogger("cluster_lock.aiogram")
 
@@ -24,6 +24,9 @@ Asked again with the same offset within 0.5 s, Telegram returns a single update 
 that with the request's own time a new update starts within a second beside a slow handler."""
 MOVED_OFFSET = 0.1
 """The same when the offset has moved on: no rule of Telegram's, but each answer repeats what is unfinished."""
+HALF = LIMIT // 2
+"""After a full answer, which says that more is waiting, the next getUpdates goes out when so few are unconfirmed: the
+handlers have work while it is under way."""
 FULL_FOR = 1.0
 """A window that is full for so long is worth a word; a burst of a hundred updates is not."""
 SAY_AGAIN = 60.0
@@ -36,6 +39,7 @@ class Pace:
         self._bot_id, self._window, self._facts = bot_id, window, facts
         self._answered_at = clock.now()
         self._pause = SAME_OFFSET[0]
+        self._more = False
         self._progress = asyncio.Event()
         self._wake_on_move = False
         self._said_full_at: float | None = None
@@ -44,14 +48,15 @@ class Pace:
         """An answer came. The pause counts from here and not from the request: Telegram counts from its receipt."""
         self._answered_at = clock.now()
 
-    def took(self, *, new: int, cut: bool) -> None:
-        """What the answer brought. `cut`: it did not even repeat all that is unconfirmed."""
+    def took(self, *, new: int, full: bool, cut: bool) -> None:
+        """What the answer brought. `full`: as much as an answer can. `cut`: not even all that is unconfirmed."""
+        self._more = full
         self._pause = SAME_OFFSET[0] if new else min(SAME_OFFSET[1], self._pause * 1.25)
         self._say_full(cut)
 
     def finished(self, *, moved: bool) -> None:
         """A handler has ended. `moved`: it was the lowest unfinished one."""
-        if not self._window.pending or (moved and self._wake_on_move):
+        if not self._window.pending or (moved and (self._wake_on_move or self._has_room())):
             self._progress.set()
 
     async def wait(self) -> None:
@@ -63,7 +68,7 @@ class Pace:
                 continue
             moved = self._window.offset != self._window.sent
             left = self._answered_at + (MOVED_OFFSET if moved else self._pause) - clock.now()
-            if left <= 0:
+            if left <= 0 or (moved and self._has_room()):
                 return
             self._wake_on_move = not moved
             await self._wait_progress(left, "handlers are at work")
@@ -74,6 +79,9 @@ class Pace:
         while not room():
             self._progress.clear()
             await self._wait_progress(MOVED_OFFSET, "too many updates wait for a handler")
+
+    def _has_room(self) -> bool:
+        return self._more and self._window.unconfirmed <= HALF
 
     async def _wait_while_full(self) -> None:
         self._wake_on_move = True

@@ -156,7 +156,7 @@ class TermWork:
     def _take(self, updates: list[Raw]) -> None:
         by_id: dict[int, Raw] = {update["update_id"]: update for update in updates}
         new = self._window.take(by_id)
-        self._pace.took(new=len(new), cut=not new and self._window.ends_early(list(by_id)))
+        self._pace.took(new=len(new), full=len(by_id) >= LIMIT, cut=not new and self._window.ends_early(list(by_id)))
         read = self._read([by_id[delivered.update_id] for delivered in new])
         jobs = []
         for delivered, update in zip(new, read, strict=True):

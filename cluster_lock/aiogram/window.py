@@ -8,7 +8,7 @@ update that is not finished, in order of delivery, and everything from there on 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 LIMIT = 100
@@ -36,7 +36,10 @@ class Window:
         self.repeated = 0
         """Finished updates that were delivered again and recognised, each counted once."""
         self._next = offset
+        self._settled: deque[Delivered] = deque()
+        """Finished with nothing unfinished before them: the next getUpdates confirms them."""
         self._order: deque[Delivered] = deque()
+        """What comes after them, the lowest unfinished one first."""
         self._by_id: dict[int, Delivered] = {}
         self._finished_before = set(finished)
         self._pending = 0
@@ -49,10 +52,10 @@ class Window:
     @property
     def unconfirmed(self) -> int:
         """Delivered, and still to be delivered again by the next answer."""
-        return len(self._order) - self._finished_in_front()
+        return len(self._order)
 
     def __len__(self) -> int:
-        return len(self._order)
+        return len(self._settled) + len(self._order)
 
     @property
     def is_full(self) -> bool:
@@ -62,15 +65,14 @@ class Window:
     @property
     def offset(self) -> int | None:
         """What the next getUpdates has to carry: the lowest unfinished update; None before the first one of all."""
-        return lowest_unfinished(self._order, self._next)
+        return lowest_unfinished(self._settled, self._order, self._next)
 
     def ask(self) -> int | None:
         """The offset for a getUpdates that is sent now. What it confirms is forgotten here too: not earlier, because
         the answer to the getUpdates before may still repeat it."""
         self.sent = self._next = self.offset
-        for _ in range(self._finished_in_front()):
-            done = self._order.popleft()
-            del self._by_id[done.update_id]
+        while self._settled:
+            del self._by_id[self._settled.popleft().update_id]
         return self.sent
 
     def take(self, update_ids: Iterable[int]) -> list[Delivered]:
@@ -92,22 +94,24 @@ class Window:
             if known.finished and not known.repeated:
                 known.repeated = True
                 self.repeated += 1
+        self._settle()
         return new
 
     def finish(self, delivered: Delivered) -> bool:
         """It is handled, or given up. True if the offset moves on by that."""
         if delivered.finished:
             return False
-        was_lowest = next((known for known in self._order if not known.finished), None) is delivered
         delivered.finished = True
-        if self._by_id.get(delivered.update_id) is delivered:  # otherwise it is of a numbering that is over
-            self._pending -= 1
-        return was_lowest
+        if self._by_id.get(delivered.update_id) is not delivered:  # it is of a numbering that is over
+            return False
+        self._pending -= 1
+        return self._settle()
 
     def ends_early(self, update_ids: list[int]) -> bool:
         """True if an answer does not even repeat all that it should: Telegram cuts it at 4 MiB (Client.cpp:16301), and
         what is new lies beyond the cut."""
-        return 1 < len(update_ids) < LIMIT and bool(self._order) and update_ids[-1] < self._order[-1].update_id
+        last = self._order or self._settled
+        return 1 < len(update_ids) < LIMIT and bool(last) and update_ids[-1] < last[-1].update_id
 
     def handover(self) -> dict[str, Any]:
         """For the next leader: where to go on, and which updates above it must not be handled again."""
@@ -117,28 +121,27 @@ class Window:
         finished = {known.update_id for known in self._order if known.finished} | self._finished_before
         return {"offset": offset, "done": sorted(update_id for update_id in finished if update_id > offset)}
 
-    def _finished_in_front(self) -> int:
-        for count, known in enumerate(self._order):
-            if not known.finished:
-                return count
-        return len(self._order)
+    def _settle(self) -> bool:
+        """True if the lowest unfinished update has become another one."""
+        before = len(self._settled)
+        while self._order and self._order[0].finished:
+            self._settled.append(self._order.popleft())
+        return len(self._settled) > before
 
     def _forget(self) -> None:
         self._next = None
+        self._settled.clear()
         self._order.clear()
         self._by_id.clear()
         self._finished_before.clear()
         self._pending = 0
 
 
-def lowest_unfinished(order: Iterable[Delivered], otherwise: int | None) -> int | None:
+def lowest_unfinished(settled: Sequence[Delivered], order: Sequence[Delivered], otherwise: int | None) -> int | None:
     """The offset by the order of delivery, never by max(): an update above a slow one is not confirmed before it."""
-    offset = otherwise
-    for known in order:
-        if not known.finished:
-            return known.update_id
-        offset = known.update_id + 1
-    return offset
+    if order:
+        return order[0].update_id
+    return settled[-1].update_id + 1 if settled else otherwise
 
 
 def is_new_numbering(update_ids: Iterable[int], sent: int | None) -> bool:

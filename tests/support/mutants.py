@@ -84,8 +84,8 @@ def dispatches_after_the_deadline() -> None:
 def offset_is_the_highest() -> None:
     from cluster_lock.aiogram import window
 
-    def highest(order: Any, otherwise: int | None) -> int | None:
-        return max((known.update_id + 1 for known in order if known.finished), default=otherwise)
+    def highest(settled: Any, order: Any, otherwise: int | None) -> int | None:
+        return max((known.update_id + 1 for known in (*settled, *order) if known.finished), default=otherwise)
 
     window.lowest_unfinished = highest
 
