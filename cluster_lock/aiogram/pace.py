@@ -24,9 +24,9 @@ Asked again with the same offset within 0.5 s, Telegram returns a single update 
 that with the request's own time a new update starts within a second beside a slow handler."""
 MOVED_OFFSET = 0.1
 """The same when the offset has moved on: no rule of Telegram's, but each answer repeats what is unfinished."""
-HALF = LIMIT // 2
+FEW = LIMIT // 5
 """After a full answer, which says that more is waiting, the next getUpdates goes out when so few are unconfirmed: the
-handlers have work while it is under way."""
+handlers have work while it is under way, and it repeats little."""
 FULL_FOR = 1.0
 """A window that is full for so long is worth a word; a burst of a hundred updates is not."""
 SAY_AGAIN = 60.0
@@ -81,7 +81,7 @@ class Pace:
             await self._wait_progress(MOVED_OFFSET, "too many updates wait for a handler")
 
     def _has_room(self) -> bool:
-        return self._more and self._window.unconfirmed <= HALF
+        return self._more and self._window.unconfirmed <= FEW
 
     async def _wait_while_full(self) -> None:
         self._wake_on_move = True

@@ -22,7 +22,7 @@ from aiogram.methods import GetUpdates
 from cluster_lock import clock
 from cluster_lock.aiogram.classify import Kind, classify
 from cluster_lock.aiogram.conflicts import Conflicts
-from cluster_lock.aiogram.pace import Pace
+from cluster_lock.aiogram.pace import FEW, Pace
 from cluster_lock.aiogram.pauses import Pause
 from cluster_lock.aiogram.state import Facts
 from cluster_lock.aiogram.window import LIMIT, Window
@@ -109,9 +109,9 @@ def test_pauses_grow_to_their_limit_and_begin_anew() -> None:
 
 
 @pytest.mark.parametrize("full", [True, False])
-def test_while_more_is_waiting_half_a_window_is_asked_for_early(full: bool) -> None:
-    """After a full answer the next getUpdates goes out as soon as half of it is confirmed; after another one, a tenth
-    of a second after the answer, as it would only be repeated."""
+def test_while_more_is_waiting_it_is_asked_for_early(full: bool) -> None:
+    """After a full answer the next getUpdates goes out as soon as few of its updates are unconfirmed; after another
+    one, a tenth of a second after the answer, as it would only be repeated."""
 
     async def main() -> None:
         window = Window()
@@ -122,11 +122,11 @@ def test_while_more_is_waiting_half_a_window_is_asked_for_early(full: bool) -> N
         delivered = window.take(range(1, LIMIT + 1))
         pace.took(new=len(delivered), full=full, cut=False)
         asking = asyncio.create_task(pace.wait())
-        for one in delivered[: LIMIT // 2 - 1]:
+        for one in delivered[: -FEW - 1]:
             pace.finished(moved=window.finish(one))
         await asyncio.sleep(0.05)
         assert not asking.done()
-        pace.finished(moved=window.finish(delivered[LIMIT // 2 - 1]))
+        pace.finished(moved=window.finish(delivered[-FEW - 1]))
         await asking
         assert clock.now() - began == pytest.approx(0.05 if full else 0.1)
 
