@@ -28,7 +28,7 @@ EXIT_GUARD = 70
 _LOOK_EVERY = 0.5
 """Waits run on the monotonic clock and deadlines on the boot clock: after a suspend a long wait would be late by it."""
 
-_LAST_WORDS = 0.1
+_LAST_WORDS = 0.05
 """How long the last line may take to be written."""
 
 

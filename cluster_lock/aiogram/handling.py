@@ -121,10 +121,9 @@ class Handling:
             self._start_later()
             return
         until = clock.now() + self._rules.timing.handler_timeout
-        loop = asyncio.get_running_loop()
         while self._ready and len(self._running) < self._rules.max_concurrent:
             job = self._ready.popleft()[0]
-            job.task = loop.create_task(self._run(job))
+            job.task = self._term.spawn(self._run(job))
             job.until = until
             self._running[job] = None
             job.task.add_done_callback(partial(self._ended, job))

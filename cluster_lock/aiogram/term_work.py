@@ -98,8 +98,11 @@ class TermWork:
         if self._rules.on_elected is not None:
             with self._facts.waiting("on_elected"):
                 await self._rules.on_elected(self._bot, self._term)
-        while not self._term.stepping_down or self._is_unsure():
+        while not self._is_leaving():
             await self._poll()
+
+    def _is_leaving(self) -> bool:
+        return self._term.stepping_down and not self._is_unsure()
 
     def _is_unsure(self) -> bool:
         """Delivery at most once: Telegram was asked to confirm what we hold, and we do not know that it has."""
@@ -111,6 +114,8 @@ class TermWork:
             await self._pace.wait()
         elif self._handling.waiting >= LIMIT:
             await self._pace.wait_for_room(lambda: self._handling.waiting < LIMIT)
+        if self._is_leaving():  # it began while we waited, in the very step in which the last handler ended
+            return
         if not may_poll(self._term):
             await self._until_valid()
             return

@@ -256,7 +256,7 @@ mine.done()
     with Program(START + source) as program:
         assert program.line() == str(EXIT_GUARD)
         assert program.end() == 0
-        # A busy machine may keep the child from its last line: it waits 0.1 s for it and not longer.
+        # A busy machine may keep the child from its last line: it waits 50 ms for it and not longer.
         told = [line for line in program.errors.splitlines() if "still runs" in line]
         assert all("the child's own" in line for line in told)
         assert len(told) <= 1

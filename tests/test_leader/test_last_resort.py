@@ -82,7 +82,7 @@ def test_work_that_does_not_end_is_ended_with_its_process(deed: str) -> None:
             cwd=Path(__file__).parents[2],
         )
         # A machine that keeps the guard's thread from running for 0.2 s leaves it to the timer, one that keeps its last
-        # words from being written for 0.1 s hears none: well, but not always.
+        # words from being written for 50 ms hears none: well, but not always.
         if done.returncode == 0 or (done.returncode == expected and (done.stderr or expected != 70)):
             break
     assert done.stdout.startswith("leading")
