@@ -15,6 +15,7 @@ import contextlib
 import os
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from typing import NoReturn, Protocol
 
@@ -153,14 +154,7 @@ class Guard:
         Guard.__init__(self)
 
     def _end(self, what: str, left: float) -> NoReturn:
-        line = (
-            f"cluster-lock: {what} still runs {left:.2f} s before the deadline of its lease,"
-            f" so process {os.getpid()} ends now (exit {EXIT_GUARD})\n"
-        )
-        try:
-            _write_without_waiting(self._stderr, line.encode(errors="replace"))
-        finally:
-            os._exit(EXIT_GUARD)
+        end_process(f"{what} still runs {left:.2f} s before the deadline of its lease", self._stderr)
 
 
 class _Watch:
@@ -197,37 +191,25 @@ class _Unwatched:
 
 def end_process(why: str, stderr: int | None = 2) -> NoReturn:
     """End this process at once, without any clean-up, with one line on stderr and exit code 70. For when something
-    still runs that must not, and nothing else stopped it."""
-    line = f"cluster-lock: {why}, so process {os.getpid()} ends now (exit {EXIT_GUARD})\n"
+    still runs that must not, and nothing else stopped it.
+
+    What stands at the other end of stderr (a full pipe, a socket, a terminal) may hold up the write, and O_NONBLOCK
+    belongs to what is open, not to the number: it would change the stderr of all who share it, and opening it anew
+    fails for a socket (journald). So another thread ends the process if the write does not, started without the locks
+    that `threading` takes.
+    """
     try:
-        _write_without_waiting(stderr, line.encode(errors="replace"))
-    finally:
+        if stderr is not None:
+            line = f"cluster-lock: {why}, so process {os.getpid()} ends now (exit {EXIT_GUARD})\n"
+            _thread.start_new_thread(_exit_soon, ())
+            os.write(stderr, line.encode(errors="replace"))
+    finally:  # also if nobody reads there any more, or no thread is to be had: then without a word
         os._exit(EXIT_GUARD)
 
 
-def _write_without_waiting(fd: int | None, line: bytes) -> None:
-    """One write that cannot hold up the caller, whatever stands at the other end: a full pipe, a socket, a terminal.
-
-    O_NONBLOCK belongs to what is open, not to the number: setting it would change the stderr of this program and of
-    everybody who shares it, and opening it anew fails for a socket (journald). So a throw-away thread does the write,
-    started without the locks that `threading` takes.
-    """
-    if fd is None:
-        return
-    written = _thread.allocate_lock()
-    written.acquire()
-
-    def write() -> None:
-        try:
-            os.write(fd, line)
-        except OSError:
-            return  # nobody reads there any more, and there is nobody else to tell
-        finally:
-            written.release()
-
-    with contextlib.suppress(RuntimeError, MemoryError):  # no thread to be had: it ends without a word
-        _thread.start_new_thread(write, ())
-        written.acquire(timeout=_LAST_WORDS)
+def _exit_soon() -> NoReturn:
+    time.sleep(_LAST_WORDS)
+    os._exit(EXIT_GUARD)
 
 
 _process_guard = Guard()
