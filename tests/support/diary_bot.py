@@ -5,6 +5,7 @@ line of the diary is a JSON object with `kind` and `at` (`clock.now()`):
 
     role     its role, or its deadline, has changed: role, term, deadline
     write    a request to Telegram is being written: term
+    answer   it was answered
     run      a handler began: update, term; and again when it ended: start, outcome
     ended    a term is over: term, lost (why, or null), deadline
 """
@@ -72,6 +73,12 @@ class Diary:
         mine = {CLIENT_HEADER: self.client, SENT_HEADER: f"{now:.6f}"}
         return mine if token is None else {**mine, TERM_HEADER: str(token)}
 
+    async def note_answer(self, make_request: Any, bot: Bot, method: Any) -> Any:
+        """A session's middleware."""
+        response = await make_request(bot, method)
+        self.note("answer")
+        return response
+
     async def _follow_role(self, leadership: Leadership) -> None:
         last = dict[str, Any]()
         while True:
@@ -106,6 +113,7 @@ async def started(bot: Bot, dispatcher: Dispatcher, leadership: Leadership) -> N
     dispatcher["diary"] = diary = Diary()
     plain = bot.session
     bot.session = GuardedSession(api=plain.api, headers=diary.headers)
+    bot.session.middleware(diary.note_answer)
     await plain.close()
     diary.begin(bot, leadership)
 
