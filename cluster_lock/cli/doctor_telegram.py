@@ -14,7 +14,7 @@ from cluster_lock.config import Settings
 from cluster_lock.driver import Driver
 from cluster_lock.errors import BackendRefused, BackendUnavailable, TelegramTokenRefused
 from cluster_lock.masking import masked
-from cluster_lock.values import LEADER, Entry, Record
+from cluster_lock.values import LEADER, Entry, Record, telegram_lock
 
 from .findings import Finding
 
@@ -64,7 +64,7 @@ def _webhook(info: dict[str, Any], settings: Settings) -> Finding:
 
 async def _poller(driver: Driver, settings: Settings, bot: int, pending: int) -> Finding:
     """Is somebody polling outside of the lock? Telegram tells that to those alone who poll themselves."""
-    name = f"{'telegram-test' if settings.telegram.test_environment else 'telegram'}/{bot}"
+    name = telegram_lock(bot, test=settings.telegram.test_environment)
     try:
         async with asyncio.timeout(settings.timing.request):
             entry: Entry = (await driver.read([LEADER + name])).entries[LEADER + name]

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 import signal
 from collections.abc import Sequence
 
@@ -14,6 +13,7 @@ from cluster_lock.health import Board
 from cluster_lock.session import Session
 from cluster_lock.values import Timing
 
+from .again import Backoff, spoken
 from .plan import Restart
 from .stopping import Stopping
 from .worker_process import WorkerProcess
@@ -21,9 +21,6 @@ from .worker_process import WorkerProcess
 log = logging.getLogger("cluster_lock.keeper")
 
 LOOK_EVERY = 0.25
-FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
-RAN_WELL = 60.0
-"""A worker that lived for so long did not crash at its start."""
 NOT_AGAIN = frozenset({2, 73, 77, 78})
 """Exit codes that say what no restart repairs: wrong arguments, already running, refused, wrong settings."""
 
@@ -49,7 +46,7 @@ class Keeper:
 
     async def run(self) -> int:
         """The exit code: the worker's, or 128 + the number of a second signal."""
-        pause = FIRST_PAUSE
+        backoff = Backoff()
         while self._stopping.asked is None:
             self.worker = worker = await WorkerProcess.start(self._command, self._session, self._board, self._name)
             self._board.worker("starting", worker.child.pid)
@@ -63,13 +60,10 @@ class Keeper:
                 return 0 if self._stopping.hurried is None else 128 + self._stopping.hurried
             if not self._again(code):
                 return code
-            if clock.now() - worker.child.started_at > RAN_WELL:
-                pause = FIRST_PAUSE
-            wait = random.uniform(0.5, 1.0) * pause
+            wait = backoff.after(clock.now() - worker.child.started_at)
             log.error("the worker ended with %s, starting it again in %.1f s", spoken(code), wait)
             if await self._stopping.within(wait):
                 return 0
-            pause = min(LONGEST_PAUSE, pause * 2)
             self.restarts += 1
         return 0
 
@@ -146,10 +140,3 @@ class Keeper:
 def time_to_stop(timing: Timing) -> float:
     """What a worker may need from the request to stop to its end: an invitation, the drain, the hand-over."""
     return timing.invite + timing.drain + timing.cancel_grace + 2 * timing.request
-
-
-def spoken(code: int) -> str:
-    return f"signal {signal.Signals(code - 128).name}" if code > 128 and code - 128 in _SIGNALS else f"code {code}"
-
-
-_SIGNALS: frozenset[int] = frozenset(signal.Signals)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 import signal
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -19,8 +18,9 @@ from cluster_lock.process import InstanceLock
 from cluster_lock.session import Session
 from cluster_lock.tasks import end
 
+from .again import Backoff, spoken
 from .job import Job
-from .keeper import FIRST_PAUSE, LONGEST_PAUSE, RAN_WELL, Keeper, spoken
+from .keeper import Keeper
 from .names import successor_of
 from .plan import Plan
 from .reaping import reaping
@@ -125,7 +125,7 @@ async def _succeeding(plan: Plan, board: Board, session: Session, stack: AsyncEx
 
 async def _run_job(plan: Plan, lock: str, session: Session, stopping: Stopping, board: KeptBoard) -> int:
     election = Election(SessionContest(session, wait=plan.wait), observer=board)
-    pause = FIRST_PAUSE
+    backoff = Backoff()
     while True:
         board.to = job = Job(lock, plan.command, plan.timing, stopping, board)
         began = clock.now()
@@ -134,10 +134,7 @@ async def _run_job(plan: Plan, lock: str, session: Session, stopping: Stopping, 
             return job.code if job.code is not None else 128 + (stopping.asked or signal.SIGTERM)
         if plan.restart == "never" or (plan.restart == "on-failure" and job.code == 0):
             return job.code
-        if clock.now() - began > RAN_WELL:
-            pause = FIRST_PAUSE
-        wait = random.uniform(0.5, 1.0) * pause
+        wait = backoff.after(clock.now() - began)
         log.error("the command ended with %s, running it again in %.1f s", spoken(job.code), wait)
         if await stopping.within(wait):
             return 128 + (stopping.asked or signal.SIGTERM)
-        pause = min(LONGEST_PAUSE, pause * 2)

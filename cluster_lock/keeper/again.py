@@ -1,0 +1,29 @@
+"""Starting again what ended: after a pause that grows, and in words."""
+
+from __future__ import annotations
+
+import random
+import signal
+
+FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
+RAN_WELL = 60.0
+"""What ran for so long did not crash at its start."""
+_SIGNALS: frozenset[int] = frozenset(signal.Signals)
+
+
+class Backoff:
+    """The pauses of one program: each about twice the one before, anew after it has run well."""
+
+    def __init__(self) -> None:
+        self._pause = FIRST_PAUSE
+
+    def after(self, ran: float) -> float:
+        """Seconds to wait before the next start, when this one ran for `ran` seconds."""
+        pause = FIRST_PAUSE if ran > RAN_WELL else self._pause
+        self._pause = min(LONGEST_PAUSE, pause * 2)
+        return random.uniform(0.5, 1.0) * pause
+
+
+def spoken(code: int) -> str:
+    """An exit status, as a log has it."""
+    return f"signal {signal.Signals(code - 128).name}" if code > 128 and code - 128 in _SIGNALS else f"code {code}"
