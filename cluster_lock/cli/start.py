@@ -12,7 +12,7 @@ import sys
 import traceback
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, nullcontext
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from cluster_lock import logs
 from cluster_lock.errors import ConfigError
@@ -66,30 +66,63 @@ def add_options(parser: argparse.ArgumentParser, app: str | None) -> None:
 def run(options: argparse.Namespace) -> int:
     """Until it is stopped: 0. Raises ClusterLockError, whose `exit_code` is what the process ends with."""
     worker = under_keeper()
-    if not (worker or options.detach or options.in_process):
-        hold_signals_back()
+    if options.detach and not worker:
+        return detached.start(_settings(options))
+    if not (worker or options.in_process or sys.platform == "win32"):
+        _become_keeper(options)
+    return _run_here(options, worker=worker)
+
+
+def _become_keeper(options: argparse.Namespace) -> NoReturn:
+    hold_signals_back()
+    settings = _settings(options)
+    print(_settings_text(settings), flush=True)
+    command = [sys.executable, *sys.orig_argv[1:], "--in-process"]
+    bot_id = int(settings.bot_token().get_secret_value().partition(":")[0])
+    name = telegram_lock(bot_id, test=settings.telegram.test_environment)
+    become_keeper(settings, plan_for(settings, command, options, name=name))
+
+
+def _settings(options: argparse.Namespace) -> Settings:
     settings = settings_from(options)
     settings.bot_token()  # which complains if there is none, before the slow part
-    if options.detach:
-        return detached.start(settings)
-    if not worker:
-        print(_settings_text(settings), flush=True)
-        if not options.in_process and sys.platform != "win32":
-            command = [sys.executable, *sys.orig_argv[1:], "--in-process"]
-            bot_id = int(settings.bot_token().get_secret_value().partition(":")[0])
-            name = telegram_lock(bot_id, test=settings.telegram.test_environment)
-            become_keeper(settings, plan_for(settings, command, options, name=name))
-    from cluster_lock.config.secret_texts import secret_texts
-    from cluster_lock.process import InstanceLock
+    return settings
+
+
+def _run_here(options: argparse.Namespace, *, worker: bool) -> int:
+    with _stopped_at_once():
+        settings = _settings(options)
+        if not worker:
+            print(_settings_text(settings), flush=True)
+        from cluster_lock.config.secret_texts import secret_texts
+        from cluster_lock.process import InstanceLock
 
     with nullcontext() if worker else InstanceLock(settings.instance, settings.state_directory) as instance:
         logs.configure(options.log_format, secrets=secret_texts(settings))
         # gRPC's core writes lines of its own to stderr, past every logger; what matters in them is in our errors too.
         os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-        with _objects_that_stay():
+        with _stopped_at_once(), _objects_that_stay():
             dispatcher = load_app(options.app)
         asyncio.run(_start(dispatcher, settings, instance, fail_fast=options.fail_fast))
     return 0
+
+
+@contextmanager
+def _stopped_at_once() -> Iterator[None]:
+    """A signal to stop ends the process, with 128 + its number: there is nothing to hand over yet.
+
+    During imports a KeyboardInterrupt is not to be relied on. One that is raised in a callback of the import system's
+    own is printed and forgotten, and one that passes an `exec` of a text, as in dataclasses, makes Python end itself by
+    SIGINT whatever was to be its exit code. And nothing but a handler ends process 1 of a container.
+    """
+    from cluster_lock.process.signals import StopSignals
+
+    signals = StopSignals(lambda number: os._exit(128 + number))
+    signals.install()
+    try:
+        yield
+    finally:
+        signals.restore()
 
 
 @contextmanager

@@ -294,6 +294,28 @@ def test_ctrl_c_while_it_starts(start: Start) -> None:
         assert process.end() == 128 + signal.SIGINT
 
 
+INTERRUPTED = """
+import signal
+
+class Interrupted:
+    def __del__(self):
+        signal.raise_signal(signal.{})
+
+Interrupted()
+raise RuntimeError("went on")
+"""
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_stopped_where_exceptions_are_forgotten(start: Start, tmp_path: Path, number: signal.Signals) -> None:
+    """A signal that comes while Python imports ends it even where no exception can, such as in a callback."""
+    (tmp_path / "work" / "interrupted.py").write_text(INTERRUPTED.format(number.name))
+    with start("--app", "interrupted:dispatcher") as process:
+        assert process.end() == 128 + number
+        assert "went on" not in process.output
+
+
 @pytest.mark.process
 def test_second_sigterm_is_fast(tmp_path: Path, start: Start) -> None:
     """A second SIGTERM waits for no handler: it ends within seconds, the lock is free and the update not confirmed."""
