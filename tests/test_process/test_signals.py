@@ -72,7 +72,7 @@ def test_a_second_signal_hurries() -> None:
     """The second signal calls the hook at once, cuts what hangs, and still runs the rest."""
     source = """
 async def main():
-    manager = ShutdownManager(timeout=60, hurry=0.5, on_second_signal=lambda: print("hook"))
+    manager = ShutdownManager(timeout=60, hurry=4, on_second_signal=lambda: print("hook"))
     manager.register_signals()
     manager.register_callback(lambda: print("rest"))
     manager.register_callback(hang)
@@ -90,7 +90,7 @@ asyncio.run(main())
         os.kill(program.pid, signal.SIGTERM)
         sent = clock.now()
         assert [program.line(), program.line(), program.line()] == ["hook", "rest", "over"]
-        assert clock.now() - sent < 5  # not the 60 s of the callback
+        assert clock.now() - sent < 20  # not the 60 s of the callback
         assert program.end() == 0
 
 
