@@ -153,7 +153,7 @@ class Lock:
                     last = Record.from_bytes(grant.previous or b"") if grant is not None else None
                     origin = Origin.RELEASED if last is not None and last.released else Origin.FOUND_FREE
                 if grant is not None and session.reconciler.is_over(grant):
-                    # Of a term that has ended: its release was not answered, and may still arrive.
+                    # Its release is under way: not answered yet, or never to be, and it may still arrive.
                     await session.driver.release(grant, session.record().to_bytes())
                     session.reconciler.gave_away(grant)
                     return None

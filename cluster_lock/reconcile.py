@@ -33,7 +33,8 @@ class Reconciler:
         self._given: dict[str, int] = {}
         """By key: the index of the latest grant that we gave away, and know it. Older news is about that one."""
         self._over: dict[str, int] = {}
-        """By key: the index of the latest grant whose term has ended, whether or not it is known to be given away."""
+        """By key: the index of the latest grant that nobody may work under, whether or not it is known to be given
+        away."""
 
     def touch(self, key: str) -> None:
         """An acquire of `key` is on its way: listen for it, even if whoever asked goes away."""
@@ -51,11 +52,11 @@ class Reconciler:
         self.unsure.add(key)
 
     def ended(self, grant: Grant) -> None:
-        """The term of this grant is over; nobody works under it again."""
+        """Nobody works under this grant any more, or ever did; nobody will."""
         self._over[grant.name] = grant.index
 
     def is_over(self, grant: Grant) -> bool:
-        """Is this the grant of a term that has ended?"""
+        """Is this a grant that nobody may work under?"""
         return grant.index == self._over.get(grant.name)
 
     def gave_away(self, grant: Grant) -> None:
@@ -101,6 +102,7 @@ class Reconciler:
             return
         log.warning("%s was found under our lease although nobody here waits for it: releasing it", entry.name)
         grant = Grant(entry.name, lease, entry.index, entry.index, entry.record or b"")
+        self.ended(grant)  # whoever asks from here on may not make it his own: the release may arrive at any moment
         try:
             async with asyncio.timeout(session.timing.request):
                 await session.driver.release(grant, session.record().to_bytes())

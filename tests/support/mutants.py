@@ -189,6 +189,12 @@ def keeps_what_nobody_asked_for() -> None:
     Reconciler.release = keep  # type: ignore[method-assign]
 
 
+def takes_what_is_being_released() -> None:
+    from cluster_lock.reconcile import Reconciler
+
+    Reconciler.is_over = lambda self, grant: False  # type: ignore[method-assign]
+
+
 def says_released_too_early() -> None:
     from cluster_lock.hold import Hold
 

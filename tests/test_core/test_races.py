@@ -60,6 +60,32 @@ def test_a_contender_that_saw_the_new_leader_is_no_sign_of_a_restore() -> None:
     run(main())
 
 
+def test_a_lock_is_not_taken_while_its_release_is_under_way() -> None:
+    """Whoever gives up waiting and asks again at once gets a grant of his own, and not the one that came for the first
+    request and is being released: that release would take the lock from under him."""
+
+    async def main() -> None:
+        store = MemoryBackend()
+        driver = FaultyDriver(MemoryDriver(store))
+        async with session(store, "a", driver=driver) as a, session(store, "b") as b:
+            await asyncio.gather(a.lease(), b.lease())
+            driver.next("acquire", slow_reply(1))
+            driver.next("release", slow_request(1))
+            with suppress(TimeoutError):
+                async with asyncio.timeout(0.5):
+                    await a.lock("x").acquire()
+            first = await asyncio.wait_for(a.lock("x").acquire(), 30)
+            waiting = asyncio.create_task(b.lock("x").acquire())
+            await asyncio.sleep(10)
+            assert first.is_valid()
+            assert holder(store, "x") == "a"
+            await first.end({})
+            second = await waiting
+            await second.end({})
+
+    run(main())
+
+
 def test_news_of_another_lock_is_no_sign_of_a_restore() -> None:
     """A grant whose answer is under way while another lock is taken elsewhere, at a higher index, is a good grant."""
 
