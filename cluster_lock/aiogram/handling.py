@@ -32,7 +32,7 @@ Line = deque["Job"]
 class Job:
     """One update on its way through its handler."""
 
-    __slots__ = ("delivered", "line", "out_of_time", "started", "task", "until", "update")
+    __slots__ = ("cut_off", "delivered", "left_behind", "line", "out_of_time", "started", "task", "until", "update")
 
     def __init__(self, delivered: Delivered, update: Update, line: Hashable) -> None:
         self.delivered = delivered
@@ -43,6 +43,10 @@ class Job:
         self.until = 0.0
         self.started = False
         self.out_of_time = False
+        self.left_behind = False
+        """Out of its time, and it still runs: the next of its line does not wait for it."""
+        self.cut_off = False
+        """Cancelled because the term ends."""
 
 
 class Handling:
@@ -64,6 +68,7 @@ class Handling:
         self._ready: deque[Line] = deque()
         self._running: dict[Job, None] = {}
         """In the order in which they began, which is the order in which they run out of their time."""
+        self._left_behind: set[Job] = set()
         self._alarm: asyncio.TimerHandle | None = None
         self._closed = False
         self._idle = asyncio.Event()
@@ -78,7 +83,7 @@ class Handling:
 
     @property
     def running(self) -> int:
-        return len(self._running)
+        return len(self._running) + len(self._left_behind)
 
     def submit(self, jobs: Iterable[Job]) -> None:
         """Take these updates, in order."""
@@ -112,7 +117,8 @@ class Handling:
         for timer in (self._look_again, self._alarm):
             if timer is not None:
                 timer.cancel()
-        for job in self._running:
+        for job in (*self._running, *self._left_behind):
+            job.cut_off = True
             if job.task is not None:
                 job.task.cancel()
 
@@ -150,7 +156,26 @@ class Handling:
         self._look_again = asyncio.get_running_loop().call_later(LOOK_AGAIN, self._start)
 
     def _ended(self, job: Job, task: asyncio.Task[None]) -> None:
-        self._running.pop(job, None)
+        self._left_behind.discard(job)
+        if not job.left_behind:
+            self._leave_line(job)
+        if self._is_ending():
+            self._set_idle()
+        elif not job.started:
+            self._start_later()
+        else:
+            if not job.delivered.finished:  # `_run` did not get that far, and nobody else will
+                self._finished(job.delivered)
+            if self._ready:
+                self._start()
+            else:
+                self._set_idle()
+        if not task.cancelled() and (error := task.exception()) is not None:
+            raise error  # out of this module, not out of a handler: the loop's exception handler says so
+
+    def _leave_line(self, job: Job) -> None:
+        """The next update of its line may start."""
+        del self._running[job]
         line = self._lines[job.line]
         if job.started:
             line.popleft()
@@ -158,19 +183,12 @@ class Handling:
             del self._lines[job.line]
         elif not self._closed:
             self._ready.append(line)
-        if self._closed or self._term.ended is not None:
-            self._set_idle()
-        elif job.started and self._ready:
-            self._start()
-        elif job.started:
-            self._set_idle()
-        else:
-            self._start_later()
-        if not task.cancelled() and (error := task.exception()) is not None:
-            raise error  # out of this module, not out of a handler: the loop's exception handler says so
+
+    def _is_ending(self) -> bool:
+        return self._closed or self._term.closed or self._term.ended is not None
 
     def _set_idle(self) -> None:
-        if self._running or (self._ready and not self._closed):
+        if self._running or self._left_behind or (self._ready and not self._closed):
             self._idle.clear()
         else:
             self._idle.set()
@@ -185,26 +203,48 @@ class Handling:
             response = await self._dispatcher.feed_update(self._bot, job.update, **self._data)
             if isinstance(response, TelegramMethod):
                 await self._dispatcher.silent_call_request(self._bot, response)
+        except (KeyboardInterrupt, SystemExit):
+            raise  # it ends the process
         except asyncio.CancelledError as error:
-            failure = _cancelled(job, error)
-        except Exception as error:  # noqa: BLE001 - logged and confirmed, as aiogram does
-            failure = error
+            failure = self._cancelled(job, error)
+        except BaseException as error:  # noqa: BLE001 - logged and confirmed, as aiogram does
+            failure = error if isinstance(error, Exception) else _as_exception(error)
+            if job.cut_off:
+                self._log_failure(job, failure, "was cancelled and failed, the update comes again")
+                return
         if job.out_of_time:
             failure = TimeoutError("the handler ran out of its time")
         elif failure is None:
             self._facts.handled += 1
         else:
-            self._failed(job, failure)
+            self._facts.failed += 1
+            self._log_failure(job, failure, "failed, the update is not handled again")
         if failure is not None and self._rules.on_failed is not None and not self._closed:
             await self._tell(self._rules.on_failed, job, failure)
         self._finished(job.delivered)
 
-    def _failed(self, job: Job, failure: Exception) -> None:
-        self._facts.failed += 1
+    def _cancelled(self, job: Job, error: asyncio.CancelledError) -> Exception | None:
+        """What the end of a handler by a cancellation means. Raises it again if the term ends."""
+        task = asyncio.current_task()
+        asked = task is not None and task.cancelling() > 0
+        if asked and self._is_ending():
+            raise error
+        if asked and task is not None:
+            task.uncancel()
+        if job.out_of_time:
+            return None
+        return RuntimeError(
+            "the handler's task was cancelled, and not by the poller"
+            if asked
+            else f"the handler let a CancelledError out: {error}"  # of something that it awaited
+        )
+
+    def _log_failure(self, job: Job, failure: Exception, what: str) -> None:
         log.error(
-            "bot %d: the handler of update %d failed, the update is not handled again: %s",
+            "bot %d: the handler of update %d %s: %s",
             self._bot.id,
             job.delivered.update_id,
+            what,
             describe(failure, self._bot.token),
             exc_info=failure,
         )
@@ -222,6 +262,22 @@ class Handling:
         if job.task is not None:
             job.task.cancel()
         self._finished(job.delivered)
+        asyncio.get_running_loop().call_later(self._rules.timing.cancel_grace, self._leave_behind, job)
+
+    def _leave_behind(self, job: Job) -> None:
+        """It does not obey. The updates after it go on without it; only the lock is not given away before it ends."""
+        if job not in self._running or self._is_ending():
+            return
+        log.error(
+            "bot %d: the handler of update %d goes on although it was cancelled: the next update of its chat does not"
+            " wait for it any longer",
+            self._bot.id,
+            job.delivered.update_id,
+        )
+        job.left_behind = True
+        self._left_behind.add(job)
+        self._leave_line(job)
+        self._start()
 
     async def _tell(self, on_failed: OnFailed, job: Job, error: Exception) -> None:
         try:
@@ -231,16 +287,11 @@ class Handling:
             log.exception("bot %d: on_failed itself failed for update %d", self._bot.id, job.delivered.update_id)
 
 
-def _cancelled(job: Job, error: asyncio.CancelledError) -> Exception | None:
-    """What the end of a handler by a cancellation means. Raises it again if the term ends."""
-    task = asyncio.current_task()
-    if not job.out_of_time:
-        if task is not None and task.cancelling():
-            raise error
-        return RuntimeError(f"the handler let a CancelledError out: {error}")  # of something that it awaited
-    if task is not None:
-        task.uncancel()
-    return None
+def _as_exception(error: BaseException) -> Exception:
+    """One that no `except Exception` catches, such as pyo3's PanicException, as one that can be told."""
+    wrapped = RuntimeError(f"{type(error).__name__}: {error}")
+    wrapped.__cause__ = error
+    return wrapped
 
 
 def may_start(term: Term) -> bool:

@@ -85,11 +85,12 @@ class Pace:
 
     async def _wait_while_full(self) -> None:
         self._wake_on_move = True
-        if not await self._wait_progress(FULL_FOR, "the window is full") and self._window.is_full:
+        limit = FULL_FOR
+        while not await self._wait_progress(limit, "the window is full") and self._window.is_full:
             self._say_full(True)
-            await self._wait_progress(None, "the window is full")
+            limit = SAY_AGAIN
 
-    async def _wait_progress(self, timeout: float | None, reason: str) -> bool:
+    async def _wait_progress(self, timeout: float, reason: str) -> bool:
         with self._facts.waiting(reason):
             try:
                 async with asyncio.timeout(timeout):

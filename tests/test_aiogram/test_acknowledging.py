@@ -180,7 +180,8 @@ def test_a_failed_handler_is_confirmed_counted_and_told() -> None:
 
 
 def test_a_handler_out_of_its_time_is_confirmed_although_it_goes_on() -> None:
-    """At handler_timeout a handler is cancelled; one that swallows that holds back its chat and nothing else."""
+    """At handler_timeout a handler is cancelled; one that swallows that holds back its chat for `cancel_grace`, and
+    nothing else."""
 
     async def main() -> None:
         release = asyncio.Event()
@@ -194,7 +195,7 @@ def test_a_handler_out_of_its_time_is_confirmed_although_it_goes_on() -> None:
         async def on_failed(bot: Bot, update: Update, error: Exception) -> None:
             told.append(error)
 
-        timing = replace(QUICK, handler_timeout=0.3)
+        timing = replace(QUICK, handler_timeout=0.3, cancel_grace=3)
         async with (
             TelegramSimulator() as simulator,
             polling(simulator, work, timing=timing, rules=Rules(on_failed=on_failed)) as it,
@@ -206,8 +207,11 @@ def test_a_handler_out_of_its_time_is_confirmed_although_it_goes_on() -> None:
             await it.handled.until(lambda: other in it.handled.finished)
             await until(lambda: simulator.oracle.updates()[0].acked is not None)
             assert it.handled.ids == [stuck, other], "the chat keeps its order"
-            release.set()
             await it.handled.until(lambda: later in it.handled.finished)
+            assert it.handled.of(stuck).end is None
+            await until(lambda: simulator.oracle.report(drained=False).pending == 0)
+            release.set()
+            await until(lambda: told)
             assert [type(error) for error in told] == [TimeoutError]
             assert (it.poller.state.handled, it.poller.state.failed) == (2, 0)
 
