@@ -20,7 +20,7 @@ from cluster_lock.session import Session
 from cluster_lock.testing.servers import ConsulServer, EtcdServer
 from cluster_lock.values import Timing
 
-TIMING = Timing(ttl=3.0, margin=0.75, stop_time=0.5)
+TIMING = Timing(ttl=3.0, margin=0.5, stop_time=0.3)
 VERBS = ("grant_lease", "renew", "revoke", "acquire", "release", "transfer", "announce", "withdraw", "read", "scan")
 
 

@@ -134,10 +134,10 @@ class Timing:
             wrong.append(
                 f"margin ({self.margin:g} s) must be less than ttl ({self.ttl:g} s): no lease would be trusted"
             )
-        elif self.stop_time >= (self.ttl - self.margin) * 2 / 3:
+        elif self.stop_time > self.request:
             wrong.append(
-                f"stop_time ({self.stop_time:g} s) must be less than two thirds of ttl - margin"
-                f" ({(self.ttl - self.margin) * 2 / 3:g} s): one late renewal would end every term"
+                f"stop_time ({self.stop_time:g} s) must not exceed a third of ttl - margin ({self.request:g} s):"
+                " one renewal that is not answered would end every term"
             )
         if self.stop_time <= GUARD_BEFORE:
             wrong.append(
@@ -153,7 +153,9 @@ class Timing:
 
     @property
     def renew_every(self) -> float:
-        return self.ttl / 3
+        """Three times per ttl; more often if that would not leave the time for one that is not answered, and for
+        another one."""
+        return min(self.ttl / 3, (self.ttl - self.margin - self.stop_time) / 2)
 
     @property
     def request(self) -> float:

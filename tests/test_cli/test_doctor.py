@@ -154,7 +154,7 @@ def test_the_floor_of_consul(tmp_path: Path, capsys: pytest.CaptureFixture[str])
 @pytest.mark.etcd
 def test_the_floor_of_etcd(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A ttl that etcd raises is a warning, with the server's number, and the take-over time counts with that."""
-    timing = Timing(ttl=1.0, margin=0.3, stop_time=0.25, settle=0.25)
+    timing = Timing(ttl=1.0, margin=0.3, stop_time=0.22, settle=0.25)
     with EtcdServer(fast=False) as server:
         section = {"endpoints": server.endpoints}
         config = write_config(tmp_path / "c.yaml", Backend("etcd", section, server), "cluster-lock/", timing)

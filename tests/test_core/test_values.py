@@ -44,7 +44,8 @@ def test_no_duration_is_negative_and_only_settle_may_be_nothing(name: str) -> No
     [
         ({"margin": 15.0}, r"margin \(15 s\) must be less than ttl \(15 s\)"),
         ({"ttl": 2.0}, r"margin \(3 s\) must be less than ttl \(2 s\)"),
-        ({"stop_time": 8.0, "margin": 8.0}, "two thirds"),
+        ({"stop_time": 3.0, "margin": 8.0}, "a third of ttl - margin"),
+        ({"ttl": 5.9}, "one renewal that is not answered would end every term"),
         ({"stop_time": 3.5}, r"stop_time \(3\.5 s\) must not exceed margin \(3 s\)"),
         ({"stop_time": 0.1}, r"stop_time \(0\.1 s\) must be more than 0\.2 s"),
         ({"poll_timeout": 51.0}, "at most 50 s"),
@@ -54,6 +55,15 @@ def test_durations_that_do_not_fit_are_refused_with_the_reason(wrong: dict[str, 
     """A set of durations in the wrong order is refused, both values and the reason in the text."""
     with pytest.raises(ValueError, match=why):
         Timing(**wrong)
+
+
+@pytest.mark.parametrize("ttl", [6.0, 6.5, 10.0, 15.0, 60.0])
+def test_every_term_outlasts_a_renewal_that_is_not_answered(ttl: float) -> None:
+    """Whatever is accepted leaves the time for a renewal whose answer never comes and for another one, and the default
+    renews three times per ttl."""
+    timing = Timing(ttl=ttl)
+    assert timing.renew_every + timing.request <= ttl - timing.margin - timing.stop_time
+    assert Timing().renew_every == Timing().ttl / 3
 
 
 def test_all_that_is_wrong_is_said_at_once() -> None:

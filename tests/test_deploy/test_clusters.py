@@ -17,12 +17,12 @@ from cluster_lock import clock
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(240)]
 
-TRUSTED = {"etcd": 3.5, "consul": 4.0}
+TRUSTED = {"etcd": 3.5, "consul": 4.5}
 """ttl - margin of the shipped bot.yaml: a leader that cannot renew has stopped by then."""
 FREED = {"etcd": 5.0, "consul": 12.0}
 """When the backend has freed the lock of a leader that is silent: ttl, and twice that."""
 RENEWED = 2.0
-"""ttl / 3 of the shipped bot.yaml on Consul."""
+"""`renew_every` of the shipped bot.yaml on Consul."""
 SLACK = 3.0
 """For a machine that is busy: how much later than it must be something may be seen."""
 
