@@ -238,10 +238,16 @@ class EtcdDriver(Inspecting):
             return await self.read(names)
         _, watches, of = self._parts()
         keys = {of.key(name) for name in names}
+        silence = max(at_most - self._request_timeout, at_most / 2)
         try:
-            heard = await watches.wait(span(keys), since, at_most, keys.__contains__, f"watch {shown(keys)}")
+            heard = await watches.wait(span(keys), since, silence, keys.__contains__, f"watch {shown(keys)}")
         except Forgotten:
             return await self.read(names)
+        if not heard.events:
+            # A server whose disk hangs knows its leader, forwards our renewals, and tells its watches nothing (seen:
+            # for as long as it hung). It does not answer this either; then the next one is asked, and watched.
+            now = await self.read([min(names)])
+            return Changes(heard.revision, now.entries, now.epoch)
         entries = [of.entry(event.kv) for event in heard.events]
         return Changes(heard.revision, {entry.name: entry for entry in entries}, heard.epoch)
 
