@@ -54,7 +54,7 @@ class Hold:
 
     def is_valid(self) -> bool:
         """Is the lock provably held at this moment?"""
-        return self.loss is None and clock.now() < self._session.stop_at
+        return self.loss is None and not self._giving_away and clock.now() < self._session.stop_at
 
     async def wait_lost(self) -> str:
         """Return as soon as the lock cannot be proved to be held any more; why."""

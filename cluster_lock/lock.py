@@ -141,15 +141,17 @@ class Lock:
     async def _attempt(self, lease: Lease, entry: Entry | None, record: bytes) -> Hold | None:
         """One attempt to make the lock ours, or to see that it has become ours."""
         session = self._session
-        session.reconciler.touch(self.key)
         try:
             async with asyncio.timeout(session.timing.request):
                 if entry is not None and entry.lease == lease.id:
+                    session.reconciler.touch(self.key)
                     seen = 0  # all that counts stands in the record, which was written before the grant
                     grant, origin, last = await self._confirm(lease)
                 else:
-                    seen = session.seen  # as of now: what is heard later may be of later grants, of other locks too
+                    # As of now: what is heard later may be of later grants, of other locks too.
+                    seen = session.reconciler.asks(self.key)
                     grant = await session.driver.acquire(lease, self.key, record)
+                    session.reconciler.is_answered(self.key)
                     last = Record.from_bytes(grant.previous or b"") if grant is not None else None
                     origin = Origin.RELEASED if last is not None and last.released else Origin.FOUND_FREE
                 if grant is not None and session.reconciler.is_over(grant):

@@ -30,6 +30,8 @@ class Reconciler:
         self.unsure: set[str] = set()
         self._session = session
         self._touched: dict[str, float] = {}
+        self._seen: dict[str, int] = {}
+        """By key: `session.seen` when the first acquire went out of those that were not answered."""
         self._given: dict[str, int] = {}
         """By key: the index of the latest grant that we gave away, and know it. Older news is about that one."""
         self._over: dict[str, int] = {}
@@ -41,6 +43,21 @@ class Reconciler:
         if key not in self._touched:
             self._session.watch.follow(key)
         self._touched[key] = clock.now()
+
+    def asks(self, key: str) -> int:
+        """An acquire of `key` goes out. The largest fencing token seen before its grant can have been made: it may be
+        told of one that an earlier acquire made, whose answer was lost."""
+        self.touch(key)
+        return self._seen.setdefault(key, self._session.seen)
+
+    def is_answered(self, key: str) -> None:
+        """The acquire of `key` was."""
+        self._seen.pop(key, None)
+
+    def renewed_lease(self) -> None:
+        """There is another lease: what stood under the one before is no business of ours."""
+        self.unsure.clear()
+        self._seen.clear()
 
     def has_touched(self, key: str) -> bool:
         """May an acquire of `key` still be under way?"""
@@ -70,11 +87,14 @@ class Reconciler:
     def forget_old(self, in_use: Container[str]) -> None:
         """Follow no longer what no request can be under way to any more. One read that finds nothing is no reason: the
         request may come after it."""
-        long_ago = clock.now() - 2 * self._session.timing.ttl
+        timing = self._session.timing
+        # A transfer comes when the work of the leader that invited us has ended.
+        long_ago = clock.now() - 2 * timing.ttl - timing.drain - timing.cancel_grace
         for key in [key for key, at in self._touched.items() if at < long_ago]:
             self.unsure.discard(key)
             if key not in in_use:
                 del self._touched[key]
+                self._seen.pop(key, None)
                 self._given.pop(key, None)
                 self._over.pop(key, None)
                 self._session.watch.unfollow(key)

@@ -180,7 +180,7 @@ class Session:
         try:
             while True:
                 self._watchdog = watchdog = await self._grant()
-                self.reconciler.unsure.clear()
+                self.reconciler.renewed_lease()
                 self.watch.forget()
                 self.later(self.contender.write())
                 await watchdog.run()

@@ -4,7 +4,8 @@ away, a request beside another one. Each was a defect once."""
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
+from dataclasses import replace
 
 import pytest
 from support.aio import until
@@ -16,7 +17,7 @@ from cluster_lock.election import Election
 from cluster_lock.errors import ClusterLockError, LockLost
 from cluster_lock.hold import Hold
 from cluster_lock.leadership import Term
-from cluster_lock.testing.faulty import LOST_REQUEST, FaultyDriver, slow_reply, slow_request
+from cluster_lock.testing.faulty import LOST_REPLY, LOST_REQUEST, FaultyDriver, slow_reply, slow_request
 from cluster_lock.testing.virtual_time import run
 from cluster_lock.values import Origin, Record
 
@@ -82,6 +83,77 @@ def test_a_lock_is_not_taken_while_its_release_is_under_way() -> None:
             await first.end({})
             second = await waiting
             await second.end({})
+
+    run(main())
+
+
+def test_a_grant_of_a_lost_answer_is_no_sign_of_a_restore() -> None:
+    """A grant that an unanswered acquire made is a good grant, though another term of this process, under another lock
+    and at a higher token, begins and ends before it is asked for again."""
+
+    async def main() -> None:
+        store = MemoryBackend()
+        driver = FaultyDriver(MemoryDriver(store))
+        async with session(store, "a", driver=driver) as a:
+            await a.lease()
+            await asyncio.sleep(1)
+            driver.always("wait_changed", LOST_REQUEST)
+            driver.next("acquire", LOST_REPLY)
+            taking = asyncio.create_task(a.lock("x").acquire())
+            await until_held(store, "x", "a")
+            async with a.lock("y").hold() as y:
+                pass
+            x = await taking
+            assert x.fencing_token < y.fencing_token
+            await x.end({})
+
+    run(main())
+
+
+def test_an_heir_that_waits_no_more_keeps_no_lock() -> None:
+    """A lock that is given to whoever was invited, but has gone away during a long drain, is free again soon, although
+    he waits for another lock and so is a contender still."""
+
+    async def main() -> None:
+        store, timing = MemoryBackend(), replace(TIMING, ttl=5.0, margin=1.5, drain=20.0)
+        sessions = [session(store, name, timing=timing) for name in "abcd"]
+        async with AsyncExitStack() as stack:
+            a, b, c, d = [await stack.enter_async_context(one) for one in sessions]
+            other = await c.lock("z").acquire()
+            also_waiting = asyncio.create_task(b.lock("z").acquire())
+            leader, heir = Election(a), Election(b)
+
+            async def drains(term: Term) -> None:
+                await term.wait_step_down()
+                await asyncio.sleep(19)
+
+            leading = asyncio.create_task(leader.lead("x", drains))
+            await until_held(store, "x", "a")
+            waiting = asyncio.create_task(heir.lead("x", until_steps_down))
+            await asyncio.sleep(1)
+            leader.stop()
+            await asyncio.sleep(1)
+            waiting.cancel()
+            await asyncio.gather(waiting, return_exceptions=True)
+            await leading
+            next_one = await asyncio.wait_for(d.lock("x").acquire(), 5)
+            await next_one.end({})
+            await other.end({})
+            await (await also_waiting).end({})
+
+    run(main())
+
+
+def test_a_hold_that_has_ended_is_not_valid() -> None:
+    """Nobody takes a lock that was given away for his own."""
+
+    async def main() -> None:
+        async with session(MemoryBackend(), "a") as a:
+            hold = await a.lock("x").acquire()
+            await hold.end({})
+            assert not hold.is_valid()
+            with pytest.raises(LockLost):
+                await hold.verify()
 
     run(main())
 
