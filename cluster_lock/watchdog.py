@@ -143,9 +143,7 @@ class Watchdog:
 
     def _unsure(self, trouble: str) -> bool:
         if self._trouble is None:
-            log.warning(
-                "lease not renewed, trying again until %.1f s from now: %s", self.stop_at - clock.now(), trouble
-            )
+            log.warning("lease not renewed, trying again for %.1f s: %s", max(0.0, self.stop_at - clock.now()), trouble)
         self._trouble = trouble
         self._observer.lease_unsure(trouble)
         return False

@@ -230,12 +230,18 @@ class PipeHolding:
             while not self._lost.is_set():
                 left = self.stop_at - clock.now()
                 if left <= 0:
-                    self.lose("the keeper did not say in time that the lease was renewed")
+                    self.lose(self._silence())
                 await asyncio.wait([waiting], timeout=min(max(left, 0.01), 0.5))
         finally:
             await end([waiting])
         assert self.loss is not None
         return self.loss
+
+    def _silence(self) -> str:
+        """Why it is over when nothing was heard: in the words of whoever renews, and with the same times."""
+        timing = self._contest.timing
+        age = clock.now() - (self._contest.deadline + timing.margin - timing.ttl)
+        return f"the lease was last renewed {age:.1f} s ago (ttl {timing.ttl:g} s), of all that the keeper told"
 
     async def verify(self) -> None:
         await self._contest.link.call("verify", name=self.name, token=self.fencing_token)

@@ -54,7 +54,7 @@ def test_ten_minutes_without_a_backend(silent: bool, leads: bool, caplog: pytest
             await leading
             if not leads:
                 elsewhere.cancel()
-        assert began[0].startswith("WARNING lease not renewed, trying again until ")
+        assert began[0].startswith("WARNING lease not renewed, trying again for ")
         if leads:
             assert len(began) == 5
             assert "WARNING x: lost after " in began[1]
