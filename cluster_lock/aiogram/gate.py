@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self, cast
 
@@ -34,9 +35,10 @@ class LeaseGate(BaseRequestMiddleware):
             await dispatcher.start_polling(bot)
 
     While another instance holds the bot's lock, every getUpdates waits here; nothing is sent. When the lock is lost the
-    parked one is aborted, and an answer that comes late is dropped. It cannot do more: aiogram confirms updates before
-    their handlers have ended, so a crash loses those in flight, and it does not stop handlers, so they may outlive the
-    lock. `start_polling` of this package does both.
+    parked one is aborted, and an answer that comes late is dropped; the next leader goes on behind the last update that
+    aiogram has begun. It cannot do more: aiogram confirms updates before their handlers have ended, so a crash loses
+    those in flight, and it does not stop handlers, so they may outlive the lock. `start_polling` of this package does
+    both.
     """
 
     def __init__(self, leadership: Leadership, bot: Bot, *, timing: Timing | None = None) -> None:
@@ -45,8 +47,13 @@ class LeaseGate(BaseRequestMiddleware):
         self._term: Term | None = None
         self._changed = asyncio.Event()
         self._calls: dict[asyncio.Task[Any], GuardedRequest] = {}
-        self._offset: int | None = None
-        self._is_first = True
+        self._inherited: int | None = None
+        """The offset for the first getUpdates of a term, until that is sent."""
+        self._asked: GetUpdates | None = None
+        """aiogram's own object: it has one, and moves its offset on as it begins the updates one by one."""
+        self._nothing_in_hand = asyncio.Event()
+        """aiogram has begun all that it was given: it asks for more, or never had any."""
+        self._nothing_in_hand.set()
         self._leading: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
@@ -62,6 +69,7 @@ class LeaseGate(BaseRequestMiddleware):
     ) -> None:
         assert self._leading is not None
         self._bot.session.middleware.unregister(self)
+        self._nothing_in_hand.set()  # what it has not begun by now it never will
         await finish(self._step_down())
         await finish(end([self._leading]))
         if kind is None and not self._leading.cancelled():
@@ -72,18 +80,21 @@ class LeaseGate(BaseRequestMiddleware):
     ) -> Response[TelegramType]:
         if not isinstance(method, GetUpdates) or bot.id != self._bot.id:
             return await make_request(bot, method)
+        self._asked = method
+        self._nothing_in_hand.set()
         while True:
             term = await self._wait_for_term()
             answer = await self._ask(term, make_request, bot, method)
             if answer is not None:
+                if answer.exception() is None and answer.result():
+                    self._nothing_in_hand.clear()
                 return cast(Response[TelegramType], answer.result())
             log.info("bot %d: the lock is gone, a getUpdates was given up", bot.id)
 
     async def _ask(self, term: Term, make_request: Any, bot: Bot, method: GetUpdates) -> asyncio.Task[Any] | None:
         """The answer, or None if it came after the term."""
-        if self._is_first and self._offset is not None:
-            method = method.model_copy(update={"offset": self._offset})
-        self._is_first = False
+        if self._inherited is not None:
+            method.offset, self._inherited = self._inherited, None
         request = GuardedRequest(term.check, lambda: time_left(term, self._timing))
 
         async def call() -> Any:
@@ -103,8 +114,6 @@ class LeaseGate(BaseRequestMiddleware):
             if not task.cancelled():
                 task.exception()  # whatever it was, it is nobody's any more
             return None
-        if task.exception() is None and (updates := task.result()):
-            self._offset = updates[-1].update_id + 1
         return task
 
     async def _wait_for_term(self) -> Term:
@@ -123,7 +132,7 @@ class LeaseGate(BaseRequestMiddleware):
     async def _hold(self, term: Term) -> None:
         """The body of a term: open the gate, and close it before the lock is given away."""
         await asyncio.sleep(settle_time(term, self._timing))
-        self._offset, self._is_first = starting_window(term).offset, True
+        self._inherited = starting_window(term).offset
         self._term = term
         self._change()
         try:
@@ -134,8 +143,14 @@ class LeaseGate(BaseRequestMiddleware):
             for request in self._calls.values():
                 request.abort()
             await finish(end(self._calls))
-        if self._offset is not None:
-            term.handover.update({"offset": self._offset, "done": []})
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._timing.drain):
+                await self._nothing_in_hand.wait()
+        offset = self._inherited
+        if offset is None and self._asked is not None:
+            offset = self._asked.offset
+        if offset is not None:
+            term.handover.update({"offset": offset, "done": []})
 
     async def _step_down(self) -> None:
         """Let the lock be given away in good order, to an heir if there is one."""
