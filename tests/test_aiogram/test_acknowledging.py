@@ -208,6 +208,7 @@ def test_a_handler_out_of_its_time_is_confirmed_although_it_goes_on() -> None:
             await until(lambda: simulator.oracle.updates()[0].acked is not None)
             assert it.handled.ids == [stuck, other], "the chat keeps its order"
             await it.handled.until(lambda: later in it.handled.finished)
+            assert stuck is not None
             assert it.handled.of(stuck).end is None
             await until(lambda: simulator.oracle.report(drained=False).pending == 0)
             release.set()

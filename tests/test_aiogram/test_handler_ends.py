@@ -47,6 +47,7 @@ def test_no_end_of_a_handler_leaves_the_bot_deaf(how: str) -> None:
 
         async with TelegramSimulator() as simulator, polling(simulator, work, rules=Rules(on_failed=on_failed)) as it:
             first = simulator.push(BOT, chat_id=1, text="first")
+            assert first is not None
             await it.handled.until(lambda: first in it.handled.ids)
             if how == "cancelled":
                 simulator.push(BOT, chat_id=2, text="stop that")

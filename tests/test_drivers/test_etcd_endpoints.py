@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 
 import psutil
 import pytest
 from support.aio import run, until
-from support.etcd import LOCK, entry, opened, started, taken, works
+from support.etcd import LOCK, entry, new_prefix, opened, started, taken, works
 from support.proxy import Proxy
 
 from cluster_lock import clock
@@ -101,6 +105,62 @@ def test_next_endpoint_is_asked_in_time(etcd_release: str, fault: str) -> None:
                 nodes[0].resume() if fault == "pause" else await asyncio.to_thread(nodes[0].start)
 
     run(main(), timeout=90)
+
+
+@pytest.mark.skipif(shutil.which("strace") is None, reason="strace makes the disk hang")
+def test_a_server_whose_disk_hangs_is_not_listened_to(etcd_release: str) -> None:
+    """A follower whose disk hangs tells its watches nothing and renews leases all the same: a waiter hears what
+    happened from another one, soon after the wait at that one is over."""
+
+    async def main() -> None:
+        with EtcdCluster(3, release=etcd_release, fast=False) as cluster:
+            leader = cluster.nodes[cluster.leader]
+            hung, *others = (node for node in cluster.nodes if node is not leader)
+            endpoints = [node.endpoint for node in (hung, leader, *others)]
+            prefix = new_prefix()
+            async with (
+                opened(endpoints, prefix=prefix, request_timeout=3.0) as driver,
+                opened([leader.endpoint], prefix=prefix) as other,
+            ):
+                lease = await driver.grant_lease("a", 60)
+                position = (await driver.read([LOCK])).position
+                position = (await driver.wait_changed([LOCK], position, 0.2)).position
+                with disk_hangs(hung):
+                    await until(lambda: hangs(hung), timeout=10)
+                    await taken(other, await other.grant_lease("b", 60))
+                    begun, news = clock.now(), None
+                    while news is None or news.lease is None:
+                        await driver.renew(lease)
+                        changes = await driver.wait_changed([LOCK], position, 6.0)
+                        position, news = changes.position, changes.entries.get(LOCK)
+                    assert clock.now() - begun < 6.0 + 3.0 + SLACK
+
+    run(main(), timeout=60)
+
+
+@contextmanager
+def disk_hangs(server: EtcdServer) -> Iterator[None]:
+    """Each sync of its files takes a minute, or until the end of the block."""
+    calls = "fsync,fdatasync"
+    inject = ("-e", f"trace={calls}", "-e", f"inject={calls}:delay_enter=60000000")
+    tracing = subprocess.Popen(["strace", "-f", "-qq", "-o", "/dev/null", "-p", str(server.pid), *inject])
+    try:
+        yield
+    finally:
+        tracing.terminate()
+        tracing.wait(20)
+
+
+async def hangs(server: EtcdServer) -> bool:
+    """Does it answer no linearizable read?"""
+    async with opened([server.endpoint], request_timeout=0.3) as driver:
+        try:
+            lease = await driver.grant_lease("c", 30)
+            await driver.read([LOCK])
+            await driver.revoke(lease)
+        except BackendUnavailable:
+            return True
+    return False
 
 
 def test_deaf_server_costs_the_time_limit_and_no_more(etcd_release: str) -> None:
