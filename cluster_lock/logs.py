@@ -1,6 +1,7 @@
 """How a command of ours logs: text for people, or JSON for machines. A library user configures logging himself.
 
-Whatever is written has the secrets blotted out of it, and the same warning of ours is not said again within a minute.
+Whatever is written has the secrets blotted out of it, also an error that nobody caught, and the same warning of ours is
+not said again within a minute.
 """
 
 from __future__ import annotations
@@ -9,12 +10,16 @@ import json
 import logging
 import re
 import sys
+import threading
 from collections.abc import Iterable
 from datetime import UTC, datetime
+from types import TracebackType
 from typing import Any, Literal, TextIO
 
 from . import clock
 from .masking import masked
+
+log = logging.getLogger("cluster_lock")
 
 TEXT = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
 QUIET = 60.0
@@ -37,7 +42,11 @@ def configure(
     stream: TextIO | None = None,
     secrets: Iterable[str] = (),
 ) -> None:
-    """Let everything that is logged go to `stream` (stderr), and nowhere else. `secrets`: texts that never show."""
+    """Let everything that is logged go to `stream` (stderr), and nowhere else. `secrets`: texts that never show.
+
+    What nobody catches is logged too: the interpreter would print it with the address of a request, and the token in
+    that. It ends the process, or the thread, as it always does.
+    """
     handler = logging.StreamHandler(stream or sys.stderr)
     handler.setFormatter(JsonFormatter(secrets) if style == "json" else TextFormatter(secrets))
     handler.addFilter(Repeats())
@@ -48,6 +57,27 @@ def configure(
     root.setLevel(level)
     logging.captureWarnings(True)
     logging.getLogger("aiogram").setLevel(max(level, logging.WARNING))
+    sys.excepthook = _say_uncaught
+    threading.excepthook = _say_uncaught_in_thread
+    sys.unraisablehook = _say_unraisable
+
+
+def _say_uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    if issubclass(kind, KeyboardInterrupt):
+        sys.__excepthook__(kind, error, trace)
+    else:
+        log.critical("nobody caught this, the process ends", exc_info=(kind, error, trace))
+
+
+def _say_uncaught_in_thread(uncaught: threading.ExceptHookArgs) -> None:
+    if not issubclass(uncaught.exc_type, SystemExit):  # which ends a thread without a word
+        name = uncaught.thread.name if uncaught.thread is not None else "?"
+        log.critical("nobody caught this, thread %s ends", name, exc_info=uncaught.exc_value)
+
+
+def _say_unraisable(ignored: sys.UnraisableHookArgs) -> None:
+    """Of a finalizer or a callback of C code, which have nobody to raise it to."""
+    log.error("%s %r", ignored.err_msg or "ignored an error in", ignored.object, exc_info=ignored.exc_value)
 
 
 class TextFormatter(logging.Formatter):

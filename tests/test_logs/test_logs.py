@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 import logging
+import sys
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -20,7 +22,9 @@ TOKEN = "123456789:AAexampleSecretOfABotxxxxxxxxxxxxxx"
 def _logging_as_before() -> Iterator[None]:
     root, aiogram = logging.getLogger(), logging.getLogger("aiogram")
     before = root.handlers[:], root.level, aiogram.level
+    hooks = sys.excepthook, threading.excepthook, sys.unraisablehook
     yield
+    sys.excepthook, threading.excepthook, sys.unraisablehook = hooks
     root.handlers[:], _, _ = before
     root.setLevel(before[1])
     aiogram.setLevel(before[2])
