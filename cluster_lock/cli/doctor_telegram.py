@@ -5,14 +5,17 @@ from __future__ import annotations
 import asyncio
 import http.client
 import json
+import socket
 import urllib.error
 import urllib.request
+from ipaddress import ip_address
 from typing import Any
 from urllib.parse import urlsplit
 
 from cluster_lock.config import Settings
 from cluster_lock.driver import Driver
 from cluster_lock.errors import BackendRefused, BackendUnavailable, TelegramTokenRefused
+from cluster_lock.leadership import Role
 from cluster_lock.masking import masked
 from cluster_lock.values import LEADER, Entry, Record, telegram_lock
 
@@ -78,10 +81,10 @@ async def _poller(driver: Driver, settings: Settings, bot: int, pending: int) ->
         return Finding.warning("poller", text, "the first leader will see it, and say so")
     record = Record.from_bytes(entry.record or b"")
     who = f"{record.instance} on {record.host}" if record else f"lease {entry.lease}"
-    health = await _health(record.health) if record is not None and record.health else None
+    health = await _health(record) if record is not None else None
     if health is None:
-        text = f"{who} leads {name}, {waiting}; whether somebody polls beside it stands in its log and health page only"
-        return Finding.ok("poller", text)
+        text = f"{who} leads {name}, {waiting}; its health page is not reachable from here"
+        return Finding.ok("poller", f"{text}: whether somebody polls beside it stands there and in its log only")
     conflicts = health.get("conflicts_60s") or 0
     if conflicts:
         text = f"{who} leads {name} and met {conflicts} conflicts in a minute: somebody polls outside of the lock"
@@ -89,14 +92,28 @@ async def _poller(driver: Driver, settings: Settings, bot: int, pending: int) ->
     return Finding.ok("poller", f"{who} leads {name} and met no conflict in the last minute; {waiting}")
 
 
-async def _health(address: str) -> dict[str, Any] | None:
-    """What the leader's health page says, if it can be had from here."""
+async def _health(leader: Record) -> dict[str, Any] | None:
+    """What the leader's own health page says, if it can be had from here."""
+    address = leader.health or ""
     url = address if address.startswith(("http://", "https://")) else f"http://{address}"
+    if _is_of_one_host(url) and leader.host != socket.gethostname():
+        return None  # from here it would be another one's: it is on loopback by default, with the same port everywhere
     try:
-        _, content = await asyncio.to_thread(_get, f"{url.rstrip('/')}/health", HEALTH_TIMEOUT, "")
+        _, told = await asyncio.to_thread(_get, f"{url.rstrip('/')}/health", HEALTH_TIMEOUT, "")
     except _Unreachable:
-        return None  # it listens on the leader's own loopback by default
-    return content
+        return None
+    return told if (told.get("pid"), told.get("role")) == (leader.pid, Role.LEADER) else None
+
+
+def _is_of_one_host(url: str) -> bool:
+    """Does this address mean another server on each host?"""
+    host = ""
+    try:
+        host = urlsplit(url).hostname or ""
+        address = ip_address(host)
+    except ValueError:  # a name, or no address at all
+        return host == "localhost"
+    return address.is_loopback or address.is_unspecified
 
 
 async def _ask(settings: Settings, method: str) -> tuple[int, dict[str, Any]]:

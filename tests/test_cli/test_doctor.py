@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import http.server
 import json
+import os
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -278,7 +280,7 @@ def test_a_leader_that_meets_conflicts(
     telegram: Telegram, capsys: pytest.CaptureFixture[str], conflicts: int, expected: str
 ) -> None:
     """A leader whose health page counts conflicts says that somebody polls outside of the lock."""
-    with health_page({"conflicts_60s": conflicts}) as address:
+    with health_page({"pid": os.getpid(), "role": "leader", "conflicts_60s": conflicts}) as address:
         telegram.company.join("web-1", "telegram/42", health=address)
         checks = examined(telegram.company, capsys, code=1 if conflicts else 0)
         result, text = outcome(checks, "poller")
@@ -290,4 +292,29 @@ def test_a_leader_whose_health_is_not_seen_from_here(telegram: Telegram, capsys:
     """Where the leader's health page cannot be reached, it is said where the answer stands."""
     telegram.company.join("web-1", "telegram/42", health="http://127.0.0.1:1")
     checks = examined(telegram.company, capsys)
-    assert "in its log and health page only" in outcome(checks, "poller")[1]
+    assert "not reachable from here" in outcome(checks, "poller")[1]
+
+
+@pytest.mark.parametrize(
+    ("host", "page"),
+    [
+        ("another-host", {"pid": os.getpid(), "role": "leader"}),
+        (socket.gethostname(), {"pid": os.getpid() + 1, "role": "leader"}),
+        (socket.gethostname(), {"pid": os.getpid(), "role": "standby"}),
+    ],
+)
+def test_a_page_that_is_not_the_leaders(
+    telegram: Telegram,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    host: str,
+    page: dict[str, Any],
+) -> None:
+    """The page of a standby here, at the loopback address that the leader on its own host has, is not told as the
+    leader's."""
+    with health_page({**page, "conflicts_60s": 3}) as address:
+        telegram.company.join("web-1", "telegram/42", health=address)
+        monkeypatch.setattr(socket, "gethostname", lambda: host)
+        checks = examined(telegram.company, capsys)
+        result, text = outcome(checks, "poller")
+        assert (result, "not reachable from here" in text) == ("ok", True)
