@@ -10,8 +10,8 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
 
 from cluster_lock import clock
 from cluster_lock.errors import ConfigError
@@ -20,12 +20,15 @@ from .options import settings_from
 
 if TYPE_CHECKING:
     from cluster_lock.config import Settings
-    from cluster_lock.process import InstanceInfo
+    from cluster_lock.process import InstanceLock
 
 READY_WITHIN = 120.0
 """Seconds for a start: imports, Telegram, the backend."""
+END_WITHIN = 30.0
 LOOK_EVERY = 0.05
 SHOWN = 2000
+ENDING = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
+"""The signals that end a command at a terminal."""
 
 
 def run_restart(arguments: argparse.Namespace) -> int:
@@ -37,76 +40,135 @@ def run_restart(arguments: argparse.Namespace) -> int:
 
     settings = settings_from(arguments)
     settings.bot_token()
-    old = InstanceLock(settings.instance, settings.state_directory).info()
-    if old is None or not old.here or not old.runs():
-        print(f"instance {settings.instance} does not run here: starting it")
+    named = InstanceLock(settings.instance, settings.state_directory)
+    successor = InstanceLock(successor_of(settings.instance), settings.state_directory)
+    runs, old = named.look()
+    if runs and old is None:
+        print(f"instance {named.name} runs, but its process has not said which it is: end it first", file=sys.stderr)
+        return 1
+    if not runs or old is None or not old.here:
+        print(f"instance {named.name} does not run here: starting it")
         return start(settings)
     began = clock.now()
-    child, log = _spawn(settings, "--replace")
-    successor = InstanceLock(successor_of(settings.instance), settings.state_directory)
-    named = InstanceLock(settings.instance, settings.state_directory)
-    if not _wait(child, log, lambda: _is(successor.info(), child.pid, ready=True) or _is(named.info(), child.pid)):
-        return child.returncode or 1
-    print(f"process {child.pid} stands by after {clock.now() - began:.1f} s; asking process {old.pid} to hand over")
-    asked = clock.now()
-    with contextlib.suppress(ProcessLookupError):  # it has ended meanwhile
-        if old.runs():
-            os.kill(old.pid, signal.SIGTERM)
-    if not _wait(child, log, lambda: _is(named.info(), child.pid)):
-        return child.returncode or 1
-    print(f"process {old.pid} has ended after {clock.now() - asked:.1f} s; {child.pid} is {settings.instance} now")
+    with Background(settings, "--replace") as child:
+        code = child.wait(lambda: child.has(successor, ready=True) or child.has(named, ready=True))
+        if code is not None:
+            return code
+        print(f"process {child.pid} stands by after {clock.now() - began:.1f} s; asking process {old.pid} to hand over")
+        asked = clock.now()
+        child.stays = True
+        with contextlib.suppress(ProcessLookupError):  # it has ended meanwhile
+            if old.runs():
+                os.kill(old.pid, signal.SIGTERM)
+        code = child.wait(lambda: child.has(named))
+    if code is not None:
+        return code
+    print(f"process {old.pid} has ended after {clock.now() - asked:.1f} s; {child.pid} is {named.name} now")
     return 0
 
 
 def start(settings: Settings) -> int:
-    """Start what this command line says, without its --detach, and come back when it runs."""
+    """Start what this command line says, without its --detach, and come back when it asks for its lock."""
     from cluster_lock.process import InstanceLock
 
     if sys.platform == "win32":
         raise ConfigError(["--detach: not on Windows, use a service (deploy/windows)"])
-    child, log = _spawn(settings)
     named = InstanceLock(settings.instance, settings.state_directory)
-    if not _wait(child, log, lambda: _is(named.info(), child.pid)):
-        return child.returncode or 1
-    print(f"process {child.pid} runs in the background; log: {log}")
-    return 0
+    with Background(settings) as child:
+        code = child.wait(lambda: child.has(named))
+        if code is None:
+            child.stays = True  # `bot status` and `bot stop` know it
+            code = child.wait(lambda: child.has(named, ready=True))
+    if code is None:
+        print(f"process {child.pid} runs in the background; log: {child.log}")
+    return code or 0
 
 
-def _spawn(settings: Settings, *more: str) -> tuple[subprocess.Popen[bytes], Path]:
-    folder = settings.state_directory / "logs"
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    log = folder / f"{settings.instance.replace(os.sep, '_')}.log"
-    line = [word for word in sys.orig_argv[1:] if word != "--detach"]
-    if "restart" in line:  # the first one is the command's own
-        line[line.index("restart")] = "start"
-    with os.fdopen(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "ab") as output:
-        child = subprocess.Popen(
-            [sys.executable, *line, *more],
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-            start_new_session=True,
-        )
-    return child, log
+class Background:
+    """A bot that this command line starts in the background, from `__enter__` on. Leaving the block ends it, unless it
+    `stays`. Until then signals that would end us are only noted, and `wait` heeds them."""
 
+    def __init__(self, settings: Settings, *more: str) -> None:
+        self.log = settings.state_directory / "logs" / f"{settings.instance.replace(os.sep, '_')}.log"
+        self.stays = False
+        line = [word for word in sys.orig_argv[1:] if word != "--detach"]
+        if "restart" in line:  # the first one is the command's own
+            line[line.index("restart")] = "start"
+        self._command = [sys.executable, *line, *more]
+        self._heard: list[int] = []
+        self._handlers: dict[int, Any] = {}
 
-def _wait(child: subprocess.Popen[bytes], log: Path, condition: Callable[[], bool]) -> bool:
-    """Wait for the condition. False, with the end of the log shown, if the child ends first or takes too long."""
-    began, pause = clock.now(), threading.Event()
-    while not condition():
-        if child.poll() is not None:
-            print(log.read_text(errors="replace")[-SHOWN:], file=sys.stderr)
-            return False
-        if clock.now() - began > READY_WITHIN:
-            child.terminate()
-            print(f"it was not ready within {READY_WITHIN:g} s and was stopped; log: {log}", file=sys.stderr)
-            return False
-        pause.wait(LOOK_EVERY)
-    return True
+    @property
+    def pid(self) -> int:
+        return self._process.pid
 
+    def has(self, lock: InstanceLock, *, ready: bool = False) -> bool:
+        """Is it the one that has this name, and says so?"""
+        info = lock.info()
+        return info is not None and info.pid == self.pid and (info.ready or not ready)
 
-def _is(info: InstanceInfo | None, pid: int, *, ready: bool = False) -> bool:
-    return info is not None and info.pid == pid and (info.ready or not ready)
+    def wait(self, condition: Callable[[], bool]) -> int | None:
+        """Until the condition holds: None. Else the exit code, after saying why: its own if it ends, with its last
+        words; 128 + N after signal N to us; 1 if it takes too long."""
+        began, pause = clock.now(), threading.Event()
+        goes_on = f"process {self.pid} goes on in the background; log: {self.log}"
+        while not self._heard:
+            if condition():
+                return None
+            if self._process.poll() is not None:
+                code = self._process.returncode
+                print(f"{self._last_words()}\nprocess {self.pid} has ended with {code}", file=sys.stderr)
+                return 128 - code if code < 0 else code or 1
+            if clock.now() - began > READY_WITHIN:
+                what = goes_on if self.stays else f"process {self.pid} is stopped; log: {self.log}"
+                print(f"not ready within {READY_WITHIN:g} s: {what}", file=sys.stderr)
+                return 1
+            pause.wait(LOOK_EVERY)
+        print(f"interrupted: {goes_on if self.stays else f'process {self.pid} is stopped'}", file=sys.stderr)
+        return 128 + self._heard[0]
+
+    def __enter__(self) -> Self:
+        self.log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for number in ENDING:
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                self._handlers[number] = signal.signal(number, lambda number, _: self._heard.append(number))
+        try:
+            with os.fdopen(os.open(self.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "ab") as output:
+                self._began_at = os.fstat(output.fileno()).st_size
+                self._process = subprocess.Popen(
+                    self._command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
+                )
+        except BaseException:
+            self._restore()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if not self.stays and self._process.poll() is None:
+                self._end()
+        finally:
+            self._restore()
+
+    def _end(self) -> None:
+        self._process.terminate()
+        try:
+            self._process.wait(END_WITHIN)
+        except subprocess.TimeoutExpired:
+            self._process.kill()  # its worker goes with it
+            self._process.wait()
+
+    def _restore(self) -> None:
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+
+    def _last_words(self) -> str:
+        """Of this one: others have written to the same file before, and perhaps beside it."""
+        with self.log.open("rb") as file:
+            file.seek(max(self._began_at, os.fstat(file.fileno()).st_size - SHOWN))
+            return file.read().decode(errors="replace").strip()
 
 
 def add(commands: Any, add_options: Callable[[argparse.ArgumentParser, str | None], None], app: str | None) -> None:

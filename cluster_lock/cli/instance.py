@@ -7,6 +7,7 @@ import contextlib
 import http.client
 import json
 import os
+import shlex
 import signal
 import sys
 import threading
@@ -19,7 +20,7 @@ from cluster_lock import clock
 from .options import add_settings_options, settings_from
 
 if TYPE_CHECKING:
-    from cluster_lock.process import InstanceLock
+    from cluster_lock.process import InstanceInfo, InstanceLock
 
 NOT_RUNNING = 3
 """As the Linux Standard Base has it for `status`: not running."""
@@ -34,7 +35,7 @@ def add(commands: Any) -> None:
         "stop",
         help="stop the instance that runs here",
         description="Ask the instance that runs on this host to hand over and end, and wait for its end."
-        " Exit codes: 0 it has ended, or did not run; 1 it still runs.",
+        " A successor that stands by is ended too. Exit codes: 0 it has ended, or did not run; 1 it still runs.",
     )
     stop.add_argument("--timeout", type=float, default=30.0, metavar="SECONDS", help="how long to wait (default: 30)")
     add_settings_options(stop)
@@ -51,43 +52,64 @@ def add(commands: Any) -> None:
 
 
 def run_stop(arguments: argparse.Namespace) -> int:
-    lock = _lock(arguments)
-    info = lock.info()
-    if info is None or (info.here and not info.runs()):
+    successor, lock = _locks(arguments)
+    found = [(each, *each.look()) for each in (successor, lock)]
+    running = [(each, info) for each, held, info in found if held]
+    if not running:
         print(f"instance {lock.name} does not run here")
         return 0
-    if not info.here:
-        print(f"instance {lock.name} runs in another container on {info.host}: stop it there", file=sys.stderr)
-        return STILL_RUNNING
-    with contextlib.suppress(ProcessLookupError):  # it has ended this very moment
-        os.kill(info.pid, signal.SIGTERM)
+    asked: list[InstanceInfo] = []
+    code = 0
+    for each, info in running:
+        if info is None:
+            print(f"instance {each.name} runs, but {_unsaid(each)}", file=sys.stderr)
+            code = STILL_RUNNING
+        elif not info.here:
+            print(f"instance {each.name} runs in another container on {info.host}: stop it there", file=sys.stderr)
+            code = STILL_RUNNING
+        elif info.pid not in [other.pid for other in asked]:  # a successor may take the name between two looks
+            with contextlib.suppress(ProcessLookupError):  # it has ended this very moment
+                os.kill(info.pid, signal.SIGTERM)
+            what = ", which was to take its place," if each is successor else ""
+            print(f"asked process {info.pid}{what} to stop", flush=True)
+            asked.append(info)
     began, pause = clock.now(), threading.Event()
-    print(f"asked process {info.pid} to stop", flush=True)
-    while info.runs():
+    while left := [info.pid for info in asked if info.runs()]:
         if clock.now() - began > arguments.timeout:
-            print(
-                f"process {info.pid} still runs after {arguments.timeout:g} s; `kill -9 {info.pid}` ends it at once,"
-                " and the next leader waits for its lease",
-                file=sys.stderr,
-            )
+            for pid in left:
+                print(
+                    f"process {pid} still runs after {arguments.timeout:g} s; `kill -9 {pid}` ends it at once,"
+                    " and the next leader waits for its lease",
+                    file=sys.stderr,
+                )
             return STILL_RUNNING
         pause.wait(LOOK_EVERY)
-    print(f"it has ended after {clock.now() - began:.1f} s")
-    return 0
+    if asked:
+        print(f"{'it has' if len(asked) == 1 else 'they have'} ended after {clock.now() - began:.1f} s")
+    return code
 
 
 def run_status(arguments: argparse.Namespace) -> int:
-    lock = _lock(arguments)
-    info = lock.info()
+    successor, lock = _locks(arguments)
+    stands_by, waiting = successor.look()
+    runs, info = lock.look()
     found: dict[str, Any] = {"instance": lock.name, "lock_file": str(lock.path), "status": "not running"}
     if info is not None:
         found |= {"pid": info.pid, "since": info.since, "host": info.host, "health": info.health}
-        if not info.here:
-            found["status"] = "in another container"
-        elif info.runs():
-            found |= _health(info.health)
-        else:
+        if not runs:
             found["last"] = "it ended without a word (a crash, kill -9); the next start simply takes its place"
+        elif not info.here:
+            found["status"] = "in another container"
+        else:
+            found |= _health(info)
+    elif runs:
+        found |= {"status": "running", "process": _unsaid(lock)}
+    if stands_by and waiting is None:
+        found["successor"] = _unsaid(successor)
+    elif stands_by and waiting is not None and not (runs and info is not None and info.pid == waiting.pid):
+        found |= {"successor": "stands by" if waiting.ready else "starting", "successor_pid": waiting.pid}
+    if stands_by and not runs:
+        found["status"] = "starting"  # it takes the name as soon as it sees that it is free
     if arguments.json:
         print(json.dumps(found))
     else:
@@ -97,12 +119,16 @@ def run_status(arguments: argparse.Namespace) -> int:
     return {"not running": NOT_RUNNING, "stuck": 1}.get(found["status"], 0)
 
 
-def _health(url: str | None) -> dict[str, Any]:
+def _unsaid(lock: InstanceLock) -> str:
+    return f"its process has not said which it is; see `fuser {shlex.quote(str(lock.path))}`"
+
+
+def _health(info: InstanceInfo) -> dict[str, Any]:
     """What its health page says; `stuck` if it says nothing although it has one."""
-    if url is None:
-        return {"status": "running"}
+    if info.health is None:
+        return {"status": "running" if info.ready else "starting"}
     try:
-        told = _asked(f"{url.rstrip('/')}/health")
+        told = _asked(f"{info.health.rstrip('/')}/health")
     except (OSError, ValueError, http.client.HTTPException) as error:
         return {"status": "stuck", "last_error": f"its health page does not answer: {error}"}
     shown = ("status", "role", "leader", "term", "uptime_seconds", "lease_remaining", "last_poll_age", "last_error")
@@ -120,8 +146,17 @@ def _asked(url: str) -> dict[str, Any]:
     return told
 
 
-def _lock(arguments: argparse.Namespace) -> InstanceLock:
+def _locks(arguments: argparse.Namespace) -> tuple[InstanceLock, InstanceLock]:
+    """Of the successor, if there is one, and of the instance itself.
+
+    Look at them in this order: it takes the name before it gives up its own, and is so seen in any case. And end them
+    in this order, or it would take the place of the other one for a moment.
+    """
+    from cluster_lock.keeper.names import successor_of
     from cluster_lock.process import InstanceLock
 
     settings = settings_from(arguments)
-    return InstanceLock(settings.instance, settings.state_directory)
+    return (
+        InstanceLock(successor_of(settings.instance), settings.state_directory),
+        InstanceLock(settings.instance, settings.state_directory),
+    )

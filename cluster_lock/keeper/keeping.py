@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
 
 from cluster_lock import clock
 from cluster_lock.contest import SessionContest
@@ -74,9 +75,14 @@ async def keep(plan: Plan) -> int:
         if plan.lock is not None:
             session.health = await stack.enter_async_context(open_health(board, plan.health))
         elif not plan.replaces:
-            await _take_name(plan, board, session, stack)
+            named = stack.enter_context(InstanceLock(plan.instance, plan.state_directory))
+            await _show(plan, board, session, stack, named)
+            await stack.enter_async_context(_beside(_say_ready(board, session, named)))
         else:
-            await stack.enter_async_context(_succeeding(plan, board, session, stack))
+            # Before the worker starts: no successor is ever without a name under which it can be found and ended.
+            successor = _stand_by(plan)
+            stack.callback(successor.release)
+            await stack.enter_async_context(_beside(_succeed(plan, board, session, stack, successor)))
         await stack.enter_async_context(following(board))
         await stack.enter_async_context(session)
         if plan.lock is not None:
@@ -85,42 +91,71 @@ async def keep(plan: Plan) -> int:
         return await keeper.run()
 
 
-async def _take_name(plan: Plan, board: Board, session: Session, stack: AsyncExitStack) -> None:
-    """Be the instance of that name on this host, and show our health where it does. Raises AlreadyRunning."""
-    instance = stack.enter_context(InstanceLock(plan.instance, plan.state_directory))
+async def _show(plan: Plan, board: Board, session: Session, stack: AsyncExitStack, named: InstanceLock) -> None:
+    """Show our health where the instance of this name does."""
     session.health = await stack.enter_async_context(open_health(board, plan.health))
-    instance.say(health=session.health)
+    named.say(health=session.health, ready=_is_ready(board))
+
+
+async def _say_ready(board: Board, session: Session, named: InstanceLock) -> None:
+    """Say so under our name when the worker could lead."""
+    while not _is_ready(board):
+        await board.changed.wait()
+    named.say(health=session.health)
+
+
+def _is_ready(board: Board) -> bool:
+    """Has the worker come so far that it asks for its lock?"""
+    return any(lock.role in ("standby", "leader") for lock in board.locks.values())
+
+
+def _stand_by(plan: Plan) -> InstanceLock:
+    """The name of the one that is about to take the instance's place, held by us. Raises AlreadyRunning."""
+    successor = InstanceLock(successor_of(plan.instance), plan.state_directory)
+    try:
+        successor.acquire()
+    except AlreadyRunning as error:
+        _, info = successor.look()
+        who = f"process {info.pid}" if info is not None else "a process that has not said which it is"
+        raise AlreadyRunning(
+            f"instance {plan.instance!r} is being restarted already: {who} stands by to take its place"
+            f" (lock file {successor.path}). Wait for that, or end that process."
+        ) from error
+    return successor
+
+
+async def _succeed(plan: Plan, board: Board, session: Session, stack: AsyncExitStack, successor: InstanceLock) -> None:
+    """Stand by beside the one that has the name, say so as its `successor`, and take the name when it is free."""
+    named = InstanceLock(plan.instance, plan.state_directory)
+    said = False
+    try:
+        while True:
+            try:
+                stack.enter_context(named)
+                break
+            except AlreadyRunning:
+                if not said and _is_ready(board):
+                    successor.say()
+                    said = True
+                await asyncio.sleep(LOOK_EVERY)
+        successor.release()
+        await _show(plan, board, session, stack, named)
+    except ClusterLockError as error:
+        # It leads perhaps, and the one before is gone: a bot without a health page is better than none.
+        log.error("%s has ended, and not all that it had can be had: %s", plan.instance, error)
+    else:
+        await _say_ready(board, session, named)
 
 
 @asynccontextmanager
-async def _succeeding(plan: Plan, board: Board, session: Session, stack: AsyncExitStack) -> AsyncIterator[None]:
-    """Stand by beside the one that has the name, say so under a name of our own, and take the name when it is free."""
-
-    async def succeed() -> None:
-        with InstanceLock(successor_of(plan.instance), plan.state_directory) as successor:
-            said = False
-            while True:
-                try:
-                    await _take_name(plan, board, session, stack)
-                except AlreadyRunning:
-                    if not said and any(lock.role in ("standby", "leader") for lock in board.locks.values()):
-                        successor.say(ready=True)
-                        said = True
-                    await asyncio.sleep(LOOK_EVERY)
-                except ClusterLockError as error:
-                    # It leads perhaps, and the one before is gone: a bot without a health page is better than none.
-                    log.error("%s has ended, and not all that it had can be had: %s", plan.instance, error)
-                    return
-                else:
-                    return
-
-    succeeding = asyncio.ensure_future(succeed())
+async def _beside(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    task = asyncio.ensure_future(work)
     try:
         yield
     finally:
-        await end([succeeding])
-        if not succeeding.cancelled():
-            succeeding.result()
+        await end([task])
+        if not task.cancelled():
+            task.result()
 
 
 async def _run_job(plan: Plan, lock: str, session: Session, stopping: Stopping, board: KeptBoard) -> int:

@@ -16,7 +16,7 @@ from typing import Self
 from urllib.parse import quote
 
 from cluster_lock import clock
-from cluster_lock.drivers._file.flock import Flock
+from cluster_lock.drivers._file.flock import Flock, is_locked
 from cluster_lock.drivers._file.private import make_private_directory, mapped, read_private, write_private
 from cluster_lock.errors import AlreadyRunning, PermissionRefused
 from cluster_lock.masking import masked_arguments
@@ -30,7 +30,7 @@ logger = logging.getLogger("cluster_lock.process")
 
 @dataclass(frozen=True, slots=True)
 class InstanceInfo:
-    """What the process that holds an instance lock says of itself: for people, and never for a decision."""
+    """What the process that holds an instance lock says of itself: for people. Whether there is one, the lock says."""
 
     pid: int
     since: str
@@ -90,12 +90,18 @@ class InstanceLock:
                 make_private_directory(folder)
             self._check_ours()
             if not self._flock.acquire():
-                raise AlreadyRunning(self._refusal(self._info_soon()))
+                held, info = self.look()
+                # Not held after all: somebody only looked, and had it for the moment that a look takes.
+                if held or not self._flock.acquire():
+                    raise AlreadyRunning(self._refusal(info))
             self._held_by = os.getpid()
-            self.say()
+            self.say(ready=False)
 
-    def say(self, *, health: str | None = None, ready: bool = False) -> None:
-        """While it is held: tell others who holds it, where that one shows its `health`, whether it is `ready`."""
+    def say(self, *, health: str | None = None, ready: bool = True) -> None:
+        """Tell others who holds it, where that one shows its `health`, and whether it is `ready`, which it is not from
+        `acquire` until this is called. Nothing is told once it is not held any more."""
+        if self._held_by != os.getpid():
+            return
         text = json.dumps(asdict(_of_this_process(health, ready)), indent=2) + "\n"
         try:
             # First of all what the last one said of itself goes: it is not true any more.
@@ -115,6 +121,26 @@ class InstanceLock:
                 self._info.unlink(missing_ok=True)
             finally:
                 self._flock.release()
+
+    def look(self) -> tuple[bool, InstanceInfo | None]:
+        """Does anybody hold the name, and what does the holder say of itself? None: it has not said it, for want of
+        room on the disk perhaps. If nobody holds it: what one that crashed has left.
+
+        Where that very process does not run, the kernel's lock is asked, in a way that keeps nobody from taking it.
+        Raises PermissionRefused if the file is another user's.
+        """
+        pause = threading.Event()
+        for _ in range(_LOOKS):
+            info = self.info()
+            if info is not None and info.here and info.runs():
+                return True, info
+            with mapped(self.path):
+                if not is_locked(self.path):
+                    return False, info
+            if info is not None and not info.here:
+                return True, info
+            pause.wait(_LOOK_EVERY)  # it has begun this very moment, and tells in the next
+        return True, None
 
     def info(self) -> InstanceInfo | None:
         """What the holder says of itself. Also after a crash, until somebody takes the name: it proves nothing."""
@@ -145,15 +171,6 @@ class InstanceLock:
             )
         if found.st_mode & 0o022:
             raise PermissionRefused(f"others may write to the lock file {self.path}: chmod 600 {self.path}")
-
-    def _info_soon(self) -> InstanceInfo | None:
-        """The holder may have begun this very moment; then it tells in the next."""
-        pause = threading.Event()
-        for _ in range(_LOOKS):
-            if info := self.info():
-                return info
-            pause.wait(_LOOK_EVERY)
-        return None
 
     def _refusal(self, info: InstanceInfo | None) -> str:
         begin = f"instance {self.name!r} is already running on this host"

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import signal
+import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,9 @@ from support.aio import run, until
 from support.bot_process import TOKEN, BotProcess, environment
 from support.nursery import Nursery
 
+from cluster_lock.keeper.names import successor_of
+from cluster_lock.process import InstanceLock
+from cluster_lock.process.instance_lock import process_started
 from cluster_lock.testing.telegram import TelegramSimulator
 
 pytestmark = pytest.mark.process
@@ -145,3 +150,104 @@ def test_a_restart_costs_a_hand_over(tmp_path: Path) -> None:
             assert first != second
 
     run(main(), timeout=180)
+
+
+def here(tmp_path: Path, *arguments: str) -> BotProcess:
+    """A command that starts others: by the command line that it was given itself."""
+    environ = environment(tmp_path / "state", TELEGRAM_BOT_TOKEN=TOKEN)
+    return BotProcess(*arguments, folder=tmp_path / "work", environ=environ)
+
+
+def long_restart(tmp_path: Path) -> BotProcess:
+    """A restart whose successor will not be ready: its import waits for what nobody writes."""
+    os.mkfifo(tmp_path / "work" / "never")
+    (tmp_path / "work" / "waiting.py").write_text("open('never').read()")
+    return here(tmp_path, "restart", "--app", "waiting:dispatcher", "--set", "health=off")
+
+
+async def successor_here(tmp_path: Path) -> int:
+    """The process that is to take the place, as soon as it says that there is one."""
+    lock = InstanceLock(successor_of(socket.gethostname()), tmp_path / "state")
+    await until(lambda: lock.info() is not None, timeout=60)
+    info = lock.info()
+    assert info is not None
+    return info.pid
+
+
+@pytest.mark.timeout(200)
+def test_a_restart_that_is_interrupted(command: Command, tmp_path: Path) -> None:
+    """There is one successor at most: a second restart ends with 73 and says why. Until the hand-over is asked for, the
+    end of the command is the end of the successor too, and the one that runs is left alone."""
+
+    async def main() -> None:
+        async with TelegramSimulator() as simulator:
+            with started(command, simulator) as bot:
+                await asyncio.to_thread(bot.wait_for, "polling, fencing token")
+                with long_restart(tmp_path) as first:
+                    successor = await successor_here(tmp_path)
+                    with here(tmp_path, "restart", "--set", "health=off") as second:
+                        assert await asyncio.to_thread(second.end) == 73
+                        assert f"being restarted already: process {successor} stands by" in second.output
+                    first.signal(signal.SIGTERM)
+                    assert await asyncio.to_thread(first.end) == 128 + signal.SIGTERM
+                    assert "interrupted" in first.output
+                    assert process_started(successor) is None
+                code, found = await told(command)
+                assert (code, found["pid"], "successor" in found) == (0, bot.pid, False)
+
+    run(main(), timeout=180)
+
+
+@pytest.mark.timeout(200)
+def test_a_successor_that_was_left_alone(command: Command, tmp_path: Path) -> None:
+    """After a kill -9 of `restart` its successor stands by still: `status` names it, and `stop` ends it as well."""
+
+    async def main() -> None:
+        async with TelegramSimulator() as simulator:
+            with started(command, simulator) as bot:
+                await asyncio.to_thread(bot.wait_for, "polling, fencing token")
+                with long_restart(tmp_path) as restart:
+                    successor = await successor_here(tmp_path)
+                    restart.signal(signal.SIGKILL)
+                    await asyncio.to_thread(restart.end)
+                try:
+                    code, found = await told(command)
+                    assert (code, found["pid"], found["successor_pid"]) == (0, bot.pid, successor)
+                finally:
+                    with command("stop") as stop:
+                        assert await asyncio.to_thread(stop.end) == 0
+                assert f"asked process {successor}, which was to take its place, to stop" in stop.output
+                assert f"asked process {bot.pid} to stop" in stop.output
+                assert process_started(successor) is None
+                assert await asyncio.to_thread(bot.end) == 0
+            assert (await told(command))[0] == 3
+
+    run(main(), timeout=180)
+
+
+@pytest.mark.parametrize("more", [(), ("--in-process",)], ids=["keeper", "in-process"])
+def test_a_start_in_the_background_that_fails(more: tuple[str, ...], tmp_path: Path) -> None:
+    """`start --detach` of a bot that cannot be imported ends with that bot's code and shows its last words."""
+    (tmp_path / "work").mkdir()
+    with here(tmp_path, "start", "--detach", "--app", "nosuch:thing", "--set", "health=off", *more) as bot:
+        assert bot.end() == 78
+        assert "there is no module nosuch" in bot.output
+        assert "runs in the background" not in bot.output
+
+
+def test_an_instance_that_could_not_say_who_it_is(command: Command, tmp_path: Path) -> None:
+    """Where nothing could be written, `status` and `stop` still say that the instance runs, for its lock is held;
+    `stop` ends with 1."""
+    state = tmp_path / "state"
+    with InstanceLock(socket.gethostname(), state) as lock:
+        pass
+    lock.path.with_suffix(".new").mkdir()  # where the particulars would be written, as on a full disk
+    with lock:
+        assert lock.info() is None
+        code, found = asyncio.run(told(command))
+        assert (code, found["status"]) == (0, "running")
+        assert "has not said which it is" in found["process"]
+        with command("stop") as stop:
+            assert stop.end() == 1
+            assert "runs, but its process has not said which it is" in stop.output
+    assert asyncio.run(told(command))[0] == 3

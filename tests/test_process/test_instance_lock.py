@@ -220,3 +220,56 @@ def test_the_state_directory_is_the_default(monkeypatch: pytest.MonkeyPatch, tmp
     monkeypatch.setenv("CLUSTER_LOCK_STATE_DIR", str(tmp_path / "state"))
     with InstanceLock("web-1") as lock:
         assert lock.path == tmp_path / "state" / "instances" / "web-1.lock"
+
+
+def test_a_look_says_whether_it_is_held(tmp_path: Path) -> None:
+    """Held or not is what the lock says, whoever the file names: a holder that could not write, one that crashed, one
+    of another container that is gone."""
+    lock, other = InstanceLock("web-1", tmp_path), InstanceLock("web-1", tmp_path)
+    file = lock.path.with_suffix(".json")
+    assert other.look() == (False, None)
+    with lock:
+        held, info = other.look()
+        assert (held, info) == (True, lock.info())
+        left = json.loads(file.read_text())
+        file.unlink()
+        assert other.look() == (True, None)
+    file.write_text(json.dumps({**left, "namespace": "pid:[1]"}))
+    held, info = other.look()
+    assert not held
+    assert info is not None
+
+
+@posix
+def test_a_look_keeps_nobody_from_taking_it(tmp_path: Path) -> None:
+    """One that starts in the very moment of a look has the name all the same."""
+    import fcntl
+
+    class Started(InstanceLock):
+        """The look at it is over when it looks itself."""
+
+        def info(self) -> InstanceInfo | None:
+            looking.close()
+            return super().info()
+
+    with InstanceLock("web-1", tmp_path) as lock:
+        pass
+    with lock.path.open("rb") as looking:
+        fcntl.flock(looking, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        with Started("web-1", tmp_path):
+            assert looking.closed
+
+
+def test_it_is_ready_when_it_says_so(tmp_path: Path) -> None:
+    """A holder is not ready before it has said so, and one that holds the name no more says nothing."""
+    lock = InstanceLock("web-1", tmp_path)
+    with lock:
+        info = lock.info()
+        assert info is not None
+        assert not info.ready
+        lock.say()
+        info = lock.info()
+        assert info is not None
+        assert info.ready
+    lock.say()
+    assert lock.info() is None
