@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from . import clock
 from .asking import Ask
 from .errors import LockLost
-from .values import Origin
+from .values import Origin, Timing
 
 
 class Role(StrEnum):
@@ -180,6 +180,12 @@ class Term:
         return frozenset(self._tasks)
 
 
+def settle_time(term: Term, timing: Timing) -> float:
+    """Seconds under the lock before the work begins. A lock that was found free says nothing about the leader before:
+    it may hear of its end (a key deleted, a session destroyed) later than we do, and needs a moment to stop."""
+    return timing.settle if term.origin is Origin.FOUND_FREE else 0.0
+
+
 Body = Callable[[Term], Awaitable[Any]]
 Answer = Callable[[], Awaitable[Mapping[str, Any]]]
 
@@ -202,7 +208,7 @@ class Leadership(Protocol):
         process. The lock is given away only after the body and all tasks of the term have ended.
 
         What the leader before has sent may still be on its way when the term begins. A body for which that matters
-        waits `timing.settle` first, unless `term.origin` says that the lock was given away in good order.
+        waits `settle_time(term, timing)` first: nothing, if the lock was given away in good order.
 
         Returns after `stop()`, or when the body returns although nobody asked. Raises what the body raises, after
         the lock was released. `answer` is called when a leader invites us to be its heir; its JSON goes to that leader.

@@ -16,14 +16,14 @@ from aiogram.methods import GetUpdates, Response, TelegramMethod
 from aiogram.methods.base import TelegramType
 
 from cluster_lock import clock
-from cluster_lock.leadership import Leadership, Term
+from cluster_lock.leadership import Leadership, Term, settle_time
 from cluster_lock.tasks import end, finish
 from cluster_lock.values import Timing
 
 from .fetching import time_left
 from .http_session import GuardedRequest, guard_session
 from .poller import lock_name
-from .term_work import settle_time, starting_window
+from .term_work import starting_window
 
 log = logging.getLogger("cluster_lock.aiogram")
 

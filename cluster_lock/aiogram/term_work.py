@@ -12,9 +12,9 @@ from pydantic import TypeAdapter, ValidationError
 
 from cluster_lock import clock
 from cluster_lock.errors import LockLost
-from cluster_lock.leadership import Term
+from cluster_lock.leadership import Term, settle_time
 from cluster_lock.tasks import end, finish
-from cluster_lock.values import Origin, Timing
+from cluster_lock.values import Origin
 
 from .classify import describe
 from .fetching import Fetcher, Raw
@@ -276,12 +276,6 @@ class TermWork:
 def starting_window(term: Term) -> Window:
     """Go on where a leader left off that stepped down. After one that was lost nobody knows; Telegram does."""
     return Window() if term.origin is Origin.FOUND_FREE else inherited_window(term.inherited)
-
-
-def settle_time(term: Term, timing: Timing) -> float:
-    """Seconds under the lock before the first getUpdates. A lock that was found free says nothing about the leader
-    before: it may hear of its end (a key deleted, a session destroyed) later than we do, and needs a moment to stop."""
-    return timing.settle if term.origin is Origin.FOUND_FREE else 0.0
 
 
 def may_poll(term: Term) -> bool:

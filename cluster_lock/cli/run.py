@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, NoReturn
 
@@ -118,6 +119,7 @@ def become_keeper(settings: Settings, plan: Plan) -> NoReturn:
     from cluster_lock.keeper.plan import handed_over
 
     open_driver(settings)  # which complains here of what keeps it from being made
+    plan = replace(plan, environ_before={name: os.environ.get(name) for name in ("GRPC_VERBOSITY", "PYTHONPATH")})
     # gRPC's core writes lines of its own to stderr, past every logger; what matters in them is in our errors too.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     # Nothing of the working directory: what lies there is not for the process that has the backend's credentials.

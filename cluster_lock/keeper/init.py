@@ -65,7 +65,8 @@ statuses: dict[int, int] = {}
 
 
 def descendants() -> Iterator[int]:
-    """The processes below this one, children first."""
+    """The processes below this one, children first. Zombies too: a process whose first thread has ended looks like one,
+    and lives. What is one is collected by its parent, or by us when that is killed."""
     if not LINUX:
         return
     below: dict[int, list[int]] = {}
@@ -82,10 +83,9 @@ def _parent(pid: str) -> int | None:
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
             # The name stands in brackets and may hold anything.
-            state, parent = file.read().rpartition(b")")[2].split()[:2]
+            return int(file.read().rpartition(b")")[2].split()[1])
     except OSError:
         return None  # it ended meanwhile
-    return int(parent) if state != b"Z" else None
 
 
 def _kill(pid: int, number: int) -> None:

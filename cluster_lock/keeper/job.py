@@ -13,9 +13,8 @@ from contextlib import suppress
 from typing import Any
 
 from cluster_lock import clock
-from cluster_lock.election import Election
 from cluster_lock.health import Board
-from cluster_lock.leadership import Term
+from cluster_lock.leadership import Leadership, Term, settle_time
 from cluster_lock.tasks import end, finish
 from cluster_lock.values import Timing
 
@@ -27,7 +26,7 @@ from .stopping import Stopping
 log = logging.getLogger("cluster_lock.keeper")
 
 LAST_WORDS = 0.1
-"""Seconds from SIGTERM to SIGKILL when the lock is lost: whoever takes it next waits `settle`, which is more."""
+"""Seconds from SIGTERM to SIGKILL when the lock is lost: whoever finds it free waits `settle`, which is more."""
 
 
 class _EndedByItself(Exception):
@@ -35,16 +34,27 @@ class _EndedByItself(Exception):
 
 
 class Job:
-    """Runs `command` in each term of the lock `name`, until it ends by itself. `code`: its exit status then."""
+    """Runs `command` in each term of the lock `name`, until it ends by itself. `code`: its exit status then.
 
-    def __init__(self, name: str, command: Sequence[str], timing: Timing, stopping: Stopping, board: Board) -> None:
+    `environ_before`: what it is to find in its environment as it was before there was a keeper; None: not there.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        command: Sequence[str],
+        timing: Timing,
+        stopping: Stopping,
+        board: Board,
+        environ_before: Mapping[str, str | None],
+    ) -> None:
         self.code: int | None = None
         self.child: Child | None = None
         self._name, self._command, self._timing, self._stopping = name, command, timing, stopping
         self._pipe: socket.socket | None = None
-        self._board = board
+        self._board, self._environ_before = board, environ_before
 
-    async def run(self, election: Election) -> None:
+    async def run(self, election: Leadership) -> None:
         """Until the command has ended by itself, or was asked to stop. Raises what makes leading impossible."""
         leading = asyncio.ensure_future(election.lead(self._name, self._term))
         asked = asyncio.ensure_future(self._stopping.wait())
@@ -68,6 +78,8 @@ class Job:
 
     async def _term(self, term: Term) -> None:
         """One term: the command from its start to the end of all that it started."""
+        if not await self._settled(term):
+            return
         ours, theirs = socket.socketpair()
         with ours, theirs:
             ours.setblocking(False)
@@ -83,7 +95,9 @@ class Job:
                 }
             )
             more = {FD: str(FIRST_FD), NAME: term.name, TOKEN: str(term.fencing_token)}
-            starting = asyncio.ensure_future(Child.start(self._command, {**os.environ, **more}, fds=[theirs.fileno()]))
+            before = {**os.environ, **self._environ_before}
+            environ = {name: value for name, value in before.items() if value is not None} | more
+            starting = asyncio.ensure_future(Child.start(self._command, environ, fds=[theirs.fileno()]))
             try:
                 child = self.child = await asyncio.shield(starting)
                 theirs.close()
@@ -96,6 +110,21 @@ class Job:
         if self.code is not None and term.request is not None:
             # It ended while somebody was asked to take over: the term goes on to its end, and the command not again.
             raise _EndedByItself
+
+    async def _settled(self, term: Term) -> bool:
+        """Give the command of a leader before the time to be gone. False if this term is to end before that: then it
+        is not worth a start."""
+        wait = settle_time(term, self._timing)
+        if wait <= 0:
+            return True
+        down = asyncio.ensure_future(term.wait_step_down())
+        asked = asyncio.ensure_future(self._stopping.wait())
+        try:
+            ending, _ = await asyncio.wait((down, asked), timeout=wait, return_when=asyncio.FIRST_COMPLETED)
+            return not ending
+        finally:
+            down.cancel()
+            asked.cancel()
 
     async def _until_over(self, term: Term, child: Child) -> int | None:
         """Its exit status, None if it had to end because the lock is wanted elsewhere."""

@@ -162,7 +162,7 @@ async def _run_job(plan: Plan, lock: str, session: Session, stopping: Stopping, 
     election = Election(SessionContest(session, wait=plan.wait), observer=board)
     backoff = Backoff()
     while True:
-        board.to = job = Job(lock, plan.command, plan.timing, stopping, board)
+        board.to = job = Job(lock, plan.command, plan.timing, stopping, board, plan.environ_before)
         began = clock.now()
         await job.run(election)
         if job.code is None or stopping.asked is not None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from cluster_lock.driver import Driver
@@ -28,6 +28,8 @@ class Plan:
     timing: Timing
     instance: str
     command: tuple[str, ...]
+    environ_before: Mapping[str, str | None] = field(default_factory=dict)
+    """What we changed in the environment for ourselves, as it was; None: not there. For a command under `lock`."""
     lock: str | None = None
     name: str | None = None
     restart: Restart = "on-failure"

@@ -42,12 +42,14 @@ class Stopping:
         return signal.Signals(self.asked).name if self.asked is not None else "stopping"
 
     def listen(self, pass_on: Callable[[int], None]) -> None:
-        """From now on; `pass_on(number)` gets what is not for us."""
+        """From now on; `pass_on(number)` gets what is not for us. What whoever started us had us ignore (`nohup`) stays
+        ignored, here and in the command."""
         loop = asyncio.get_running_loop()
         for number in STOPS:
             loop.add_signal_handler(number, self.ask, number)
         for number in PASSED_ON:
-            loop.add_signal_handler(number, pass_on, number)
+            if signal.getsignal(number) != signal.SIG_IGN:
+                loop.add_signal_handler(number, pass_on, number)
         while _early:
             self.ask(_early.pop(0))
 

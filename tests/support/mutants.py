@@ -71,7 +71,13 @@ def trusts_the_watch_alone() -> None:
 def does_not_settle() -> None:
     from cluster_lock.aiogram import term_work
 
-    term_work.settle_time = lambda term, timing: 0.0
+    term_work.settle_time = lambda term, timing: 0.0  # type: ignore[attr-defined]
+
+
+def starts_a_command_without_settling() -> None:
+    from cluster_lock.keeper import job
+
+    job.settle_time = lambda term, timing: 0.0  # type: ignore[attr-defined]
 
 
 def dispatches_after_the_deadline() -> None:

@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import subprocess
 import sys
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -15,6 +18,7 @@ from support.backends import Backend
 from support.keepers import FAST, TESTS, KeeperProcess, Keepers, gone, keepers
 from support.stores import SERVERS, Operator
 
+from cluster_lock import clock
 from cluster_lock.step_down import ask_to_step_down
 from cluster_lock.values import INVITE
 
@@ -22,6 +26,15 @@ pytestmark = [pytest.mark.process, pytest.mark.skipif(sys.platform != "linux", r
 
 FORKS = 'sleep 1001 & setsid sleep 1002 & (setsid sh -c "sleep 1003 & sleep 1004") & trap "" TERM; echo up; sleep 1005'
 """A command that forks, whose children leave its session, and that takes no notice of SIGTERM."""
+
+LEADERLESS = """
+import ctypes, subprocess, threading
+threading.Thread(target=threading.Event().wait).start()
+subprocess.Popen(["true"])
+ctypes.CDLL(None).pthread_exit(None)
+"""
+"""A program whose first thread ends, so that it looks like a zombie, and lives; it has a true one, too."""
+CLI = f"import sys; sys.path.insert(0, {str(TESTS.parent)!r}); from cluster_lock.cli import main; sys.exit(main())"
 
 
 async def forking(them: Keepers, instance: str = "a") -> KeeperProcess:
@@ -60,6 +73,59 @@ def test_what_it_finds_in_its_environment(tmp_path: Path) -> None:
     run(main())
 
 
+@pytest.mark.parametrize("value", [None, "", "some"], ids=["unset", "empty", "set"])
+def test_what_the_keeper_needs_in_its_environment_is_not_the_commands(tmp_path: Path, value: str | None) -> None:
+    """The command finds PYTHONPATH and GRPC_VERBOSITY as they were, also where they were not set."""
+    names = ("PYTHONPATH", "GRPC_VERBOSITY")
+    environ = {name: text for name, text in os.environ.items() if name not in names}
+    environ |= {"CLUSTER_LOCK_STATE_DIR": str(tmp_path), **({} if value is None else dict.fromkeys(names, value))}
+    echo = 'echo "[${PYTHONPATH-unset}] [${GRPC_VERBOSITY-unset}]"'
+    done = subprocess.run(
+        [sys.executable, "-c", CLI, "run", "--lock", "x", "--set", "health=off", "--", "sh", "-c", echo],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env=environ,
+        cwd=tmp_path,
+    )
+    expected = "unset" if value is None else value
+    assert (done.returncode, done.stdout) == (0, f"[{expected}] [{expected}]\n"), done.stderr
+
+
+def test_a_lock_that_was_found_free_is_settled_in(tmp_path: Path) -> None:
+    """A command starts `settle` after its lock was found free and not before, and at once when the lock was given
+    back."""
+
+    async def main() -> None:
+        async with keepers(tmp_path) as them:
+            began = clock.now()
+            script = "echo up; until [ -e go ]; do sleep 0.02; done"
+            first = await them.start("a", "sh", "-c", script, lock="x", timing=replace(FAST, settle=4))
+            await first.says("up")
+            assert clock.now() - began >= 4
+            second = await them.start("b", "echo", "mine", lock="x", timing=replace(FAST, settle=300))
+            await second.says("waiting, held by a")
+            (tmp_path / "go").touch()
+            assert await second.ended() == 0
+            assert "lock released" in second.output
+
+    run(main(), timeout=60)
+
+
+def test_a_stop_while_it_settles(tmp_path: Path) -> None:
+    """SIGTERM ends a `run` that still settles with 143, and its command is not started."""
+
+    async def main() -> None:
+        async with keepers(tmp_path) as them:
+            keeper = await them.start("a", "echo", "mine", lock="x", timing=replace(FAST, settle=300))
+            await keeper.says("lock found free")
+            keeper.signal(signal.SIGTERM)
+            assert await keeper.ended() == 143
+            assert "mine" not in keeper.output
+
+    run(main())
+
+
 def test_one_at_a_time(tmp_path: Path) -> None:
     """A second `run` of the same lock waits, and runs its command when the first one's has ended; with --no-wait it
     ends with 75."""
@@ -94,6 +160,26 @@ def test_signals_are_passed_on(tmp_path: Path) -> None:
             keeper.signal(signal.SIGTERM)
             assert await keeper.ended() == 4
             assert "end" in keeper.output
+
+    run(main())
+
+
+def test_what_was_ignored_stays_ignored(tmp_path: Path) -> None:
+    """Under `nohup` SIGHUP ends neither the keeper nor its command."""
+
+    async def main() -> None:
+        async with keepers(tmp_path) as them:
+            before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+            try:
+                script = 'trap "echo one; exit 4" USR1; echo up; while :; do sleep 0.05; done'
+                keeper = await them.start("a", "sh", "-c", script, lock="x")
+            finally:
+                signal.signal(signal.SIGHUP, before)
+            await keeper.says("up")
+            keeper.signal(signal.SIGHUP)
+            keeper.signal(signal.SIGUSR1)
+            assert await keeper.ended() == 4
+            assert "one" in keeper.output
 
     run(main())
 
@@ -215,6 +301,36 @@ def test_nothing_is_left(tmp_path: Path, victims: str) -> None:
     run(main())
 
 
+@pytest.mark.parametrize("ends", ["command", "keeper", "both inits"])
+def test_what_looks_like_a_zombie_is_not_left(tmp_path: Path, ends: str) -> None:
+    """A process whose first thread has ended is gone, as all others are, when the command, its keeper or both inits
+    end."""
+
+    async def main() -> None:
+        async with keepers(tmp_path) as them:
+            script = '"$0" -c "$1" & echo $! > left; echo up; until [ -e go ]; do sleep 0.02; done'
+            keeper = await them.start("a", "sh", "-c", script, sys.executable, LEADERLESS, lock="x")
+            await keeper.says("up")
+            left = psutil.Process(int((tmp_path / "left").read_text()))
+            upper, lower, *_ = keeper.below()
+            try:
+                await until(lambda: left.status() == psutil.STATUS_ZOMBIE)
+                if ends == "command":
+                    (tmp_path / "go").touch()
+                elif ends == "keeper":
+                    keeper.signal(signal.SIGKILL)
+                else:
+                    upper.kill()
+                    lower.kill()
+                await until(lambda: not left.is_running())
+                assert await keeper.ended() == {"command": 0, "keeper": -signal.SIGKILL, "both inits": 137}[ends]
+            finally:
+                with suppress(psutil.NoSuchProcess):
+                    left.kill()
+
+    run(main())
+
+
 def test_a_stopped_keeper_ends_at_its_deadline(tmp_path: Path) -> None:
     """A keeper that is stopped is ended by the kernel at the lease's deadline, and takes everything along before the
     server gives the lock away."""
@@ -242,3 +358,24 @@ def test_a_revoked_lease(backend: Backend, tmp_path: Path) -> None:
             return await gone(below, 5)
 
     assert run(quickest(end_lease, 0.25), timeout=90) < 0.25
+
+
+@pytest.mark.parametrize("backend", SERVERS, indirect=True, scope="session")
+def test_a_command_is_alone_after_a_revoked_lease(backend: Backend, tmp_path: Path) -> None:
+    """When an operator ends the lease, the next command starts when nothing of the one before is left, though that
+    takes no notice of SIGTERM."""
+
+    async def main() -> None:
+        async with keepers(tmp_path, backend) as them:
+            stays = 'echo $$ > first; trap "" TERM; echo up; while :; do sleep 0.01; done'
+            first = await them.start("a", "sh", "-c", stays, lock="x")
+            await first.says("up")
+            looks = 'if kill -0 "$(cat first)"; then echo beside; else echo alone; fi'
+            second = await them.start("b", "sh", "-c", looks, lock="x", timing=replace(FAST, settle=2))
+            await second.says("waiting, held by a")
+            operator = Operator(backend, them.prefix)
+            await asyncio.to_thread(operator.end_lease, await them.lease("x"))
+            assert await second.ended() == 0
+            assert "\nalone\n" in second.output
+
+    run(main())

@@ -40,6 +40,7 @@ KILLED_BY = {
     "frees_a_broken_lock_at_once": f"{CORE}/test_quarantine.py::test_a_leader_that_is_cut_off_is_waited_for",
     "believes_a_word_from_before": f"{CORE}/test_quarantine.py::test_what_says_that_a_leader_has_stopped",
     "does_not_settle": f"{POLLER}/test_lease.py -k settled_in",
+    "starts_a_command_without_settling": f"{KEEPER}/test_run.py::test_a_lock_that_was_found_free_is_settled_in",
     "dispatches_after_the_deadline": f"{POLLER}/test_lease.py -k blocked",
     "offset_is_the_highest": f"{POLLER}/test_acknowledging.py -k slow_handler_holds_back",
     "ids_only_grow": f"{POLLER}/test_window.py -k numbering",
