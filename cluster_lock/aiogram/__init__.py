@@ -5,6 +5,7 @@
 
 from .bots import bot_from
 from .conflicts import Conflict, ConflictRules
+from .crashes import CrashedTooOften
 from .gate import LeaseGate
 from .http_session import GuardedSession
 from .manager import PollingManager
@@ -16,6 +17,7 @@ from .state import PollerState
 __all__ = [
     "Conflict",
     "ConflictRules",
+    "CrashedTooOften",
     "GuardedSession",
     "LeaseGate",
     "Poller",

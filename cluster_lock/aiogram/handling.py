@@ -1,4 +1,8 @@
-"""Runs the handlers: the updates of one chat in order, different chats side by side, each for a limited time."""
+"""Runs the handlers: the updates of one chat in order, different chats side by side, each for a limited time.
+
+The parts of an album, each of which is an update, begin in order and do not wait for each other's ends: what collects
+them holds the first one back until it has seen the others.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +21,7 @@ from cluster_lock import clock
 from cluster_lock.leadership import Term
 
 from .classify import describe
+from .crashes import CrashNotes
 from .rules import OnFailed, Rules
 from .state import Facts
 from .window import Delivered
@@ -32,13 +37,30 @@ Line = deque["Job"]
 class Job:
     """One update on its way through its handler."""
 
-    __slots__ = ("cut_off", "delivered", "left_behind", "line", "out_of_time", "started", "task", "until", "update")
+    __slots__ = (
+        "album",
+        "cut_off",
+        "delivered",
+        "left_behind",
+        "line",
+        "out_of_time",
+        "refused",
+        "started",
+        "task",
+        "until",
+        "update",
+    )
 
-    def __init__(self, delivered: Delivered, update: Update, line: Hashable) -> None:
+    def __init__(
+        self, delivered: Delivered, update: Update, line: Hashable, *, refused: Exception | None = None
+    ) -> None:
         self.delivered = delivered
         self.update = update
         self.line = line
         """What it is in order with; see `conversation`."""
+        self.album = album(update) if isinstance(line, int) else None  # else the line is not of one chat
+        self.refused = refused
+        """Why it is not handled, but has failed."""
         self.task: asyncio.Task[None] | None = None
         self.until = 0.0
         self.started = False
@@ -61,9 +83,10 @@ class Handling:
         rules: Rules,
         facts: Facts,
         finished: Callable[[Delivered], None],
+        notes: CrashNotes,
     ) -> None:
         self._dispatcher, self._bot, self._term, self._rules, self._facts = dispatcher, bot, term, rules, facts
-        self._finished = finished
+        self._finished, self._notes = finished, notes
         self._lines: dict[Hashable, Line] = {}
         self._ready: deque[Line] = deque()
         self._running: dict[Job, None] = {}
@@ -93,6 +116,8 @@ class Handling:
                 line = self._lines[job.line] = deque()
                 self._ready.append(line)
             line.append(job)
+            if job.album is not None and len(line) > 1 and self._next(line) is job:
+                self._ready.append(line)
         self._start()
 
     def close(self, *, drop_waiting: bool) -> None:
@@ -128,11 +153,15 @@ class Handling:
             return
         until = clock.now() + self._rules.timing.handler_timeout
         while self._ready and len(self._running) < self._rules.max_concurrent:
-            job = self._ready.popleft()[0]
+            line = self._ready.popleft()
+            job = self._next(line)
+            assert job is not None, "a line that is ready"
             job.task = self._term.spawn(self._run(job))
             job.until = until
             self._running[job] = None
             job.task.add_done_callback(partial(self._ended, job))
+            if job.album is not None and self._next(line) is not None:
+                self._ready.appendleft(line)
         self._set_alarm()
         self._set_idle()
 
@@ -157,6 +186,8 @@ class Handling:
 
     def _ended(self, job: Job, task: asyncio.Task[None]) -> None:
         self._left_behind.discard(job)
+        if job.started:
+            self._notes.end(job.delivered.update_id)
         if not job.left_behind:
             self._leave_line(job)
         if self._is_ending():
@@ -178,11 +209,27 @@ class Handling:
         del self._running[job]
         line = self._lines[job.line]
         if job.started:
-            line.popleft()
+            line.remove(job)
         if not line:
             del self._lines[job.line]
-        elif not self._closed:
+        elif not self._closed and (job.album is None or self._may_go_on(line)):
             self._ready.append(line)
+
+    def _next(self, line: Line) -> Job | None:
+        """What may start: the first of the line, or the next part of the album of which all parts before it run."""
+        first = line[0]
+        if first not in self._running:
+            return first
+        for job in line:
+            if first.album is None or job.album != first.album:
+                break
+            if job not in self._running:
+                return job
+        return None
+
+    def _may_go_on(self, line: Line) -> bool:
+        """After the end of a part of an album: what comes after it waits for all of its parts."""
+        return self._next(line) is not None and not any(line is ready for ready in self._ready)
 
     def _is_ending(self) -> bool:
         return self._closed or self._term.closed or self._term.ended is not None
@@ -198,8 +245,11 @@ class Handling:
         if self._closed or not may_start(self._term):
             return
         job.started = True
+        self._notes.begin(job.delivered.update_id)
         failure: Exception | None = None
         try:
+            if job.refused is not None:
+                raise job.refused
             response = await self._dispatcher.feed_update(self._bot, job.update, **self._data)
             if isinstance(response, TelegramMethod):
                 await self._dispatcher.silent_call_request(self._bot, response)
@@ -246,7 +296,7 @@ class Handling:
             job.delivered.update_id,
             what,
             describe(failure, self._bot.token),
-            exc_info=failure,
+            exc_info=failure if job.refused is None else None,
         )
 
     def _out_of_time(self, job: Job) -> None:
@@ -297,6 +347,12 @@ def _as_exception(error: BaseException) -> Exception:
 def may_start(term: Term) -> bool:
     """The third of the four checks of the lease: before each handler."""
     return term.is_valid()
+
+
+def album(update: Update) -> str | None:
+    """What the parts of one album have in common. A part that is edited later is on its own."""
+    message = update.message or update.channel_post or update.business_message
+    return message.media_group_id if message is not None else None
 
 
 def conversation(update: Mapping[str, Any]) -> Hashable:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 from aiogram import Bot
@@ -27,8 +28,9 @@ class Rules:
     `sequential`: one update at a time, whatever its chat. `max_concurrent`: handlers at once, over all chats.
     `allowed_updates`: None leaves what Telegram has on record. `delete_webhook`: remove one that is in the way; updates
     that wait for it are kept. `backoff`: aiogram's waits after failures instead of ours. `data`: arguments for
-    handlers. `on_failed`: called with an update whose handler raised or ran out of its time (TimeoutError); it is
-    confirmed all the same. `on_elected` and `on_step_down`: called at the beginning and the end of each term.
+    handlers. `on_failed`: called with an update whose handler raised, ran out of its time (TimeoutError), or ended the
+    process again and again (CrashedTooOften); it is confirmed all the same. `crash_notes(bot_id)`: the file for the
+    CrashNotes of a bot. `on_elected` and `on_step_down`: called at the beginning and the end of each term.
     """
 
     timing: Timing = field(default_factory=Timing)
@@ -41,6 +43,7 @@ class Rules:
     backoff: BackoffConfig | None = None
     data: Mapping[str, Any] = field(default_factory=dict)
     on_failed: OnFailed | None = None
+    crash_notes: Callable[[int], Path] | None = None
     on_elected: OnTerm | None = None
     on_step_down: OnTerm | None = None
     instance: str = "this instance"

@@ -10,6 +10,7 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, nullcontext,
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from aiogram import Bot, Dispatcher
 from aiogram.dispatcher.event.handler import CallableObject
@@ -152,6 +153,9 @@ def _rules(
         instance=settings.instance,
         data=data,
         on_failed=on_failed,
+        crash_notes=lambda bot_id: (
+            settings.state_directory / "crashes" / f"{bot_id}-{quote(settings.instance, safe='@+,=')}"
+        ),
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Hashable
 from typing import Any
 
 from aiogram import Bot, Dispatcher
@@ -17,6 +18,7 @@ from cluster_lock.tasks import end, finish
 from cluster_lock.values import Origin
 
 from .classify import describe
+from .crashes import GIVEN_UP, SUSPECTED, CrashedTooOften, CrashNotes
 from .fetching import Fetcher, Raw
 from .handling import Handling, Job, conversation
 from .pace import Pace
@@ -33,6 +35,9 @@ REPEAT_LIMIT = 5.0
 """The same when it may be a repetition, which Telegram stretches to 3 s (Client.cpp:15714)."""
 
 
+SUSPECTS = "suspects"
+"""The line of what may end the process: one update at a time, so that there is no doubt which of them does."""
+
 _UPDATES: TypeAdapter[list[Update | None]] = TypeAdapter(list[Update])
 
 
@@ -42,7 +47,10 @@ class TermWork:
     def __init__(self, dispatcher: Dispatcher, bot: Bot, term: Term, rules: Rules, facts: Facts) -> None:
         self._bot, self._term, self._rules, self._facts = bot, term, rules, facts
         self._window = starting_window(term)
-        self._handling = Handling(dispatcher, bot, term, rules, facts, self._finished)
+        self._notes = CrashNotes(rules.crash_notes(bot.id) if rules.crash_notes is not None else None)
+        self._suspects: set[Hashable] = set()
+        """Conversations with an update that was being handled in several crashes: they are one line for this term."""
+        self._handling = Handling(dispatcher, bot, term, rules, facts, self._finished, self._notes)
         self._fetcher = Fetcher(bot, term, rules.timing, rules.allowed_updates)
         self._recovery = Recovery(bot, term, rules, facts)
         self._pace = Pace(bot.id, self._window, facts)
@@ -69,6 +77,7 @@ class TermWork:
             self._facts.end()
             self._handling.cancel()
             await finish(self._end())
+            self._notes.close()
 
     async def _lead_until_step_down(self) -> None:
         asked = asyncio.ensure_future(self._term.wait_step_down())
@@ -162,19 +171,33 @@ class TermWork:
         by_id: dict[int, Raw] = {update["update_id"]: update for update in updates}
         new = self._window.take(by_id)
         self._pace.took(new=len(new), full=len(by_id) >= LIMIT, cut=not new and self._window.ends_early(list(by_id)))
+        if self._notes.crashes and not self._rules.sequential:
+            self._suspects |= {conversation(raw) for update_id, raw in by_id.items() if self._is_suspected(update_id)}
         read = self._read([by_id[delivered.update_id] for delivered in new])
         jobs = []
         for delivered, update in zip(new, read, strict=True):
             if update is None:
                 self._finished(delivered)
             else:
-                raw = by_id[delivered.update_id]
-                jobs.append(Job(delivered, update, None if self._rules.sequential else conversation(raw)))
+                jobs.append(self._job(delivered, update, by_id[delivered.update_id]))
         if self._rules.delivery == "at_most_once":
             for delivered in new:
                 self._window.finish(delivered)
             jobs, self._held = self._held, jobs
         self._handling.submit(jobs)
+
+    def _is_suspected(self, update_id: int) -> bool:
+        return self._notes.crashes.get(update_id, 0) >= SUSPECTED
+
+    def _job(self, delivered: Delivered, update: Update, raw: Raw) -> Job:
+        line = None if self._rules.sequential else conversation(raw)
+        if line in self._suspects:
+            line = SUSPECTS
+        crashes = self._notes.crashes.get(delivered.update_id, 0)
+        if crashes < GIVEN_UP:
+            return Job(delivered, update, line)
+        refused = CrashedTooOften(f"it was being handled in {crashes} crashes of this instance")
+        return Job(delivered, update, line, refused=refused)
 
     def _read(self, raw: list[Raw]) -> list[Update | None]:
         """The updates as aiogram's type. None for one that this aiogram cannot read: it is confirmed like one whose

@@ -23,6 +23,7 @@ from cluster_lock.testing.telegram import TelegramSimulator
 BOT_ID = int(TOKEN.partition(":")[0])
 NOBODY = "http://127.0.0.1:1"
 PATIENT = "support.patient_bot:dispatcher"
+POISON = "support.poison_bot:dispatcher"
 QUICK = ("lock.ttl=3s", "lock.margin=1s", "lock.stop_time=500ms")
 
 
@@ -338,6 +339,31 @@ def test_second_sigterm_is_fast(tmp_path: Path, start: Start) -> None:
             assert await _holder(tmp_path / "state") is None
 
     run(main(), timeout=100)
+
+
+@pytest.mark.process
+@pytest.mark.timeout(200)
+def test_an_update_that_ends_the_process_is_given_up(start: Start) -> None:
+    """An update whose handler ends the process is begun three times; then it has failed, and is confirmed. What was
+    being handled beside it is not given up with it."""
+
+    async def main() -> None:
+        async with telegram() as simulator:
+            for chat, text in enumerate(("one", "poison", "three"), start=1):
+                simulator.push(BOT_ID, chat_id=chat, text=text)
+            for _ in range(3):
+                with start("--app", POISON, telegram=simulator.url) as process:
+                    assert await ended(process) == 9
+            with start("--app", POISON, telegram=simulator.url) as process:
+                await until(lambda: simulator.oracle.report(drained=False).pending == 0, timeout=READY_WITHIN)
+                assert "was being handled in 3 crashes" in process.output
+                process.signal(signal.SIGTERM)
+                assert await ended(process) == 0
+            texts = sent_texts(simulator)
+            assert texts.count("begun poison") == 3
+            assert [texts.count(f"done {name}") for name in ("one", "three")] == [1, 1]
+
+    run(main(), timeout=190)
 
 
 async def _holder(directory: Path) -> str | None:

@@ -1,0 +1,98 @@
+"""Which updates were being handled when a process ended without a word: killed, out of memory, blocked past its lease.
+
+An update whose handler ends the process comes again, to the next leader, and ends that one too. So each is noted before
+its handler starts, in a file that is mapped into memory: the kernel keeps what is written there whatever becomes of the
+process, and a note costs no system call. Each instance counts for itself. Whatever was in flight with the culprit is
+innocent, so what was in two crashes is handled one at a time: then the third has one culprit, which is given up.
+"""
+
+from __future__ import annotations
+
+import logging
+import mmap
+import struct
+from pathlib import Path
+
+from cluster_lock.drivers._file.private import make_private_directory, read_private, write_private
+from cluster_lock.errors import ClusterLockError
+
+log = logging.getLogger("cluster_lock.aiogram")
+
+SUSPECTED = 2
+GIVEN_UP = 3
+"""Crashes of one instance in which an update was being handled."""
+
+_SLOT = struct.Struct("<qii")
+"""update_id, crashes, whether it is being handled."""
+_SLOTS = 1024
+"""More handlers at once than these are not noted."""
+
+
+class CrashedTooOften(RuntimeError):
+    """What `on_failed` is told of an update that is given up: its handler, if it was that, has not been started
+    again."""
+
+
+class CrashNotes:
+    """The notes of one bot in one instance, for one term. `path`: None, or one that cannot be used: nothing is noted.
+
+    `crashes`: by update, in how many crashes it was being handled, of those that were not handled since.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        self.crashes: dict[int, int] = {}
+        self._slots: dict[int, int] = {}
+        self._free = list(range(0, _SLOTS * _SLOT.size, _SLOT.size))
+        self._notes = _mapped(path) if path is not None else None
+        if self._notes is not None:
+            self._read(self._notes)
+
+    def begin(self, update_id: int) -> None:
+        """Its handler starts."""
+        if self._notes is None:
+            return
+        slot = self._slots.get(update_id)
+        if slot is None and self._free:
+            slot = self._slots[update_id] = self._free.pop()
+        if slot is not None:
+            _SLOT.pack_into(self._notes, slot, update_id, self.crashes.get(update_id, 0), 1)
+
+    def end(self, update_id: int) -> None:
+        """It has ended, well or badly, and the process lives."""
+        slot = self._slots.pop(update_id, None)
+        if slot is not None and self._notes is not None:
+            _SLOT.pack_into(self._notes, slot, 0, 0, 0)
+            self._free.append(slot)
+            self.crashes.pop(update_id, None)
+
+    def close(self) -> None:
+        """The term is over, and this process has survived it: nothing is suspected any more."""
+        if self._notes is not None:
+            self._notes[:] = bytes(len(self._notes))
+            self._notes.close()
+            self._notes = None
+
+    def _read(self, notes: mmap.mmap) -> None:
+        for slot in tuple(self._free):
+            update_id, crashes, handled = _SLOT.unpack_from(notes, slot)
+            if update_id <= 0 or update_id in self._slots:
+                continue
+            self.crashes[update_id] = crashes + bool(handled)
+            self._slots[update_id] = slot
+            self._free.remove(slot)
+            _SLOT.pack_into(notes, slot, update_id, self.crashes[update_id], 0)
+
+
+def _mapped(path: Path) -> mmap.mmap | None:
+    size = _SLOTS * _SLOT.size
+    try:
+        make_private_directory(path.parent)
+        notes = read_private(path)
+        if notes is None or len(notes) != size:
+            # Written, and not a hole: to touch one on a full disk would be the end of the process (SIGBUS).
+            write_private(path, bytes(size), by_way_of=path.with_suffix(".new"))
+        with path.open("r+b") as file:
+            return mmap.mmap(file.fileno(), size)
+    except (OSError, ClusterLockError) as error:
+        log.warning("updates that end the process are not recognised: %s", error)
+        return None
