@@ -21,6 +21,7 @@ from cluster_lock import clock
 from cluster_lock.leadership import Term
 
 from .classify import describe
+from .crashes import CrashNotes
 from .rules import OnFailed, Rules
 from .state import Facts
 from .window import Delivered
@@ -43,18 +44,23 @@ class Job:
         "left_behind",
         "line",
         "out_of_time",
+        "refused",
         "started",
         "task",
         "until",
         "update",
     )
 
-    def __init__(self, delivered: Delivered, update: Update, line: Hashable) -> None:
+    def __init__(
+        self, delivered: Delivered, update: Update, line: Hashable, *, refused: Exception | None = None
+    ) -> None:
         self.delivered = delivered
         self.update = update
         self.line = line
         """What it is in order with; see `conversation`."""
         self.album = album(update) if isinstance(line, int) else None  # else the line is not of one chat
+        self.refused = refused
+        """Why it is not handled, but has failed."""
         self.task: asyncio.Task[None] | None = None
         self.until = 0.0
         self.started = False
@@ -77,9 +83,10 @@ class Handling:
         rules: Rules,
         facts: Facts,
         finished: Callable[[Delivered], None],
+        notes: CrashNotes,
     ) -> None:
         self._dispatcher, self._bot, self._term, self._rules, self._facts = dispatcher, bot, term, rules, facts
-        self._finished = finished
+        self._finished, self._notes = finished, notes
         self._lines: dict[Hashable, Line] = {}
         self._ready: deque[Line] = deque()
         self._running: dict[Job, None] = {}
@@ -179,6 +186,8 @@ class Handling:
 
     def _ended(self, job: Job, task: asyncio.Task[None]) -> None:
         self._left_behind.discard(job)
+        if job.started:
+            self._notes.end(job.delivered.update_id)
         if not job.left_behind:
             self._leave_line(job)
         if self._is_ending():
@@ -236,8 +245,11 @@ class Handling:
         if self._closed or not may_start(self._term):
             return
         job.started = True
+        self._notes.begin(job.delivered.update_id)
         failure: Exception | None = None
         try:
+            if job.refused is not None:
+                raise job.refused
             response = await self._dispatcher.feed_update(self._bot, job.update, **self._data)
             if isinstance(response, TelegramMethod):
                 await self._dispatcher.silent_call_request(self._bot, response)
@@ -284,7 +296,7 @@ class Handling:
             job.delivered.update_id,
             what,
             describe(failure, self._bot.token),
-            exc_info=failure,
+            exc_info=failure if job.refused is None else None,
         )
 
     def _out_of_time(self, job: Job) -> None:
