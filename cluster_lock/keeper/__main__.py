@@ -8,6 +8,7 @@ import sys
 
 from cluster_lock import logs
 from cluster_lock.errors import ClusterLockError
+from cluster_lock.masking import masked
 
 from .plan import Plan, received
 from .stopping import remember
@@ -21,7 +22,7 @@ def main(arguments: list[str]) -> int:
     try:
         return asyncio.run(_keep(plan))
     except ClusterLockError as error:
-        sys.stderr.write(f"{error}\n")
+        sys.stderr.write(f"{masked(str(error), plan.secrets)}\n")
         return error.exit_code
 
 
