@@ -120,7 +120,7 @@ class ShutdownManager:
         `loop`: the loop that waits, by default the running one. Raises RuntimeError outside of the main thread.
         """
         self._loop = asyncio.get_running_loop() if loop is None else loop
-        self._signals.install()
+        self._signals.install(self._loop)
 
     def request(self) -> None:
         """Do what a first signal does: end `wait()`. To be called in the event loop."""

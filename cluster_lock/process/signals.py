@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import socket
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from types import FrameType
 from typing import Any
 
@@ -26,14 +28,18 @@ class StopSignals:
     def __init__(self, heard: Callable[[int], None]) -> None:
         self._heard = heard
         self._before: dict[signal.Signals, Any] = {}
+        self._wakeup: _Wakeup | None = None
 
-    def install(self) -> None:
-        """Idempotent. Raises RuntimeError in another thread than the main one, where Python allows no handlers."""
+    def install(self, loop: asyncio.AbstractEventLoop | None = None) -> None:
+        """Idempotent. `loop`: what the main thread waits in, if it does. Raises RuntimeError in another thread than the
+        main one, where Python allows no handlers."""
         if threading.current_thread() is not threading.main_thread():
             raise RuntimeError("signals can only be registered in the main thread: call register_signals() there")
         for number in STOP_SIGNALS:
             if number not in self._before:
                 self._before[number] = signal.signal(number, self._handle)
+        if loop is not None and self._wakeup is None and loop is _running_loop():
+            self._wakeup = _Wakeup(loop)
 
     def restore(self) -> None:
         """Put back what was there before, unless somebody has put his own in place of ours. Idempotent."""
@@ -43,9 +49,48 @@ class StopSignals:
             if signal.getsignal(number) == self._handle:
                 signal.signal(number, signal.SIG_DFL if before is None else before)
         self._before.clear()
+        if self._wakeup is not None:
+            self._wakeup.close()
+            self._wakeup = None
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         self._heard(number)
+
+
+class _Wakeup:
+    """Has a signal wake the loop. Python calls a handler between two bytecodes, and a signal that comes after the last
+    one before the loop begins to wait would be heard when the loop has something else to do, if ever."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._reads, self._writes = socket.socketpair()
+        self._number = self._writes.fileno()
+        for end in (self._reads, self._writes):
+            end.setblocking(False)
+        if (before := signal.set_wakeup_fd(self._number, warn_on_full_buffer=False)) >= 0:
+            signal.set_wakeup_fd(before)  # the loop has one of its own, as on Windows, and in uvloop
+        else:
+            loop.add_reader(self._reads, self._drain)
+
+    def close(self) -> None:
+        if (now := signal.set_wakeup_fd(-1)) != self._number:
+            signal.set_wakeup_fd(now)  # somebody else's
+        if not self._loop.is_closed():
+            with suppress(NotImplementedError):
+                self._loop.remove_reader(self._reads)
+        self._reads.close()
+        self._writes.close()
+
+    def _drain(self) -> None:
+        with suppress(BlockingIOError):
+            self._reads.recv(4096)
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
 
 
 def call_in(loop: asyncio.AbstractEventLoop | None, callback: Callable[[], object]) -> bool:

@@ -177,6 +177,26 @@ asyncio.run(main())
         assert program.rest() == ["blocking", "rest"]
 
 
+def test_no_signal_waits_for_the_loop_to_wake_up() -> None:
+    """A signal is heard at once, also one that comes right before a loop with nothing to do begins to wait: of some
+    thousands, each sent in the moment in which the one before was answered, none is late."""
+    source = """
+from cluster_lock.process.signals import StopSignals
+
+async def main():
+    StopSignals(lambda number: print("heard")).install(asyncio.get_running_loop())
+    print("ready")
+    await asyncio.Event().wait()
+
+asyncio.run(main())
+"""
+    with Program(START + source) as program:
+        assert program.line() == "ready"
+        for _ in range(5000):
+            os.kill(program.pid, signal.SIGTERM)
+            assert program.line() == "heard"
+
+
 def test_afterwards_signals_do_what_they_did_before() -> None:
     """The end of the shutdown puts back the handlers that were there before it."""
     source = """
