@@ -23,7 +23,8 @@ async def hang():
 
 def block():
     print("blocking")
-    time.sleep(60)
+    while True:  # a single sleep, if it begins right after a signal came, is not interrupted by it
+        time.sleep(0.1)
 """
 
 
@@ -235,7 +236,8 @@ thread.start()
 ready.wait()
 manager.register_signals(loop)
 print("ready")
-thread.join()
+while thread.is_alive():
+    thread.join(0.1)  # Python calls handlers in the main thread, between two waits
 """
     with Program(START + source) as program:
         assert program.line() == "ready"
@@ -252,7 +254,8 @@ async def main():
 
 asyncio.run(main())
 print("ready")
-time.sleep(60)
+while True:
+    time.sleep(0.1)
 """
     with Program(START + source) as program:
         assert program.line() == "ready"
