@@ -112,7 +112,7 @@ def test_cancelled_wait_leaves_no_watcher(etcd_release: str, moment: str) -> Non
                     waiting.cancel()
                     await asyncio.wait([waiting])
                     assert waiting.cancelled()
-                    assert clock.now() - begun < 0.05
+                    assert clock.now() - begun < 1  # and not the 30 s of the wait
                     await driver.read([LOCK])  # on the same connection, so what came before it has arrived
                 await until(lambda: watchers(server) == 0)
                 await until(lambda: server.metric("etcd_debugging_mvcc_watch_stream_total") == 0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -201,8 +202,11 @@ def test_waiting_leaks_nothing(backend: Backend, prefix: str) -> None:
     """After 1,000 acquires that did not get the lock, the server has no lease more than before them."""
 
     async def main() -> None:
-        operator = Operator(backend, prefix)
-        async with open_session(backend, prefix, "a") as a, open_session(backend, prefix, "b") as b:
+        operator, patient = Operator(backend, prefix), replace(TIMING, ttl=10.0, margin=2.0)
+        async with (
+            open_session(backend, prefix, "a", patient) as a,
+            open_session(backend, prefix, "b", patient) as b,
+        ):
             hold = await a.lock("x").acquire()
             lease = await b.lease()
             before = await in_thread(operator.leases)
