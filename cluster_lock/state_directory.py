@@ -10,6 +10,7 @@ import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from urllib.parse import quote
 
 from .errors import ConfigError
 
@@ -29,6 +30,11 @@ def state_directory(environ: Mapping[str, str] | None = None) -> Path:
     if given := environ.get("STATE_DIRECTORY", "").split(":")[0]:
         return Path(given)
     return _platform_folder(environ) / APPLICATION
+
+
+def file_name(instance: str) -> str:
+    """What a file of this instance is called."""
+    return quote(instance, safe="@+,=")
 
 
 def _platform_folder(environ: Mapping[str, str]) -> Path:

@@ -276,10 +276,11 @@ class Handling:
     def _cancelled(self, job: Job, error: asyncio.CancelledError) -> Exception | None:
         """What the end of a handler by a cancellation means. Raises it again if the term ends."""
         task = asyncio.current_task()
-        asked = task is not None and task.cancelling() > 0
+        assert task is not None
+        asked = task.cancelling() > 0
         if asked and self._is_ending():
             raise error
-        if asked and task is not None:
+        if asked:
             task.uncancel()
         if job.out_of_time:
             return None

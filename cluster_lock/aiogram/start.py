@@ -10,7 +10,6 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, nullcontext,
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
 
 from aiogram import Bot, Dispatcher
 from aiogram.dispatcher.event.handler import CallableObject
@@ -18,6 +17,7 @@ from aiogram.types.base import UNSET, UNSET_TYPE
 from aiogram.utils.backoff import BackoffConfig
 
 from cluster_lock.leadership import Leadership, Term
+from cluster_lock.state_directory import file_name
 
 from .conflicts import ConflictRules, OnConflict
 from .http_session import prepare_sessions
@@ -153,9 +153,7 @@ def _rules(
         instance=settings.instance,
         data=data,
         on_failed=on_failed,
-        crash_notes=lambda bot_id: (
-            settings.state_directory / "crashes" / f"{bot_id}-{quote(settings.instance, safe='@+,=')}"
-        ),
+        crash_notes=lambda bot_id: settings.state_directory / "crashes" / f"{bot_id}-{file_name(settings.instance)}",
     )
 
 

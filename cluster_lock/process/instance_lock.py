@@ -13,14 +13,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
-from urllib.parse import quote
 
 from cluster_lock import clock
 from cluster_lock.drivers._file.flock import Flock, is_locked
 from cluster_lock.drivers._file.private import make_private_directory, mapped, read_private, write_private
 from cluster_lock.errors import AlreadyRunning, PermissionRefused
 from cluster_lock.masking import masked_arguments
-from cluster_lock.state_directory import state_directory
+from cluster_lock.state_directory import file_name, state_directory
 
 _LONGEST_NAME = 200
 _LOOKS, _LOOK_EVERY = 25, 0.02
@@ -69,7 +68,7 @@ class InstanceLock:
     def __init__(self, name: str, directory: Path | str | None = None) -> None:
         """`directory`: where lock files are kept, by default the state directory. Made if need be, and others must
         not be able to write to it. Raises ValueError for a name that is empty or longer than 200 characters."""
-        quoted = quote(name, safe="@+,=")
+        quoted = file_name(name)
         if not quoted or len(quoted) > _LONGEST_NAME:
             raise ValueError(f"an instance name has 1 to {_LONGEST_NAME} characters, not {name[:50]!r}")
         self.name = name
