@@ -7,7 +7,6 @@ import contextlib
 import http.client
 import json
 import os
-import shlex
 import signal
 import sys
 import threading
@@ -120,7 +119,7 @@ def run_status(arguments: argparse.Namespace) -> int:
 
 
 def _unsaid(lock: InstanceLock) -> str:
-    return f"its process has not said which it is; see `fuser {shlex.quote(str(lock.path))}`"
+    return f"its process has not said which it is; {lock.fuser}"
 
 
 def _health(info: InstanceInfo) -> dict[str, Any]:

@@ -141,6 +141,11 @@ class InstanceLock:
             pause.wait(_LOOK_EVERY)  # it has begun this very moment, and tells in the next
         return True, None
 
+    @property
+    def fuser(self) -> str:
+        """How a person finds the holder that has not said which it is."""
+        return f"see `fuser {shlex.quote(str(self.path))}`"
+
     def info(self) -> InstanceInfo | None:
         """What the holder says of itself. Also after a crash, until somebody takes the name: it proves nothing."""
         try:
@@ -174,7 +179,7 @@ class InstanceLock:
     def _refusal(self, info: InstanceInfo | None) -> str:
         begin = f"instance {self.name!r} is already running on this host"
         if info is None:
-            who, stop = "its process has not said which it is", f"see `fuser {shlex.quote(str(self.path))}`"
+            who, stop = "its process has not said which it is", self.fuser
         elif info.namespace == _namespace():
             who, stop = f"process {info.pid} ({info.command}), since {info.since}", f"`kill {info.pid}`"
         else:
