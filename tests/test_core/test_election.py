@@ -536,9 +536,7 @@ def test_an_answer_that_fails_costs_the_invitation_only(caplog: pytest.LogCaptur
 
 
 @pytest.mark.parametrize("origin", [Origin.FOUND_FREE, Origin.RELEASED])
-@pytest.mark.parametrize(
-    "told", [{"tokens": {"x": 9999}}, {"seen": 9999, "format": 1}], ids=["by lock", "first format"]
-)
+@pytest.mark.parametrize("told", [{"tokens": {"x": 9999}}, {"seen": 9999, "format": 1}], ids=["by lock", "first"])
 def test_contenders_remember_tokens_for_a_store_that_was_set_back(told: dict[str, Any], origin: Origin) -> None:
     """Whoever finds a lock free, or released, asks the contenders what they have seen, and does not lead below it. The
     error says whose word that is, and what to do if it is a lie; it advises no number."""
@@ -553,9 +551,8 @@ def test_contenders_remember_tokens_for_a_store_that_was_set_back(told: dict[str
             lease = await other.grant_lease("c", 1000)
             record = Record(holder="c", instance="c-1", host="h", pid=1, since="", version="0", names=("x",), **told)
             await other.announce(lease, "standby/c", record.to_bytes())
-            with pytest.raises(
-                TokenWentBack, match=r"c-1 on h under standby/c says that 9999 .*Delete that key"
-            ) as error:
+            said = r"c-1 on h under standby/c says that 9999 .*Delete that key"
+            with pytest.raises(TokenWentBack, match=said) as error:
                 await Election(a).lead("x", Bot())
             assert "at least" not in str(error.value)
             assert holder(store, "x") is None
