@@ -71,7 +71,8 @@ def main() -> int:
     if unknown := set(arguments.kinds) - set(KINDS):
         parser.error(f"unknown: {', '.join(sorted(unknown))}")
     logging.basicConfig(level=logging.CRITICAL)
-    return 0 if all([drills(kind, arguments.times) for kind in arguments.kinds or KINDS])  # noqa: C419 - go on after a failure else 1
+    passed = [drills(kind, arguments.times) for kind in arguments.kinds or KINDS]
+    return 0 if all(passed) else 1
 
 
 if __name__ == "__main__":

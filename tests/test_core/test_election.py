@@ -580,3 +580,63 @@ def test_what_a_contender_knows_of_another_lock_counts_for_that_one() -> None:
                 await a.lock("y").acquire()
 
     run(main())
+
+
+@pytest.mark.parametrize("settle", [True, False])
+def test_every_body_settles(settle: bool) -> None:
+    """Under a lock that was found free no body begins, and no job, before `settle` is over, unless it says that it may;
+    under one that was released it begins at once."""
+
+    async def main() -> None:
+        store = MemoryBackend()
+        began: list[float] = []
+
+        async def body(term: Term) -> None:
+            began.append(clock.now())
+            await asyncio.sleep(1)
+
+        async def job(term: Term) -> None:
+            began.append(clock.now())
+
+        async with session(store, "a") as a:
+            await a.lease()
+            election, start = Election(a), clock.now()
+            running = asyncio.ensure_future(election.run(job, "x"))
+            await election.lead("x", body, settle=settle)
+            await running
+            assert all((each - start >= TIMING.settle) is settle for each in began)
+            start = clock.now()
+            await Election(a).lead("x", body)
+            assert began[-1] - start < 0.1
+
+    run(main())
+
+
+@pytest.mark.parametrize("what", ["stopped", "lost"])
+def test_a_term_that_ends_while_it_settles_has_no_body(what: str) -> None:
+    """When it is stopped, or the lock is lost, before it has settled, no body begins and nothing is held."""
+
+    async def main() -> None:
+        store = MemoryBackend()
+        began = False
+
+        async def body(term: Term) -> None:
+            nonlocal began
+            began = True
+
+        async with session(store, "a") as a:
+            await a.lease()
+            election = Election(a)
+            leading = asyncio.ensure_future(election.lead("x", body))
+            await asyncio.sleep(TIMING.settle / 2)
+            assert holder(store, "x") == "a"
+            if what == "lost":
+                store.stranger_deletes(key_of("x"))
+                await asyncio.sleep(TIMING.settle / 4)
+            election.stop("test")
+            await leading
+            assert not began
+            await asyncio.sleep(1)
+            assert holder(store, "x") is None
+
+    run(main())

@@ -592,3 +592,38 @@ def test_closing_frees_at_once() -> None:
             assert store.entry(f"{PREFIX}standby/a", "").lease is None
 
     run(main())
+
+
+@pytest.mark.parametrize("settle", [True, False])
+def test_a_block_settles(settle: bool) -> None:
+    """The block under a lock that was found free begins `settle` later, unless it says that it may begin."""
+
+    async def main() -> None:
+        async with session(MemoryBackend(), "a") as a:
+            await a.lease()
+            start = clock.now()
+            async with a.lock("x").hold(settle=settle):
+                assert (clock.now() - start >= TIMING.settle) is settle
+
+    run(main())
+
+
+def test_a_lock_that_is_lost_while_it_settles_has_no_block() -> None:
+    """A block does not begin under a lock that was lost before it had settled."""
+
+    async def main() -> None:
+        store = MemoryBackend()
+        async with session(store, "a") as a:
+            await a.lease()
+
+            async def use() -> None:
+                async with a.lock("x").hold():
+                    pytest.fail("it began")
+
+            using = asyncio.ensure_future(use())
+            await asyncio.sleep(TIMING.settle / 2)
+            store.stranger_deletes(key_of("x"))
+            with pytest.raises(LockLost):
+                await using
+
+    run(main())
