@@ -627,3 +627,18 @@ def test_a_lock_that_is_lost_while_it_settles_has_no_block() -> None:
                 await using
 
     run(main())
+
+
+def test_the_last_word_knows_the_token_of_its_own_term() -> None:
+    """A token that is above the floor of the leader before, and not above the one that it led with, is refused."""
+
+    async def main() -> None:
+        store = MemoryBackend()
+        store.index = 100
+        async with session(store, "a", fencing_floor=5000) as a, a.lock("x").hold() as hold:
+            assert hold.fencing_token > 5100
+        async with session(store, "b", fencing_floor=4980) as b:
+            with pytest.raises(TokenWentBack, match=f"says that {hold.fencing_token} was there"):
+                await b.lock("x").acquire()
+
+    run(main())
