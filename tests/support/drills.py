@@ -153,11 +153,11 @@ async def _led(every: list[Instance]) -> Instance:
 
 
 async def _hand_on(every: list[Instance]) -> None:
-    """Until the next one leads."""
+    """Until another term has begun, of the next one if all goes well."""
     leader = await _led(every)
     term, heir = leader.term, every[(every.index(leader) + 1) % len(every)]
     assert term is not None
     while leader.term is term:  # an heir whose record has not arrived yet is asked again
         term.step_down("drill", to=heir.session.instance)
         await asyncio.sleep(0.05)
-    await until(lambda: heir.term is not None)
+    await _led(every)
