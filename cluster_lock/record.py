@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -101,7 +101,7 @@ def _is_mapping(value: Any) -> bool:
     return isinstance(value, dict)
 
 
-_CHECKS = {
+_CHECKS: dict[str, Callable[[Any], bool]] = {
     **dict.fromkeys(("holder", "instance", "host", "since", "version"), _is_text),
     **dict.fromkeys(("health", "config", "handed_over_by"), _is_text_or_none),
     **dict.fromkeys(("pid", "seen", "format"), _is_number),

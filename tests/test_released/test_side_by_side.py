@@ -9,6 +9,8 @@ import secrets
 import sys
 import zipfile
 from collections.abc import Mapping
+from contextlib import AsyncExitStack
+from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -40,7 +42,9 @@ class Member:
 
     def __init__(self, backend: Backend, prefix: str, instance: str, library: Path) -> None:
         address = backend.section["url"] if backend.name == "consul" else backend.section["endpoints"][0]
-        self._command = [sys.executable, str(TESTS / "support" / "member.py"), backend.name, address, prefix, instance]
+        script = str(TESTS / "support" / "member.py")
+        # -P: without the script's own folder on the path.
+        self._command = [sys.executable, "-P", script, backend.name, address, prefix, instance]
         self._environ = {**os.environ, "PYTHONPATH": str(library)}
         self.instance, self.said = instance, list[Mapping[str, Any]]()
 
@@ -119,7 +123,7 @@ def test_two_versions_side_by_side(backend: Backend, released: Path, first_is_ol
                 assert versions["old"]["file"].startswith(str(released))
                 assert not versions["new"]["file"].startswith(str(released))
                 await stands_by(first, second)
-                await stands_by(second, first if not first.terms else second)
+                await stands_by(second, second)
                 assert (await second.hears("look", "sees"))["leader"] == first.instance
                 await first.hears("stop", "gone")
                 await second.says("leads")
@@ -133,9 +137,7 @@ def test_two_versions_side_by_side(backend: Backend, released: Path, first_is_ol
                     await again.hears("stop", "gone")
         terms = sorted([*first.terms, *second.terms, *again.terms])
         assert len(terms) >= 3
-        assert all(one[1] <= other[0] and one[2] < other[2] for one, other in zip(terms, terms[1:], strict=False)), (
-            terms
-        )
+        assert all(one[1] <= other[0] and one[2] < other[2] for one, other in pairwise(terms)), terms
 
     run(main(), timeout=200)
 
@@ -154,16 +156,12 @@ def test_the_other_version_takes_over_from_one_that_was_killed(
         first, second = (
             Member(backend, prefix, name, library) for name, library in zip(("a", "b"), libraries, strict=True)
         )
-        async with second, first:
-            led = [member for member in (first, second) if member.terms] or [second]
-            await led[0].says("leads")
-            leader, other = (first, second) if first.terms else (second, first)
-            await stands_by(leader, other)
-            if leader is second:
-                await leader.hears("stop", "gone")
-                await other.says("leads")
-                return
-        await second.says("leads")
+        async with AsyncExitStack() as stack:
+            async with first:
+                await first.says("leads")
+                await stack.enter_async_context(second)
+                await stands_by(first, second)
+            await second.says("leads")
         assert second.terms[-1][2] > first.terms[-1][2]
 
     run(main(), timeout=200)

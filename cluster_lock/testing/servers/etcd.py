@@ -22,6 +22,7 @@ class EtcdServer(Server):
     `release` is "3.4" or "3.5" (None: whichever is installed). `fast`: heartbeat 20 ms, election 200 ms, so that a ttl
     of 1 s is granted; without it etcd's defaults, which raise 1 s to 2 s. `tls` makes it speak https only. `auth` sets
     up, at the first start, a root user and the user `username`/`password` whose role may read and write `prefix` alone.
+    `quota`: bytes after which it takes no more writes.
     """
 
     username = "locker"
@@ -35,6 +36,7 @@ class EtcdServer(Server):
         auth: bool = False,
         prefix: str = "cluster-lock/",
         auth_token_ttl: int | None = None,
+        quota: int | None = None,
         name: str = "etcd",
         host: str = "127.0.0.1",
         client_port: int | None = None,
@@ -59,6 +61,7 @@ class EtcdServer(Server):
         self._auth_is_set_up = False
         self._fast = fast
         self._auth_token_ttl = auth_token_ttl
+        self._quota = quota
         self.members = {name: self.peer_url}
         self.title = f"etcd {release or ''} at {self.endpoint}".replace("  ", " ")
 
@@ -91,6 +94,8 @@ class EtcdServer(Server):
         ]
         if self._fast:
             command += ["--heartbeat-interval=20", "--election-timeout=200"]
+        if self._quota is not None:
+            command.append(f"--quota-backend-bytes={self._quota}")
         if self._auth_token_ttl is not None:
             command.append(f"--auth-token-ttl={self._auth_token_ttl}")
         if self.tls:
