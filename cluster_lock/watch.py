@@ -102,11 +102,9 @@ class Watch:
         linearizable read was sent that this is the answer to. Other news than of that kind may be old: it is dropped
         then."""
         older = [entry for entry in entries.values() if self._is_older(entry)]
-        for entry in older:
-            if self._known_since[entry.name] <= asked:
-                known = self.entries[entry.name]
-                self.set_back(f"{entry.name} was known to have changed at {known.index}, it is at {entry.index}")
-                break
+        if (proof := next((one for one in older if self._known_since[one.name] <= asked), None)) is not None:
+            before = self.entries[proof.name].index
+            self.set_back(f"{proof.name} was known to have changed at {before}, it is at {proof.index}")
         told = False
         for name, entry in entries.items():
             known = self.entries.get(name)

@@ -148,7 +148,12 @@ async def _outcome(every: list[Instance]) -> Outcome:
 
 
 async def _led(every: list[Instance]) -> Instance:
-    await until(lambda: any(one.term is not None for one in every), timeout=20)
+    def led() -> bool:
+        refused = [one.refused for one in every if one.refused is not None]
+        assert not refused, refused
+        return any(one.term is not None for one in every)
+
+    await until(led, timeout=20)
     return next(one for one in every if one.term is not None)
 
 
