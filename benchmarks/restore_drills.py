@@ -48,15 +48,16 @@ def drills(kind: str, times: int) -> bool:
     seconds, led, failed = [], 0, 0
     for number, point in zip(range(times), itertools.cycle(POINTS), strict=False):
         hands = 1 + number // len(POINTS) % 3
-        outcome = asyncio.run(one(kind, point, hands))
-        seconds.append(outcome.seconds)
-        led += outcome.leads
         try:
+            outcome = asyncio.run(one(kind, point, hands))
             outcome.check()
-            verdict = "led" if outcome.leads else "all said 78"
         except AssertionError as error:
             failed += 1
-            verdict = f"FAILED: {error}"
+            print(f"  {point}, {hands} hand-overs: FAILED: {error}", flush=True)
+            continue
+        seconds.append(outcome.seconds)
+        led += outcome.leads
+        verdict = "led" if outcome.leads else "all said 78"
         print(f"  {point}, {hands} hand-overs: {verdict}, {outcome.seconds:.1f} s, tokens {outcome.tokens}", flush=True)
     times_taken = f"median {statistics.median(seconds):.1f} s, at most {max(seconds):.1f} s"
     print(f"{kind}: {times} drills, {led} led on, {times - led - failed} said 78, {failed} failed; {times_taken}")
