@@ -11,6 +11,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+from .record import mapping_in
 from .values import Entry
 
 
@@ -58,8 +59,4 @@ class Reply:
 def _content(entry: Entry | None) -> dict[str, Any]:
     if entry is None or entry.lease is None:
         return {}
-    try:
-        content = json.loads(entry.record or b"")
-    except (ValueError, RecursionError):  # the latter: brackets a hundred thousand deep
-        return {}
-    return content if isinstance(content, dict) else {}
+    return mapping_in(entry.record or b"") or {}

@@ -6,25 +6,19 @@ know which.
 
 from __future__ import annotations
 
-import asyncio
-import logging
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 from . import clock
 from .asking import Ask, Reply
-from .errors import BackendRefused, BackendUnavailable
 from .invitation import answer_invitations, invite, reply_to
 from .leadership import Answer, Willing
-from .lock import token_went_back
-from .tasks import finish
-from .values import REQUEST, STANDBY, Entry, Origin, Record, Timing
+from .observer import Ending
+from .values import REQUEST, Entry, Origin, Record, Timing
 
 if TYPE_CHECKING:
     from .hold import Hold
     from .session import Session
-
-log = logging.getLogger("cluster_lock.election")
 
 
 class Holding(Protocol):
@@ -61,8 +55,8 @@ class Holding(Protocol):
         (with something for which `willing` is true)."""
         ...
 
-    async def end(self, handover: Mapping[str, Any]) -> bool:
-        """The work has ended: give the lock to the heir that was found, or free it. True if it went to the heir."""
+    async def end(self, handover: Mapping[str, Any]) -> Ending:
+        """The work has ended: give the lock to the heir that was found, or free it. What became of it."""
         ...
 
 
@@ -98,12 +92,6 @@ class SessionContest:
         watch.follow(key)  # before the grant, so that it costs no request while nobody works
         try:
             hold = await self._session.lock(name).acquire(wait=self._wait)
-            try:
-                if hold.origin is Origin.FOUND_FREE:
-                    await _compare_tokens(self._session, hold)
-            except BaseException:
-                await finish(hold.end(hold.inherited))
-                raise
         except BaseException:
             watch.unfollow(key)
             raise
@@ -137,27 +125,11 @@ class _Held:
     async def find_heir(self, willing: Willing | None, to: str | None = None) -> str | None:
         self._heir = await invite(self._session, self._hold, willing, to)
         self._found = clock.now()  # from now on no new work is taken
-        return self._heir.name.removeprefix(STANDBY) if self._heir is not None else None
+        record = Record.from_bytes(self._heir.record or b"") if self._heir is not None else None
+        return record.instance if record is not None else None
 
-    async def end(self, handover: Mapping[str, Any]) -> bool:
+    async def end(self, handover: Mapping[str, Any]) -> Ending:
         try:
             return await self._hold.end(handover, self._heir, gap=clock.now() - self._found)
         finally:
             self._session.watch.unfollow(REQUEST + self.name)
-
-
-async def _compare_tokens(session: Session, hold: Hold) -> None:
-    """A lock that was found free may come from a store that was set back: ask the contenders what they have seen."""
-    try:
-        async with asyncio.timeout(session.timing.request):
-            entries = await session.driver.scan(STANDBY)
-    except (BackendUnavailable, BackendRefused, TimeoutError) as error:
-        log.debug("%s: contenders not asked for their tokens: %s", hold.name, str(error) or "no answer in time")
-        return
-    for entry in entries:
-        record = Record.from_bytes(entry.record or b"")
-        # A record that was written after our grant may know of it, and of later ones: it says that the store went back
-        # only if it knows of one that is later than itself.
-        last = session.fencing_floor + max(hold.grant.index, entry.index)
-        if record is not None and record.seen >= last:
-            raise token_went_back(hold.name, session.driver.backend, hold.fencing_token, record.seen)

@@ -2,7 +2,7 @@
 
 A driver makes one attempt per verb. It is safe to call concurrently and to cancel at any await. It has no loop, sleep,
 retry, log or policy: those live above it, once. `name` is a key under the driver's prefix ("leader/telegram/42",
-"standby/web-1"), any printable text; the driver quotes what its backend needs quoted.
+"standby/web-1.5c0ffee1"), any printable text; the driver quotes what its backend needs quoted.
 
 Every verb raises `BackendUnavailable` when no trustworthy answer came within the request timeout that the driver was
 opened with (the request may have been applied!), `PermissionRefused` when the credentials do not suffice, and
@@ -104,7 +104,7 @@ class Driver(Protocol):
     async def wait_changed(self, names: Collection[str], since: object | None, at_most: float) -> Changes:
         """Wait until one of `names` has changed after position `since`, for at most `at_most` seconds.
 
-        ONE waiting request whatever the number of names. `since=None`: answers at once with the state of all names.
+        ONE waiting request whatever the number of names. `since=None`: as `read`.
         Otherwise `entries` has at least every name that changed; none of the changes after `since` is lost. It
         may return early with nothing changed and must return in time. A position that the backend has forgotten is not
         an error: the answer is then a fresh read of all names.

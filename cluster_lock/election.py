@@ -58,14 +58,14 @@ class Election:
             term.step_down(reason)
         self._change()
 
-    async def lead(self, name: str, body: Body, *, answer: Answer | None = None) -> None:
+    async def lead(self, name: str, body: Body, *, answer: Answer | None = None, settle: bool = True) -> None:
         try:
             while not self._stopping.is_set():
                 self._set_role(name, Role.STANDBY)
                 held = await self._stand_by(name, answer)
                 if held is None:
                     return
-                request = await self._reign(held, body)
+                request = await self._reign(held, body, settle)
                 if request is None:
                     return
                 if request.cool_down and not self._stopping.is_set():
@@ -122,8 +122,10 @@ class Election:
             if not taken:
                 await finish(_put_back(taking, answering, stopping))
 
-    async def _reign(self, held: Holding, body: Body) -> StepDown | None:
+    async def _reign(self, held: Holding, body: Body, settle: bool) -> StepDown | None:
         """One term, from the grant to the giving away. What ended it, or None when the body returned by itself."""
+        if settle and held.origin is Origin.FOUND_FREE:
+            await self._settle(held)
         term = Term(
             held.name,
             held.fencing_token,
@@ -135,7 +137,9 @@ class Election:
         )
         work: asyncio.Task[Any] | None = None
         try:
-            if held.is_valid():
+            if self._stopping.is_set():
+                term.step_down(self._stop_reason)  # nothing has begun, and nothing will
+            elif held.is_valid():
                 log.info(
                     "%s: leading, term %d, lock %s", held.name, held.fencing_token, held.origin, extra=_about(held)
                 )
@@ -143,8 +147,6 @@ class Election:
                 self._terms[held.name] = term
                 self._set_role(held.name, Role.LEADER)
                 self._observer.term_began(held.name, held.fencing_token, held.origin)
-                if self._stopping.is_set():
-                    term.step_down(self._stop_reason)
                 await self._until_over(term, held, work)
             else:
                 await held.wait_lost()  # before anything had begun
@@ -158,6 +160,18 @@ class Election:
         if work is not None and (term.request is None or not work.cancelled()):
             work.result()  # also a cancellation that was not ours: whoever awaits `lead` gets it
         return term.request
+
+    async def _settle(self, held: Holding) -> None:
+        """Wait until what a leader before may still be doing has ended, or there is no reason to any more."""
+        left = self._contest.timing.settle_left(held.origin, held.since)
+        lost, stopping = asyncio.ensure_future(held.wait_lost()), asyncio.ensure_future(self._stopping.wait())
+        try:
+            await asyncio.wait((lost, stopping), timeout=left, return_when=asyncio.FIRST_COMPLETED)
+        except BaseException:
+            await finish(held.end(held.inherited))
+            raise
+        finally:
+            await end((lost, stopping))
 
     async def _until_over(self, term: Term, held: Holding, work: asyncio.Task[Any]) -> None:
         """Until the lock is lost, the work has ended, or was asked to and had its time."""
@@ -226,16 +240,19 @@ class Election:
             term.ended = f"stepped down: {term.request.reason}" if term.request else "the work is done"
         self._terms.pop(held.name, None)
         took = clock.now() - began
-        handed_over = await held.end(term.handover or held.inherited)
-        if held.loss is None:
-            what = f"{f'handed over to {term.heir}' if handed_over else 'lock released'} ({term.ended})"
-            how = Ending.HANDED_OVER if handed_over else Ending.RELEASED
-        else:
-            lost_meanwhile = f" (lost meanwhile: {held.loss})" if held.loss != term.ended else ""
-            what = f"the work had ended {took:.2f} s after the loss{lost_meanwhile}"
-            how = Ending.LOST
+        how = await held.end(term.handover or held.inherited)
+        match how:
+            case Ending.HANDED_OVER:
+                what = f"handed over to {term.heir} ({term.ended})"
+            case Ending.RELEASED:
+                what = f"lock released ({term.ended})"
+            case Ending.UNCONFIRMED:
+                what = f"but the release of the lock is not confirmed, trying on ({term.ended})"
+            case Ending.LOST:
+                lost_meanwhile = f" (lost meanwhile: {held.loss})" if held.loss != term.ended else ""
+                what = f"the work had ended {took:.2f} s after the loss{lost_meanwhile}"
         log.info("%s: not leading any more, %s", held.name, what, extra=_about(held, term.ended))
-        self._observer.term_ended(held.name, term.ended, how, term.heir if handed_over else None)
+        self._observer.term_ended(held.name, term.ended, how, term.heir if how is Ending.HANDED_OVER else None)
         self._set_role(held.name, Role.STANDBY)
 
     def _set_role(self, name: str, role: Role) -> None:

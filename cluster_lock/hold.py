@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from . import clock
 from .asking import Ask
 from .errors import BackendRefused, BackendUnavailable, LeaseExpired, LockLost
+from .observer import Ending
 from .values import LEADER, REQUEST, Entry, Grant, Origin, Record
 
 if TYPE_CHECKING:
@@ -45,6 +46,8 @@ class Hold:
         self._ask: Ask | None = None
         self._asked = asyncio.Event()
         session.holds[self.key] = self
+        session.tokens.note(self.name, self.fencing_token)
+        self._known_since = session.watch.tick()
         self.asked(session.watch.entries.get(REQUEST + self.name))
 
     @property
@@ -93,14 +96,14 @@ class Hold:
         self._lost.set()
         self._guard.move(min(self._session.deadline, clock.now() + self._session.timing.stop_time))
 
-    def heard(self, entry: Entry, *, is_answer: bool = False) -> None:
+    def heard(self, entry: Entry, asked: int = -1) -> None:
         """News about our key. Older than our grant: from before it, and nothing to us, unless it is the answer to a
-        question that was asked after the grant: then the store itself is older than it was."""
+        read that was sent (`asked`) after the grant: then the store itself is older than it was."""
         if self._giving_away or self.loss is not None:
             return
-        if is_answer and entry.index < self.grant.token:
+        if entry.index < self.grant.token and asked >= self._known_since:
             self.lose(f"the store was set back: {self.name} was granted at {self.grant.token}, it is at {entry.index}")
-            self._session.watch.forget()
+            self._session.check_lease()
         elif entry.index < self.grant.index:
             return
         elif entry.lease != self.grant.lease.id:
@@ -119,16 +122,15 @@ class Hold:
         that cannot be known."""
         try:
             async with asyncio.timeout(self._session.timing.request):
-                changes = await self._session.driver.read([self.key])
+                await self._session.watch.read([self.key])
         except TimeoutError as error:
             raise BackendUnavailable(f"{self._session.driver.backend} did not answer in time") from error
-        self.heard(changes.entries[self.key], is_answer=True)
         if not self.is_valid():
             raise LockLost(f"{self.name}: {self.loss or 'the lease was not renewed in time'}")
 
-    async def end(self, handover: Mapping[str, Any], heir: Entry | None = None, *, gap: float | None = None) -> bool:
-        """The work has ended: give the lock to `heir`, or free it. True if it went to the heir. `gap`: for people, for
-        how long no new work has been taken.
+    async def end(self, handover: Mapping[str, Any], heir: Entry | None = None, *, gap: float | None = None) -> Ending:
+        """The work has ended: give the lock to `heir`, or free it. What became of it. `gap`: for people, for how long
+        no new work has been taken.
 
         Bounded by the time of two requests. A release of which nobody knows whether it was applied, or that was cut
         short, is looked after by the session: the next renewals find the lock under our lease and release it again.
@@ -137,11 +139,10 @@ class Hold:
         self._giving_away = True
         try:
             if self.loss is not None:
-                return False
+                return Ending.LOST
             if heir is not None and self._settled and await self._transfer(heir, handover, gap):
-                return True
-            await self._release(handover)
-            return False
+                return Ending.HANDED_OVER
+            return await self._release(handover)
         except BaseException:
             self._session.reconciler.doubt(self.key)
             raise
@@ -158,12 +159,14 @@ class Hold:
         record = Record.from_bytes(heir.record or b"")
         if record is None:
             return False
+        token = self._session.tokens.of(self.name)
         record = dataclasses.replace(
             record,
             names=(),
             answer={},
             since=clock.utc_text(),
-            seen=max(record.seen, self.fencing_token),
+            seen=token,
+            tokens={self.name: token},
             handed_over_by=self._session.instance,
             gap=None if gap is None else round(gap, 4),
             handover=handover,
@@ -179,22 +182,23 @@ class Hold:
             self._session.reconciler.gave_away(self.grant)
         return given
 
-    async def _release(self, handover: Mapping[str, Any]) -> None:
-        farewell = self._session.record(released=self._settled, handover=handover).to_bytes()
+    async def _release(self, handover: Mapping[str, Any]) -> Ending:
+        farewell = self._session.record(self.name, released=self._settled, handover=handover).to_bytes()
         until = clock.now() + self._session.timing.request
         while True:
             try:
                 async with asyncio.timeout(max(0.05, until - clock.now())):
                     await self._session.driver.release(self.grant, farewell)
                 self._session.reconciler.gave_away(self.grant)
-                return
+                return Ending.RELEASED
             except LeaseExpired:
-                return  # nothing is left to release
+                return Ending.RELEASED  # nothing is left to release
             except (BackendUnavailable, BackendRefused, TimeoutError) as error:
                 if clock.now() >= until:
-                    log.warning("%s: not released, the next renewal does it or the ttl: %s", self.name, error)
-                    self._session.reconciler.doubt(self.key)
-                    return
+                    why = str(error) or "no answer in time"
+                    log.warning("%s: not released, the next renewal does it or the ttl: %s", self.name, why)
+                    self._session.reconciler.not_released(self.key)
+                    return Ending.UNCONFIRMED
             await asyncio.sleep(random.uniform(0.05, 0.15))
 
 

@@ -17,6 +17,7 @@ from . import clock
 from .asking import Ask, Reply
 from .errors import BackendRefused, BackendUnavailable, LeaseExpired
 from .leadership import Answer, Willing
+from .record import mapping_in
 from .values import INVITE, LEADER, REPLY, REQUEST, STANDBY, Entry, Record
 
 if TYPE_CHECKING:
@@ -56,14 +57,14 @@ async def _contenders(session: Session, hold: Hold, to: str | None = None) -> li
     entries = await session.driver.scan(STANDBY)
     waiting = []
     for entry in entries:
-        if to is not None and entry.name != STANDBY + to:
-            continue
         record = Record.from_bytes(entry.record or b"")
-        if record is not None and hold.name in record.names and entry.lease not in (None, hold.grant.lease.id):
-            waiting.append(entry)
-    # Of our own name: it is to take this very process's place, and has been started for that.
-    waiting.sort(key=lambda entry: entry.name != session.contender.key)
-    return waiting[:AT_MOST]
+        if record is None or hold.name not in record.names or entry.lease in (None, hold.grant.lease.id):
+            continue
+        if to in (None, record.instance):
+            waiting.append((record.instance != session.instance, entry))
+    # Of our own name first: it is to take this very process's place, and has been started for that.
+    waiting.sort(key=lambda contender: contender[0])
+    return [entry for _, entry in waiting[:AT_MOST]]
 
 
 async def _ask(session: Session, hold: Hold, key: str, contender: Entry) -> tuple[Entry, Mapping[str, Any]] | None:
@@ -147,12 +148,8 @@ def _question(session: Session, name: str) -> str | None:
     entry, leader = session.watch.entries.get(INVITE + name), session.watch.entries.get(LEADER + name)
     if entry is None or leader is None or entry.lease is None or entry.lease != leader.lease:
         return None
-    try:
-        question = json.loads(entry.record or b"")
-    except (ValueError, RecursionError):
-        return None
-    lease = session.current_lease
-    if not isinstance(question, dict) or lease is None or question.get("to") != lease.id:
+    question, lease = mapping_in(entry.record or b""), session.current_lease
+    if question is None or lease is None or question.get("to") != lease.id:
         return None
     number = question.get("number")
     return number if isinstance(number, str) else None

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from . import clock
 from .asking import Ask
 from .errors import LockLost
-from .values import Origin, Timing
+from .values import Origin
 
 
 class Role(StrEnum):
@@ -180,12 +180,6 @@ class Term:
         return frozenset(self._tasks)
 
 
-def settle_time(term: Term, timing: Timing) -> float:
-    """Seconds under the lock before the work begins. A lock that was found free says nothing about the leader before:
-    it may hear of its end (a key deleted, a session destroyed) later than we do, and needs a moment to stop."""
-    return timing.settle if term.origin is Origin.FOUND_FREE else 0.0
-
-
 Body = Callable[[Term], Awaitable[Any]]
 Answer = Callable[[], Awaitable[Mapping[str, Any]]]
 
@@ -199,7 +193,7 @@ class Leadership(Protocol):
         """The current term of `name` in this process, if it leads."""
         ...
 
-    async def lead(self, name: str, body: Body, *, answer: Answer | None = None) -> None:
+    async def lead(self, name: str, body: Body, *, answer: Answer | None = None, settle: bool = True) -> None:
         """Stand by for `name`; run `body(term)` for each term of ours; go back to standby; for ever.
 
         When the term is asked to step down (`term.wait_step_down()`), the body stops taking work, finishes what is
@@ -207,8 +201,9 @@ class Leadership(Protocol):
         lease is lost, the body is cancelled and must end within `stop_time`. What swallows that is ended with the
         process. The lock is given away only after the body and all tasks of the term have ended.
 
-        What the leader before has sent may still be on its way when the term begins. A body for which that matters
-        waits `settle_time(term, timing)` first: nothing, if the lock was given away in good order.
+        Under a lock that was found free the term, and the body with it, begins `timing.settle` seconds after the
+        grant: a leader that lost it unawares (its key deleted, its session destroyed) hears of that later than we do.
+        `settle=False`: at once, for a body that does no harm beside another one.
 
         Returns after `stop()`, or when the body returns although nobody asked. Raises what the body raises, after
         the lock was released. `answer` is called when a leader invites us to be its heir; its JSON goes to that leader.

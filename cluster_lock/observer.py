@@ -15,6 +15,8 @@ class Ending(StrEnum):
 
     HANDED_OVER = "handed over"
     RELEASED = "released"
+    UNCONFIRMED = "released, not confirmed"
+    """The backend has not said that it is free. It is released again with each renewal, and expires if that fails."""
     LOST = "lost"
 
 
@@ -37,6 +39,9 @@ class Observer:
 
     def standing_by(self, name: str) -> None:
         """We contend for the lock `name`."""
+
+    def cannot_take(self, name: str, reason: str | None) -> None:
+        """Nobody holds the lock `name` and we cannot take it all the same, for this reason; None: that is over."""
 
     def cooling_down(self, name: str, seconds: float, reason: str) -> None:
         """We do not contend for `name` for so long."""

@@ -94,8 +94,9 @@ def _waiting(standbys: list[Entry]) -> dict[str, tuple[str, ...]]:
     waiting: defaultdict[str, list[str]] = defaultdict(list)
     for entry in standbys:
         record = Record.from_bytes(entry.record or b"")
-        for name in record.names if record is not None else ():
-            waiting[name].append(entry.name.removeprefix(STANDBY))
+        if record is not None:
+            for name in record.names:
+                waiting[name].append(record.instance)
     return {name: tuple(who) for name, who in waiting.items()}
 
 

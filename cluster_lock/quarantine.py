@@ -20,7 +20,7 @@ from . import clock
 from .driver import Driver, Inspectable
 from .errors import BackendRefused, BackendUnavailable, LeaseExpired
 from .tasks import end
-from .values import LEADER, STANDBY, Entry, Grant, Lease, LeaseTimes, Record
+from .values import LEADER, STANDBY, Entry, Grant, Lease, LeaseTimes, Record, contender_key
 
 log = logging.getLogger("cluster_lock.quarantine")
 
@@ -137,7 +137,7 @@ async def _wait(driver: Driver, breaking: Breaking, moved: Entry, until: float, 
         if renewing.done():
             renewing.result()
         return False
-    key, position = STANDBY + record.instance, None
+    key, position = contender_key(record), None
     while (left := until - clock.now()) > 0:
         if renewing.done():
             renewing.result()
@@ -168,7 +168,7 @@ def has_stopped(breaking: Breaking, moved: Entry, standby: Entry) -> bool:
         and standby.lease is not None
         and standby.lease == breaking.entry.lease
         and breaking.name in record.names
-        and record.seen >= breaking.fencing_floor + moved.index
+        and record.known(breaking.name) >= breaking.fencing_floor + moved.index
     )
 
 

@@ -27,6 +27,7 @@ from .lock import Lock
 from .observer import SILENT, Observer
 from .reconcile import Reconciler
 from .tasks import finish
+from .tokens import Tokens
 from .values import LEADER, REQUEST, Entry, Lease, Record, Timing
 from .watch import Watch
 from .watchdog import Watchdog
@@ -67,15 +68,23 @@ class Session:
         self.timing = timing or Timing()
         self.host = socket.gethostname()
         self.instance = instance or self.host
-        self.holder = f"{self.instance}@{self.host}/{os.getpid()}-{secrets.token_hex(3)}"
+        self.holder = f"{self.instance}@{self.host}/{os.getpid()}-{secrets.token_hex(4)}"
         self.fencing_floor = fencing_floor
+        self.tokens = Tokens(fencing_floor)
+        self.health = health
+        """Shown in the records that are written from now on."""
+        self._config, self._fail_fast = config, fail_fast
         self.guard = guard or process_guard()
         self.watch = Watch(
-            driver, at_most=self.timing.ttl, heard=self.heard, renews=lambda: self.current_lease is not None
+            driver,
+            at_most=self.timing.ttl,
+            heard=self.heard,
+            went_back=self._went_back,
+            renews=lambda: self.current_lease is not None,
         )
         self.reconciler = Reconciler(self)
         self.contender = Contender(
-            driver, self.instance, self.timing.request, lease=lambda: self.current_lease, record=self.record
+            driver, self.timing, lease=lambda: self.current_lease, record=self.record, later=self.later
         )
         self.holds: dict[str, Hold] = {}
         self.claimed: set[str] = set()
@@ -83,12 +92,8 @@ class Session:
         self.turns: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         """By key: one lease may hold a lock only once, so its users in this process take turns (coordination trap
         8)."""
-        self.seen = 0
-        """The largest fencing token of somebody else that this process knows of, and of its own past terms."""
-        self.health = health
-        """Shown in the records that are written from now on."""
-        self._config, self._fail_fast = config, fail_fast
         self._watchdog: Watchdog | None = None
+        self._sweep_at = float("-inf")
         self._failed: ClusterLockError | None = ClusterLockError("the session is not open: enter it with `async with`")
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -181,6 +186,7 @@ class Session:
             while True:
                 self._watchdog = watchdog = await self._grant()
                 self.reconciler.renewed_lease()
+                self._sweep_at = clock.now() + self.timing.ttl - self.timing.renew_every / 2
                 self.watch.forget()
                 self.later(self.contender.write())
                 await watchdog.run()
@@ -263,47 +269,59 @@ class Session:
 
     async def _confirm(self, epoch: int) -> None:
         """The second detector beside the watch: one linearizable read of what we hold, or may hold without knowing."""
-        held = self.holds.copy()
-        if names := {*held, *self.reconciler.unsure}:
+        if names := {*self.holds, *self.reconciler.unsure}:
+            asked = self.watch.moment
             changes = await self.driver.read(names)
             if changes.epoch > epoch:
                 # A deposed etcd server went on answering keepalives for a lease that was gone (interleaving S4).
                 raise BackendUnavailable(f"the renewal was answered in store term {epoch}, it is {changes.epoch} now")
-            for entry in changes.entries.values():
-                self.heard(entry, asked=held.get(entry.name))
+            self.watch.take(changes.entries, asked)
         self.reconciler.forget_old(self.claimed | self.holds.keys())
         self.later(self.contender.write())
+        if clock.now() >= self._sweep_at:
+            self._sweep_at = clock.now() + self.timing.ttl - self.timing.renew_every / 2
+            self.later(self.reconciler.sweep())
+        if (stuck := self.reconciler.stuck()) is not None and not self.holds and self._watchdog is not None:
+            self._watchdog.lose(f"{stuck} could not be released within a ttl, so the lease that holds it is given up")
 
-    def heard(self, entry: Entry, asked: Hold | None = None) -> None:
-        """News about one key. `asked`: the hold that was there already when this was asked for."""
-        if entry.name.startswith(REQUEST) and (led := self.holds.get(LEADER + entry.name.removeprefix(REQUEST))):
+    def heard(self, entry: Entry, asked: int = -1) -> None:
+        """News about one key. `asked`: see `Watch.take`."""
+        name, lease = entry.name, self._watchdog.lease.id if self._watchdog is not None else None
+        if name == self.contender.key:
+            self.contender.heard(entry)
+        elif name.startswith(REQUEST) and (led := self.holds.get(LEADER + name.removeprefix(REQUEST))):
             led.asked(entry)
-        if not entry.name.startswith(LEADER):
+        if not name.startswith(LEADER):
             return
-        lease = self._watchdog.lease.id if self._watchdog is not None else None
         if entry.lease not in (None, lease):
-            self.saw(self.fencing_floor + entry.index)
-        if (hold := self.holds.get(entry.name)) is not None:
-            hold.heard(entry, is_answer=hold is asked)
+            self.tokens.note(name.removeprefix(LEADER), self.fencing_floor + entry.index)
+        if entry.lease is None or entry.lease != lease:
+            self.reconciler.is_elsewhere(name)
+        if (hold := self.holds.get(name)) is not None:
+            hold.heard(entry, asked)
         elif entry.lease is not None and entry.lease == lease and not self.reconciler.is_old(entry):
             self.later(self.reconciler.release(entry))
 
-    def saw(self, fencing_token: int) -> None:
-        """Nobody here may lead on a token that is not above this one."""
-        self.seen = max(self.seen, fencing_token)
+    def _went_back(self, why: str) -> None:
+        """The store was set back: what stood there then stands there again, a lock that we gave away under our lease
+        too. Whoever works under one is told by the next read, which is made now."""
+        log.warning("the store was set back, everything is read again: %s", why)
+        self.reconciler.forget_indexes()
+        self.contender.doubt()
+        self._sweep_at = float("-inf")
+        self.check_lease()
 
     def drop(self, hold: Hold) -> None:
         """`hold` was given away, or is lost and its work has ended."""
         del self.holds[hold.key]
-        self.saw(hold.fencing_token)
         self.reconciler.ended(hold.grant)
-        known = self.watch.entries.get(hold.key)
-        if known is not None and known.index >= hold.grant.index:
+        if (known := self.watch.entries.get(hold.key)) is not None:
             self.heard(known)  # what came to stand there while the hold was ending is nobody's
         self.watch.wake()
 
-    def record(self, **more: Any) -> Record:
-        """Who we are, for people to read under the keys."""
+    def record(self, *locks: str, **more: Any) -> Record:
+        """Who we are, for people to read under the keys, and what we know of `locks`."""
+        tokens = {name: self.tokens.of(name) for name in locks}
         return Record(
             holder=self.holder,
             instance=self.instance,
@@ -313,7 +331,8 @@ class Session:
             version=__version__,
             health=self.health,
             config=self._config,
-            seen=self.seen,
+            tokens=tokens,
+            seen=max(tokens.values(), default=0),
             **more,
         )
 

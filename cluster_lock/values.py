@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, fields, replace
 from enum import StrEnum
-from typing import Any
+
+from . import clock
+from .record import FIRST_FORMAT
+from .record import Record as Record
 
 LEADER, STANDBY, INVITE = "leader/", "standby/", "invite/"
-"""Where the keys stand under the prefix: locks by name, contender records by instance, invitations by lock name."""
+"""Where the keys stand under the prefix: locks by name, contender records by process, invitations by lock name."""
 REQUEST, REPLY = "request/", "reply/"
 """What a person asks of the leader of a lock, and what that leader answers, both by lock name."""
 
@@ -25,6 +27,13 @@ class Origin(StrEnum):
 def telegram_lock(bot_id: int, *, test: bool = False) -> str:
     """The lock of a bot, by its public id; Telegram's test environment has queues of its own."""
     return f"telegram-test/{bot_id}" if test else f"telegram/{bot_id}"
+
+
+def contender_key(record: Record) -> str:
+    """Where the process that wrote this record stands by, if it does: by what is unique per process, as two may bear
+    one instance's name. In the first format it was by that name."""
+    unique = "" if record.format == FIRST_FORMAT else f".{record.holder.rpartition('-')[2]}"
+    return f"{STANDBY}{record.instance}{unique}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +171,12 @@ class Timing:
         """What one request to the backend may take."""
         return (self.ttl - self.margin) / 3
 
+    def settle_left(self, origin: Origin, since: float) -> float:
+        """Seconds that are left to wait before work begins under a lock that was got at `since`. One that was found
+        free says nothing about the leader before: it may hear of its end (a key deleted, a session destroyed) later
+        than we do, and needs a moment to stop."""
+        return max(0.0, since + self.settle - clock.now()) if origin is Origin.FOUND_FREE else 0.0
+
     def promised(self, ttl: float) -> Timing:
         """The same, counted with the ttl that the server really granted. Raises ValueError if nothing is left of it."""
         return self if ttl == self.ttl else replace(self, ttl=ttl)
@@ -169,53 +184,3 @@ class Timing:
 
 GUARD_BEFORE = 0.2
 """The guard thread ends the process this long before the deadline; the kernel does it at the deadline."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Record:
-    """What stands under a lock's key for people to read, and what one leader tells the next.
-
-    JSON, composed once per term and repeated byte for byte. Who holds is the lease, never this. No secret, ever.
-    `seen`: the largest fencing token that the writer knew of. `handover`: what the body left for the next leader.
-    `gap`: for how many seconds whoever handed over had taken no new work by then.
-    """
-
-    holder: str
-    instance: str
-    host: str
-    pid: int
-    since: str
-    version: str
-    health: str | None = None
-    config: str | None = None
-    seen: int = 0
-    names: tuple[str, ...] = ()
-    released: bool = False
-    handed_over_by: str | None = None
-    gap: float | None = None
-    handover: Mapping[str, Any] = field(default_factory=dict)
-    answer: Mapping[str, Any] = field(default_factory=dict)
-
-    def to_bytes(self) -> bytes:
-        content = {f.name: getattr(self, f.name) for f in fields(self)}
-        kept = {key: value for key, value in content.items() if value not in (None, (), {}, False)}
-        return json.dumps(kept, ensure_ascii=False, separators=(", ", ": ")).encode()
-
-    @classmethod
-    def from_bytes(cls, raw: bytes) -> Record | None:
-        """The record in `raw`, or None if these bytes are not one of ours. Unknown keys of a newer version are
-        dropped."""
-        try:
-            content = json.loads(raw)
-        except (ValueError, RecursionError):  # the latter: brackets a hundred thousand deep
-            return None
-        if not isinstance(content, dict):
-            return None
-        known = {f.name: content[f.name] for f in fields(cls) if f.name in content}
-        try:
-            known["names"] = tuple(known.get("names", ()))
-            record = cls(**known)
-        except TypeError:
-            return None
-        good = isinstance(record.holder, str) and isinstance(record.seen, int) and isinstance(record.handover, dict)
-        return record if good and isinstance(record.answer, dict) else None

@@ -3,6 +3,9 @@
 It keeps the last known state of each name and wakes whoever waits for one. It never decides that something is *not* so
 from silence: a watch may be blind on a cut-off server (coordination trap 16), so it is never the only detector of a
 loss.
+
+What it hears may be old: an answer that was long on its way, a watch that catches up. A linearizable read that was sent
+when something was known already is not: if it shows an older state, the store itself was set back.
 """
 
 from __future__ import annotations
@@ -11,14 +14,14 @@ import asyncio
 import logging
 import random
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 
 from . import clock
 from .driver import Driver
 from .errors import BackendRefused, BackendUnavailable
 from .tasks import end
-from .values import Entry
+from .values import Changes, Entry
 
 log = logging.getLogger("cluster_lock.watch")
 
@@ -27,26 +30,31 @@ SLACK = 2.0
 
 
 class Watch:
-    """Follows a changing set of names. `heard(entry)` is called for each state that is news. `renews()`: whether the
-    backend answers others at this time."""
+    """Follows a changing set of names. `heard(entry, asked)` is called for each state that is news, and for each that
+    was read; `went_back(why)` when the store is seen to have been set back, before what it says now. `renews()`:
+    whether the backend answers others at this time."""
 
     def __init__(
         self,
         driver: Driver,
         at_most: float,
-        heard: Callable[[Entry], None],
+        heard: Callable[[Entry, int], None],
+        went_back: Callable[[str], None],
         renews: Callable[[], bool] = lambda: True,
     ) -> None:
         self._driver = driver
         self._at_most = at_most
-        self._heard = heard
+        self._heard, self._went_back = heard, went_back
         self._renews = renews
-        self._wanted: Counter[str] = Counter()
+        self.wanted: Counter[str] = Counter()
         self._changed = asyncio.Event()
         self._position: object | None = None
         self.news = asyncio.Event()
         """Set, and replaced, at each news: take it, look at `entries`, then wait for it, and nothing is missed."""
         self.entries: dict[str, Entry] = {}
+        self.moment = 0
+        """Counts what was heard: note it before a request is sent, and its answer can be told from older news."""
+        self._known_since: dict[str, int] = {}
         self.refused: BackendRefused | None = None
         """What the backend answered if it does not let us look."""
 
@@ -60,39 +68,72 @@ class Watch:
             self.unfollow(*names)
 
     def follow(self, *names: str) -> None:
-        fresh = [name for name in names if not self._wanted[name]]
-        self._wanted.update(names)
+        fresh = [name for name in names if not self.wanted[name]]
+        self.wanted.update(names)
         if fresh:
             self._changed.set()
 
     def unfollow(self, *names: str) -> None:
-        self._wanted.subtract(names)
+        self.wanted.subtract(names)
         for name in names:
-            if self._wanted[name] <= 0:
+            if self.wanted[name] <= 0:
                 # The waiting request may go on with a name too many; it is narrowed when it ends by itself.
-                del self._wanted[name]
+                del self.wanted[name]
                 self.entries.pop(name, None)
+                self._known_since.pop(name, None)
 
     def forget(self) -> None:
         """Trust nothing known so far: the next answer is read afresh."""
         self.entries.clear()
+        self._known_since.clear()
         self._position = None
         self._changed.set()
         self.wake()
 
-    def take(self, entries: Mapping[str, Entry]) -> None:
-        """Take in what the backend says about some names, from whichever request. Older news than known is dropped."""
+    async def read(self, names: Collection[str]) -> Changes:
+        """One linearizable read, which is taken in."""
+        asked = self.moment
+        changes = await self._driver.read(names)
+        self.take(changes.entries, asked)
+        return changes
+
+    def take(self, entries: Mapping[str, Entry], asked: int = -1) -> None:
+        """Take in what the backend says about some names, from whichever request. `asked`: the `moment` at which the
+        linearizable read was sent that this is the answer to. Other news than of that kind may be old: it is dropped
+        then."""
+        older = [entry for entry in entries.values() if self._is_older(entry)]
+        if (proof := next((one for one in older if self._known_since[one.name] <= asked), None)) is not None:
+            before = self.entries[proof.name].index
+            self.set_back(f"{proof.name} was known to have changed at {before}, it is at {proof.index}")
         told = False
         for name, entry in entries.items():
             known = self.entries.get(name)
-            if name not in self._wanted or (known is not None and entry.index < known.index):
+            if self._is_older(entry):
                 continue
-            self.entries[name] = entry
-            if known is None or (entry.lease, entry.index) != (known.lease, known.index):
-                told = True
-                self._heard(entry)
+            if name in self.wanted:
+                if known is None or known.index != entry.index:
+                    self._known_since[name] = self.tick()
+                self.entries[name] = entry
+            is_news = known is None or (entry.lease, entry.index) != (known.lease, known.index)
+            told = told or is_news
+            if is_news or asked >= 0:  # who asks may have missed something, or have left something undone
+                self._heard(entry, asked)
         if told:  # a waiter that reads what it knows already must not wake itself
             self.wake()
+
+    def tick(self) -> int:
+        """Something is known from now on: the new `moment`, which no request has that is under way already."""
+        self.moment += 1
+        return self.moment
+
+    def set_back(self, why: str) -> None:
+        """The store is older than it was. Nothing that was known of it counts any more."""
+        self.forget()
+        self._went_back(why)
+
+    def _is_older(self, entry: Entry) -> bool:
+        known = self.entries.get(entry.name)
+        return known is not None and entry.index < known.index
 
     def wake(self) -> None:
         """Let everybody who waits look again."""
@@ -114,11 +155,11 @@ class Watch:
             if pause:
                 await asyncio.sleep(random.uniform(0.5, 1.0) * pause)
             self._changed.clear()
-            if not self._wanted:
+            if not self.wanted:
                 await self._changed.wait()
                 continue
             try:
-                await self._hear(frozenset(self._wanted))
+                await self._hear(frozenset(self.wanted))
             except (BackendUnavailable, BackendRefused, TimeoutError) as error:
                 # A backend that is down is told of by whoever asks for the lease, and once is enough.
                 if not pause or not self._renews():
@@ -140,7 +181,7 @@ class Watch:
         unknown = [name for name in names if name not in self.entries]
         if unknown and self._position is not None:
             async with asyncio.timeout(self._at_most):
-                self.take((await self._driver.read(unknown)).entries)
+                await self.read(unknown)
         # From the older position, so that nothing is missed; what the read told already is told twice.
         request = asyncio.ensure_future(self._driver.wait_changed(names, self._position, self._at_most))
         widened = asyncio.ensure_future(self._changed.wait())
@@ -150,8 +191,12 @@ class Watch:
             )
             if request in done:
                 changes = request.result()
+                older = [entry.name for entry in changes.entries.values() if self._is_older(entry)]
                 self.take(changes.entries)
                 self._position = changes.position
+                if older:  # a watch that catches up, or that goes on in a store that was set back
+                    async with asyncio.timeout(self._at_most):
+                        await self.read(older)
             elif not done:
                 raise TimeoutError
         finally:

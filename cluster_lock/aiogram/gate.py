@@ -16,7 +16,7 @@ from aiogram.methods import GetUpdates, Response, TelegramMethod
 from aiogram.methods.base import TelegramType
 
 from cluster_lock import clock
-from cluster_lock.leadership import Leadership, Term, settle_time
+from cluster_lock.leadership import Leadership, Term
 from cluster_lock.tasks import end, finish
 from cluster_lock.values import Timing
 
@@ -131,7 +131,6 @@ class LeaseGate(BaseRequestMiddleware):
 
     async def _hold(self, term: Term) -> None:
         """The body of a term: open the gate, and close it before the lock is given away."""
-        await asyncio.sleep(settle_time(term, self._timing))
         self._inherited = starting_window(term).offset
         self._term = term
         self._change()

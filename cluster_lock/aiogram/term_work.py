@@ -13,7 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from cluster_lock import clock
 from cluster_lock.errors import LockLost
-from cluster_lock.leadership import Term, settle_time
+from cluster_lock.leadership import Term
 from cluster_lock.tasks import end, finish
 from cluster_lock.values import Origin
 
@@ -99,10 +99,6 @@ class TermWork:
             polling.result()
 
     async def _lead(self) -> None:
-        wait = settle_time(self._term, self._rules.timing)
-        if wait > 0:
-            with self._facts.waiting("settling: the lock was found free"):
-                await asyncio.sleep(wait)
         self._was_elected = True
         if self._rules.on_elected is not None:
             with self._facts.waiting("on_elected"):

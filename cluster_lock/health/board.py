@@ -148,6 +148,10 @@ class Board(Observer):
         self._lock(name).stand_by()
         self._change()
 
+    def cannot_take(self, name: str, reason: str | None) -> None:
+        self._lock(name).blocked = self._failed(f"{name}: {reason}") if reason is not None else None
+        self._change()
+
     def cooling_down(self, name: str, seconds: float, reason: str) -> None:
         self._lock(name).away_until = clock.now() + seconds, self.shown(reason)
         self._change()

@@ -60,6 +60,8 @@ class LockFacts:
         self.stepping_down: str | None = None
         self.away_until: tuple[float, str] | None = None
         """We do not contend until then, and why."""
+        self.blocked: str | None = None
+        """Why it cannot be taken although nobody holds it."""
         self.history: deque[TermEntry] = deque(maxlen=REMEMBERED)
         self.transitions: Counter[tuple[str, str]] = Counter()
         self.handovers = Buckets(HANDOVER_BOUNDS)

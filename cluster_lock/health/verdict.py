@@ -82,6 +82,8 @@ def _about_locks(board: Board) -> list[str]:
     for lock in board.locks.values():
         if lock.away_until is not None and (left := lock.away_until[0] - clock.now()) > 0:
             reasons.append(f"{lock.name}: not contending for {left:.0f} s: {lock.away_until[1]}")
+        elif lock.blocked is not None:
+            reasons.append(f"nobody holds it, and it cannot be taken: {lock.blocked}")
         elif lock.role == "stopped":
             reasons.append(f"{lock.name}: not contended for")
     return reasons

@@ -14,7 +14,7 @@ from typing import Any
 
 from cluster_lock import clock
 from cluster_lock.health import Board
-from cluster_lock.leadership import Leadership, Term, settle_time
+from cluster_lock.leadership import Leadership, Term
 from cluster_lock.tasks import end, finish
 from cluster_lock.values import Timing
 
@@ -78,8 +78,6 @@ class Job:
 
     async def _term(self, term: Term) -> None:
         """One term: the command from its start to the end of all that it started."""
-        if not await self._settled(term):
-            return
         ours, theirs = socket.socketpair()
         with ours, theirs:
             ours.setblocking(False)
@@ -110,21 +108,6 @@ class Job:
         if self.code is not None and term.request is not None:
             # It ended while somebody was asked to take over: the term goes on to its end, and the command not again.
             raise _EndedByItself
-
-    async def _settled(self, term: Term) -> bool:
-        """Give the command of a leader before the time to be gone. False if this term is to end before that: then it
-        is not worth a start."""
-        wait = settle_time(term, self._timing)
-        if wait <= 0:
-            return True
-        down = asyncio.ensure_future(term.wait_step_down())
-        asked = asyncio.ensure_future(self._stopping.wait())
-        try:
-            ending, _ = await asyncio.wait((down, asked), timeout=wait, return_when=asyncio.FIRST_COMPLETED)
-            return not ending
-        finally:
-            down.cancel()
-            asked.cancel()
 
     async def _until_over(self, term: Term, child: Child) -> int | None:
         """Its exit status, None if it had to end because the lock is wanted elsewhere."""

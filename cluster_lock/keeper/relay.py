@@ -12,6 +12,7 @@ from cluster_lock import clock
 from cluster_lock.asking import Reply
 from cluster_lock.contest import Holding, SessionContest
 from cluster_lock.errors import LockLost
+from cluster_lock.observer import Ending
 from cluster_lock.session import Session
 from cluster_lock.tasks import end, finish
 from cluster_lock.values import GUARD_BEFORE
@@ -126,10 +127,10 @@ class Relay:
     async def _verify(self, name: str, token: int) -> None:
         await self._held(name, token).verify()
 
-    async def _end(self, name: str, token: int, handover: Mapping[str, Any]) -> bool:
+    async def _end(self, name: str, token: int, handover: Mapping[str, Any]) -> Ending:
         return await self._give(self._held(name, token), handover)
 
-    async def _give(self, held: Holding, handover: Mapping[str, Any]) -> bool:
+    async def _give(self, held: Holding, handover: Mapping[str, Any]) -> Ending:
         """From the moment on at which it is asked for, nothing of the term runs any more."""
         del self.holdings[held.name]
         await end([self._telling.pop(held.name)])

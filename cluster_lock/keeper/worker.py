@@ -26,7 +26,7 @@ from cluster_lock.election import Election
 from cluster_lock.errors import ClusterLockError, LockLost
 from cluster_lock.guard import Guard, NoGuard, process_guard
 from cluster_lock.leadership import Answer, Willing
-from cluster_lock.observer import SILENT, Observer
+from cluster_lock.observer import SILENT, Ending, Observer
 from cluster_lock.tasks import end
 from cluster_lock.values import Origin, Timing
 
@@ -267,19 +267,18 @@ class PipeHolding:
         said = self._condition(answer) if self._condition is not None else True
         return said if isinstance(said, bool) else await said
 
-    async def end(self, handover: Mapping[str, Any]) -> bool:
+    async def end(self, handover: Mapping[str, Any]) -> Ending:
         self._guard.done()
         self._contest.ended(self)
         try:
-            given: bool = await self._contest.link.call(
-                "end", name=self.name, token=self.fencing_token, handover=handover
+            return Ending(
+                await self._contest.link.call("end", name=self.name, token=self.fencing_token, handover=handover)
             )
         except LinkClosed:
-            return False  # with the keeper its lease is gone, or will be
+            return Ending.LOST  # with the keeper its lease is gone, or will be
         except ClusterLockError as error:
             log.info("%s: the keeper had ended the term already: %s", self.name, error)
-            return False
-        return given
+            return Ending.LOST
 
     def moved(self, deadline: float) -> None:
         """In the thread: the lease was renewed."""

@@ -25,7 +25,7 @@ from cluster_lock.config.kinds import duration_text
 from cluster_lock.testing.servers import ConsulServer, EtcdServer, ServerFailed
 from cluster_lock.testing.servers.base import Cluster, wait_for
 from cluster_lock.testing.telegram import Report, SimulatorControl
-from cluster_lock.values import LEADER, STANDBY, Timing
+from cluster_lock.values import LEADER, STANDBY, Record, Timing
 
 from .aio import until
 from .backends import ETCD_RELEASE, Backend
@@ -303,7 +303,8 @@ class Scene:
         driver = open_driver(Backend("consul" if consul else "etcd", section, None), self.prefix, 2.0)
         await driver.open()
         try:
-            return {entry.name.removeprefix(STANDBY) for entry in await driver.scan(STANDBY)}
+            records = [Record.from_bytes(entry.record or b"") for entry in await driver.scan(STANDBY)]
+            return {record.instance for record in records if record is not None}
         finally:
             await driver.close()
 

@@ -104,7 +104,7 @@ class LeadershipDouble:
         self._standing.pop(name).set_result(double)
         return double
 
-    async def lead(self, name: str, body: Body, *, answer: Answer | None = None) -> None:
+    async def lead(self, name: str, body: Body, *, answer: Answer | None = None, settle: bool = True) -> None:
         self.answers[name] = answer
         while not self.stopping.is_set():
             granted: asyncio.Future[TermDouble] = asyncio.get_running_loop().create_future()

@@ -69,15 +69,94 @@ def trusts_the_watch_alone() -> None:
 
 
 def does_not_settle() -> None:
-    from cluster_lock.aiogram import term_work
+    from cluster_lock.election import Election
 
-    term_work.settle_time = lambda term, timing: 0.0  # type: ignore[attr-defined]
+    async def at_once(self: Election, held: Any) -> None:
+        return None
+
+    Election._settle = at_once  # type: ignore[method-assign]
 
 
-def starts_a_command_without_settling() -> None:
-    from cluster_lock.keeper import job
+def does_not_settle_in_a_block() -> None:
+    values.Timing.settle_left = lambda self, origin, since: 0.0  # type: ignore[method-assign]
 
-    job.settle_time = lambda term, timing: 0.0  # type: ignore[attr-defined]
+
+def notices_no_set_back() -> None:
+    """An answer that shows an older state is old news, whenever it was asked for."""
+    from cluster_lock.watch import Watch
+
+    take = Watch.take
+    Watch.take = lambda self, entries, asked=-1: take(self, entries)  # type: ignore[method-assign]
+
+
+def believes_a_late_answer() -> None:
+    """What is older than what is known proves a set-back, also if it was asked for before."""
+    from cluster_lock.watch import Watch
+
+    take = Watch.take
+    Watch.take = lambda self, entries, asked=-1: take(self, entries, 2**60)  # type: ignore[method-assign]
+
+
+def leads_on_any_token_that_it_is_given() -> None:
+    """What was found under our lease is not compared with what is known."""
+    from cluster_lock.found import Found
+
+    evidence = Found.evidence
+
+    def of_what_was_acquired(self: Found, name: str, token: int, known: Any) -> Any:
+        return None if self.was_there else evidence(self, name, token, known)
+
+    Found.evidence = of_what_was_acquired  # type: ignore[method-assign]
+
+
+def writes_its_farewell_before_its_own_token() -> None:
+    from cluster_lock.hold import Hold
+    from cluster_lock.tokens import Tokens
+
+    release, note = Hold._release, Tokens.note
+    Tokens.note = lambda self, name, token: None  # type: ignore[method-assign]
+
+    async def too_late(self: Hold, handover: Any) -> Any:
+        ended = await release(self, handover)
+        note(self._session.tokens, self.name, self.fencing_token)
+        return ended
+
+    Hold._release = too_late  # type: ignore[method-assign]
+
+
+def wipes_the_evidence() -> None:
+    from cluster_lock.lock import Lock
+
+    farewell = Lock._farewell
+    Lock._farewell = lambda self, found, evidence=None: farewell(self, found)  # type: ignore[method-assign]
+
+
+def believes_a_release_that_is_not_confirmed() -> None:
+    from cluster_lock.reconcile import Reconciler
+
+    Reconciler.not_released = lambda self, key: None  # type: ignore[method-assign]
+
+
+def looks_no_longer_than_it_follows() -> None:
+    from cluster_lock.reconcile import Reconciler
+
+    async def no_sweep(self: Reconciler) -> None:
+        return None
+
+    Reconciler.sweep = no_sweep  # type: ignore[method-assign]
+
+
+def stands_by_under_its_name_alone() -> None:
+    from cluster_lock import contender
+
+    contender.contender_key = lambda record: values.STANDBY + record.instance  # type: ignore[attr-defined]
+
+
+def takes_any_json_for_a_record() -> None:
+    from cluster_lock import record
+
+    for name in record._CHECKS:
+        record._CHECKS[name] = lambda value: True
 
 
 def dispatches_after_the_deadline() -> None:
@@ -208,9 +287,9 @@ def says_released_too_early() -> None:
 
 
 def leads_on_any_token() -> None:
-    from cluster_lock.session import Session
+    from cluster_lock.tokens import Tokens
 
-    Session.saw = lambda self, fencing_token: None  # type: ignore[method-assign]
+    Tokens.note = lambda self, name, token: None  # type: ignore[method-assign]
 
 
 def heeds_requests_of_any_term() -> None:

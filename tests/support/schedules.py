@@ -28,7 +28,7 @@ from cluster_lock.testing.faulty import LOST_REPLY, LOST_REQUEST, VERBS, Fault, 
 from cluster_lock.testing.virtual_time import block, run, suspend
 from cluster_lock.values import Entry, Grant, Lease, Origin
 
-from .sessions import PREFIX, TIMING, key_of, session
+from .sessions import PREFIX, TIMING, key_of, session, standby
 
 RECOVERY = 2 * TIMING.ttl + 5.0
 """Seconds of calm after which somebody must lead again, whatever was before."""
@@ -179,7 +179,7 @@ class _Schedule:
             (_Instance.rest, 4),
             (lambda instance: self.break_lock(chance.choice((ELECTED, HELD))), 5),
             (lambda instance: self.end_lease(instance), 4),
-            (lambda instance: self.store.stranger_deletes(f"{PREFIX}standby/{instance.name}"), 2),
+            (lambda instance: self.store.stranger_deletes(PREFIX + standby(self.store, instance.name).name), 2),
             (lambda instance: self.store.stranger_deletes(f"{PREFIX}invite/{ELECTED}"), 2),
             (lambda instance: suspend(chance.choice((0.3, 3, 9, 14, 40))), 2),
             (lambda instance: block(chance.choice((0.3, 3, 9, 14))), 2),

@@ -8,7 +8,7 @@ from cluster_lock.driver import Driver
 from cluster_lock.drivers.memory import MemoryBackend, MemoryDriver
 from cluster_lock.guard import NoGuard
 from cluster_lock.session import Session
-from cluster_lock.values import LEADER, Entry, Timing
+from cluster_lock.values import LEADER, STANDBY, Entry, Record, Timing
 
 TIMING = Timing(ttl=15.0, margin=3.0, stop_time=1.0)
 PREFIX = "cluster-lock/"
@@ -32,5 +32,10 @@ def holder(store: MemoryBackend, name: str) -> str | None:
 
 
 def standby(store: MemoryBackend, instance: str) -> Entry:
-    """The contender record of `instance`."""
-    return store.entry(f"{PREFIX}standby/{instance}", f"standby/{instance}")
+    """The contender record of `instance`; without a lease and a record if there is none."""
+    for key in store.keys_under(PREFIX + STANDBY):
+        entry = store.entry(key, key.removeprefix(PREFIX))
+        record = Record.from_bytes(entry.record or b"")
+        if record is not None and record.instance == instance:
+            return entry
+    return Entry(STANDBY + instance, None, store.index, None)

@@ -6,7 +6,6 @@ import asyncio
 import threading
 import time
 from contextlib import suppress
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -18,24 +17,6 @@ from cluster_lock import clock
 from cluster_lock.aiogram.http_session import GuardedRequest
 from cluster_lock.errors import LockLost
 from cluster_lock.testing.telegram import Fault, TelegramSimulator
-from cluster_lock.values import Origin
-
-
-@pytest.mark.parametrize("origin", list(Origin))
-def test_a_lock_that_was_found_free_is_settled_in_before_the_first_getupdates(origin: Origin) -> None:
-    """After `found free` the first getUpdates goes out after `settle` and not before; otherwise at once."""
-
-    async def main() -> None:
-        timing = replace(QUICK, settle=2.5)
-        async with TelegramSimulator() as simulator:
-            began = clock.now()
-            async with polling(simulator, timing=timing, origin=origin) as it:
-                await until(lambda: simulator.oracle.polls())
-                waited = simulator.oracle.polls()[0].poll.arrived - began
-                assert (waited >= 2.5) == (origin is Origin.FOUND_FREE)
-                assert it.poller.state.polling
-
-    aio.run(main())
 
 
 def test_an_answer_that_is_ready_when_a_blocked_loop_wakes_up_past_the_lease_is_not_dispatched() -> None:

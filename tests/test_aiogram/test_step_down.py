@@ -17,7 +17,6 @@ from cluster_lock import clock
 from cluster_lock.aiogram.rules import Rules
 from cluster_lock.leadership import Term
 from cluster_lock.testing.telegram import Fault, TelegramSimulator
-from cluster_lock.values import Origin
 
 
 async def until_idle(simulator: TelegramSimulator, number: int) -> None:
@@ -205,23 +204,6 @@ def test_the_lease_is_checked_before_the_last_confirmation() -> None:
             asyncio.get_running_loop().call_later(0.1, release.set)
             await it.step_down()
             assert len(simulator.oracle.polls()) == polls
-
-    aio.run(main())
-
-
-def test_a_step_down_while_settling_is_immediate() -> None:
-    """Who is asked to go before the first getUpdates goes at once, and hands on what he was given."""
-
-    async def main() -> None:
-        inherited = {"offset": 12, "done": [14]}
-        async with TelegramSimulator() as simulator:
-            timing = replace(QUICK, settle=30)
-            async with polling(simulator, timing=timing, origin=Origin.FOUND_FREE) as it:
-                await until(lambda: it.poller.state.waiting is not None)
-                assert await it.step_down("two") == {}
-                it.next_term(origin=Origin.RELEASED, inherited=inherited)
-                assert await it.step_down("two") == inherited
-                assert simulator.oracle.report().pending == 0
 
     aio.run(main())
 

@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -125,8 +126,8 @@ def test_a_lock_that_nobody_leads(company: Company, capsys: pytest.CaptureFixtur
 
     async def contend() -> None:
         lease = await member.session.lease()
-        record = member.session.record(names=("y",))
-        await member.session.driver.announce(lease, "standby/web-9", record.to_bytes())
+        record = replace(member.session.record(names=("y",)), instance="web-9")
+        await member.session.driver.announce(lease, "standby/any key", record.to_bytes())
 
     company.do(contend())
     locks = {lock["name"]: lock for lock in told(company, capsys)["locks"]}

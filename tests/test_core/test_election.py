@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
-from support.sessions import PREFIX, TIMING, holder, key_of, session, standby
+from support.sessions import TIMING, holder, key_of, session, standby
 
 from cluster_lock import clock
 from cluster_lock.drivers.memory import MemoryBackend, MemoryDriver
@@ -535,19 +535,108 @@ def test_an_answer_that_fails_costs_the_invitation_only(caplog: pytest.LogCaptur
     assert "no answer to the invitation" in caplog.text
 
 
-def test_contenders_remember_tokens_for_a_store_that_was_set_back() -> None:
-    """Whoever finds a lock free asks the contenders what they have seen, and does not lead below it."""
+@pytest.mark.parametrize("origin", [Origin.FOUND_FREE, Origin.RELEASED])
+@pytest.mark.parametrize("told", [{"tokens": {"x": 9999}}, {"seen": 9999, "format": 1}], ids=["by lock", "first"])
+def test_contenders_remember_tokens_for_a_store_that_was_set_back(told: dict[str, Any], origin: Origin) -> None:
+    """Whoever finds a lock free, or released, asks the contenders what they have seen, and does not lead below it. The
+    error says whose word that is, and what to do if it is a lie; it advises no number."""
 
     async def main() -> None:
         store = MemoryBackend()
         async with session(store, "a") as a:
+            if origin is Origin.RELEASED:
+                async with a.lock("x").hold():
+                    pass
             other = MemoryDriver(store)
             lease = await other.grant_lease("c", 1000)
-            record = Record(holder="c", instance="c", host="h", pid=1, since="", version="0", names=("x",), seen=9999)
+            record = Record(holder="c", instance="c-1", host="h", pid=1, since="", version="0", names=("x",), **told)
             await other.announce(lease, "standby/c", record.to_bytes())
-            with pytest.raises(TokenWentBack):
+            said = r"c-1 on h under standby/c says that 9999 .*Delete that key"
+            with pytest.raises(TokenWentBack, match=said) as error:
                 await Election(a).lead("x", Bot())
+            assert "at least" not in str(error.value)
             assert holder(store, "x") is None
-            assert store.entry(f"{PREFIX}leader/x", "x").lease is None
+            await other.withdraw(lease, "standby/c")
+            async with a.lock("x").hold() as hold:
+                assert hold.origin is origin, "a candidate that was refused leaves the last word as it was"
+
+    run(main())
+
+
+def test_what_a_contender_knows_of_another_lock_counts_for_that_one() -> None:
+    """A token of another lock, however large, keeps nobody from this one."""
+
+    async def main() -> None:
+        store = MemoryBackend()
+        other = MemoryDriver(store)
+        lease = await other.grant_lease("c", 1000)
+        told = {"y": 9999}
+        record = Record(holder="c", instance="c", host="h", pid=1, since="", version="0", seen=9999, tokens=told)
+        await other.announce(lease, "standby/c", record.to_bytes())
+        async with session(store, "a") as a:
+            async with a.lock("x").hold():
+                pass
+            with pytest.raises(TokenWentBack):
+                await a.lock("y").acquire()
+
+    run(main())
+
+
+@pytest.mark.parametrize("settle", [True, False])
+def test_every_body_settles(settle: bool) -> None:
+    """Under a lock that was found free no body begins, and no job, before `settle` is over, unless it says that it may;
+    under one that was released it begins at once."""
+
+    async def main() -> None:
+        store = MemoryBackend()
+        began: list[float] = []
+
+        async def body(term: Term) -> None:
+            began.append(clock.now())
+            await asyncio.sleep(1)
+
+        async def job(term: Term) -> None:
+            began.append(clock.now())
+
+        async with session(store, "a") as a:
+            await a.lease()
+            election, start = Election(a), clock.now()
+            running = asyncio.ensure_future(election.run(job, "x"))
+            await election.lead("x", body, settle=settle)
+            await running
+            assert all((each - start >= TIMING.settle) is settle for each in began)
+            start = clock.now()
+            await Election(a).lead("x", body)
+            assert began[-1] - start < 0.1
+
+    run(main())
+
+
+@pytest.mark.parametrize("what", ["stopped", "lost"])
+def test_a_term_that_ends_while_it_settles_has_no_body(what: str) -> None:
+    """When it is stopped, or the lock is lost, before it has settled, no body begins and nothing is held."""
+
+    async def main() -> None:
+        store = MemoryBackend()
+        began = False
+
+        async def body(term: Term) -> None:
+            nonlocal began
+            began = True
+
+        async with session(store, "a") as a:
+            await a.lease()
+            election = Election(a)
+            leading = asyncio.ensure_future(election.lead("x", body))
+            await asyncio.sleep(TIMING.settle / 2)
+            assert holder(store, "x") == "a"
+            if what == "lost":
+                store.stranger_deletes(key_of("x"))
+                await asyncio.sleep(TIMING.settle / 4)
+            election.stop("test")
+            await leading
+            assert not began
+            await asyncio.sleep(1)
+            assert holder(store, "x") is None
 
     run(main())

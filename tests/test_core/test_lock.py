@@ -20,8 +20,9 @@ from cluster_lock.errors import (
     PermissionRefused,
     TokenWentBack,
 )
+from cluster_lock.reconcile import MANY
 from cluster_lock.testing.virtual_time import run
-from cluster_lock.values import Entry, Grant, Lease, Origin, Record
+from cluster_lock.values import Grant, Lease, Origin, Record
 
 
 def test_never_two_holders() -> None:
@@ -317,7 +318,8 @@ def test_waiting_leaks_nothing() -> None:
 
 
 def test_an_idle_standby_is_quiet() -> None:
-    """In ten minutes a waiting session sends its renewals, one waiting request per ttl, and nothing else."""
+    """In ten minutes a waiting session sends its renewals, one waiting request and one read per ttl, and nothing
+    else."""
 
     async def main() -> None:
         holding, waiting = MemoryBackend(), MemoryBackend()
@@ -329,9 +331,11 @@ def test_an_idle_standby_is_quiet() -> None:
                 driver.sent.clear()
                 await asyncio.sleep(600)
                 task.cancel()
-                assert set(driver.sent) == {"renew", "wait_changed"}
-                assert driver.sent.count("renew") == 600 / TIMING.renew_every
-                assert driver.sent.count("wait_changed") <= 600 / TIMING.ttl + 1
+                assert set(driver.sent) == {"renew", "wait_changed", "read"}
+                assert abs(driver.sent.count("renew") - 600 / TIMING.renew_every) <= 1
+                waits = driver.sent.count("wait_changed") - driver.sent.count("read")  # which is one of no length
+                assert waits <= 600 / TIMING.ttl + 1
+                assert abs(driver.sent.count("read") - 600 / TIMING.ttl) <= 1
         assert waiting.leases() == {}
 
     run(main())
@@ -363,7 +367,8 @@ def test_renewals_do_not_grow_with_the_locks(locks: int) -> None:
             driver.sent.clear()
             await asyncio.sleep(4 * TIMING.ttl + 0.1)
             assert driver.sent.count("renew") == 12
-            assert driver.sent.count("read") == 12
+            assert driver.sent.count("read") == 12 + 4  # with each renewal what is held, and once per ttl the rest
+            assert driver.sent.count("scan") == (4 if locks > MANY else 0)
             for hold in list(a.holds.values()):
                 await hold.end({})
 
@@ -410,26 +415,27 @@ def test_nobody_leads_on_a_token_that_went_back() -> None:
 
 
 def test_the_last_record_remembers_the_token() -> None:
-    """A process that knows of nothing learns the largest token from what the last holder left under the lock."""
+    """A floor that one leader had binds the next one that has none, whether the first released the lock or died, and
+    however many try: a process learns the largest token from what the last holder left, and leaves it as it was."""
 
-    async def main() -> None:
+    async def main(dies: bool) -> None:
         store = MemoryBackend()
-        async with session(store, "a") as a:
-            a.saw(5000)
-            async with a.lock("x").hold() as hold:
-                assert hold.fencing_token < 5000
-        async with session(store, "b") as b:
-            with pytest.raises(TokenWentBack):
-                await b.lock("x").acquire()
-
-    async def floor() -> None:
-        store = MemoryBackend()
-        async with session(store, "a", fencing_floor=5000) as a, a.lock("x").hold() as hold:
+        async with session(store, "a", fencing_floor=5000) as a:
+            hold = await a.lock("x").acquire()
             assert hold.fencing_token == 5000 + hold.grant.token
+            if dies:
+                store.end_lease(hold.grant.lease.id)
+                await hold.wait_lost()
+            await hold.end({"offset": 7})
+        for name in "bcd":
+            async with session(store, name) as other:
+                with pytest.raises(TokenWentBack, match=r"a on .* under leader/x .*Delete that key if it is not true"):
+                    await other.lock("x").acquire()
+        async with session(store, "e", fencing_floor=5000) as e, e.lock("x").hold() as hold:
+            assert hold.fencing_token > 5000
 
-    with pytest.raises(TokenWentBack):
-        run(main())
-    run(floor())
+    for dies in (False, True):
+        run(main(dies))
 
 
 def test_origin_of_a_grant() -> None:
@@ -493,12 +499,11 @@ def test_a_transfer_to_one_who_left_is_released() -> None:
             hold = await a.lock("x").acquire()
             waiting = asyncio.create_task(b.lock("x").acquire())
             await asyncio.sleep(0.1)
-            contender = standby(store, "b")
+            heir = standby(store, "b")
             waiting.cancel()
             await asyncio.gather(waiting, return_exceptions=True)
-            heir = Entry("standby/b", contender.lease, contender.index, contender.record)
-            lease = Lease(contender.lease or "", 15, "b")
-            await client.announce(lease, "standby/b", b"{}")
+            lease = Lease(heir.lease or "", 15, "b")
+            await client.announce(lease, heir.name, b"{}")
             assert await client.transfer(hold.grant, heir, b"{}")
             await hold.end({})
             await asyncio.sleep(0.1)
@@ -585,5 +590,55 @@ def test_closing_frees_at_once() -> None:
             assert hold.origin is Origin.FOUND_FREE
             await hold.end({})
             assert store.entry(f"{PREFIX}standby/a", "").lease is None
+
+    run(main())
+
+
+@pytest.mark.parametrize("settle", [True, False])
+def test_a_block_settles(settle: bool) -> None:
+    """The block under a lock that was found free begins `settle` later, unless it says that it may begin."""
+
+    async def main() -> None:
+        async with session(MemoryBackend(), "a") as a:
+            await a.lease()
+            start = clock.now()
+            async with a.lock("x").hold(settle=settle):
+                assert (clock.now() - start >= TIMING.settle) is settle
+
+    run(main())
+
+
+def test_a_lock_that_is_lost_while_it_settles_has_no_block() -> None:
+    """A block does not begin under a lock that was lost before it had settled."""
+
+    async def main() -> None:
+        store = MemoryBackend()
+        async with session(store, "a") as a:
+            await a.lease()
+
+            async def use() -> None:
+                async with a.lock("x").hold():
+                    pytest.fail("it began")
+
+            using = asyncio.ensure_future(use())
+            await asyncio.sleep(TIMING.settle / 2)
+            store.stranger_deletes(key_of("x"))
+            with pytest.raises(LockLost):
+                await using
+
+    run(main())
+
+
+def test_the_last_word_knows_the_token_of_its_own_term() -> None:
+    """A token that is above the floor of the leader before, and not above the one that it led with, is refused."""
+
+    async def main() -> None:
+        store = MemoryBackend()
+        store.index = 100
+        async with session(store, "a", fencing_floor=5000) as a, a.lock("x").hold() as hold:
+            assert hold.fencing_token > 5100
+        async with session(store, "b", fencing_floor=4980) as b:
+            with pytest.raises(TokenWentBack, match=f"says that {hold.fencing_token} was there"):
+                await b.lock("x").acquire()
 
     run(main())

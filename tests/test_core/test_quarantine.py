@@ -209,8 +209,10 @@ def test_what_says_that_a_leader_has_stopped() -> None:
     breaking = Breaking("x", Entry("leader/x", "lease", 10, b""), 15.0, fencing_floor=1000)
     moved = Entry("leader/x", "ours", 20, b"")
 
-    def said(lease: str | None = "lease", names: tuple[str, ...] = ("x",), seen: int = 1020) -> bool:
-        record = Record(holder="a", instance="a", host="h", pid=1, since="", version="0", names=names, seen=seen)
+    def said(lease: str | None = "lease", names: tuple[str, ...] = ("x",), seen: int = 1020, lock: str = "x") -> bool:
+        record = Record(
+            holder="a", instance="a", host="h", pid=1, since="", version="0", names=names, tokens={lock: seen}
+        )
         return has_stopped(breaking, moved, Entry("standby/a", lease, 30, record.to_bytes()))
 
     assert said()
@@ -218,6 +220,7 @@ def test_what_says_that_a_leader_has_stopped() -> None:
     assert not said(lease=None)
     assert not said(names=("y",))
     assert not said(seen=1019)
+    assert not said(lock="y")
     assert not has_stopped(breaking, moved, Entry("standby/a", "lease", 30, b"overwritten"))
 
 

@@ -7,7 +7,7 @@ from dataclasses import FrozenInstanceError, fields, replace
 
 import pytest
 
-from cluster_lock.values import GUARD_BEFORE, Changes, Entry, Grant, Lease, Record, Timing, Traits
+from cluster_lock.values import GUARD_BEFORE, Changes, Entry, Grant, Lease, Record, Timing, Traits, contender_key
 
 RECORD = Record(
     holder="web-1",
@@ -87,7 +87,9 @@ def test_record_comes_back_from_its_bytes() -> None:
         RECORD,
         health="http://127.0.0.1:9876",
         config="ab12",
-        seen=2**63,
+        seen=2**53,
+        tokens={"telegram/1": 2**53},
+        gap=0.5,
         names=("telegram/1", "telegram/ü"),
         released=True,
         handed_over_by="web-2",
@@ -103,7 +105,7 @@ def test_record_is_one_line_for_people() -> None:
     raw = replace(RECORD, names=("telegram/ü",)).to_bytes()
     assert b"\n" not in raw
     assert "telegram/ü".encode() in raw
-    assert set(json.loads(raw)) == {"holder", "instance", "host", "pid", "since", "version", "names"}
+    assert set(json.loads(raw)) == {"holder", "instance", "host", "pid", "since", "version", "format", "names"}
 
 
 def test_record_of_a_newer_version_is_read() -> None:
@@ -127,7 +129,18 @@ def test_record_of_a_newer_version_is_read() -> None:
         b"[" * 200_000,
         *(
             json.dumps(json.loads(RECORD.to_bytes()) | wrong).encode()
-            for wrong in ({"holder": 1}, {"seen": "many"}, {"names": 5}, {"handover": [1]}, {"answer": "yes"})
+            for wrong in (
+                *({name: 1} for name in ("holder", "instance", "host", "since", "version", "health", "config")),
+                *({name: "\ud800"} for name in ("holder", "instance", "host", "since", "version", "health")),
+                *({"pid": value} for value in ("1", 1.5, None, True, -1, 2**53 + 1)),
+                *({name: value} for name in ("seen", "format") for value in ("many", True, -1, 2**53 + 1)),
+                *({"names": value} for value in (5, "x", [1], ["\ud800"], {"x": 1})),
+                *({"tokens": value} for value in ([1], {"x": -1}, {"x": 2**53 + 1}, {"x": "1"}, {"\ud800": 1})),
+                *({name: value} for name in ("handover", "answer") for value in ([1], "yes", None, {"x": "\ud800"})),
+                *({"gap": value} for value in ("1", True, float("inf"), float("nan"), 10**400)),
+                {"released": 1},
+                {"handed_over_by": 1},
+            )
         ),
     ],
     ids=lambda raw: repr(raw[:24]),
@@ -135,6 +148,15 @@ def test_record_of_a_newer_version_is_read() -> None:
 def test_strangers_bytes_are_no_record(raw: bytes) -> None:
     """Whatever else stands under a key is told from a record, without an exception."""
     assert Record.from_bytes(raw) is None
+
+
+def test_a_record_of_the_first_format_is_read() -> None:
+    """What version 0.1 wrote has one token for all locks, and says of each lock that one."""
+    raw = b'{"holder": "a@h/1-x", "instance": "a", "host": "h", "pid": 1, "since": "", "version": "0.1.0", "seen": 7}'
+    record = Record.from_bytes(raw)
+    assert record is not None
+    assert (record.known("x"), contender_key(record)) == (7, "standby/a")
+    assert (RECORD.known("x"), replace(RECORD, seen=7, tokens={"x": 7}).known("y")) == (0, 0)
 
 
 @pytest.mark.parametrize(

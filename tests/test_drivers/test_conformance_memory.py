@@ -31,6 +31,12 @@ class TestMemory(DriverConformance):
     async def stranger_deletes(self, name: str) -> None:
         self.store.stranger_deletes(self.prefix + name)
 
+    async def save_store(self) -> object:
+        return self.store.save()
+
+    async def restore_store(self, saved: object) -> None:
+        self.store.restore(saved)
+
     async def count_leases(self) -> int:
         return len(self.store.leases())
 

@@ -78,6 +78,14 @@ class Backend:
         """A position for `wait_changed` that the backend no longer has (compacted, or from before a restore)."""
         raise NotImplementedError
 
+    async def save_store(self) -> object:
+        """A snapshot of the store, leases and all."""
+        raise NotImplementedError
+
+    async def restore_store(self, saved: object) -> None:
+        """Put the store back to a snapshot while clients are at work; return when it answers again."""
+        raise NotImplementedError
+
     def run(self, main: Callable[[], Awaitable[None]]) -> None:
         """Run one test. Override to run on a loop of your own."""
 

@@ -141,6 +141,21 @@ class ConsulServer(Server):
                 return None
             raise
 
+    def save_snapshot(self) -> bytes:
+        """What the server holds now, as `consul snapshot save` gets it."""
+        return self._snapshot("GET", None)
+
+    def restore_snapshot(self, snapshot: bytes) -> None:
+        """Put the running server back to that."""
+        self._snapshot("PUT", snapshot)
+
+    def _snapshot(self, method: str, data: bytes | None) -> bytes:
+        request = urllib.request.Request(f"{self.admin_url}/v1/snapshot", data, method=method)
+        if self.management_token:
+            request.add_header("X-Consul-Token", self.management_token)
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            return bytes(answer.read())
+
     def create_token(self, rules: str) -> str:
         """A token with a policy of these rules (HCL), as in deploy/consul."""
         name = f"test-{secrets.token_hex(4)}"

@@ -1,0 +1,72 @@
+"""What others do to the store: junk under any key, and a store that is set back to what it was."""
+
+from __future__ import annotations
+
+from cluster_lock.values import INVITE, REPLY, REQUEST, STANDBY
+
+from .bench import LOCK, Backend, Bench, check, record
+
+JUNK = (b"", b"\x00", b"\xff\xfe\x00", b'{"holder": "\\ud800"}', b"[" * 10_000)
+KEYS = tuple(kind + "stranger" for kind in (STANDBY, INVITE, REQUEST, REPLY))
+
+
+class Strangers(Backend):
+    """Bytes are bytes to a driver, and an old state is a state."""
+
+    @check
+    async def test_any_bytes_are_carried(self, bench: Bench) -> None:
+        """Whatever bytes stand under a key, of whichever kind, are read, scanned and told to who waits, as they are."""
+        driver, other = await bench.clients()
+        lease = await bench.long_lease(driver)
+        for key in KEYS:
+            for junk in JUNK:
+                position = (await other.read([key])).position
+                await driver.announce(lease, key, junk)
+                assert (await bench.entry(other, key)).record == junk
+                assert [entry.record for entry in await other.scan(key)] == [junk]
+                await bench.until(other, key, lambda entry, junk=junk: entry.record == junk, since=position)  # type: ignore[misc]
+
+    @check
+    async def test_a_strangers_value_is_no_obstacle_beside_locks(self, bench: Bench) -> None:
+        """What a person wrote under a key that is no lock is read, is nobody's, and is replaced by who announces."""
+        bench.needs_hook("stranger_writes")
+        driver, other = await bench.clients()
+        lease = await bench.long_lease(driver)
+        for key in KEYS:
+            await self.stranger_writes(key, b"\xff junk")
+            assert (await bench.entry(other, key)).lease is None
+            assert await other.scan(key) == []
+            await driver.announce(lease, key, content := record("holder"))
+            entry = await bench.entry(other, key)
+            assert (entry.lease, entry.record) == (lease.id, content)
+
+    @check
+    async def test_a_last_word_of_any_bytes(self, bench: Bench) -> None:
+        """Bytes that are no record, left as the last word, do not keep the next one from the lock."""
+        driver, other = await bench.clients()
+        lease, next_lease = await bench.long_lease(driver), await bench.long_lease(other)
+        await driver.release(await bench.take(driver, lease), b'{"seen": 99}')
+        grant = await bench.take(other, next_lease)
+        assert grant.previous == b'{"seen": 99}'
+
+    @check
+    async def test_a_store_that_was_set_back_says_so(self, bench: Bench) -> None:
+        """After a restore a client that knew of something newer reads the state of then, with the lease and the index
+        of then, and a wait from a newer position ends with it or with a later one."""
+        bench.needs_hook("save_store")
+        bench.needs_hook("restore_store")
+        driver, other = await bench.clients()
+        lease, heir = await bench.long_lease(driver), await bench.long_lease(other, "heir")
+        grant = await bench.take(driver, lease)
+        saved = await self.save_store()
+        await driver.release(grant, record("holder"))
+        newer = await bench.take(other, heir)
+        known = await driver.read([LOCK])
+        assert known.entries[LOCK].index == newer.index
+        await self.restore_store(saved)
+        entry = await bench.entry(driver)
+        assert (entry.lease, entry.index, entry.record) == (lease.id, grant.index, grant.record)
+        await bench.until(driver, LOCK, lambda entry: entry.lease == lease.id, since=known.position)
+        again = await driver.acquire(lease, LOCK, record("holder"))
+        assert again is not None
+        assert (again.token, again.record) == (grant.token, grant.record)

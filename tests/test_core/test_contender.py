@@ -1,0 +1,139 @@
+"""The contender record of a process: one key per process, followed and written again."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import pytest
+from support.aio import until
+from support.sessions import PREFIX, TIMING, holder, session, standby
+
+from cluster_lock.drivers.memory import MemoryBackend, MemoryDriver
+from cluster_lock.election import Election
+from cluster_lock.leadership import Term
+from cluster_lock.overview import look
+from cluster_lock.testing.virtual_time import run
+from cluster_lock.values import STANDBY
+
+
+async def until_steps_down(term: Term) -> None:
+    await term.wait_step_down()
+
+
+def test_two_of_one_name_are_both_seen(caplog: pytest.LogCaptureFixture) -> None:
+    """Two processes of one instance's name are two contenders: `status` shows both, one that goes leaves the other's
+    record alone, a step-down to that name goes to the one that is left, and the double name is a warning."""
+
+    async def main() -> None:
+        store = MemoryBackend()
+        async with session(store, "a") as a, session(store, "web") as first:
+            leader = Election(a)
+            leading = asyncio.ensure_future(leader.lead("x", until_steps_down))
+            await until(lambda: leader.term("x") is not None)
+            staying = Election(first)
+            waiting = asyncio.ensure_future(staying.lead("x", until_steps_down))
+            await until(lambda: standby(store, "web").lease is not None)
+            async with session(store, "web") as second:
+                going = asyncio.ensure_future(second.lock("x").acquire())
+                await until(lambda: len(store.keys_under(PREFIX + STANDBY)) == 2)
+                seen = await look(MemoryDriver(store), request=1.0)
+                assert seen.locks[0].standbys == ("web", "web")
+                await asyncio.sleep(3 * TIMING.ttl)
+                going.cancel()
+                await asyncio.wait([going])
+            seen = await look(MemoryDriver(store), request=1.0)
+            assert seen.locks[0].standbys == ("web",)
+            term = leader.term("x")
+            assert term is not None
+            term.step_down("test", to="web")
+            await until(lambda: staying.term("x") is not None)
+            for election, task in ((leader, leading), (staying, waiting)):
+                election.stop()
+                await task
+
+    run(main())
+    assert sum("another process stands by under our name, web" in each.message for each in caplog.records) == 1
+
+
+def test_the_record_of_a_process_that_died_is_no_second_process(caplog: pytest.LogCaptureFixture) -> None:
+    """One that is started again while the lease of its dead predecessor lasts warns of nothing."""
+
+    async def main() -> None:
+        store = MemoryBackend()
+        async with session(store, "a") as a, a.lock("x").hold():
+            async with session(store, "web") as dead:
+                waiting = asyncio.ensure_future(dead.lock("x").acquire())
+                await until(lambda: standby(store, "web").lease is not None)
+                saved = standby(store, "web")
+                waiting.cancel()
+                await asyncio.wait([waiting])
+            corpse = MemoryDriver(store)
+            lease = await corpse.grant_lease("dead", TIMING.ttl)
+            await corpse.announce(lease, saved.name, saved.record or b"")
+            async with session(store, "web") as again:
+                waiting = asyncio.ensure_future(again.lock("x").acquire())
+                await asyncio.sleep(5 * TIMING.ttl)
+                waiting.cancel()
+                await asyncio.wait([waiting])
+
+    run(main())
+    assert "another process stands by" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    "deed",
+    [
+        lambda store, key: store.stranger_deletes(key),
+        lambda store, key: store.stranger_writes(key, b"junk"),
+        lambda store, key: store.stranger_writes(key, store.entry(key, "").record),
+    ],
+    ids=["deleted", "overwritten", "overwritten with the same"],
+)
+def test_a_record_that_somebody_took_away_is_written_again(deed: Callable[[MemoryBackend, str], None]) -> None:
+    """A contender whose record was deleted or overwritten is one again at once, and the lock is handed to it."""
+
+    async def main() -> None:
+        store = MemoryBackend()
+        async with session(store, "a") as a, session(store, "b") as b:
+            leader, heir = Election(a), Election(b)
+            leading = asyncio.ensure_future(leader.lead("x", until_steps_down))
+            await until(lambda: leader.term("x") is not None)
+            waiting = asyncio.ensure_future(heir.lead("x", until_steps_down))
+            await until(lambda: standby(store, "b").lease is not None)
+            await asyncio.sleep(1)
+            key = PREFIX + standby(store, "b").name
+            deed(store, key)
+            assert store.entry(key, "").lease is None
+            await asyncio.sleep(0.1)
+            assert standby(store, "b").lease is not None
+            leader.stop()
+            await leading
+            assert holder(store, "x") == "b"
+            heir.stop()
+            await waiting
+            assert store.keys_under(PREFIX + STANDBY) == []
+
+    run(main())
+
+
+def test_the_successor_of_ones_own_name_comes_first() -> None:
+    """A leader that steps down hands over to the contender of its own instance's name, though another one is older."""
+
+    async def main() -> None:
+        store = MemoryBackend()
+        async with session(store, "web") as old, session(store, "other") as other, session(store, "web") as new:
+            elections = [Election(old), Election(other), Election(new)]
+            tasks = []
+            for election in elections:
+                tasks.append(asyncio.ensure_future(election.lead("x", until_steps_down)))
+                await asyncio.sleep(1)
+            elections[0].stop()
+            await tasks[0]
+            await until(lambda: any(election.term("x") is not None for election in elections))
+            assert elections[2].term("x") is not None
+            for election, task in zip(elections[1:], tasks[1:], strict=True):
+                election.stop()
+                await task
+
+    run(main())
