@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from urllib.parse import urlsplit
 
 
@@ -51,11 +51,11 @@ def addresses(
     files = any(name in shown for name in ("ca", "cert"))
     secure = bool(shown) or any(text.strip().startswith("https://") for text in texts)
     found, problems = [], []
-    for text in texts:
+    for number, text in enumerate(texts, 1):
         try:
             found.append(_address(text.strip(), files, secure, port, paths))
-        except ValueError as error:
-            problems.append(f"{driver}: {error}")
+        except ValueError as error:  # the address is not repeated: who knows what somebody put there
+            problems.append(f"{driver}: address {number} of {len(texts)} {error}")
     why = f"{' and '.join(shown)} {'is' if len(shown) == 1 else 'are'} given" if shown else "another address is https"
     problems += [
         f"{driver}: {address} would be spoken to in the clear although {why}: make it https://"
@@ -67,22 +67,23 @@ def addresses(
 
 
 def _address(text: str, files: bool, secure: bool, port: int | None, paths: bool) -> Address:
-    """Raises ValueError. Its text never repeats what may hold a password."""
-    bare = "://" not in text
-    parts = urlsplit(f"//{text}" if bare else text)
-    if "@" in text:
-        raise ValueError("an address must not carry a user or password: use the keys of that name")
+    """Raises ValueError, whose text goes on behind "the address"."""
     example = f"http://host:{port or 8500}"
-    if parts.scheme not in ("", "http", "https") or not parts.hostname or parts.query or parts.fragment:
-        raise ValueError(f"address {text!r} must look like {example} or {example.replace('http', 'https')}")
-    path = parts.path.rstrip("/")
-    if path and not paths:
-        raise ValueError(f"address {text!r} must look like {example}, with nothing behind it")
+    like = f"must look like {example} or {example.replace('http', 'https')}"
+    bare = "://" not in text
     try:
+        parts = urlsplit(f"//{text}" if bare else text)
         number = parts.port
     except ValueError as error:
-        raise ValueError(f"address {text!r}: the port must be a number up to 65535") from error
-    address = Address(parts.hostname, 0, parts.scheme == "https", path)
+        raise ValueError(f"{like}; the port must be a number up to 65535") from error
+    if "@" in text:
+        raise ValueError("must not carry a user or password: use the keys of that name")
+    path = parts.path.rstrip("/")
+    is_wrong = parts.scheme not in ("", "http", "https") or not parts.hostname or parts.query or parts.fragment
+    # A number alone was meant as a port.
+    if is_wrong or (path and (bare or not paths)) or (parts.hostname or "").isdigit():
+        raise ValueError(like)
+    address = Address(parts.hostname or "", number or 0, parts.scheme == "https", path)
     # On this host http is the rule, as with the backends' own tools, unless TLS files are there to be used.
     tls = (files or (secure and not address.is_here)) if bare else address.tls
-    return Address(address.host, number or port or (443 if tls else 80), tls, path)
+    return replace(address, port=number or port or (443 if tls else 80), tls=tls)

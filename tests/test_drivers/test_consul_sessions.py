@@ -180,7 +180,9 @@ def test_session_node(consul_server: ConsulServer) -> None:
 @pytest.mark.parametrize(
     "url",
     [
-        "127.0.0.1:8500",
+        "8500",
+        "127.0.0.1:8500/v1",
+        "http:/127.0.0.1:8500",
         "unix:///run/consul.sock",
         "http://",
         "http://user:secret@127.0.0.1:8500",
