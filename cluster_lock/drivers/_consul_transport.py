@@ -1,5 +1,4 @@
-"""HTTP to a Consul agent, under the client library: one aiohttp session, a deadline for every request, other agents
-when one does not answer.
+"""What the client library speaks through: a deadline for every request, other agents when one does not serve.
 
 The libraries' own asyncio transports are not used: python-consul2's ignores CA and client certificate and opens a
 connection for each call, py-consul's has 100 connections for everything, so that waiting queries starve renewals.
@@ -10,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -19,13 +17,13 @@ from typing import Any, Literal, TypeVar
 from urllib.parse import quote, urlencode
 
 import aiohttp
-from yarl import URL
 
 from cluster_lock import clock
-from cluster_lock.errors import BackendRefused, BackendUnavailable, PermissionRefused
+from cluster_lock.errors import BackendRefused, BackendUnavailable
 from cluster_lock.tasks import end
 
-from ._consul_words import Answered, Response, brief, is_denied, is_the_answer, may_pass
+from ._consul_http import Http, Request, ServerUntrusted, unreachable
+from ._consul_words import Answered, brief, is_denied, is_the_answer, may_pass
 from ._one_cluster import OneCluster
 from ._tls_files import TLSFiles
 
@@ -33,20 +31,13 @@ AT_ONCE = 50
 """Requests under way at a time. An agent cuts clients with more than 200 connections, renewals with them
 (`http_max_conns_per_client`)."""
 _FOR_RENEWALS = 2
-_CLOSE_WITHIN = 1.0
 _CLUSTER_WITHIN = 2.0
 """Seconds for which an agent is waited for that was not asked for its cluster yet, at most."""
-
-_REFUSES_OURS = re.compile("ALERT_.*(CERTIFICATE|UNKNOWN_CA)")
 
 Lane = Literal["ordinary", "renewal", "waiting"]
 """A renewal never stands in line behind other requests, and a waiting query keeps nobody out."""
 
 _Problem = TypeVar("_Problem", bound=Exception)
-
-
-class ServerUntrusted(BackendRefused):
-    """The certificate of an agent is not one that our CA vouches for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,34 +46,10 @@ class _Limit:
     lane: Lane
 
 
-@dataclass(frozen=True, slots=True)
-class _Request:
-    """`target`: the path, quoted, with its parameters."""
-
-    method: str
-    path: str
-    target: str
-    headers: Mapping[str, str] | None
-    data: str | bytes
-
-
 _Trouble = BackendUnavailable | BackendRefused | Answered
 
 # The libraries' methods have no argument for it, so it travels beside the call.
 _limit: ContextVar[_Limit] = ContextVar("cluster_lock_consul_limit")
-
-
-class _Response(aiohttp.ClientResponse):
-    """Ends a PUT whose connection broke before the answer came. aiohttp would send it again, silently, when it had
-    used the connection before; and it may have been applied."""
-
-    async def start(self, connection: Any) -> aiohttp.ClientResponse:
-        try:
-            return await super().start(connection)
-        except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
-            if self.method == "GET":
-                raise
-            raise aiohttp.ClientConnectionError(f"no answer came: {error}") from error
 
 
 class Transport:
@@ -104,7 +71,7 @@ class Transport:
     ) -> None:
         self._urls = tuple(urls)
         self._current = 0
-        self._files = files
+        self._http = Http(files)
         self._cluster, self._peers = cluster, peers
         self._looked = clock.now()
         self._looking: asyncio.Task[dict[str, str]] | None = None
@@ -113,21 +80,11 @@ class Transport:
             "ordinary": asyncio.Semaphore(AT_ONCE - _FOR_RENEWALS),
             "renewal": asyncio.Semaphore(_FOR_RENEWALS),
         }
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0),
-            response_class=_Response,
-            cookie_jar=aiohttp.DummyCookieJar(),
-            timeout=aiohttp.ClientTimeout(),  # none: ours is the only one
-            # Agents compress by default: on the way to the next process that only costs both of us.
-            headers={"Accept-Encoding": "identity"},
-        )
 
     async def close(self) -> None:
         if self._looking is not None:
             await end([self._looking])
-        with contextlib.suppress(TimeoutError):  # connections that do not close in time are dropped by the loop
-            async with asyncio.timeout(_CLOSE_WITHIN):
-                await self._session.close()
+        await self._http.close()
 
     @contextlib.contextmanager
     def limited(self, seconds: float, lane: Lane) -> Iterator[None]:
@@ -161,7 +118,8 @@ class Transport:
                 " nothing was sent; install another release of it"
             )
         self._now_and_then()
-        request = _Request(method, path, _quoted(path, tuple(params or ())), headers, data)
+        body = data.encode() if isinstance(data, str) else data
+        request = Request(method, path, _quoted(path, tuple(params or ())), headers, body)
         limit = _limit.get()
         line = await self._stand_in_line(limit)
         try:
@@ -185,7 +143,7 @@ class Transport:
             raise BackendUnavailable(f"{self._urls[self._current]}: too many requests were waiting") from error
         return line
 
-    async def _ask_agents(self, limit: _Limit, request: _Request, callback: Callable[[Any], Any]) -> Any:
+    async def _ask_agents(self, limit: _Limit, request: Request, callback: Callable[[Any], Any]) -> Any:
         """What `callback` makes of the first answer that is one. Raises Answered for one that says no."""
         first, count = self._current, len(self._urls)
         problems: list[_Trouble] = []
@@ -202,7 +160,7 @@ class Transport:
             except TimeoutError as error:
                 problems.append(_because(BackendUnavailable(f"{url} did not answer within {share:.1f} s"), error))
             except (aiohttp.ClientError, OSError) as error:
-                problems.append(_because(_unreachable(url, error), error))
+                problems.append(_because(unreachable(url, error), error))
                 if isinstance(problems[-1], ServerUntrusted):
                     break  # whoever stands there must not make us show the token elsewhere
             except BackendUnavailable as error:
@@ -219,42 +177,17 @@ class Transport:
                 self._current = (which + 1) % count
         raise _all_in_one(problems)
 
-    async def _ask(self, url: str, request: _Request, callback: Callable[[Any], Any], share: float) -> Any:
+    async def _ask(self, url: str, request: Request, callback: Callable[[Any], Any], share: float) -> Any:
         if len(self._urls) > 1 and not self._cluster.knows(url):
             async with asyncio.timeout(min(share / 2, _CLUSTER_WITHIN)):
                 await self._ask_cluster(url)
-        response = await self._send(url, request)
+        response = await self._http.send(url, request)
         if response.code != 200 and not (response.code == 404 and "X-Consul-Index" in response.headers):
             raise Answered(url, request.path, response)
         try:
             return callback(response)
         except self._misread as error:
             raise BackendUnavailable(f"{url} answered what is no answer of Consul: {brief(response.body)}") from error
-
-    async def _send(self, url: str, request: _Request) -> Response:
-        """Once more with new certificates, if it failed and there are new ones."""
-        try:
-            return await self._send_once(url, request)
-        except (aiohttp.ClientError, OSError):
-            if not (url.startswith("https:") and self._files is not None and self._files.renewed()):
-                raise
-        return await self._send_once(url, request)
-
-    async def _send_once(self, url: str, request: _Request) -> Response:
-        if self._session.closed:
-            raise aiohttp.ClientConnectionError("the driver is closed")
-        # Never follow a redirect: the token would go along. `encoded`: the path is quoted, "//" and all.
-        async with self._session.request(
-            request.method,
-            URL(url + request.target, encoded=True),
-            headers=request.headers,
-            data=request.data or None,
-            allow_redirects=False,
-            # Connections are kept by it: with new certificates there are new connections.
-            ssl=self._files.context if self._files is not None else True,
-        ) as answer:
-            content = await answer.read()
-            return Response(answer.status, answer.headers, content.decode(errors="replace"), content)
 
     # Certificates and clusters, now and then.
 
@@ -263,8 +196,7 @@ class Transport:
         if clock.now() - self._looked < max(1.0, self._cluster.ttl / 2):
             return
         self._looked = clock.now()
-        if self._files is not None:
-            self._files.renewed()
+        self._http.renewed()
         if self._cluster.ttl and len(self._urls) > 1 and (self._looking is None or self._looking.done()):
             self._looking = asyncio.ensure_future(self._look())
 
@@ -289,14 +221,14 @@ class Transport:
         except TimeoutError:
             return f"{url} did not answer within {within:.1f} s"
         except (aiohttp.ClientError, OSError) as error:
-            return str(_unreachable(url, error))
+            return str(unreachable(url, error))
         except (BackendUnavailable, Answered) as error:
             return str(error)
         return ""
 
     async def _ask_cluster(self, url: str) -> None:
         """Raises OtherCluster, and what any request does."""
-        response = await self._send(url, _Request("GET", self._peers, self._peers, None, b""))
+        response = await self._http.send(url, Request("GET", self._peers, self._peers, None, b""))
         if response.code != 200:
             raise Answered(url, self._peers, response)
         try:
@@ -312,15 +244,6 @@ class Transport:
 def _quoted(path: str, params: tuple[tuple[str, Any], ...]) -> str:
     quoted = quote(path, safe="/:")
     return f"{quoted}?{urlencode(params)}" if params else quoted
-
-
-def _unreachable(url: str, error: Exception) -> BackendUnavailable | BackendRefused:
-    if isinstance(error, aiohttp.ClientConnectorCertificateError):
-        return ServerUntrusted(f"{url}: the server's certificate is not trusted: {error.certificate_error}")
-    # With TLS 1.3 the handshake is over before the server looks at our certificate: its refusal comes as a read error.
-    if _REFUSES_OURS.search(str(error)):
-        return PermissionRefused(f"{url} does not accept our client certificate, or wants one: {error}")
-    return BackendUnavailable(f"{url} is not reachable: {error or type(error).__name__}")
 
 
 def _because(problem: _Problem, cause: Exception) -> _Problem:
