@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
+import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import aiohttp
 from yarl import URL
@@ -54,6 +55,8 @@ class Http:
 
     def __init__(self, files: TLSFiles | None) -> None:
         self._files = files
+        self._contexts: dict[str, ssl.SSLContext] = {}
+        """By agent: what its connections are made with."""
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0),
             response_class=_Response,
@@ -68,20 +71,26 @@ class Http:
             async with asyncio.timeout(_CLOSE_WITHIN):
                 await self._session.close()
 
-    def renewed(self) -> bool:
+    def look(self) -> None:
         """Are there new certificates?"""
-        return self._files is not None and self._files.renewed()
+        if self._files is not None:
+            self._files.look()
 
     async def send(self, url: str, request: Request) -> Response:
         """Once more with new certificates, if it failed and there are new ones."""
+        if self._files is None or not url.startswith("https:"):
+            return await self._send_once(url, request, True)
+        context = self._contexts.setdefault(url, self._files.context)
         try:
-            return await self._send_once(url, request)
+            return await self._send_once(url, request, context)
         except (aiohttp.ClientError, OSError):
-            if not (url.startswith("https:") and self.renewed()):
+            self._files.look()
+            if context is self._files.context:
                 raise
-        return await self._send_once(url, request)
+        self._contexts[url] = self._files.context
+        return await self._send_once(url, request, self._files.context)
 
-    async def _send_once(self, url: str, request: Request) -> Response:
+    async def _send_once(self, url: str, request: Request, context: ssl.SSLContext | Literal[True]) -> Response:
         if self._session.closed:
             raise aiohttp.ClientConnectionError("the driver is closed")
         # Never follow a redirect: the token would go along. `encoded`: the path is quoted, "//" and all.
@@ -91,8 +100,7 @@ class Http:
             headers=request.headers,
             data=request.body or None,
             allow_redirects=False,
-            # Connections are kept by it: with new certificates there are new connections.
-            ssl=self._files.context if self._files is not None else True,
+            ssl=context,  # connections are kept by it: with another one there are new connections
         ) as answer:
             content = await answer.read()
             return Response(answer.status, answer.headers, content.decode(errors="replace"), content)

@@ -196,7 +196,7 @@ class Transport:
         if clock.now() - self._looked < max(1.0, self._cluster.ttl / 2):
             return
         self._looked = clock.now()
-        self._http.renewed()
+        self._http.look()
         if self._cluster.ttl and len(self._urls) > 1 and (self._looking is None or self._looking.done()):
             self._looking = asyncio.ensure_future(self._look())
 

@@ -169,7 +169,7 @@ class Link:
                 if isinstance(problem, IS_THE_ANSWER) and len(self._names) > 1:
                     # An error does not tell its cluster, and to another one no lease of ours is known.
                     await self._identify(node, doing, until)
-                if is_last or not (node.tls and self._nodes.renewed()):
+                if is_last or not self._nodes.renewed(node):
                     raise problem from error
         raise AssertionError
 
@@ -187,7 +187,7 @@ class Link:
         if clock.now() - self._looked < max(1.0, self.cluster.ttl / 2):
             return
         self._looked = clock.now()
-        self._nodes.renewed()
+        self._nodes.look()
         worth = len(self._names) > 1 or self.cluster.in_doubt
         if self.cluster.ttl and worth and (self._looking is None or self._looking.done()):
             self._looking = asyncio.ensure_future(self._look())

@@ -35,10 +35,12 @@ _RETIRED = 120.0
 
 
 class Node:
-    """`name`: its address, for people and for the list of those that we know."""
+    """`name`: its address, for people and for the list of those that we know. `made_with`: tells one version of the
+    TLS files from the next."""
 
-    def __init__(self, library: Library, address: Address, credentials: Any) -> None:
+    def __init__(self, library: Library, address: Address, credentials: Any, made_with: object) -> None:
         grpc, rpc = library
+        self.made_with = made_with
         self.name = str(address)
         self.tls = address.tls
         self.channel = (
@@ -60,21 +62,27 @@ class Nodes:
 
     def __init__(self, library: Library, access: Access) -> None:
         self._library, self._access = library, access
-        self._secure = any(address.tls for address in access.addresses)
-        if self._secure:
+        if any(address.tls for address in access.addresses):
             access.files.load()
-        self.all = self._made()
+        self.all = [self._made(index) for index in range(len(access.addresses))]
         self._old: list[Node] = []
         self._closing: set[asyncio.Future[None]] = set()
 
-    def renewed(self) -> bool:
-        """Are there new certificates? Then there are new nodes, and the old ones end when nobody can need them any
+    def look(self) -> None:
+        """Are there new certificates?"""
+        if any(node.tls for node in self.all):
+            self._access.files.look()
+
+    def renewed(self, node: Node) -> bool:
+        """Has the node been replaced by one with new certificates? The old one ends when nobody can need it any
         more."""
-        if not (self._secure and self._access.files.renewed()):
+        self.look()
+        if not node.tls or node.made_with is self._access.files.context:
             return False
-        old, self.all = self.all, self._made()
-        self._old += old
-        for node in old:
+        if node in self.all:  # else somebody else was quicker
+            index = self.all.index(node)
+            self.all[index] = self._made(index)
+            self._old.append(node)
             asyncio.get_running_loop().call_later(_RETIRED, self._retire, node)
         return True
 
@@ -83,12 +91,12 @@ class Nodes:
         for node in (*self.all, *old):
             await node.channel.close()
 
-    def _made(self) -> tuple[Node, ...]:
-        credentials = None
-        if self._secure:
-            ca, cert, key = self._access.files.contents
-            credentials = self._library.grpc.ssl_channel_credentials(ca, key, cert)
-        return tuple(Node(self._library, address, credentials) for address in self._access.addresses)
+    def _made(self, index: int) -> Node:
+        address, files = self._access.addresses[index], self._access.files
+        if not address.tls:
+            return Node(self._library, address, None, None)
+        ca, cert, key = files.contents
+        return Node(self._library, address, self._library.grpc.ssl_channel_credentials(ca, key, cert), files.context)
 
     def _retire(self, node: Node) -> None:
         if node in self._old:

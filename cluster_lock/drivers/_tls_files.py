@@ -1,7 +1,7 @@
 """PEM files for TLS, read again when they change.
 
 Certificates of short life are replaced on the disk while we run (cert-manager, Vault, certbot). A connection that
-stands goes on with the old ones; the next handshake must not.
+stands goes on with the old ones: the servers may not know the new ones yet. The next handshake must have them.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class TLSFiles:
         self._looked_at: _Stamp = ()
         self._trouble = ""
         self.context: ssl.SSLContext
-        """Of the files as they were last read."""
+        """Of the files as they were last read: another one each time."""
         self.contents: tuple[bytes | None, ...]
         """Of ca, cert and key."""
 
@@ -48,21 +48,20 @@ class TLSFiles:
             raise self._unusable(f"cert {cert} with key {key or 'in it'}", error) from error
         self.context, self.contents = context, contents
 
-    def renewed(self) -> bool:
-        """Have the files changed, and been read? What cannot be used is told in the log, once; then what was read
-        before stays in use."""
+    def look(self) -> None:
+        """Read the files if they have changed. What cannot be used is told in the log, once; then what was read before
+        stays in use."""
         if self._stamp() == self._looked_at:
-            return False
+            return
         try:
             self.load()
         except (ConfigError, PermissionRefused) as error:
             # No request needs them now, so no answer could tell.
             log.warning("the TLS files have changed and the old ones stay in use: %s", error)
             self._trouble = f"; {error}"
-            return False
-        self._trouble = ""
-        log.info("%s: the TLS files have changed and were read", self._driver)
-        return True
+        else:
+            log.info("%s: the TLS files have changed and were read", self._driver)
+            self._trouble = ""
 
     def __str__(self) -> str:
         ca, cert, _ = self._paths

@@ -125,7 +125,8 @@ def test_a_lock_outlives_its_certificates(backend: str, certificates: Certificat
 def test_new_files_are_read_before_they_are_needed(
     backend: str, certificates: Certificates, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """New files are read although the connection stands, and stays: they may be broken when it breaks."""
+    """New files are read although the connection stands, and it stays, since the server may not know them yet; it does
+    no harm if they are broken when it breaks."""
     caplog.set_level(logging.INFO, "cluster_lock.drivers")
 
     async def main() -> None:
@@ -139,6 +140,7 @@ def test_new_files_are_read_before_they_are_needed(
                     return bool(caplog.messages)
 
                 await until(read)
+                assert await answers(driver)
                 certificates.cert.write_text("broken")
                 await asyncio.to_thread(server.restart)
                 await until(lambda: answers(driver), timeout=20)
