@@ -299,6 +299,70 @@ def leaves_a_deaf_worker_alone() -> None:
     WorkerProcess.deaf = None  # type: ignore[assignment]
 
 
+def etcd_prefers_who_refuses() -> None:
+    from cluster_lock.drivers import _etcd_link
+    from cluster_lock.errors import BackendRefused
+
+    async def believing(self: Any, node: Any, doing: str, until: float) -> None:
+        return None
+
+    _etcd_link.IS_THE_ANSWER = (*_etcd_link.IS_THE_ANSWER, BackendRefused)
+    _etcd_link.Link._identify = believing  # type: ignore[method-assign]
+
+
+def consul_prefers_who_refuses() -> None:
+    from cluster_lock.drivers import _consul_transport
+
+    _consul_transport.is_the_answer = lambda answer: True
+
+
+def etcd_reads_no_cluster() -> None:
+    from cluster_lock.drivers._etcd_link import Link
+
+    Link._is_of = lambda self, node, answer: None  # type: ignore[method-assign]
+
+
+def etcd_begins_where_somebody_answers() -> None:
+    """The first lease waits for nobody who is silent."""
+    from cluster_lock.drivers._one_cluster import OneCluster
+
+    def judge(self: OneCluster[Any], since: float, ttl: float, members: Any) -> None:
+        self.ttl = max(self.ttl, ttl)
+        self.agree()
+
+    OneCluster.judge = judge  # type: ignore[method-assign]
+
+
+def consul_ends_a_term_by_any_404() -> None:
+    from cluster_lock.drivers import _consul_transport, consul
+
+    consul.lease_is_gone = lambda answer: answer.status == 404
+    is_the_answer = _consul_transport.is_the_answer
+    _consul_transport.is_the_answer = lambda answer: answer.status == 404 or is_the_answer(answer)
+
+
+def etcd_asks_on_behind_an_untrusted_endpoint() -> None:
+    from cluster_lock.drivers import _etcd_link
+
+    _etcd_link.ServerUntrusted = type("Never", (Exception,), {})  # type: ignore[misc]
+
+
+def consul_asks_on_behind_an_untrusted_agent() -> None:
+    from cluster_lock.drivers import _consul_transport
+
+    _consul_transport.ServerUntrusted = type("Never", (Exception,), {})  # type: ignore[misc]
+
+
+def consul_never_reads_certificates_again() -> None:
+    etcd_never_reads_certificates_again()
+
+
+def etcd_never_reads_certificates_again() -> None:
+    from cluster_lock.drivers._tls_files import TLSFiles
+
+    TLSFiles.look = lambda self: None  # type: ignore[method-assign]
+
+
 MUTANTS: dict[str, Callable[[], None]] = {
     made.__name__: made
     for made in list(globals().values())
