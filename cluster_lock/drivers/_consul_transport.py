@@ -19,7 +19,7 @@ from urllib.parse import quote, urlencode
 import aiohttp
 
 from cluster_lock import clock
-from cluster_lock.errors import BackendRefused, BackendUnavailable
+from cluster_lock.errors import BackendRefused, BackendUnavailable, PermissionRefused
 from cluster_lock.tasks import end
 
 from ._consul_http import Http, Request, ServerUntrusted, unreachable
@@ -264,4 +264,5 @@ def _all_in_one(problems: Sequence[_Trouble]) -> _Trouble:
     said = [each for each in problems if isinstance(each, Answered)]
     if said:
         return next(filter(is_denied, said), said[0])
-    return _because(type(problems[0])(texts), problems[-1])
+    denied = any(isinstance(each, PermissionRefused) for each in problems)
+    return _because(PermissionRefused(texts) if denied else BackendRefused(texts), problems[-1])

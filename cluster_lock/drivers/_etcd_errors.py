@@ -114,7 +114,8 @@ def meaning(error: BaseException, text: str, *, tls: str, has_user: bool, needs:
     if tls and code == "UNAVAILABLE":
         for part, kind in _BY_HANDSHAKE:
             if part in words:
-                return kind(f"{told} ({tls})")
+                why = "it does not take our certificate, or wants one; " if kind is ClientUntrusted else ""
+                return kind(f"{told} ({why}{tls})")
     if not tls and code == "UNAVAILABLE" and "Socket closed" in words:
         told = f"{told} (it may want https)"
     if code == "UNAUTHENTICATED" and not has_user:

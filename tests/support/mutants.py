@@ -9,6 +9,7 @@ import runpy
 import sys
 import tempfile
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -300,20 +301,18 @@ def leaves_a_deaf_worker_alone() -> None:
 
 
 def etcd_prefers_who_refuses() -> None:
-    from cluster_lock.drivers import _etcd_link
     from cluster_lock.errors import BackendRefused
 
     async def believing(self: Any, node: Any, doing: str, until: float) -> None:
         return None
 
-    _etcd_link.IS_THE_ANSWER = (*_etcd_link.IS_THE_ANSWER, BackendRefused)
-    _etcd_link.Link._identify = believing  # type: ignore[method-assign]
+    link = import_module("cluster_lock.drivers._etcd_link")
+    link.IS_THE_ANSWER = (*link.IS_THE_ANSWER, BackendRefused)
+    link.Link._identify = believing
 
 
 def consul_prefers_who_refuses() -> None:
-    from cluster_lock.drivers import _consul_transport
-
-    _consul_transport.is_the_answer = lambda answer: True
+    import_module("cluster_lock.drivers._consul_transport").is_the_answer = lambda answer: True
 
 
 def etcd_reads_no_cluster() -> None:
@@ -334,23 +333,22 @@ def etcd_begins_where_somebody_answers() -> None:
 
 
 def consul_ends_a_term_by_any_404() -> None:
-    from cluster_lock.drivers import _consul_transport, consul
-
-    consul.lease_is_gone = lambda answer: answer.status == 404
-    is_the_answer = _consul_transport.is_the_answer
-    _consul_transport.is_the_answer = lambda answer: answer.status == 404 or is_the_answer(answer)
+    transport = import_module("cluster_lock.drivers._consul_transport")
+    is_the_answer = transport.is_the_answer
+    transport.is_the_answer = lambda answer: answer.status == 404 or is_the_answer(answer)
+    import_module("cluster_lock.drivers.consul").lease_is_gone = lambda answer: answer.status == 404
 
 
 def etcd_asks_on_behind_an_untrusted_endpoint() -> None:
-    from cluster_lock.drivers import _etcd_link
-
-    _etcd_link.ServerUntrusted = type("Never", (Exception,), {})  # type: ignore[misc]
+    import_module("cluster_lock.drivers._etcd_link").ServerUntrusted = _Never
 
 
 def consul_asks_on_behind_an_untrusted_agent() -> None:
-    from cluster_lock.drivers import _consul_transport
+    import_module("cluster_lock.drivers._consul_transport").ServerUntrusted = _Never
 
-    _consul_transport.ServerUntrusted = type("Never", (Exception,), {})  # type: ignore[misc]
+
+class _Never(Exception):
+    """What nobody raises."""
 
 
 def consul_never_reads_certificates_again() -> None:

@@ -129,6 +129,26 @@ def test_a_refusal_is_what_all_say(consul_server: ConsulServer, one: str, other:
     run(main())
 
 
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [
+        ("rpc error making call: No cluster leader", "most of its servers are down"),
+        ("No known Consul servers", "this agent knows no server"),
+        ("rpc error making call: leadership lost while committing log", "cannot write to its disk"),
+        ("raft apply failed: write /consul/data: no space left on device", "the disk of a server is full"),
+    ],
+)
+def test_servers_that_cannot_write(body: str, says: str) -> None:
+    """What servers say of their own state may pass, and the text tells what is the matter."""
+
+    async def main() -> None:
+        async with RefusingAgent("500 Internal Server Error", body) as agent, client(agent.url) as driver:
+            with pytest.raises(BackendUnavailable, match=says):
+                await driver.grant_lease("a", 30)
+
+    run(main())
+
+
 # -- gone is what Consul says ------------------------------------------------------------------------------------------
 
 

@@ -95,7 +95,7 @@ def test_certificate_of_another_host(etcd_release: str, tmp_path: Path) -> None:
 
 def test_no_client_certificate(server: EtcdServer, tls: ServerTLS) -> None:
     """Coming without the certificate that the server demands is refused as a matter of permission."""
-    refusal(server.endpoints, PermissionRefused, ca=tls.ca)
+    assert "or wants one" in refusal(server.endpoints, PermissionRefused, ca=tls.ca)
 
 
 def test_client_certificate_of_another_ca(server: EtcdServer, tls: ServerTLS, tmp_path: Path) -> None:
@@ -139,11 +139,11 @@ def test_tls_asked_of_a_plain_server(etcd_server: EtcdServer, tls: ServerTLS) ->
 
 
 def test_plain_request_to_a_tls_server(server: EtcdServer) -> None:
-    """http to a server that speaks https gets no answer."""
+    """http to a server that speaks https gets no answer, and the text says what may be the reason."""
 
     async def main() -> None:
         async with opened([server.endpoint.replace("https", "http")], request_timeout=2.0) as driver:
-            with pytest.raises(BackendUnavailable):
+            with pytest.raises(BackendUnavailable, match="it may want https"):
                 await driver.read([LOCK])
 
     run(main())
