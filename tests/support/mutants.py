@@ -24,6 +24,10 @@ def module(name: str) -> tuple[str, ...]:
     return ("-m", "support.mutants", name) if CHOSEN in os.environ else ("-m", name)
 
 
+def _driver_part(name: str) -> Any:
+    return import_module(f"cluster_lock.drivers.{name}")
+
+
 def counts_from_the_reply() -> None:
     from cluster_lock import watchdog
 
@@ -306,13 +310,13 @@ def etcd_prefers_who_refuses() -> None:
     async def believing(self: Any, node: Any, doing: str, until: float) -> None:
         return None
 
-    link = import_module("cluster_lock.drivers._etcd_link")
+    link = _driver_part("_etcd_link")
     link.IS_THE_ANSWER = (*link.IS_THE_ANSWER, BackendRefused)
     link.Link._identify = believing
 
 
 def consul_prefers_who_refuses() -> None:
-    import_module("cluster_lock.drivers._consul_transport").is_the_answer = lambda answer: True
+    _driver_part("_consul_transport").is_the_answer = lambda answer: True
 
 
 def etcd_reads_no_cluster() -> None:
@@ -333,18 +337,18 @@ def etcd_begins_where_somebody_answers() -> None:
 
 
 def consul_ends_a_term_by_any_404() -> None:
-    transport = import_module("cluster_lock.drivers._consul_transport")
+    transport = _driver_part("_consul_transport")
     is_the_answer = transport.is_the_answer
     transport.is_the_answer = lambda answer: answer.status == 404 or is_the_answer(answer)
-    import_module("cluster_lock.drivers.consul").lease_is_gone = lambda answer: answer.status == 404
+    _driver_part("consul").lease_is_gone = lambda answer: answer.status == 404
 
 
 def etcd_asks_on_behind_an_untrusted_endpoint() -> None:
-    import_module("cluster_lock.drivers._etcd_link").ServerUntrusted = _Never
+    _driver_part("_etcd_link").ServerUntrusted = _Never
 
 
 def consul_asks_on_behind_an_untrusted_agent() -> None:
-    import_module("cluster_lock.drivers._consul_transport").ServerUntrusted = _Never
+    _driver_part("_consul_transport").ServerUntrusted = _Never
 
 
 class _Never(Exception):
