@@ -71,13 +71,16 @@ Texts = Annotated[tuple[str, ...], BeforeValidator(_list), _LIST_SCHEMA]
 
 
 def _address(value: str) -> str:
-    parts = urlsplit(value if "://" in value else f"http://{value}")
+    is_bare = "://" not in value
+    parts = urlsplit(f"http://{value}" if is_bare else value)
     if "@" in parts.netloc:
         raise ValueError("must not carry a user or password: there are keys for them")
     try:
         good = parts.scheme in ("http", "https") and parts.hostname and (parts.port is None or parts.port > 0)
     except ValueError:  # a port above 65535, or not a number
         good = False
+    if is_bare and (parts.path.strip("/") or (parts.hostname or "").isdigit()):
+        good = False  # a port alone, or a slash too few
     if not good or re.search(r"\s", value) or parts.query or parts.fragment:
         raise ValueError("must be an address such as http://127.0.0.1:8500 or https://host:port")
     return value.rstrip("/")

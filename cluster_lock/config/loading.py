@@ -23,6 +23,7 @@ from .secret_files import note_secrets, read_secret_files
 from .shape import fitting, shape
 from .variables import (
     Variables,
+    as_tools_read_them,
     environment,
     from_overrides,
     from_variables,
@@ -77,7 +78,8 @@ def _variables(environ: Mapping[str, str], dotenv: Path | str | None, problems: 
         dotenv = DEFAULT_DOTENV
     below = read_dotenv(Path(dotenv), problems) if dotenv else {}
     # An empty variable hides nothing: Compose hands on `NAME=` for what nobody set.
-    return {**below, **{name: found for name, found in environment(environ).items() if found[0] or name not in below}}
+    above = {name: found for name, found in environment(environ).items() if found[0] or name not in below}
+    return as_tools_read_them({**below, **above})
 
 
 def _file(path: Path | str | None, variables: Variables) -> Path | None:

@@ -37,6 +37,16 @@ def environment(environ: Mapping[str, str]) -> Variables:
     return {name: (value, Place(Layer.ENVIRONMENT, name, says_path=True)) for name, value in environ.items()}
 
 
+def as_tools_read_them(variables: Variables) -> Variables:
+    """CONSUL_HTTP_SSL makes addresses without a scheme https, as it does for Consul's own tools."""
+    addresses, place = variables.get("CONSUL_HTTP_ADDR", ("", None))
+    says, _ = variables.get("CONSUL_HTTP_SSL", ("", None))
+    if place is None or not addresses or says.lower() not in ("1", "t", "true"):
+        return variables
+    secure = [each if "://" in each else f"https://{each.strip()}" for each in addresses.split(",")]
+    return {**variables, "CONSUL_HTTP_ADDR": (",".join(secure), place)}
+
+
 def tool_defaults(variables: Variables, backend: str) -> Branch:
     """Defaults from the tools' variables; only the chosen backend's: Consul's may be anything where etcd is used."""
     tree = Branch({})

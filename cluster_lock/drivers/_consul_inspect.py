@@ -10,7 +10,7 @@ from typing import Any
 from cluster_lock.values import BackendNode, Entry, LeaseTimes
 
 from ._consul_link import Link, Row
-from ._consul_words import Answered, is_ours
+from ._consul_words import Answered, is_ours, name_of
 
 _IN_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 
@@ -20,12 +20,15 @@ class Inspecting:
 
     _link: Link
     _key: Callable[[str], str]
-    _entry: Callable[[Row], Entry]
+    _entry: Callable[[str, Row], Entry]
+    _prefix: str
 
     async def inspect(self, prefix: str) -> list[Entry]:
         with self._link.asking(f"read {self._key(prefix)}") as client:
             _, rows = await client.kv.get(self._key(prefix), recurse=True)
-        found = [self._entry(row) for row in rows or () if row.get("Session") or not is_ours(row)]
+        shown = [(row["Key"].removeprefix(self._prefix), row) for row in rows or ()]
+        # A key that is no name of ours is shown as it is.
+        found = [self._entry(name_of(key) or key, row) for key, row in shown if row.get("Session") or not is_ours(row)]
         return sorted(found, key=lambda entry: entry.index)
 
     async def lease_times(self, lease_ids: Collection[str]) -> Mapping[str, LeaseTimes]:
@@ -37,12 +40,14 @@ class Inspecting:
 
     async def nodes(self) -> list[BackendNode]:
         """The servers, by what autopilot says of them, for which a token needs `operator = "read"`; else by their
-        addresses alone."""
+        addresses alone. Of several agents also those that do not serve."""
         with self._link.asking("list the servers") as client:
+            problems = await self._link.ask_clusters()
+            agents = [BackendNode(url, url, problem=problem) for url, problem in problems.items()]
             if servers := await _health(client):
-                return sorted(map(_server, servers), key=lambda node: node.name)
+                return sorted(map(_server, servers), key=lambda node: node.name) + agents
             leader, peers = await client.ask("/v1/status/leader"), await client.ask("/v1/status/peers")
-        return [BackendNode(address, address, address == leader) for address in sorted(peers)]
+        return [BackendNode(address, address, address == leader) for address in sorted(peers)] + agents
 
 
 async def _health(client: Any) -> list[Mapping[str, Any]]:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import ssl
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from urllib.parse import urlencode
 
+from cluster_lock import clock
 from cluster_lock.errors import BackendUnavailable, ConfigError, DriverMissing
 
+from ._addresses import addresses
 from ._consul_library import client_class
-from ._consul_words import Answered, Operation, is_denied, lease_is_gone, refusal
+from ._consul_words import Answered, Operation, is_the_answer, lease_is_gone, refusal
+from ._one_cluster import OneCluster
+from ._tls_files import TLSFiles
 
 if TYPE_CHECKING:
     from ._consul_transport import Lane, Transport
@@ -25,45 +27,45 @@ class SessionGone(Exception):
     """A transaction was rolled back because a session that it names is not alive."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Access:
-    """What a client shows to be let in. Paths of PEM files; `key` is not needed if it stands in `cert`."""
+    """Where Consul is and what a client shows to be let in. Paths of PEM files; `key` is not needed if it stands in
+    `cert`. Raises ConfigError."""
 
-    token: str | None = None
-    ca: str | None = None
-    cert: str | None = None
-    key: str | None = None
-    datacenter: str | None = None
-
-    def context(self) -> ssl.SSLContext:
-        """Raises ConfigError for files that cannot be used."""
-        used = f"ca {self.ca}"
-        try:
-            context = ssl.create_default_context(cafile=self.ca)
-            if self.cert:
-                used = f"cert {self.cert} with key {self.key or 'in it'}"
-                context.load_cert_chain(self.cert, self.key, password=lambda: "")  # never ask for one at the terminal
-        except OSError as error:
-            raise ConfigError([f"consul: cannot use {used}: {error}"]) from error
-        return context
+    def __init__(
+        self, urls: Sequence[str], token: str | None, ca: str | None, cert: str | None, key: str | None
+    ) -> None:
+        found, problems = addresses("consul", urls, {"ca": ca, "cert": cert, "token": token}, port=None, paths=True)
+        if not urls:
+            problems.append("consul: no agent is named")
+        if problems:
+            raise ConfigError(problems)
+        self.urls = [str(address) for address in found]
+        self.secure = any(address.tls for address in found)
+        self.files = TLSFiles("consul", ca, cert, key)
+        self.token = token
 
 
 class Link:
     """`rules`: what the policy of the token must say, by the start of a request's path; for messages."""
 
-    def __init__(self, urls: Sequence[str], access: Access, request_timeout: float, rules: Mapping[str, str]) -> None:
-        self.urls = [_agent(url) for url in urls]
-        if not self.urls:
-            raise ConfigError(["consul: no agent is named"])
+    def __init__(
+        self, access: Access, datacenter: str | None, request_timeout: float, rules: Mapping[str, str]
+    ) -> None:
+        self.urls = access.urls
         self._access = access
+        self._datacenter = datacenter
         self._request_timeout = request_timeout
         self._rules = rules
         self._transport: Transport | None = None
         self._client: Any = None
+        self.cluster: OneCluster[frozenset[str]] = OneCluster("consul", self.urls, _overlap, _shown)
+        """A cluster is known by the addresses of its servers: no right is needed to ask for them, and while servers are
+        replaced some are still the same."""
         self.seen = 0
         """The largest index that any answer told: whatever is asked from now on knows at least that much."""
 
     async def open(self) -> None:
+        """Raises DriverMissing; ConfigError and PermissionRefused for certificate files that cannot be used."""
         if self._transport is not None:
             return
         client = client_class()
@@ -73,13 +75,30 @@ class Link:
             raise DriverMissing(
                 f"the Consul driver needs aiohttp ({error}): pip install 'cluster-lock[consul]'"
             ) from error
-        secure = any(url.startswith("https:") for url in self.urls)
-        self._transport = Transport(self.urls, self._access.context() if secure else None, client.misread)
-        self._client = client(self._transport, self._access.token, self._access.datacenter)
+        if self._access.secure:
+            self._access.files.load()
+        files = self._access.files if self._access.secure else None
+        peers = "/v1/status/peers" + (f"?{urlencode({'dc': self._datacenter})}" if self._datacenter else "")
+        self._transport = Transport(self.urls, files, self.cluster, peers, client.misread)
+        self._client = client(self._transport, self._access.token, self._datacenter)
 
     async def close(self) -> None:
         if self._transport is not None:
             await self._transport.close()
+
+    async def agree_on_a_cluster(self, ttl: float) -> None:
+        """Inside `asking`, before a lease is granted: do all agents that answer belong to one cluster? Raises
+        BackendRefused; BackendUnavailable."""
+        begun = clock.now()
+        if len(self.urls) > 1:
+            await self.ask_clusters()
+        self.cluster.judge(begun, ttl, ())
+
+    async def ask_clusters(self) -> dict[str, str]:
+        """Inside `asking`: ask each of several agents for its cluster, in a part of the time. By address, what is the
+        matter with those that do not serve."""
+        assert self._transport is not None, "open() comes first"
+        return await self._transport.ask_clusters() if len(self.urls) > 1 else {}
 
     @contextmanager
     def asking(self, doing: str, *, seconds: float | None = None, lane: Lane = "ordinary") -> Iterator[Any]:
@@ -102,7 +121,7 @@ class Link:
         try:
             results: list[Row] = await client.transact(steps)
         except Answered as answer:
-            if answer.status != 409 or is_denied(answer):
+            if not is_the_answer(answer):
                 raise
             if lease_is_gone(answer):
                 raise SessionGone from answer
@@ -114,10 +133,9 @@ class Link:
         self.seen = max(self.seen, index, *(int(row["ModifyIndex"]) for row in rows))
 
 
-def _agent(url: str) -> str:
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ConfigError([f"consul: {url!r} is no address of an agent, like http://127.0.0.1:8500"])
-    if parts.username or parts.password or parts.query or parts.fragment:
-        raise ConfigError([f"consul: the address of {parts.hostname} must hold no user, password or query"])
-    return url.rstrip("/")
+def _overlap(one: frozenset[str], other: frozenset[str]) -> bool:
+    return not one.isdisjoint(other)
+
+
+def _shown(servers: frozenset[str]) -> str:
+    return f"[{' '.join(sorted(servers))}]"

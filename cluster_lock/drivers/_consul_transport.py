@@ -1,5 +1,4 @@
-"""HTTP to a Consul agent, under the client library: one aiohttp session, a deadline for every request, other agents
-when one does not answer.
+"""What the client library speaks through: a deadline for every request, other agents when one does not serve.
 
 The libraries' own asyncio transports are not used: python-consul2's ignores CA and client certificate and opens a
 connection for each call, py-consul's has 100 connections for everything, so that waiting queries starve renewals.
@@ -9,8 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import re
-import ssl
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -19,28 +17,22 @@ from typing import Any, Literal, TypeVar
 from urllib.parse import quote, urlencode
 
 import aiohttp
-from yarl import URL
 
 from cluster_lock import clock
 from cluster_lock.errors import BackendRefused, BackendUnavailable, PermissionRefused
+from cluster_lock.tasks import end
 
-from ._consul_words import Answered, Response, brief
+from ._consul_http import Http, Request, ServerUntrusted, unreachable
+from ._consul_words import Answered, brief, is_denied, is_the_answer, may_pass
+from ._one_cluster import OneCluster
+from ._tls_files import TLSFiles
 
 AT_ONCE = 50
 """Requests under way at a time. An agent cuts clients with more than 200 connections, renewals with them
 (`http_max_conns_per_client`)."""
 _FOR_RENEWALS = 2
-_CLOSE_WITHIN = 1.0
-
-# What an agent says that is itself alive and has no servers behind it: another agent may have.
-_CUT_OFF = (
-    "No cluster leader",
-    "No known Consul servers",
-    "leadership lost",
-    "not the leader",
-    "rpc error getting client",
-)
-_REFUSES_OURS = re.compile("ALERT_.*(CERTIFICATE|UNKNOWN_CA)")
+_CLUSTER_WITHIN = 2.0
+"""Seconds for which an agent is waited for that was not asked for its cluster yet, at most."""
 
 Lane = Literal["ordinary", "renewal", "waiting"]
 """A renewal never stands in line behind other requests, and a waiting query keeps nobody out."""
@@ -54,53 +46,45 @@ class _Limit:
     lane: Lane
 
 
+_Trouble = BackendUnavailable | BackendRefused | Answered
+
 # The libraries' methods have no argument for it, so it travels beside the call.
 _limit: ContextVar[_Limit] = ContextVar("cluster_lock_consul_limit")
-
-
-class _Response(aiohttp.ClientResponse):
-    """Ends a PUT whose connection broke before the answer came. aiohttp would send it again, silently, when it had
-    used the connection before; and it may have been applied."""
-
-    async def start(self, connection: Any) -> aiohttp.ClientResponse:
-        try:
-            return await super().start(connection)
-        except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
-            if self.method == "GET":
-                raise
-            raise aiohttp.ClientConnectionError(f"no answer came: {error}") from error
 
 
 class Transport:
     """What `consul.base.Consul` calls `http`. Make it inside the running loop.
 
     Each call runs under `limited()`, which says how long it may take in all: with several agents, the next one is asked
-    inside the same time, and the last one that answered is asked first. A request may therefore be applied twice.
+    inside the same time, and the last one that answered is asked first. A request may therefore be applied twice. Of
+    several agents only those are asked that said within the last ttl, to a GET of `peers`, that they are of our
+    `cluster`. `files`: for https.
     """
 
     def __init__(
-        self, urls: Sequence[str], context: ssl.SSLContext | None, misread: tuple[type[Exception], ...] = ()
+        self,
+        urls: Sequence[str],
+        files: TLSFiles | None,
+        cluster: OneCluster[frozenset[str]],
+        peers: str,
+        misread: tuple[type[Exception], ...] = (),
     ) -> None:
         self._urls = tuple(urls)
         self._current = 0
+        self._http = Http(files)
+        self._cluster, self._peers = cluster, peers
+        self._looked = clock.now()
+        self._looking: asyncio.Task[dict[str, str]] | None = None
         self._misread: tuple[type[Exception], ...] = (ValueError, LookupError, TypeError, AttributeError, *misread)
         self._lines: dict[Lane, asyncio.Semaphore] = {
             "ordinary": asyncio.Semaphore(AT_ONCE - _FOR_RENEWALS),
             "renewal": asyncio.Semaphore(_FOR_RENEWALS),
         }
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, ssl=context if context is not None else True),
-            response_class=_Response,
-            cookie_jar=aiohttp.DummyCookieJar(),
-            timeout=aiohttp.ClientTimeout(),  # none: ours is the only one
-            # Agents compress by default: on the way to the next process that only costs both of us.
-            headers={"Accept-Encoding": "identity"},
-        )
 
     async def close(self) -> None:
-        with contextlib.suppress(TimeoutError):  # connections that do not close in time are dropped by the loop
-            async with asyncio.timeout(_CLOSE_WITHIN):
-                await self._session.close()
+        if self._looking is not None:
+            await end([self._looking])
+        await self._http.close()
 
     @contextlib.contextmanager
     def limited(self, seconds: float, lane: Lane) -> Iterator[None]:
@@ -128,21 +112,21 @@ class Transport:
         headers: Mapping[str, str] | None = None,
         data: str | bytes = b"",
     ) -> Any:
-        target = _quoted(path, tuple(params or ()))
+        if any(name.lower() == "token" for name, _ in params or ()):
+            raise BackendRefused(
+                "the installed Consul library puts the ACL token into the address, which every server on the way logs:"
+                " nothing was sent; install another release of it"
+            )
+        self._now_and_then()
         body = data.encode() if isinstance(data, str) else data
+        request = Request(method, path, _quoted(path, tuple(params or ())), headers, body)
         limit = _limit.get()
         line = await self._stand_in_line(limit)
         try:
-            url, response = await self._ask_agents(limit, method, target, headers, body)
+            return await self._ask_agents(limit, request, callback)
         finally:
             if line is not None:
                 line.release()
-        if response.code != 200 and not (response.code == 404 and "X-Consul-Index" in response.headers):
-            raise Answered(url, path, response)
-        try:
-            return callback(response)
-        except self._misread as error:
-            raise BackendUnavailable(f"{url} answered what is no answer of Consul: {brief(response.body)}") from error
 
     async def _stand_in_line(self, limit: _Limit) -> asyncio.Semaphore | None:
         """The line to be released afterwards."""
@@ -159,11 +143,10 @@ class Transport:
             raise BackendUnavailable(f"{self._urls[self._current]}: too many requests were waiting") from error
         return line
 
-    async def _ask_agents(
-        self, limit: _Limit, method: str, path: str, headers: Mapping[str, str] | None, body: bytes
-    ) -> tuple[str, Response]:
+    async def _ask_agents(self, limit: _Limit, request: Request, callback: Callable[[Any], Any]) -> Any:
+        """What `callback` makes of the first answer that is one. Raises Answered for one that says no."""
         first, count = self._current, len(self._urls)
-        problems: list[BackendUnavailable | BackendRefused] = []
+        problems: list[_Trouble] = []
         for attempt in range(count):
             which = (first + attempt) % count
             url, left = self._urls[which], limit.ends - clock.now()
@@ -173,29 +156,88 @@ class Transport:
             share = left if limit.lane == "waiting" else left / (count - attempt)
             try:
                 async with asyncio.timeout(share):
-                    response = await self._send(url, method, path, headers, body)
+                    answer = await self._ask(url, request, callback, share)
             except TimeoutError as error:
                 problems.append(_because(BackendUnavailable(f"{url} did not answer within {share:.1f} s"), error))
             except (aiohttp.ClientError, OSError) as error:
-                problems.append(_because(_unreachable(url, error), error))
-            else:
-                if not _is_cut_off(response) or attempt == count - 1:
+                problems.append(_because(unreachable(url, error), error))
+                if isinstance(problems[-1], ServerUntrusted):
+                    break  # whoever stands there must not make us show the token elsewhere
+            except BackendUnavailable as error:
+                problems.append(error)
+            except Answered as error:
+                if is_the_answer(error):
                     self._current = which
-                    return url, response
-                problems.append(BackendUnavailable(f"{url}: {brief(response.body)}"))
+                    raise
+                problems.append(error)
+            else:
+                self._current = which
+                return answer
             if self._current == which:
                 self._current = (which + 1) % count
         raise _all_in_one(problems)
 
-    async def _send(self, url: str, method: str, path: str, headers: Mapping[str, str] | None, body: bytes) -> Response:
-        if self._session.closed:
-            raise aiohttp.ClientConnectionError("the driver is closed")
-        # Never follow a redirect: the token would go along. `encoded`: the path is quoted, "//" and all.
-        async with self._session.request(
-            method, URL(url + path, encoded=True), headers=headers, data=body or None, allow_redirects=False
-        ) as answer:
-            content = await answer.read()
-            return Response(answer.status, answer.headers, content.decode(errors="replace"), content)
+    async def _ask(self, url: str, request: Request, callback: Callable[[Any], Any], share: float) -> Any:
+        if len(self._urls) > 1 and not self._cluster.knows(url):
+            async with asyncio.timeout(min(share / 2, _CLUSTER_WITHIN)):
+                await self._ask_cluster(url)
+        response = await self._http.send(url, request)
+        if response.code != 200 and not (response.code == 404 and "X-Consul-Index" in response.headers):
+            raise Answered(url, request.path, response)
+        try:
+            return callback(response)
+        except self._misread as error:
+            raise BackendUnavailable(f"{url} answered what is no answer of Consul: {brief(response.body)}") from error
+
+    # Certificates and clusters, now and then.
+
+    def _now_and_then(self) -> None:
+        """Twice a ttl: are there new certificates, and does any agent belong to another cluster?"""
+        if clock.now() - self._looked < max(1.0, self._cluster.ttl / 2):
+            return
+        self._looked = clock.now()
+        self._http.look()
+        if self._cluster.ttl and len(self._urls) > 1 and (self._looking is None or self._looking.done()):
+            self._looking = asyncio.ensure_future(self._look())
+
+    async def _look(self) -> dict[str, str]:
+        found = await self.ask_clusters()
+        if self._cluster.in_doubt:
+            with contextlib.suppress(BackendRefused):  # whoever wants a lease, or renews one, is told
+                self._cluster.agree()
+        return found
+
+    async def ask_clusters(self) -> dict[str, str]:
+        """Ask each agent for its cluster, in a third of the time. By address, what is the matter with those that do not
+        serve. No token is shown."""
+        within = (_limit.get().ends - clock.now()) / 3
+        troubles = await asyncio.gather(*(self._trouble_with(url, within) for url in self._urls))
+        return {url: trouble for url, trouble in zip(self._urls, troubles, strict=True) if trouble}
+
+    async def _trouble_with(self, url: str, within: float) -> str:
+        try:
+            async with asyncio.timeout(within):
+                await self._ask_cluster(url)
+        except TimeoutError:
+            return f"{url} did not answer within {within:.1f} s"
+        except (aiohttp.ClientError, OSError) as error:
+            return str(unreachable(url, error))
+        except (BackendUnavailable, Answered) as error:
+            return str(error)
+        return ""
+
+    async def _ask_cluster(self, url: str) -> None:
+        """Raises OtherCluster, and what any request does."""
+        response = await self._http.send(url, Request("GET", self._peers, self._peers, None, b""))
+        if response.code != 200:
+            raise Answered(url, self._peers, response)
+        try:
+            servers = frozenset(map(str, json.loads(response.body)))
+        except (ValueError, TypeError, RecursionError):
+            servers = frozenset()
+        if not servers:
+            raise BackendUnavailable(f"{url} does not tell the servers of its cluster: {brief(response.body)}")
+        self._cluster.heard(url, servers)
 
 
 @lru_cache(maxsize=512)
@@ -204,30 +246,23 @@ def _quoted(path: str, params: tuple[tuple[str, Any], ...]) -> str:
     return f"{quoted}?{urlencode(params)}" if params else quoted
 
 
-def _is_cut_off(response: Response) -> bool:
-    return response.code in (429, 502, 503, 504) or (
-        response.code == 500 and any(text in response.body for text in _CUT_OFF)
-    )
-
-
-def _unreachable(url: str, error: Exception) -> BackendUnavailable | BackendRefused:
-    if isinstance(error, aiohttp.ClientConnectorCertificateError):
-        return BackendRefused(f"{url}: the server's certificate is not trusted: {error.certificate_error}")
-    # With TLS 1.3 the handshake is over before the server looks at our certificate: its refusal comes as a read error.
-    if _REFUSES_OURS.search(str(error)):
-        return PermissionRefused(f"{url} does not accept our client certificate, or wants one: {error}")
-    return BackendUnavailable(f"{url} is not reachable: {error or type(error).__name__}")
-
-
 def _because(problem: _Problem, cause: Exception) -> _Problem:
     problem.__cause__ = cause
     return problem
 
 
-def _all_in_one(problems: Sequence[BackendUnavailable | BackendRefused]) -> BackendUnavailable | BackendRefused:
-    """One of several agents that may answer later is enough to try again; else the first refusal says why not."""
-    waiting = [problem for problem in problems if isinstance(problem, BackendUnavailable)]
+def _all_in_one(problems: Sequence[_Trouble]) -> _Trouble:
+    """Nobody served: a refusal if that is what all of them say, and then the most telling; else the backend is not
+    available."""
     if len(problems) == 1:
         return problems[0]
-    kind = BackendUnavailable if waiting else type(problems[0])
-    return _because(kind("; ".join(map(str, problems))), problems[-1])
+    texts = "; ".join(map(str, problems))
+    if any(
+        isinstance(each, BackendUnavailable) or (isinstance(each, Answered) and may_pass(each)) for each in problems
+    ):
+        return _because(BackendUnavailable(texts), problems[-1])
+    said = [each for each in problems if isinstance(each, Answered)]
+    if said:
+        return next(filter(is_denied, said), said[0])
+    denied = any(isinstance(each, PermissionRefused) for each in problems)
+    return _because(PermissionRefused(texts) if denied else BackendRefused(texts), problems[-1])

@@ -14,6 +14,10 @@ from cluster_lock.values import Record
 
 Operation = dict[str, Any]
 
+_RENEW = "/v1/session/renew/"
+_NO_SESSION = re.compile(r"Session id '[^']*' not found")
+_ALLOWED_TTL = re.compile(r"must be between \[(.+?)=(.+?)\]")
+
 IN_ONE_TRANSACTION = 64
 """Operations; Consul refuses more."""
 
@@ -34,10 +38,20 @@ class Answered(Exception):
     """An agent answered, and not with what was asked for. What it means depends on the request."""
 
     def __init__(self, url: str, path: str, response: Response) -> None:
-        super().__init__(f"{url} answered {response.code}: {brief(response.body)}")
+        advice = next((f" ({advice})" for words, advice in _ADVICE if words in response.body), "")
+        super().__init__(f"{url} answered {response.code}: {brief(response.body)}{advice}")
         self.path = path
         self.status = response.code
         self.body = response.body
+
+
+# What Consul says of its own state, and what a person should know then.
+_ADVICE = (
+    ("No cluster leader", "most of its servers are down or do not reach one another"),
+    ("No known Consul servers", "this agent knows no server"),
+    ("no space left on device", "the disk of a server is full"),
+    ("leadership lost while committing", "the leading server changed, or cannot write to its disk"),
+)
 
 
 def brief(text: str) -> str:
@@ -58,8 +72,13 @@ def quote_key(name: str) -> str:
     return _EMPTY.sub("%2F", _DOTS.sub(lambda dots: "%2E" * len(dots[0]), key))
 
 
-def unquote_key(key: str) -> str:
-    return unquote(key)
+def name_of(key: str) -> str | None:
+    """The name that `quote_key` makes this key of; None if there is none, so that nobody of us wrote it."""
+    name = unquote(key)
+    try:
+        return name if quote_key(name) == key else None
+    except UnicodeEncodeError:  # half a character
+        return None
 
 
 def duration(seconds: float) -> str:
@@ -91,8 +110,27 @@ def is_ours(row: Mapping[str, Any] | None) -> bool:
 
 
 def lease_is_gone(answer: Answered) -> bool:
-    """Refused because of the session. One whose id has another shape than Consul's own was never alive."""
-    return any(reason.startswith(("invalid session", "failed session lookup")) for reason in _reasons(answer))
+    """Refused because of the session, by Consul's own words: whatever else stands in the way may say 404 too. One whose
+    id has another shape than Consul's own was never alive."""
+    if answer.status == 404:
+        return answer.path.startswith(_RENEW) and _NO_SESSION.match(_plain(answer)) is not None
+    refused = answer.status in (409, 500)
+    return refused and any(
+        reason.startswith(("invalid session", "failed session lookup")) for reason in _reasons(answer)
+    )
+
+
+def is_the_answer(answer: Answered) -> bool:
+    """Is this the servers' word about the session or the keys that were asked about? Any other agent would say the
+    same. Everything else is about the agent, or about whatever stands in front of it."""
+    if lease_is_gone(answer) or _ALLOWED_TTL.search(answer.body):
+        return True
+    return answer.path == "/v1/txn" and answer.status == 409 and bool(_errors(answer)) and not is_denied(answer)
+
+
+def may_pass(answer: Answered) -> bool:
+    """Is it no refusal, but trouble?"""
+    return not is_denied(answer) and (answer.status == 429 or answer.status >= 500)
 
 
 def is_denied(answer: Answered) -> bool:
@@ -101,12 +139,20 @@ def is_denied(answer: Answered) -> bool:
 
 
 def _reasons(answer: Answered) -> list[str]:
-    # A follower that asked its leader says so first.
-    plain = answer.body.replace("rpc error making call: ", "")
+    return _errors(answer) or [_plain(answer)]
+
+
+def _errors(answer: Answered) -> list[str]:
+    """Why a transaction was rolled back; nothing if it does not say so as Consul does."""
     try:
-        return [str(error["What"]) for error in json.loads(plain)["Errors"]]
-    except (ValueError, LookupError, TypeError):
-        return [plain]
+        return [str(error["What"]) for error in json.loads(_plain(answer))["Errors"]]
+    except (ValueError, LookupError, TypeError, RecursionError):
+        return []
+
+
+def _plain(answer: Answered) -> str:
+    # A follower that asked its leader says so first.
+    return answer.body.replace("rpc error making call: ", "")
 
 
 # -- refusals ----------------------------------------------------------------------------------------------------------
@@ -118,12 +164,9 @@ def refusal(answer: Answered, doing: str, needs: str) -> BackendUnavailable | Ba
         if "ACL not found" in answer.body:
             return PermissionRefused(f"cannot {doing}: {answer}. This Consul does not know the token")
         return PermissionRefused(f"cannot {doing}: {answer}. The token needs {needs}")
-    if answer.status == 429 or answer.status >= 500:
+    if may_pass(answer):
         return BackendUnavailable(f"cannot {doing}: {answer}")
     return BackendRefused(f"cannot {doing}: {answer}. Is this the address of a Consul agent?")
-
-
-_ALLOWED_TTL = re.compile(r"must be between \[(.+?)=(.+?)\]")
 
 
 def refused_session(answer: Answered, ttl: float, node: str | None) -> BackendUnavailable | BackendRefused | None:

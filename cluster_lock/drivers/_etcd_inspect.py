@@ -30,7 +30,7 @@ class Inspecting:
         first = of.key(prefix)
         request = of.rpc.RangeRequest(key=first, range_end=after_prefix(first))
         answer = await link.ask(_RANGE, request, f"read what begins with {shown(first)}")
-        return sorted(map(of.entry, answer.kvs), key=lambda entry: entry.index)
+        return sorted(map(of.entry_to_show, answer.kvs), key=lambda entry: entry.index)
 
     async def lease_times(self, lease_ids: Collection[str]) -> Mapping[str, LeaseTimes]:
         """One request for each: etcd has none for several."""

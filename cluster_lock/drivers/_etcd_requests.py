@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from typing import Any
 
 from cluster_lock.values import LEADER, Entry, Grant, Lease
@@ -20,8 +20,12 @@ class Requests:
     def key(self, name: str) -> bytes:
         return (self._prefix + name).encode()
 
-    def name(self, key: bytes) -> str:
-        return key.decode().removeprefix(self._prefix)
+    def name(self, key: bytes) -> str | None:
+        """None for a key that nobody of us can have written: it is no UTF-8."""
+        try:
+            return key.decode().removeprefix(self._prefix)
+        except UnicodeDecodeError:
+            return None
 
     def last(self, name: str) -> bytes:
         """Where the last word about the lock `name` stands."""
@@ -58,12 +62,21 @@ class Requests:
     def get(self, key: bytes) -> Any:
         return self.rpc.RequestOp(request_range=self.rpc.RangeRequest(key=key))
 
-    def entry(self, kv: Any) -> Entry:
-        """A key as an answer or an event shows it; one without a value was deleted."""
-        name = self.name(kv.key)
-        if not kv.version:
-            return Entry(name, None, kv.mod_revision, None)
-        return Entry(name, shown_id(kv.lease) if kv.lease else None, kv.mod_revision, kv.value)
+    def entries(self, kvs: Iterable[Any]) -> list[Entry]:
+        """Those of the keys that have names, oldest index first."""
+        named = [(name, kv) for kv in kvs if (name := self.name(kv.key)) is not None]
+        return sorted((_entry(name, kv) for name, kv in named), key=lambda entry: entry.index)
+
+    def entry_to_show(self, kv: Any) -> Entry:
+        """With a name in any case: bytes that are no text are spelt out, and lead back to no key."""
+        return _entry(kv.key.decode(errors="backslashreplace").removeprefix(self._prefix), kv)
+
+
+def _entry(name: str, kv: Any) -> Entry:
+    """A key as an answer or an event shows it; one without a value was deleted."""
+    if not kv.version:
+        return Entry(name, None, kv.mod_revision, None)
+    return Entry(name, shown_id(kv.lease) if kv.lease else None, kv.mod_revision, kv.value)
 
 
 def number(lease_id: str) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 
@@ -18,16 +18,19 @@ class StreamEnded(Exception):
 
 
 class Stream:
-    """Sends `request` on the stream `call`; `answer` gives what comes back, one at a time. `close` it at the end."""
+    """Sends `request` on the stream `call`; `answer` gives what comes back, one at a time. `close` it at the end.
 
-    def __init__(self, call: Any, request: Any) -> None:
+    `check` is given each answer, and raises for one that must not be listened to."""
+
+    def __init__(self, call: Any, request: Any, check: Callable[[Any], None]) -> None:
         self._call = call
+        self._check = check
         self._reading: asyncio.Task[Any] | None = self._task(self._exchange(request))
 
     async def answer(self, at_most: float) -> Any | None:
         """The next answer, or None if none came within `at_most` seconds: ask again.
 
-        Raises StreamEnded, and grpc's AioRpcError.
+        Raises StreamEnded, grpc's AioRpcError, and what `check` raises.
         """
         if self._reading is None:
             self._reading = self._task(self._call.read())
@@ -40,6 +43,7 @@ class Stream:
         answer = reading.result()
         if not answer:  # grpc.aio.EOF is the one thing that is not an answer
             raise StreamEnded("the server ended the stream")
+        self._check(answer)
         return answer
 
     async def finish(self, at_most: float) -> None:

@@ -15,7 +15,8 @@ from typing import Any
 from cluster_lock import clock
 
 from ._etcd_library import Library
-from ._etcd_link import Link, Metadata, Node
+from ._etcd_link import Link, Metadata
+from ._etcd_node import Node
 from ._etcd_stream import Stream, StreamEnded
 
 Span = tuple[bytes, bytes]
@@ -109,7 +110,7 @@ class Watches:
         )
 
         async def attempt(node: Node, metadata: Metadata, limit: float) -> _Watch:
-            stream = self._link.stream(node.watches.Watch(metadata=metadata + _REQUIRE_LEADER), request)
+            stream = self._link.stream(node, node.watches.Watch(metadata=metadata + _REQUIRE_LEADER), request)
             try:
                 answer = await stream.answer(limit)
                 if answer is None:

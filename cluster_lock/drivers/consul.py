@@ -14,7 +14,7 @@ from collections.abc import Collection, Sequence
 from typing import Any, Literal
 
 from cluster_lock import clock
-from cluster_lock.errors import BackendUnavailable, ForeignValue, LeaseExpired
+from cluster_lock.errors import BackendRefused, BackendUnavailable, ForeignValue, LeaseExpired
 from cluster_lock.values import INVITE, STANDBY, Changes, Entry, Grant, Lease, Traits
 
 from ._consul_grants import Grants
@@ -27,11 +27,11 @@ from ._consul_words import (
     duration,
     is_ours,
     lease_is_gone,
+    name_of,
     operation,
     quote_key,
     refused_session,
     unchanged,
-    unquote_key,
 )
 
 _SHORTEST_WAIT = 0.2
@@ -42,7 +42,11 @@ class ConsulDriver(Inspecting):
     """Locks on Consul 1.8 or newer, through its agents at `urls` ("http://10.0.0.1:8500"): the next one is asked when
     one does not answer, within the same `request_timeout` (seconds for one verb).
 
-    `token`: the ACL token; it travels in a header, never in an URL. `ca`, `cert`, `key`: PEM files for https.
+    All agents must be of one cluster: while two answer there is no lease to be had, and none is renewed; the first
+    lease waits for agents that are silent, if they are half or more, for at most its ttl.
+
+    `token`: the ACL token; it travels in a header, never in an URL. `ca`, `cert`, `key`: PEM files for https, read
+    again when they change. With a token, a CA or a certificate every address must be https, but for those of this host.
     `lock_delay`: seconds for which Consul gives a lock to nobody after its session ended (not after a release).
     `behavior`: what happens to the keys of a session that ended; "delete" forgets what the last holder wrote.
     `checks`: node health checks that end the session when they fail. `session_node`: make sessions on this registered
@@ -82,8 +86,7 @@ class ConsulDriver(Inspecting):
             "/v1/session/": f'{whose} {{ policy = "write" }}',
             "/": f'key_prefix "{self._prefix}" {{ policy = "write" }}',
         }
-        access = Access(token=token, ca=ca, cert=cert, key=key, datacenter=datacenter)
-        self._link = Link(urls, access, request_timeout, rules)
+        self._link = Link(Access(urls, token, ca, cert, key), datacenter, request_timeout, rules)
         self._grants = Grants()
         self._free: dict[str, Row | None] = {}
         """By key: what stood there when it was last seen without a holder."""
@@ -99,7 +102,7 @@ class ConsulDriver(Inspecting):
         return f"consul {', '.join(self._link.urls)}"
 
     async def open(self) -> None:
-        """Raises DriverMissing, and ConfigError for certificate files that cannot be used."""
+        """Raises DriverMissing; ConfigError and PermissionRefused for certificate files that cannot be used."""
         await self._link.open()
 
     async def close(self) -> None:
@@ -111,6 +114,7 @@ class ConsulDriver(Inspecting):
         # Rounded to "0s" it would be a session without an end.
         body = self._session | {"Name": holder, "TTL": duration(max(ttl, 0.001))}
         with self._link.asking("create a session") as client:
+            await self._link.agree_on_a_cluster(ttl)
             try:
                 session_id = await client.create_session(body)
             except Answered as answer:
@@ -120,12 +124,13 @@ class ConsulDriver(Inspecting):
         return Lease(session_id, ttl, holder)
 
     async def renew(self, lease: Lease) -> int:
+        self._link.cluster.check()
         with self._link.asking("renew the session", lane="renewal") as client:
             try:
                 await client.session.renew(lease.id)
             except Answered as answer:
-                # 404 also for a live session while a restarted server replays its log: lost is the safe answer.
-                if answer.status == 404 or lease_is_gone(answer):
+                # Said also of a live session while a restarted server replays its log: lost is the safe answer.
+                if lease_is_gone(answer):
                     raise self._expired(lease) from answer
                 raise
         return 0
@@ -147,7 +152,7 @@ class ConsulDriver(Inspecting):
         """How to free a key that `lease` holds, or to delete a record that nobody's session holds any more."""
         key, session = row["Key"], row.get("Session")
         is_record = key.startswith((self._prefix + STANDBY, self._prefix + INVITE))
-        if is_record and not session:
+        if is_record and not session and name_of(key.removeprefix(self._prefix)) is not None:
             return [operation("delete-cas", key, Index=row["ModifyIndex"])]
         if session != lease.id:
             return []
@@ -171,6 +176,10 @@ class ConsulDriver(Inspecting):
 
     async def acquire(self, lease: Lease, name: str, record: bytes) -> Grant | None:
         key = self._key(name)
+        try:
+            self._link.cluster.check()
+        except BackendRefused as error:
+            raise BackendUnavailable(str(error)) from error  # who waits goes on waiting: a person is at work
         with self._link.asking(f"lock {key}") as client:
             # What a wait, or a release of ours, told last is likely so still; the transaction finds out.
             guess = key in self._free and is_ours(last := self._free.pop(key))
@@ -261,7 +270,8 @@ class ConsulDriver(Inspecting):
     async def scan(self, prefix: str) -> list[Entry]:
         with self._link.asking(f"read {self._prefix}{prefix}") as client:
             _, rows = await client.kv.get(self._key(prefix), recurse=True)
-        held = [self._entry(row) for row in rows or () if row.get("Session")]
+        named = [(name_of(row["Key"].removeprefix(self._prefix)), row) for row in rows or () if row.get("Session")]
+        held = [self._entry(name, row) for name, row in named if name is not None]
         return sorted(held, key=lambda entry: entry.index)
 
     async def wait_changed(self, names: Collection[str], since: object | None, at_most: float) -> Changes:
@@ -298,7 +308,7 @@ class ConsulDriver(Inspecting):
         entries = {}
         for key, name in keys.items():
             row = found.get(key)
-            entries[name] = self._entry(row) if row is not None else Entry(name, None, absent_at, None)
+            entries[name] = self._entry(name, row) if row is not None else Entry(name, None, absent_at, None)
             if entries[name].lease is None:
                 self._free[key] = row
             else:
@@ -310,8 +320,7 @@ class ConsulDriver(Inspecting):
     def _key(self, name: str) -> str:
         return self._prefix + quote_key(name)
 
-    def _entry(self, row: Row) -> Entry:
-        name = unquote_key(row["Key"].removeprefix(self._prefix))
+    def _entry(self, name: str, row: Row) -> Entry:
         return Entry(name, row.get("Session"), int(row["ModifyIndex"]), row["Value"] or b"")
 
     def _expired(self, lease: Lease) -> LeaseExpired:

@@ -21,13 +21,15 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
-from cluster_lock.errors import BackendUnavailable, ConfigError, ForeignValue, LeaseExpired
+from cluster_lock.errors import BackendRefused, BackendUnavailable, ConfigError, ForeignValue, LeaseExpired
 from cluster_lock.values import Changes, Entry, Grant, Lease, Traits
 
 from ._etcd_address import Access, Secret
+from ._etcd_errors import Compacted, LeaseExists
 from ._etcd_inspect import Inspecting
 from ._etcd_library import load
-from ._etcd_link import Compacted, LeaseExists, Link, Metadata, Node
+from ._etcd_link import Link, Metadata
+from ._etcd_node import Node
 from ._etcd_requests import Requests, after_prefix, number, shown, shown_id, span
 from ._etcd_watch import Forgotten, Watches
 
@@ -47,8 +49,11 @@ class EtcdDriver(Inspecting):
     """A client of one etcd cluster. Durations in seconds.
 
     `endpoints`: "http://host:2379" or "https://...", in the order in which they are tried. `ca`, `cert`, `key`: PEM
-    files; without `ca` a public authority must have signed the server's certificate. `request_timeout`: what one verb
-    may take, over all endpoints together. Raises ConfigError.
+    files, read again when they change; without `ca` a public authority must have signed the server's certificate.
+    `request_timeout`: what one verb may take, over all endpoints together. Raises ConfigError.
+
+    All endpoints must be of one cluster. While two clusters answer there is no lease to be had, and none is renewed;
+    the first lease waits for an endpoint that is silent and unknown to the others, for at most its ttl.
     """
 
     def __init__(
@@ -98,6 +103,7 @@ class EtcdDriver(Inspecting):
         # Chosen here, so that a second copy of this request, sent because an answer was lost, makes no second lease.
         lease = secrets.randbits(63) or 1
         doing, deadline = f"grant a lease of {ttl:g} s", link.deadline()
+        await link.agree_on_a_cluster(ttl, deadline)
         try:
             request = of.rpc.LeaseGrantRequest(TTL=math.ceil(ttl), ID=lease)
             granted = (await link.ask(_GRANT, request, doing, deadline=deadline)).TTL
@@ -110,11 +116,12 @@ class EtcdDriver(Inspecting):
 
     async def renew(self, lease: Lease) -> int:
         link, _, of = self._parts()
+        link.cluster.check()
         request = of.rpc.LeaseKeepAliveRequest(ID=number(lease.id))
 
         async def attempt(node: Node, metadata: Metadata, limit: float) -> Any:
             # A stream for each renewal: a shared one answers nothing any more after its first error.
-            stream = link.stream(node.leases.LeaseKeepAlive(timeout=limit, metadata=metadata), request)
+            stream = link.stream(node, node.leases.LeaseKeepAlive(timeout=limit, metadata=metadata), request)
             try:
                 answer = await stream.answer(limit)
                 if answer is None:
@@ -139,6 +146,10 @@ class EtcdDriver(Inspecting):
     async def acquire(self, lease: Lease, name: str, record: bytes) -> Grant | None:
         link, _, of = self._parts()
         key, last, deadline = of.key(name), of.last(name), link.deadline()
+        try:
+            link.cluster.check()
+        except BackendRefused as error:
+            raise BackendUnavailable(str(error)) from error  # who waits goes on waiting: a person is at work
         request = of.txn(
             [of.absent(name)],
             # The last word is nobody's: it outlives its writer.
@@ -223,7 +234,7 @@ class EtcdDriver(Inspecting):
             found = [kv for kv in answer.kvs if kv.key in keys]
         revision = answer.header.revision
         entries = {name: Entry(name, None, revision, None) for name in keys.values()}
-        entries |= {keys[kv.key]: of.entry(kv) for kv in found}
+        entries |= {entry.name: entry for entry in of.entries(found)}
         return Changes(revision, entries, answer.header.raft_term)
 
     async def scan(self, prefix: str) -> list[Entry]:
@@ -231,7 +242,7 @@ class EtcdDriver(Inspecting):
         first = of.key(prefix)
         request = of.rpc.RangeRequest(key=first, range_end=after_prefix(first))
         answer = await link.ask(_RANGE, request, f"read what begins with {shown(first)}")
-        return sorted((of.entry(kv) for kv in answer.kvs if kv.lease), key=lambda entry: entry.index)
+        return of.entries(kv for kv in answer.kvs if kv.lease)
 
     async def wait_changed(self, names: Collection[str], since: object | None, at_most: float) -> Changes:
         if not isinstance(since, int) or not names:
@@ -248,7 +259,7 @@ class EtcdDriver(Inspecting):
             # for as long as it hung). It does not answer this either; then the next one is asked, and watched.
             now = await self.read([min(names)])
             return Changes(heard.revision, now.entries, now.epoch)
-        entries = [of.entry(event.kv) for event in heard.events]
+        entries = of.entries(event.kv for event in heard.events)
         return Changes(heard.revision, {entry.name: entry for entry in entries}, heard.epoch)
 
     def _parts(self) -> tuple[Link, Watches, Requests]:

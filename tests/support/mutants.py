@@ -9,6 +9,7 @@ import runpy
 import sys
 import tempfile
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,10 @@ CHOSEN = "CLUSTER_LOCK_MUTANT"
 def module(name: str) -> tuple[str, ...]:
     """Python's arguments that run this module, broken if this process is."""
     return ("-m", "support.mutants", name) if CHOSEN in os.environ else ("-m", name)
+
+
+def _driver_part(name: str) -> Any:
+    return import_module(f"cluster_lock.drivers.{name}")
 
 
 def counts_from_the_reply() -> None:
@@ -376,6 +381,67 @@ def leaves_a_deaf_worker_alone() -> None:
     from cluster_lock.keeper.worker_process import WorkerProcess
 
     WorkerProcess.deaf = None  # type: ignore[assignment]
+
+
+def etcd_prefers_who_refuses() -> None:
+    from cluster_lock.errors import BackendRefused
+
+    async def believing(self: Any, node: Any, doing: str, until: float) -> None:
+        return None
+
+    link = _driver_part("_etcd_link")
+    link.IS_THE_ANSWER = (*link.IS_THE_ANSWER, BackendRefused)
+    link.Link._identify = believing
+
+
+def consul_prefers_who_refuses() -> None:
+    _driver_part("_consul_transport").is_the_answer = lambda answer: True
+
+
+def etcd_reads_no_cluster() -> None:
+    from cluster_lock.drivers._etcd_link import Link
+
+    Link._is_of = lambda self, node, answer: None  # type: ignore[method-assign]
+
+
+def etcd_begins_where_somebody_answers() -> None:
+    """The first lease waits for nobody who is silent."""
+    from cluster_lock.drivers._one_cluster import OneCluster
+
+    def judge(self: OneCluster[Any], since: float, ttl: float, members: Any) -> None:
+        self.ttl = max(self.ttl, ttl)
+        self.agree()
+
+    OneCluster.judge = judge  # type: ignore[method-assign]
+
+
+def consul_ends_a_term_by_any_404() -> None:
+    transport = _driver_part("_consul_transport")
+    is_the_answer = transport.is_the_answer
+    transport.is_the_answer = lambda answer: answer.status == 404 or is_the_answer(answer)
+    _driver_part("consul").lease_is_gone = lambda answer: answer.status == 404
+
+
+def etcd_asks_on_behind_an_untrusted_endpoint() -> None:
+    _driver_part("_etcd_link").ServerUntrusted = _Never
+
+
+def consul_asks_on_behind_an_untrusted_agent() -> None:
+    _driver_part("_consul_transport").ServerUntrusted = _Never
+
+
+class _Never(Exception):
+    """What nobody raises."""
+
+
+def consul_never_reads_certificates_again() -> None:
+    etcd_never_reads_certificates_again()
+
+
+def etcd_never_reads_certificates_again() -> None:
+    from cluster_lock.drivers._tls_files import TLSFiles
+
+    TLSFiles.look = lambda self: None  # type: ignore[method-assign]
 
 
 MUTANTS: dict[str, Callable[[], None]] = {

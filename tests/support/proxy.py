@@ -134,6 +134,10 @@ class Proxy:
         self._server = await asyncio.start_server(self._accepted, self.host, self.port)
         self.port = self._server.sockets[0].getsockname()[1]
 
+    def redirect(self, target_host: str, target_port: int) -> None:
+        """Let new connections lead there."""
+        self._target = (target_host, target_port)
+
     def hold(self, match: bytes = b"") -> Held:
         """Keep the next request with these bytes."""
         held = Held(match)

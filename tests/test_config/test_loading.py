@@ -192,6 +192,24 @@ def test_the_tools_own_variables_are_defaults(tmp_path: Path) -> None:
     assert settings.etcd.password.get_secret_value() == "p"
 
 
+@pytest.mark.parametrize(
+    ("ssl", "address", "found"),
+    [
+        ("true", "10.0.0.1:8501", ("https://10.0.0.1:8501",)),
+        ("1", "a:8501, http://b:8500", ("https://a:8501", "http://b:8500")),
+        ("false", "10.0.0.1:8500", ("10.0.0.1:8500",)),
+        ("", "10.0.0.1:8500", ("10.0.0.1:8500",)),
+    ],
+)
+@pytest.mark.parametrize("text", ["backend: consul\n", "backend: consul\nconsul: {url: '${CONSUL_HTTP_ADDR:-x}'}\n"])
+def test_consul_over_tls_as_its_tools_read_it(
+    tmp_path: Path, text: str, ssl: str, address: str, found: tuple[str, ...]
+) -> None:
+    """CONSUL_HTTP_SSL makes an address without a scheme https, whether the file refers to the address or not."""
+    environ = {"CONSUL_HTTP_ADDR": address, "CONSUL_HTTP_SSL": ssl}
+    assert load_text(tmp_path, text, environ=environ).consul.url == found
+
+
 def test_variables_of_an_unused_backend_are_nobodys_business(tmp_path: Path) -> None:
     """A CONSUL_HTTP_ADDR that we could not use is no error where etcd is used, also if the file refers to it."""
     text = "backend: etcd\nconsul:\n  url: ${CONSUL_HTTP_ADDR:-http://127.0.0.1:8500}\n  lock_delay: 5s\n"

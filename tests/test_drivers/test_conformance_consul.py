@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 from collections.abc import Iterator
 from typing import ClassVar
 from urllib.parse import quote
@@ -12,6 +13,7 @@ from cluster_lock.driver import Driver
 from cluster_lock.drivers.consul import ConsulDriver
 from cluster_lock.testing.conformance import DriverConformance
 from cluster_lock.testing.servers import ConsulServer
+from cluster_lock.values import Lease
 
 pytestmark = pytest.mark.consul
 
@@ -36,6 +38,13 @@ class TestConsul(DriverConformance):
 
     async def stranger_writes(self, name: str, value: bytes) -> None:
         self.server.request("PUT", self._path(name), value.decode())
+
+    async def stranger_writes_bytes(self, key: bytes, value: bytes, lease: Lease | None) -> None:
+        connection = http.client.HTTPConnection(self.server.host, self.server.http_port, timeout=5)
+        path = f"/v1/kv/{quote(self.prefix.encode() + key)}?flags=18446744073709551615"
+        connection.request("PUT", path + (f"&acquire={lease.id}" if lease is not None else ""), value)
+        connection.getresponse().read()
+        connection.close()
 
     async def stranger_deletes(self, name: str) -> None:
         self.server.request("DELETE", self._path(name))

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import grpc.aio
 import pytest
+from etcd3 import etcdrpc
 
 from cluster_lock.driver import Driver
 from cluster_lock.drivers.etcd import EtcdDriver
 from cluster_lock.testing.conformance import DriverConformance
 from cluster_lock.testing.servers import EtcdServer
+from cluster_lock.values import Lease
 
 pytestmark = pytest.mark.etcd
 
@@ -26,6 +29,13 @@ class TestEtcd(DriverConformance):
 
     async def stranger_writes(self, name: str, value: bytes) -> None:
         self.server.ctl("put", self.prefix + name, value.decode())
+
+    async def stranger_writes_bytes(self, key: bytes, value: bytes, lease: Lease | None) -> None:
+        # etcdctl takes no such keys.
+        async with grpc.aio.insecure_channel(f"{self.server.host}:{self.server.client_port}") as channel:
+            held = int(lease.id, 16) if lease is not None else 0
+            request = etcdrpc.PutRequest(key=self.prefix.encode() + key, value=value, lease=held)
+            await etcdrpc.KVStub(channel).Put(request, timeout=5)
 
     async def stranger_deletes(self, name: str) -> None:
         self.server.ctl("del", self.prefix + name)

@@ -5,12 +5,16 @@ from __future__ import annotations
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from support.aio import run, until
 from support.certs import Authority
 from support.consul_lab import HEIR, LOCK, Recorder, client, record
+from support.wiretap import Wiretap
 
+from cluster_lock.drivers._consul_library import client_class
 from cluster_lock.errors import BackendRefused, BackendUnavailable, ConfigError, PermissionRefused
 from cluster_lock.testing.servers import ConsulServer, ServerTLS
 
@@ -68,6 +72,21 @@ def test_tls_with_a_wrong_ca(secure_server: ConsulServer, tls: ServerTLS, tmp_pa
             with pytest.raises(BackendRefused, match="certificate is not trusted") as refused:
                 await driver.grant_lease("a", 30)
             assert secure_server.url in str(refused.value)
+
+    run(main())
+
+
+def test_an_untrusted_agent_ends_the_request(secure_server: ConsulServer, tls: ServerTLS, tmp_path: Path) -> None:
+    """Behind an agent whose certificate is not trusted no other one is asked, now or later, so that no token goes
+    there."""
+
+    async def main() -> None:
+        wrong = files(tls) | {"ca": str(Authority(tmp_path, "other").ca)}
+        async with Wiretap() as wiretap, client(secure_server.url, wiretap.url, token="5ecret", **wrong) as driver:
+            for _ in range(2):
+                with pytest.raises(BackendRefused, match=f"{secure_server.url}.* is not trusted"):
+                    await driver.read([LOCK])
+            assert wiretap.heard == b""
 
     run(main())
 
@@ -207,6 +226,37 @@ def test_token_travels_in_the_header_only(guarded_server: ConsulServer) -> None:
             for request in proxy.requests:
                 assert request.count(token) == 1, request
                 assert f"\r\nX-Consul-Token: {token}\r\n" in request, request
+
+    run(main())
+
+
+def test_a_library_that_puts_the_token_into_the_address(
+    guarded_server: ConsulServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A release of the client library that would put the token into the URL is refused before anything is sent."""
+    keys = client_class()(None, None, None).kv
+    get = type(keys).get
+
+    def leaking(self: Any, key: str, *args: Any, **kwargs: Any) -> Any:
+        http = self.agent.http
+        self.agent.http = SimpleNamespace(
+            get=lambda callback, path, params, headers: http.get(
+                callback, path, [*params, ("token", "5ecret")], headers
+            )
+        )
+        try:
+            return get(self, key, *args, **kwargs)
+        finally:
+            self.agent.http = http
+
+    monkeypatch.setattr(type(keys), "get", leaking)
+
+    async def main() -> None:
+        async with Recorder(guarded_server) as proxy, client(proxy.url, token="5ecret") as driver:
+            with pytest.raises(BackendRefused, match="nothing was sent") as refused:
+                await driver.read([LOCK])
+            assert "5ecret" not in str(refused.value)
+            assert proxy.requests == []
 
     run(main())
 

@@ -180,7 +180,9 @@ def test_session_node(consul_server: ConsulServer) -> None:
 @pytest.mark.parametrize(
     "url",
     [
-        "127.0.0.1:8500",
+        "8500",
+        "127.0.0.1:8500/v1",
+        "http:/127.0.0.1:8500",
         "unix:///run/consul.sock",
         "http://",
         "http://user:secret@127.0.0.1:8500",
@@ -194,3 +196,37 @@ def test_address_that_is_none(url: str) -> None:
     with pytest.raises(ConfigError) as refused:
         ConsulDriver([url], request_timeout=1)
     assert "secret" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("urls", "access"),
+    [
+        (["http://10.0.0.1:8500"], {"token": "5ecret"}),
+        (["http://10.0.0.1:8500"], {"ca": "/ca.crt"}),
+        (["http://10.0.0.1:8500"], {"cert": "/c.crt"}),
+        (["https://a:8501", "http://10.0.0.1:8500"], {}),
+        (["http://127.0.0.1:8500", "http://10.0.0.1:8500"], {"token": "5ecret"}),
+    ],
+)
+def test_nothing_is_sent_in_the_clear(urls: list[str], access: dict[str, str]) -> None:
+    """With a token, a CA, a certificate or one https address, an address of another host must be https too."""
+    from cluster_lock.drivers.consul import ConsulDriver
+
+    with pytest.raises(
+        ConfigError, match=r"^consul: http://10\.0\.0\.1:8500 would be spoken to in the clear"
+    ) as refused:
+        ConsulDriver(urls, request_timeout=1, **access)  # type: ignore[arg-type]
+    assert "5ecret" not in str(refused.value)
+
+
+def test_address_without_a_scheme() -> None:
+    """An address may be as Consul's own variable has it: http, but https where something is shown to another host."""
+    from cluster_lock.drivers.consul import ConsulDriver
+
+    urls = ["127.0.0.1:8500", "localhost:8500", "a:8500"]
+    assert ConsulDriver(urls, request_timeout=1).backend == (
+        "consul http://127.0.0.1:8500, http://localhost:8500, http://a:8500"
+    )
+    assert ConsulDriver(urls, request_timeout=1, token="t").backend == (
+        "consul http://127.0.0.1:8500, http://localhost:8500, https://a:8500"
+    )

@@ -33,7 +33,12 @@ from cluster_lock.errors import ConfigError, PermissionRefused
         (["http://a:99999"], {}, "port must be a number"),
         (["http://a:port"], {}, "port must be a number"),
         (["http://me:pa55word@a:2379"], {}, "must not carry a user or password"),
-        (["http://a:2379"], {"ca": "/ca.crt"}, "in the clear"),
+        (["2379"], {}, "must look like"),
+        (["http:/a:2379"], {}, "must look like"),
+        (["http://a:2379"], {"ca": "/ca.crt"}, "in the clear although ca is given"),
+        (["http://a:2379"], {"user": "me", "password": "pa55word"}, "in the clear although user and password are"),
+        (["https://a:2379", "http://b:2379"], {}, "http://b:2379 would be spoken to in the clear"),
+        (["https://a:2379", "http://10.0.0.1"], {"ca": "/ca.crt"}, "http://10.0.0.1:2379 would be spoken to in the"),
         (["https://a:2379"], {"cert": "/c.crt"}, "both of cert and key"),
         (["http://a:2379"], {"user": "me"}, "both of user and password"),
         (["http://a:2379"], {"password": "pa55word"}, "both of user and password"),
@@ -57,8 +62,18 @@ def test_every_problem_is_told_at_once() -> None:
 def test_backend_is_named_without_credentials() -> None:
     """The backend's name for people has every address, its default port filled in, and no user or password."""
     driver = EtcdDriver(["a.example", "http://[::1]:2380"], user="locker", password="pa55word", request_timeout=1.0)
-    assert driver.backend == "etcd http://a.example:2379,http://[::1]:2380"
+    assert driver.backend == "etcd https://a.example:2379,http://[::1]:2380"
     assert "pa55word" not in repr(driver)
+
+
+@pytest.mark.parametrize("here", ["127.0.0.1", "127.8.9.10", "localhost", "[::1]"])
+def test_this_host_may_be_spoken_to_in_the_clear(here: str) -> None:
+    """An address of this host is http if it says so, or says nothing, whoever else is https and whatever is shown."""
+    addresses = [f"http://{here}:1", f"{here}:1", "https://a:1", "a"]
+    driver = EtcdDriver(addresses, user="me", password="pa55word", request_timeout=1.0)
+    assert driver.backend == f"etcd http://{here}:1,http://{here}:1,https://a:1,https://a:2379"
+    bare = EtcdDriver([here], request_timeout=1.0)
+    assert bare.backend == f"etcd http://{here}:2379"
 
 
 # -- TLS files ---------------------------------------------------------------------------------------------------------

@@ -66,6 +66,11 @@ class Backend:
         """Put `value` under the key of `name`, as a person does with the backend's own tool."""
         raise NotImplementedError
 
+    async def stranger_writes_bytes(self, key: bytes, value: bytes, lease: Lease | None) -> None:
+        """Put `value` under prefix + `key`, held by `lease` if there is one, past the driver. `key` may be anything:
+        what the backend refuses as a key is fine."""
+        raise NotImplementedError
+
     async def stranger_deletes(self, name: str) -> None:
         """Delete the key of `name`, as a person does with the backend's own tool."""
         raise NotImplementedError
