@@ -152,7 +152,7 @@ def loaded_by(statement: str) -> set[str]:
 def test_importing_loads_no_library(statement: str) -> None:
     """Importing the package, its tests' package, or its core loads no client library, no aiogram, no pydantic, no
     yaml."""
-    heavy = {"pydantic", "yaml", "aiohttp", "aiogram", "grpc", "etcd3", "consul", "filelock", "pytest", "rich"}
+    heavy = {"pydantic", "yaml", "aiohttp", "aiogram", "grpc", "etcd3", "consul", "pytest", "rich"}
     assert loaded_by(statement) & heavy == set()
 
 

@@ -299,6 +299,18 @@ def leaves_a_deaf_worker_alone() -> None:
     WorkerProcess.deaf = None  # type: ignore[assignment]
 
 
+def believes_that_a_file_is_locked() -> None:
+    """No second look at the file that the system says is locked."""
+    from cluster_lock.drivers._file.flock import Flock
+
+    def believing(self: Flock) -> bool:
+        found = os.fstat(self.descriptor)
+        self._identity = (found.st_dev, found.st_ino)
+        return self.stands()
+
+    Flock._holds = believing  # type: ignore[method-assign]
+
+
 MUTANTS: dict[str, Callable[[], None]] = {
     made.__name__: made
     for made in list(globals().values())
