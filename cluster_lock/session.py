@@ -18,6 +18,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from . import __version__, clock
+from .asking import Ask
 from .contender import Contender
 from .driver import Driver
 from .errors import BackendRefused, BackendUnavailable, ClusterLockError, LeaseExpired
@@ -25,6 +26,7 @@ from .guard import Guard, NoGuard, process_guard
 from .hold import Hold
 from .lock import Lock
 from .observer import SILENT, Observer
+from .pace import Pace
 from .reconcile import Reconciler
 from .tasks import finish
 from .values import LEADER, REQUEST, Entry, Lease, Record, Timing
@@ -78,6 +80,7 @@ class Session:
             driver, self.instance, self.timing.request, lease=lambda: self.current_lease, record=self.record
         )
         self.holds: dict[str, Hold] = {}
+        self.pace = Pace()
         self.claimed: set[str] = set()
         """Keys that somebody in this process is taking at this moment."""
         self.turns: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
@@ -276,8 +279,8 @@ class Session:
 
     def heard(self, entry: Entry, asked: Hold | None = None) -> None:
         """News about one key. `asked`: the hold that was there already when this was asked for."""
-        if entry.name.startswith(REQUEST) and (led := self.holds.get(LEADER + entry.name.removeprefix(REQUEST))):
-            led.asked(entry)
+        if entry.name.startswith(REQUEST):
+            self._asked(entry.name.removeprefix(REQUEST), entry)
         if not entry.name.startswith(LEADER):
             return
         lease = self._watchdog.lease.id if self._watchdog is not None else None
@@ -287,6 +290,12 @@ class Session:
             hold.heard(entry, is_answer=hold is asked)
         elif entry.lease is not None and entry.lease == lease and not self.reconciler.is_old(entry):
             self.later(self.reconciler.release(entry))
+
+    def _asked(self, name: str, entry: Entry) -> None:
+        if (led := self.holds.get(LEADER + name)) is not None:
+            led.asked(entry)
+        elif entry.lease is not None and Ask.of(entry) is not None:
+            self.pace.heeded(name, entry.lease)  # by whoever leads
 
     def saw(self, fencing_token: int) -> None:
         """Nobody here may lead on a token that is not above this one."""
