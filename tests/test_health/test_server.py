@@ -404,6 +404,15 @@ def test_an_address_that_is_not_ours_is_an_error() -> None:
         run(ask_at("203.0.113.9:9999"))
 
 
+@pytest.mark.parametrize(("setting", "warned"), [("0.0.0.0:0", True), ("[::]:0", True), ("127.0.0.1:0", False)])
+def test_a_page_for_everybody_is_told(caplog: pytest.LogCaptureFixture, setting: str, warned: bool) -> None:
+    """Whoever opens the page to the network reads in the log what is seen there, and by whom."""
+    run(ask_at(setting))
+    warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert len(warnings) == warned
+    assert all("without a login" in text and "firewall" in text for text in warnings)
+
+
 def test_off_is_off() -> None:
     """`off` serves nothing."""
 
