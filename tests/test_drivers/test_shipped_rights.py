@@ -12,7 +12,10 @@ from pathlib import Path
 
 import pytest
 from support.aio import run, until
+from support.backends import Backend
+from support.company import write_config
 
+from cluster_lock.cli import main
 from cluster_lock.driver import Driver
 from cluster_lock.drivers.consul import ConsulDriver
 from cluster_lock.drivers.etcd import EtcdDriver
@@ -129,6 +132,19 @@ def test_no_session_of_another_service_can_be_ended(consul: ConsulServer, policy
         with pytest.raises(ServerFailed, match="403"):
             consul.request("PUT", path, body, token=token)
     assert consul.request("GET", f"/v1/session/info/{theirs}")[0]["ID"] == theirs
+
+
+@pytest.mark.consul
+def test_a_doctor_with_the_rights_of_a_bot(
+    consul: ConsulServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """To the doctor a bot's rights are enough, without the one to ask for a step-down, and he leaves nothing behind."""
+    token = consul_token(consul, "bot.policy.hcl")
+    section = {"url": consul.url, "token": token, "session_node": NODE}
+    config = write_config(tmp_path / "c.yaml", Backend("consul", section, consul), PREFIX)
+    assert main(["doctor", "--no-telegram", "--config", str(config)]) == 0
+    assert "`step-down` is for those who may write request/" in capsys.readouterr().out
+    assert not [key for key in consul.request("GET", "/v1/kv/?keys") or [] if "doctor" in key]
 
 
 # -- etcd --------------------------------------------------------------------------------------------------------------
