@@ -21,7 +21,7 @@ from cluster_lock.tasks import end, finish
 from cluster_lock.values import Timing
 
 from .fetching import time_left
-from .http_session import GuardedRequest
+from .http_session import GuardedRequest, warn_about_foreign_session
 from .poller import lock_name
 from .term_work import starting_window
 
@@ -59,6 +59,7 @@ class LeaseGate(BaseRequestMiddleware):
         self._failed = asyncio.Event()
 
     async def __aenter__(self) -> Self:
+        warn_about_foreign_session(self._bot)
         self._bot.session.middleware.register(self)
         self._leading = asyncio.ensure_future(self._leadership.lead(self._lock, self._hold))
         self._leading.add_done_callback(lambda _: self._change())
@@ -98,7 +99,6 @@ class LeaseGate(BaseRequestMiddleware):
         if self._inherited is not None:
             method.offset, self._inherited = self._inherited, None
         request = GuardedRequest(term.check, lambda: time_left(term, self._timing))
-
         task = asyncio.ensure_future(request.make(bot.session, lambda: make_request(bot, method)))
         self._calls[task] = request
         try:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
 import socket
 import struct
@@ -30,6 +31,8 @@ from cluster_lock.errors import RequestUnguarded
 
 _RESET_ON_CLOSE = struct.pack("hh" if os.name == "nt" else "ii", 1, 0)
 _TCP_USER_TIMEOUT: int | None = getattr(socket, "TCP_USER_TIMEOUT", None)
+
+log = logging.getLogger("cluster_lock.aiogram")
 
 Headers = Callable[[], Mapping[str, str]]
 Answer = TypeVar("Answer")
@@ -170,6 +173,17 @@ class GuardedSession(AiohttpSession):
         guard_session(self, headers)
 
 
+def warn_about_foreign_session(bot: Bot) -> None:
+    """Nothing here knows how another kind of session makes its connections."""
+    if not isinstance(bot.session, AiohttpSession):
+        log.warning(
+            "bot %d has a session that is not aiogram's own (%s): its getUpdates cannot be reset when the lock is lost,"
+            " and one that arrives late takes the next leader's place for a moment",
+            bot.id,
+            type(bot.session).__name__,
+        )
+
+
 ROOM = 50
 """Bots on a session with aiogram's own limit of 100 connections: half of them may wait for updates, half do work."""
 
@@ -183,6 +197,7 @@ async def prepare_sessions(bots: Iterable[Bot]) -> None:
     bots = list(bots)
     plain: dict[Any, list[Bot]] = {}
     for bot in bots:
+        warn_about_foreign_session(bot)
         if isinstance(bot.session, AiohttpSession) and _is_plain(bot.session):
             plain.setdefault((bot.session.api, bot.session.timeout), []).append(bot)
     for (api, timeout), alike in plain.items():

@@ -234,8 +234,8 @@ def test_a_session_is_guarded_without_a_break() -> None:
     aio.run(main())
 
 
-def test_a_session_that_is_not_aiograms_is_left_alone() -> None:
-    """Who brings an HTTP client of his own keeps it."""
+def test_a_session_that_is_not_aiograms_is_left_alone(caplog: pytest.LogCaptureFixture) -> None:
+    """Who brings an HTTP client of his own keeps it, and reads what that costs."""
 
     class Foreign:
         api = TEST
@@ -248,6 +248,8 @@ def test_a_session_that_is_not_aiograms_is_left_alone() -> None:
         assert bot.session is foreign
 
     aio.run(main())
+    (said,) = [record.getMessage() for record in caplog.records]
+    assert "bot 1 has a session that is not aiogram's own (Foreign): its getUpdates cannot be reset" in said
 
 
 def test_a_request_whose_connection_is_not_known_is_an_error() -> None:
