@@ -162,7 +162,7 @@ def test_no_library_is_used_by_its_private_names() -> None:
             case ast.Attribute(value=ast.Name(id="self" | "cls"), ctx=ast.Store()):
                 own.add(node.attr)
     found = [
-        f"{path.relative_to(ROOT)}:{node.lineno} {name}"
+        f"{path.relative_to(ROOT)}:{getattr(node, 'lineno', 0)} {name}"
         for path, tree in trees.items()
         for node in ast.walk(tree)
         for name in foreign_names(node)

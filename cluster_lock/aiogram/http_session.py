@@ -18,7 +18,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 from weakref import WeakSet
 
 from aiogram import Bot
@@ -93,7 +93,7 @@ def guard_session(session: AiohttpSession, headers: Headers | None = None) -> No
     what is under way. Whether the libraries use what is put in place here, each guarded request finds out."""
     if session in _guarded:
         return
-    create = _of(session, "create_session")
+    create: Callable[[], Awaitable[ClientSession]] = _of(session, "create_session")
 
     async def create_session() -> ClientSession:
         client = await create()
@@ -108,7 +108,7 @@ def guard_session(session: AiohttpSession, headers: Headers | None = None) -> No
 def _guard_connector(connector: BaseConnector, headers: Headers | None) -> None:
     if connector in _guarded:
         return
-    connect = _of(connector, "connect")
+    connect: Callable[..., Awaitable[Connection]] = _of(connector, "connect")
     used: WeakSet[Any] = WeakSet()
 
     async def guarded(req: ClientRequest, *args: Any, **kwargs: Any) -> Connection:
@@ -215,7 +215,7 @@ async def _refuse_full_sessions(bots: list[Bot]) -> None:
     for session, number in Counter(bot.session for bot in bots if isinstance(bot.session, AiohttpSession)).items():
         if number == 1:
             continue
-        connector = (await cast(AiohttpSession, session).create_session()).connector
+        connector = (await session.create_session()).connector
         if connector is not None and 0 < connector.limit <= number:
             raise ValueError(
                 f"{number} bots share a session that has at most {connector.limit} connections, and each of them waits"

@@ -111,7 +111,8 @@ def page_of(leader: Record, health: str) -> str | None:
     an address in a record, so it is asked on this host only: on loopback, or where the settings have such a page
     (`health`), and at no port of the system."""
     try:
-        address = urlsplit(leader.health if "://" in (leader.health or "") else f"http://{leader.health or ''}")
+        given = leader.health or ""
+        address = urlsplit(given if "://" in given else f"http://{given}")
         host, port = (address.hostname or "").lower(), address.port or 0
         own = listen_address(health)
     except (ValueError, AttributeError, TypeError):

@@ -338,9 +338,9 @@ def test_the_gate_lets_nothing_more_through_when_a_connection_is_not_known() -> 
         async with TelegramSimulator() as simulator:
             api = TelegramAPIServer.from_base(simulator.url)
             async with session(store, "a", timing=TIMING) as one:
-                election, bot = Election(one), Bot(f"{BOT}:TOKEN", session=AiohttpSession(api=api))
-                await bot.session.create_session()
-                http_session._guarded.add(bot.session)  # and it is not: what put the rules there was of no use
+                plain = AiohttpSession(api=api)
+                election, bot = Election(one), Bot(f"{BOT}:TOKEN", session=plain)
+                http_session._guarded.add(plain)  # and it is not: what put the rules there was of no use
                 simulator.push(BOT)
                 with pytest.raises(RequestUnguarded):
                     async with LeaseGate(election, bot, timing=TIMING):

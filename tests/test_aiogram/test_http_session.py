@@ -280,9 +280,9 @@ def test_a_poller_ends_at_once_when_a_connection_is_not_known() -> None:
 
     async def main() -> None:
         async with TelegramSimulator() as simulator:
-            bot = Bot("42:TOKEN", session=AiohttpSession(api=TelegramAPIServer.from_base(simulator.url)))
-            await bot.session.create_session()
-            http_session._guarded.add(bot.session)  # and it is not: what put the rules there was of no use
+            plain = AiohttpSession(api=TelegramAPIServer.from_base(simulator.url))
+            bot = Bot("42:TOKEN", session=plain)
+            http_session._guarded.add(plain)  # and it is not: what put the rules there was of no use
             simulator.push(42)
             handled = Handled()
             poller, double = Poller(dispatcher_with(simulator, handled), bot), TermDouble()

@@ -340,7 +340,7 @@ def test_a_page_that_leads_elsewhere_is_not_followed(telegram: Telegram, capsys:
         def do_GET(self) -> None:
             heard.append(self.path)
             self.send_response(302)
-            self.send_header("Location", f"http://127.0.0.1:{self.server.server_address[1]}/secret")
+            self.send_header("Location", f"http://{self.headers['Host']}/secret")
             self.send_header("Content-Length", "2")
             self.end_headers()
             self.wfile.write(b"{}")
