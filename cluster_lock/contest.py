@@ -6,6 +6,7 @@ know which.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -19,6 +20,9 @@ from .values import REQUEST, Entry, Origin, Record, Timing
 if TYPE_CHECKING:
     from .hold import Hold
     from .session import Session
+
+REFUSAL_PAUSE = 0.5
+"""Seconds between two refusals: whoever asks in a loop does not make the leader write in one."""
 
 
 class Holding(Protocol):
@@ -106,10 +110,11 @@ class _Held:
         self.name, self.fencing_token = hold.name, hold.fencing_token
         self.origin, self.inherited, self.since = hold.origin, hold.inherited, hold.since
         self.is_valid, self.wait_lost, self.verify = hold.is_valid, hold.wait_lost, hold.verify
-        self.wait_asked = hold.wait_asked
         self._session, self._hold = session, hold
         self._heir: Entry | None = None
         self._found = hold.since
+        self._replied = asyncio.Event()
+        self._replied.set()
 
     @property
     def loss(self) -> str | None:
@@ -119,8 +124,27 @@ class _Held:
     def stop_at(self) -> float:
         return self._hold.stop_at
 
+    async def wait_asked(self) -> Ask:
+        while True:
+            ask, asker = await self._hold.wait_asked(), self._hold.asker or ""
+            wait = self._session.pace.wait(self.name, asker)
+            if wait <= 0:
+                self._session.pace.heeded(self.name, asker)
+                return ask
+            self.reply(Reply(ask.number, declined=f"a step-down was asked for a moment ago; again in {wait:.1f} s"))
+            await asyncio.sleep(REFUSAL_PAUSE)
+
     def reply(self, reply: Reply) -> None:
-        self._session.later(reply_to(self._session, self._hold, reply))
+        """One after the other: each is taken away before the next is given."""
+        before, self._replied = self._replied, asyncio.Event()
+        self._session.later(self._reply(reply, before, self._replied))
+
+    async def _reply(self, reply: Reply, before: asyncio.Event, done: asyncio.Event) -> None:
+        try:
+            await before.wait()
+            await reply_to(self._session, self._hold, reply)
+        finally:
+            done.set()
 
     async def find_heir(self, willing: Willing | None, to: str | None = None) -> str | None:
         self._heir = await invite(self._session, self._hold, willing, to)

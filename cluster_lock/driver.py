@@ -2,9 +2,9 @@
 
 A driver makes one attempt per verb. It is safe to call concurrently and to cancel at any await. It has no loop, sleep,
 retry or policy, and logs nothing but what no answer could tell (a file of certificates that broke): those live above
-it, once. `name` is a key under the driver's prefix ("leader/telegram/42", "standby/web-1.5c0ffee1"), any printable text;
-the driver quotes what its backend needs quoted. What strangers put under the prefix never makes a verb fail, but for
-ForeignValue: keys that are no names are left out.
+it, once. `name` is a key under the driver's prefix ("leader/telegram/42", "standby/web-1.5c0ffee1"), any printable
+text; the driver quotes what its backend needs quoted. What strangers put under the prefix never makes a verb fail, but
+for ForeignValue: keys that are no names are left out.
 
 Every verb raises `BackendUnavailable` when no trustworthy answer came within the request timeout that the driver was
 opened with (the request may have been applied!), `PermissionRefused` when the credentials do not suffice, and

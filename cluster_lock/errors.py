@@ -94,5 +94,12 @@ class TelegramTokenRefused(ClusterLockError):
     exit_code = 78
 
 
+class RequestUnguarded(ClusterLockError):
+    """A getUpdates was, or would have been, on a connection that cannot be reset when the lock is lost: an HTTP library
+    or a session does otherwise than is known here. Nothing is polled then."""
+
+    exit_code = 78
+
+
 class ConflictPersists(ClusterLockError):
     """Telegram kept answering 409: somebody polls this bot outside of the lock, and we were told to give up."""

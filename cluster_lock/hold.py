@@ -44,6 +44,8 @@ class Hold:
         self._stopped_at = session.stop_at
         self._guard = session.guard.watch(session.deadline, f"the work under {self.name}")
         self._ask: Ask | None = None
+        self.asker: str | None = None
+        """The lease of whoever asked last."""
         self._asked = asyncio.Event()
         session.holds[self.key] = self
         session.tokens.note(self.name, self.fencing_token)
@@ -71,7 +73,7 @@ class Hold:
         ask = Ask.of(entry)
         mine = (self.fencing_token, self._session.fencing_floor + self.grant.index)
         if ask is not None and ask.token in mine and ask != self._ask:
-            self._ask = ask
+            self._ask, self.asker = ask, entry.lease if entry is not None else None
             self._asked.set()
 
     async def wait_asked(self) -> Ask:

@@ -20,6 +20,11 @@ class ListenAddress:
     may_move: bool = False
 
     @property
+    def is_open(self) -> bool:
+        """Does it listen on every address that this host has?"""
+        return self.host in ("0.0.0.0", "::", "0:0:0:0:0:0:0:0")
+
+    @property
     def text(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 

@@ -18,6 +18,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from . import __version__, clock
+from .asking import Ask
 from .contender import Contender
 from .driver import Driver
 from .errors import BackendRefused, BackendUnavailable, ClusterLockError, LeaseExpired
@@ -25,6 +26,7 @@ from .guard import Guard, NoGuard, process_guard
 from .hold import Hold
 from .lock import Lock
 from .observer import SILENT, Observer
+from .pace import Pace
 from .reconcile import Reconciler
 from .tasks import finish
 from .tokens import Tokens
@@ -87,6 +89,7 @@ class Session:
             driver, self.timing, lease=lambda: self.current_lease, record=self.record, later=self.later
         )
         self.holds: dict[str, Hold] = {}
+        self.pace = Pace()
         self.claimed: set[str] = set()
         """Keys that somebody in this process is taking at this moment."""
         self.turns: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
@@ -289,8 +292,8 @@ class Session:
         name, lease = entry.name, self._watchdog.lease.id if self._watchdog is not None else None
         if name == self.contender.key:
             self.contender.heard(entry)
-        elif name.startswith(REQUEST) and (led := self.holds.get(LEADER + name.removeprefix(REQUEST))):
-            led.asked(entry)
+        elif name.startswith(REQUEST):
+            self._asked(name.removeprefix(REQUEST), entry)
         if not name.startswith(LEADER):
             return
         if entry.lease not in (None, lease):
@@ -310,6 +313,12 @@ class Session:
         self.contender.doubt()
         self._sweep_at = float("-inf")
         self.check_lease()
+
+    def _asked(self, name: str, entry: Entry) -> None:
+        if (led := self.holds.get(LEADER + name)) is not None:
+            led.asked(entry)
+        elif entry.lease is not None and Ask.of(entry) is not None:
+            self.pace.heeded(name, entry.lease)  # by whoever leads
 
     def drop(self, hold: Hold) -> None:
         """`hold` was given away, or is lost and its work has ended."""

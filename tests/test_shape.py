@@ -26,7 +26,7 @@ LAYERS = [
     {"session", "lock", "hold", "reconcile", "found", "told"},
     {"leadership", "contender", "watch", "watchdog", "config", "process"},
     {"drivers", "state_directory", "masking", "logs", "quarantine", "listening", "overview"},
-    {"driver", "guard", "tasks", "observer", "asking"},
+    {"driver", "guard", "tasks", "observer", "asking", "pace"},
     {"kernel_timer", "values", "tokens"},
     {"record"},
     {"clock"},
@@ -139,6 +139,54 @@ def test_nothing_is_swallowed() -> None:
     assert found == []
 
 
+PUBLIC_ALL_THE_SAME = {"_exit"}
+"""Documented names that look private: os._exit, and the same of the C library."""
+
+
+def is_private(name: str) -> bool:
+    return (
+        name.startswith("_") and not name.endswith("__") and name.strip("_") != "" and name not in PUBLIC_ALL_THE_SAME
+    )
+
+
+def test_no_library_is_used_by_its_private_names() -> None:
+    """Every private name that the code takes from an object, also by `getattr` or from a parent class, or imports from
+    elsewhere, is its own: what a library calls private, its next release renames."""
+    trees = {path: ast.parse(path.read_text(encoding="utf-8")) for path in sorted(ROOT.rglob("*.py"))}
+    own: set[str] = set()
+    for node in (node for tree in trees.values() for node in ast.walk(tree)):
+        match node:
+            case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.ClassDef():
+                own.add(node.name)
+            case ast.Name(ctx=ast.Store()):
+                own.add(node.id)
+            case ast.Attribute(value=ast.Name(id="self" | "cls"), ctx=ast.Store()):
+                own.add(node.attr)
+    found = [
+        f"{path.relative_to(ROOT)}:{getattr(node, 'lineno', 0)} {name}"
+        for path, tree in trees.items()
+        for node in ast.walk(tree)
+        for name in foreign_names(node)
+        if is_private(name) and name not in own
+    ]
+    assert found == []
+
+
+def foreign_names(node: ast.AST) -> Iterator[str]:
+    """The names that a node of the code takes from somewhere else."""
+    match node:
+        case ast.Attribute(attr=name):
+            yield name
+        case ast.Call(
+            func=ast.Name(id="getattr" | "setattr" | "hasattr" | "delattr"), args=[_, ast.Constant(value=str(name)), *_]
+        ):
+            yield name
+        case ast.ImportFrom(level=0, module=str(module)) if module.split(".")[0] not in ("cluster_lock", "__future__"):
+            yield from (*module.split("."), *(alias.name for alias in node.names))
+        case ast.Import():
+            yield from (part for alias in node.names for part in alias.name.split("."))
+
+
 def loaded_by(statement: str) -> set[str]:
     """The modules that a bare interpreter has loaded after `statement`."""
     code = f"import sys\n{statement}\nprint('\\n'.join(sys.modules))"
@@ -153,7 +201,7 @@ def loaded_by(statement: str) -> set[str]:
 def test_importing_loads_no_library(statement: str) -> None:
     """Importing the package, its tests' package, or its core loads no client library, no aiogram, no pydantic, no
     yaml."""
-    heavy = {"pydantic", "yaml", "aiohttp", "aiogram", "grpc", "etcd3", "consul", "filelock", "pytest", "rich"}
+    heavy = {"pydantic", "yaml", "aiohttp", "aiogram", "grpc", "etcd3", "consul", "pytest", "rich"}
     assert loaded_by(statement) & heavy == set()
 
 

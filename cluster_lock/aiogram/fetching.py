@@ -48,8 +48,9 @@ class Fetcher:
     async def get_updates(self, offset: int | None, *, timeout: float, limit: int | None = None) -> list[Raw]:
         """Ask Telegram once. LockLost if the lease is not valid any more when the request could be written.
 
-        Raises TimeoutError when neither an answer nor an error came for poll_timeout + 20 s, and whatever aiogram and
-        the session's middlewares raise. After a failure the next request goes over a fresh connection.
+        Raises TimeoutError when neither an answer nor an error came for poll_timeout + 20 s, RequestUnguarded when it
+        is not known how to reset it, and whatever aiogram and the session's middlewares raise. After a failure the next
+        request goes over a fresh connection.
         """
         method = GetRawUpdates(offset=offset, limit=limit, timeout=math.ceil(timeout), allowed_updates=self._allowed)
         request = self._request = GuardedRequest(
@@ -57,9 +58,10 @@ class Fetcher:
         )
         self._fresh = True
         try:
-            with request.as_current():
-                async with asyncio.timeout(timeout + DEAF_AFTER):
-                    updates: Any = await self._bot(method, request_timeout=math.ceil(timeout + REQUEST_SLACK))
+            async with asyncio.timeout(timeout + DEAF_AFTER):
+                updates: Any = await request.make(
+                    self._bot.session, lambda: self._bot(method, request_timeout=math.ceil(timeout + REQUEST_SLACK))
+                )
         finally:
             self._request = None
         self._fresh = False

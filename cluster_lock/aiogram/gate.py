@@ -10,18 +10,18 @@ from types import TracebackType
 from typing import Any, Self, cast
 
 from aiogram import Bot
-from aiogram.client.session.aiohttp import AiohttpSession
 from aiogram.client.session.middlewares.base import BaseRequestMiddleware, NextRequestMiddlewareType
 from aiogram.methods import GetUpdates, Response, TelegramMethod
 from aiogram.methods.base import TelegramType
 
 from cluster_lock import clock
+from cluster_lock.errors import RequestUnguarded
 from cluster_lock.leadership import Leadership, Term
 from cluster_lock.tasks import end, finish
 from cluster_lock.values import Timing
 
 from .fetching import time_left
-from .http_session import GuardedRequest, guard_session
+from .http_session import GuardedRequest, warn_about_foreign_session
 from .poller import lock_name
 from .term_work import starting_window
 
@@ -38,7 +38,7 @@ class LeaseGate(BaseRequestMiddleware):
     parked one is aborted, and an answer that comes late is dropped; the next leader goes on behind the last update that
     aiogram has begun. It cannot do more: aiogram confirms updates before their handlers have ended, so a crash loses
     those in flight, and it does not stop handlers, so they may outlive the lock. `start_polling` of this package does
-    both.
+    both. Where it cannot reset a getUpdates it sends none, and leaving the block raises RequestUnguarded.
     """
 
     def __init__(self, leadership: Leadership, bot: Bot, *, timing: Timing | None = None) -> None:
@@ -55,10 +55,11 @@ class LeaseGate(BaseRequestMiddleware):
         """aiogram has begun all that it was given: it asks for more, or never had any."""
         self._nothing_in_hand.set()
         self._leading: asyncio.Task[None] | None = None
+        self._failure: RequestUnguarded | None = None
+        self._failed = asyncio.Event()
 
     async def __aenter__(self) -> Self:
-        if isinstance(self._bot.session, AiohttpSession):
-            guard_session(self._bot.session)
+        warn_about_foreign_session(self._bot)
         self._bot.session.middleware.register(self)
         self._leading = asyncio.ensure_future(self._leadership.lead(self._lock, self._hold))
         self._leading.add_done_callback(lambda _: self._change())
@@ -82,26 +83,23 @@ class LeaseGate(BaseRequestMiddleware):
             return await make_request(bot, method)
         self._asked = method
         self._nothing_in_hand.set()
-        while True:
+        while self._failure is None:
             term = await self._wait_for_term()
             answer = await self._ask(term, make_request, bot, method)
             if answer is not None:
                 if answer.exception() is None and answer.result():
                     self._nothing_in_hand.clear()
                 return cast(Response[TelegramType], answer.result())
-            log.info("bot %d: the lock is gone, a getUpdates was given up", bot.id)
+            if self._failure is None:
+                log.info("bot %d: the lock is gone, a getUpdates was given up", bot.id)
+        raise self._failure
 
     async def _ask(self, term: Term, make_request: Any, bot: Bot, method: GetUpdates) -> asyncio.Task[Any] | None:
         """The answer, or None if it came after the term."""
         if self._inherited is not None:
             method.offset, self._inherited = self._inherited, None
         request = GuardedRequest(term.check, lambda: time_left(term, self._timing))
-
-        async def call() -> Any:
-            with request.as_current():
-                return await make_request(bot, method)
-
-        task = asyncio.ensure_future(call())
+        task = asyncio.ensure_future(request.make(bot.session, lambda: make_request(bot, method)))
         self._calls[task] = request
         try:
             await asyncio.wait([task])
@@ -110,6 +108,10 @@ class LeaseGate(BaseRequestMiddleware):
                 request.abort()
                 await finish(end([task]))
             del self._calls[task]
+        if not task.cancelled() and isinstance(failure := task.exception(), RequestUnguarded):
+            self._failure = failure
+            self._failed.set()
+            return None
         if term is not self._term or not term.is_valid() or task.cancelled():
             if not task.cancelled():
                 task.exception()  # whatever it was, it is nobody's any more
@@ -134,14 +136,17 @@ class LeaseGate(BaseRequestMiddleware):
         self._inherited = starting_window(term).offset
         self._term = term
         self._change()
+        ends = [asyncio.ensure_future(term.wait_step_down()), asyncio.ensure_future(self._failed.wait())]
         try:
-            await term.wait_step_down()
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
         finally:
             self._term = None
             self._change()
             for request in self._calls.values():
                 request.abort()
-            await finish(end(self._calls))
+            await finish(end([*ends, *self._calls]))
+        if self._failure is not None:
+            raise self._failure
         with suppress(TimeoutError):
             async with asyncio.timeout(self._timing.drain):
                 await self._nothing_in_hand.wait()

@@ -8,18 +8,21 @@ from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import asdict
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from aiogram import Bot, Dispatcher
 from aiogram.exceptions import TelegramNotFound, TelegramUnauthorizedError
 from aiogram.fsm.storage.memory import MemoryStorage
+from aiogram.methods import GetMe
 
 from cluster_lock.election import Election
-from cluster_lock.errors import TelegramTokenRefused
+from cluster_lock.errors import RequestUnguarded, TelegramTokenRefused
 from cluster_lock.leadership import Leadership
 from cluster_lock.process import ShutdownManager
 from cluster_lock.tasks import end, finish
 
 from .classify import describe
+from .http_session import GuardedRequest
 from .poller import Poller
 
 log = logging.getLogger("cluster_lock.aiogram")
@@ -83,10 +86,14 @@ async def _lead(poller: Poller, leadership: Leadership) -> None:
 
 
 async def _first_look(bot: Bot) -> None:
-    """Know a refused token now and not in the hour of need; open the connection. Telegram may be down: no matter."""
+    """Know a refused token now and not in the hour of need, and that our requests can be reset; open the connection.
+    Telegram may be down: no matter."""
+    look = GuardedRequest(lambda: None, lambda: FIRST_LOOK)
     try:
         async with asyncio.timeout(FIRST_LOOK):
-            me = await bot.me()
+            me = await look.make(bot.session, lambda: bot(GetMe()))
+    except RequestUnguarded:
+        raise
     except (TelegramUnauthorizedError, TelegramNotFound) as error:
         raise TelegramTokenRefused(
             f"Telegram refuses the token of bot {bot.id}: {describe(error, bot.token)}"
@@ -105,26 +112,33 @@ def _warn_about_memory_storage(dispatcher: Dispatcher) -> None:
         )
 
 
+_running: WeakKeyDictionary[Dispatcher, asyncio.Lock] = WeakKeyDictionary()
+
+
 @asynccontextmanager
 async def _as_running(dispatcher: Dispatcher, leadership: Leadership) -> AsyncIterator[None]:
-    """What aiogram's own start_polling does with the Dispatcher, so that `dispatcher.stop_polling()` stops us and
-    nobody starts it twice. The attributes are aiogram's own; they have been there since 3.0."""
-    async with dispatcher._running_lock:
-        stop = dispatcher._stop_signal = asyncio.Event()
-        stopped = dispatcher._stopped_signal = asyncio.Event()
+    """While it is polled here, `dispatcher.stop_polling()` stops us, and `dispatcher.start_polling()`, which would poll
+    without a lock, is an error. Who polls it a second time waits for the end of the first, as with aiogram."""
 
-        async def stop_when_asked() -> None:
-            await stop.wait()
-            leadership.stop("stop_polling was called")
-            # Whoever called it may be a handler, and the stop waits for handlers.
-            stopped.set()
+    async def stop_polling() -> None:
+        # It does not wait for the end: whoever calls it may be a handler, and the stop waits for handlers.
+        leadership.stop("stop_polling was called")
 
-        watching = asyncio.ensure_future(stop_when_asked())
+    async def start_polling(*_: Any, **__: Any) -> None:
+        raise RuntimeError(
+            "this Dispatcher is being polled under a lock: dispatcher.start_polling() would poll without"
+        )
+
+    ours = {"stop_polling": stop_polling, "start_polling": start_polling}
+    async with _running.setdefault(dispatcher, asyncio.Lock()):
+        before = {name: vars(dispatcher)[name] for name in ours if name in vars(dispatcher)}
+        vars(dispatcher).update(ours)
         try:
             yield
         finally:
-            await finish(end([watching]))
-            stopped.set()
+            for name in ours:
+                del vars(dispatcher)[name]
+            vars(dispatcher).update(before)
 
 
 @asynccontextmanager

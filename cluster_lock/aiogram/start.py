@@ -67,8 +67,8 @@ async def start_polling(
     and the end of each term of each bot; they may ask for what handlers may ask for: `bot`, `lease`, `fencing_token`
     and your own data. Every other keyword goes to the handlers, as with aiogram.
 
-    Raises ConfigError, TelegramTokenRefused when Telegram refuses the token of every bot, and what makes leading
-    impossible.
+    Raises ConfigError, TelegramTokenRefused when Telegram refuses the token of every bot, RequestUnguarded when a
+    getUpdates could not be taken back at the end of its lease, and what makes leading impossible.
     """
     _refuse_wrong_arguments(bots, kwargs)
     settings = _settings(config, leadership)

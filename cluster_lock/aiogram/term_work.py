@@ -12,7 +12,7 @@ from aiogram.types import Update
 from pydantic import TypeAdapter, ValidationError
 
 from cluster_lock import clock
-from cluster_lock.errors import LockLost
+from cluster_lock.errors import LockLost, RequestUnguarded
 from cluster_lock.leadership import Term
 from cluster_lock.tasks import end, finish
 from cluster_lock.values import Origin
@@ -151,6 +151,8 @@ class TermWork:
         except LockLost:  # the lease ended while the connection was made
             await self._until_valid()
             return None
+        except RequestUnguarded:
+            raise
         except Exception as error:  # noqa: BLE001 - each kind has its rule, and none may end the polling
             self._facts.poll_ended(describe(error, self._bot.token))
             try:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
+from typing import Any
 
 from . import detached, instance, start
 
 
-def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    parser = commands.add_parser("bot", help="run an aiogram bot")
+def add(commands: Any) -> None:
+    parser: argparse.ArgumentParser = commands.add_parser("bot", help="run an aiogram bot")
     inner = parser.add_subparsers(metavar="COMMAND", required=True)
     start.add(inner)
     detached.add(inner, start.add_options, None)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
+from weakref import WeakSet
 
 from cluster_lock.errors import ConfigError
 
@@ -44,14 +45,14 @@ def script(parser: argparse.ArgumentParser, shell: str) -> str:
         raise ConfigError(
             ["completion scripts are made by shtab, which is not installed: pip install shtab"]
         ) from error
-    for action in _actions(parser):
-        if action.metavar == "FILE":
-            action.complete = shtab.FILE  # type: ignore[attr-defined]  # it looks for that attribute
+    for action in _files:
+        action.complete = shtab.FILE  # type: ignore[attr-defined]  # it looks for that attribute
     return str(shtab.complete(parser, shell))
 
 
-def _actions(parser: argparse.ArgumentParser) -> Iterator[argparse.Action]:
-    for action in parser._actions:
-        yield action
-        for below in action.choices.values() if isinstance(action, argparse._SubParsersAction) else ():
-            yield from _actions(below)
+_files: WeakSet[argparse.Action] = WeakSet()
+
+
+def names_a_file(action: argparse.Action) -> None:
+    """The value of this option is a file, which a shell can complete."""
+    _files.add(action)

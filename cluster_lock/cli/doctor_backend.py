@@ -143,14 +143,24 @@ class _Examination:
                     grant = await self.within(self.driver.acquire(lease, key, self.record())) or grant
                 doing = "release"
                 await self.within(self.driver.release(grant, self.record()))
-                for room in (INVITE, REQUEST, REPLY):
+                for room in (INVITE, REPLY):
                     doing = f"write under {room}"
                     await self.within(self.driver.announce(lease, room + self.name, self.record()))
+                may_ask = await self.may_ask(lease)
             finally:
                 await self.clean_up(lease)
         except ClusterLockError as error:
             return self.refused("rights", error, doing)
-        return Finding.ok("rights", f"took, handed over and released {self.name}, and deleted it")
+        text = f"took, handed over and released {self.name}, and deleted it"
+        return Finding.ok("rights", text if may_ask else f"{text}; `step-down` is for those who may write {REQUEST}")
+
+    async def may_ask(self, lease: Lease) -> bool:
+        """A bot need not be allowed to ask others to step down."""
+        try:
+            await self.within(self.driver.announce(lease, REQUEST + self.name, self.record()))
+        except PermissionRefused:
+            return False
+        return True
 
     async def clean_up(self, lease: Lease) -> None:
         """What is announced can be withdrawn, so also what a release leaves for the next one is deleted."""

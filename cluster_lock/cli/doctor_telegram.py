@@ -16,6 +16,7 @@ from cluster_lock.config import Settings
 from cluster_lock.driver import Driver
 from cluster_lock.errors import BackendRefused, BackendUnavailable, TelegramTokenRefused
 from cluster_lock.leadership import Role
+from cluster_lock.listening import listen_address
 from cluster_lock.masking import masked
 from cluster_lock.values import LEADER, Entry, Record, telegram_lock
 
@@ -23,6 +24,7 @@ from .findings import Finding
 
 TIMEOUT = 10.0
 HEALTH_TIMEOUT = 2.0
+FIRST_PORT = 1024
 
 
 class _Unreachable(Exception):
@@ -81,7 +83,7 @@ async def _poller(driver: Driver, settings: Settings, bot: int, pending: int) ->
         return Finding.warning("poller", text, "the first leader will see it, and say so")
     record = Record.from_bytes(entry.record or b"")
     who = f"{record.instance} on {record.host}" if record else f"lease {entry.lease}"
-    health = await _health(record) if record is not None else None
+    health = await _health(record, settings) if record is not None else None
     if health is None:
         text = f"{who} leads {name}, {waiting}; its health page is not reachable from here"
         return Finding.ok("poller", f"{text}: whether somebody polls beside it stands there and in its log only")
@@ -92,28 +94,47 @@ async def _poller(driver: Driver, settings: Settings, bot: int, pending: int) ->
     return Finding.ok("poller", f"{who} leads {name} and met no conflict in the last minute; {waiting}")
 
 
-async def _health(leader: Record) -> dict[str, Any] | None:
+async def _health(leader: Record, settings: Settings) -> dict[str, Any] | None:
     """What the leader's own health page says, if it can be had from here."""
-    address = leader.health or ""
-    url = address if address.startswith(("http://", "https://")) else f"http://{address}"
-    if _is_of_one_host(url) and leader.host != socket.gethostname():
-        return None  # from here it would be another one's: it is on loopback by default, with the same port everywhere
+    url = page_of(leader, settings.health)
+    if url is None:
+        return None
     try:
-        _, told = await asyncio.to_thread(_get, f"{url.rstrip('/')}/health", HEALTH_TIMEOUT, "")
+        _, told = await asyncio.to_thread(_get, f"{url}/health", HEALTH_TIMEOUT, "")
     except _Unreachable:
         return None
     return told if (told.get("pid"), told.get("role")) == (leader.pid, Role.LEADER) else None
 
 
-def _is_of_one_host(url: str) -> bool:
-    """Does this address mean another server on each host?"""
-    host = ""
+def page_of(leader: Record, health: str) -> str | None:
+    """Where to ask the leader how it is; None if that is not to be done. Anybody who may write to the backend can name
+    an address in a record, so it is asked on this host only: on loopback, or where the settings have such a page
+    (`health`), and at no port of the system."""
     try:
-        host = urlsplit(url).hostname or ""
+        given = leader.health or ""
+        address = urlsplit(given if "://" in given else f"http://{given}")
+        host, port = (address.hostname or "").lower(), address.port or 0
+        own = listen_address(health)
+    except (ValueError, AttributeError, TypeError):
+        return None
+    if address.scheme != "http" or address.username is not None or port < FIRST_PORT:
+        return None
+    if leader.host != socket.gethostname() or not (_is_loopback(host) or (own is not None and host == own.host)):
+        return None
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _is_loopback(host: str) -> bool:
+    try:
         address = ip_address(host)
-    except ValueError:  # a name, or no address at all
+    except ValueError:  # a name
         return host == "localhost"
     return address.is_loopback or address.is_unspecified
+
+
+class _NoRedirects(urllib.request.HTTPRedirectHandler):
+    def redirect_request(self, *_: Any) -> None:
+        return None
 
 
 async def _ask(settings: Settings, method: str) -> tuple[int, dict[str, Any]]:
@@ -124,8 +145,9 @@ async def _ask(settings: Settings, method: str) -> tuple[int, dict[str, Any]]:
 
 
 def _get(url: str, timeout: float, secret: str) -> tuple[int, dict[str, Any]]:
-    """Status and JSON. Raises _Unreachable; without a proxy of the environment, which a bot would not use either."""
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    """Status and JSON. Raises _Unreachable; without a proxy of the environment, which a bot would not use either, and
+    to no other place than `url`."""
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), _NoRedirects)
     try:
         with opener.open(url, timeout=timeout) as answer:
             status, body = answer.status, answer.read(1_000_000)

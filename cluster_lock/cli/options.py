@@ -6,6 +6,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .completion import names_a_file
+
 if TYPE_CHECKING:
     from cluster_lock.config import Settings
 
@@ -19,8 +21,13 @@ class Parser(argparse.ArgumentParser):
 
 def add_settings_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("settings")
-    group.add_argument(
-        "--config", type=Path, metavar="FILE", help="the configuration (else CLUSTER_LOCK_CONFIG, else ./config.yaml)"
+    names_a_file(
+        group.add_argument(
+            "--config",
+            type=Path,
+            metavar="FILE",
+            help="the configuration (else CLUSTER_LOCK_CONFIG, else ./config.yaml)",
+        )
     )
     group.add_argument("--backend", metavar="NAME", help="where the locks are kept: file, etcd, consul")
     group.add_argument("--instance", metavar="NAME", help="the name of this process slot")

@@ -7,7 +7,7 @@ import os
 import sys
 from dataclasses import replace
 from pathlib import Path, PurePath
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from cluster_lock.errors import ConfigError
 
@@ -22,8 +22,8 @@ PACKAGES = Path(__file__).parents[2]
 RESTARTS = ("on-failure", "always", "never")
 
 
-def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    parser = commands.add_parser(
+def add(commands: Any) -> None:
+    parser: argparse.ArgumentParser = commands.add_parser(
         "run",
         help="run any program while the lock is held",
         description="Wait for the lock, and run COMMAND while it is held. When the lock is lost, COMMAND and all that"

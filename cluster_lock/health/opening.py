@@ -35,5 +35,12 @@ async def open_health(board: Board, setting: str) -> AsyncIterator[str | None]:
         log.info("no health page: it needs pip install 'cluster-lock[health]'")
         yield None
         return
+    if address.is_open:
+        log.warning(
+            "health listens on %s, every address of this host: whoever reaches it reads, without a login, who leads,"
+            " the hosts, process ids, errors and numbers of updates of all instances. Leave it on loopback, or let a"
+            " firewall admit only who probes and scrapes",
+            address.text,
+        )
     async with HealthServer(board, address) as server:
         yield server.url

@@ -21,6 +21,7 @@ from cluster_lock.tasks import end, finish
 
 from .beside import beside
 from .board import Board
+from .connections import ACCEPTED_AT_ONCE, Connections
 from .document import health
 from .events import Events
 from .hosts import Hosts
@@ -33,10 +34,10 @@ LOOK_EVERY = 1.0
 """Seconds between two looks at who leads."""
 TRIES = 100
 """Ports that are tried from the default one on."""
-CONNECTIONS = 64
-"""At a time. Descriptors are what the lease is renewed with, so nobody who only looks may use them up."""
 IDLE = 30.0
-"""Seconds for which a connection may be kept without a request."""
+"""Seconds for which a connection may be kept between two requests."""
+WAITING = 1024
+"""Connections that the kernel keeps for us to accept."""
 NOTHING = "default-src 'none'; frame-ancestors 'none'"
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -56,6 +57,7 @@ class HealthServer:
         self._runner = web.AppRunner(
             self._application(), access_log=None, logger=_http_log(), keepalive_timeout=IDLE, shutdown_timeout=1.0
         )
+        self._connections = Connections(self._protocol)
         self._listener: asyncio.Server | None = None
         self._looking: asyncio.Task[None] | None = None
 
@@ -72,7 +74,10 @@ class HealthServer:
         bound = _bound(self._address)
         self._address = ListenAddress(self._address.host, bound.getsockname()[1])
         await self._runner.setup()
-        self._listener = await asyncio.get_running_loop().create_server(self._connection, sock=bound)
+        self._listener = await asyncio.get_running_loop().create_server(
+            self._connections, sock=bound, backlog=ACCEPTED_AT_ONCE
+        )
+        bound.listen(WAITING)  # to asyncio the backlog is both: how many it accepts at once, and how many may wait
         self._looking = beside(self._look_around())
         log.info("health page: %s/", self.url)
 
@@ -95,9 +100,9 @@ class HealthServer:
     async def __aexit__(self, *_: object) -> None:
         await self.close()
 
-    def _connection(self) -> asyncio.BaseProtocol:
+    def _protocol(self) -> asyncio.Protocol:
         server = self._runner.server
-        return _Refused() if server is None or len(server.connections) >= CONNECTIONS else server()
+        return asyncio.Protocol() if server is None else server()
 
     async def _look_around(self) -> None:
         while True:
@@ -105,7 +110,7 @@ class HealthServer:
             await asyncio.sleep(LOOK_EVERY)
 
     def _application(self) -> web.Application:
-        application = web.Application(middlewares=[self._guarded], client_max_size=1)
+        application = web.Application(middlewares=[self._answer], client_max_size=1)
         application.router.add_get("/", self._page)
         application.router.add_get("/health", self._health)
         application.router.add_get("/livez", self._livez)
@@ -116,6 +121,10 @@ class HealthServer:
         return application
 
     @web.middleware
+    async def _answer(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        with self._connections.serving(request.transport, stream=request.path == "/events"):
+            return await self._guarded(request, handler)
+
     async def _guarded(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         if request.method not in ("GET", "HEAD"):
             return web.Response(status=405, headers={"Allow": "GET, HEAD"}, text="nothing can be changed here\n")
@@ -168,13 +177,6 @@ def _is_ours(record: logging.LogRecord) -> bool:
     return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
 
 
-class _Refused(asyncio.Protocol):
-    """A connection too many."""
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        transport.close()
-
-
 def _json(content: dict[str, Any], status: int) -> web.Response:
     return web.Response(
         status=status, text=json.dumps(content, ensure_ascii=False) + "\n", content_type="application/json"
@@ -225,7 +227,7 @@ def _listening_socket(host: str, port: int) -> socket.socket:
             # Else a restart would have to wait for old connections; it lets nobody take a port that is listened on.
             found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         found.bind(address)
-        found.listen(CONNECTIONS)
+        found.listen(WAITING)
         undo.pop_all()
     return found
 

@@ -114,6 +114,13 @@ class Deployment:
             self._stack = stack.pop_all()
         return self
 
+    def policy(self, name: str) -> str:
+        """The rules of a policy file as set-up-acl fills them in."""
+        rules = (self.home / name).read_text()
+        for word, value in {"BOT_ID": str(self.bot_id), "INSTANCES": "bot-", "SESSION_NODE": "cluster-lock"}.items():
+            rules = rules.replace(word, value)
+        return rules
+
     def _give_rights(self) -> None:
         command = shlex.join(self.command)
         if self.backend == "consul":

@@ -444,6 +444,48 @@ def etcd_never_reads_certificates_again() -> None:
     TLSFiles.look = lambda self: None  # type: ignore[method-assign]
 
 
+def believes_that_a_file_is_locked() -> None:
+    """No second look at the file that the system says is locked."""
+    from cluster_lock.drivers._file.flock import Flock
+
+    def believing(self: Flock) -> bool:
+        found = os.fstat(self.descriptor)
+        self._identity = (found.st_dev, found.st_ino)
+        return self.stands()
+
+    Flock._holds = believing  # type: ignore[method-assign]
+
+
+def refuses_the_newest_connection() -> None:
+    from cluster_lock.health import connections
+
+    came = connections.Connections.came
+
+    def full(self: Any, connection: Any, transport: Any) -> None:
+        if len(self._open) < connections.CONNECTIONS:
+            came(self, connection, transport)
+        else:
+            connection.drop()
+
+    connections.Connections.came = full  # type: ignore[method-assign]
+
+
+def polls_on_an_unknown_connection() -> None:
+    from cluster_lock.aiogram.http_session import GuardedRequest
+
+    async def trusting(self: GuardedRequest, session: Any, call: Any) -> Any:
+        with self.as_current():
+            return await call()
+
+    GuardedRequest.make = trusting  # type: ignore[method-assign]
+
+
+def heeds_every_request() -> None:
+    from cluster_lock.pace import Pace
+
+    Pace.wait = lambda self, name, lease: 0.0  # type: ignore[method-assign]
+
+
 MUTANTS: dict[str, Callable[[], None]] = {
     made.__name__: made
     for made in list(globals().values())

@@ -10,15 +10,20 @@ from functools import partial
 from typing import Any
 
 import pytest
+from aiogram import Bot
+from aiogram.client.session.aiohttp import AiohttpSession
+from aiogram.client.telegram import TelegramAPIServer
+from aiogram.methods import GetUpdates
 from support import aio
 from support.polling import BOT, QUICK, ClientBot, Handled, dispatcher_with, until
 from support.sessions import holder, key_of, session
 
 from cluster_lock import clock
-from cluster_lock.aiogram import LeaseGate, Poller, Rules
+from cluster_lock.aiogram import LeaseGate, Poller, Rules, http_session
 from cluster_lock.aiogram.running import run_pollers
 from cluster_lock.drivers.memory import MemoryBackend
 from cluster_lock.election import Election
+from cluster_lock.errors import RequestUnguarded
 from cluster_lock.leadership import Role, Term
 from cluster_lock.testing.telegram import Fault, TelegramSimulator
 
@@ -320,5 +325,30 @@ def test_an_answer_that_comes_after_the_lock_is_dropped_by_the_gate() -> None:
             program.cancel()
             await asyncio.wait([program])
             assert simulator.oracle.report().lost == 0
+
+    aio.run(main())
+
+
+def test_the_gate_lets_nothing_more_through_when_a_connection_is_not_known() -> None:
+    """After an answer over a connection that could not have been reset the gate stays shut, the lock is given away, and
+    leaving it raises."""
+
+    async def main() -> None:
+        store = MemoryBackend()
+        async with TelegramSimulator() as simulator:
+            api = TelegramAPIServer.from_base(simulator.url)
+            async with session(store, "a", timing=TIMING) as one:
+                plain = AiohttpSession(api=api)
+                election, bot = Election(one), Bot(f"{BOT}:TOKEN", session=plain)
+                http_session._guarded.add(plain)  # and it is not: what put the rules there was of no use
+                simulator.push(BOT)
+                with pytest.raises(RequestUnguarded):
+                    async with LeaseGate(election, bot, timing=TIMING):
+                        for _ in range(2):
+                            with pytest.raises(RequestUnguarded):
+                                await asyncio.wait_for(bot(GetUpdates(timeout=1)), 10)
+                        await until(lambda: election.role(LOCK) is Role.STOPPED)
+                assert len(simulator.oracle.polls()) == 1
+                await bot.session.close()
 
     aio.run(main())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import socket
 import struct
 from functools import partial
@@ -14,9 +15,13 @@ from aiogram.client.session.aiohttp import AiohttpSession
 from aiogram.client.telegram import TEST, TelegramAPIServer
 from aiogram.methods import GetUpdates
 from support import aio
-from support.polling import until
+from support.leadership_double import TermDouble
+from support.polling import Handled, dispatcher_with, until
 
+from cluster_lock.aiogram import http_session
 from cluster_lock.aiogram.http_session import GuardedRequest, GuardedSession, prepare_sessions
+from cluster_lock.aiogram.poller import Poller
+from cluster_lock.errors import RequestUnguarded
 from cluster_lock.testing.telegram import TelegramSimulator
 
 
@@ -173,16 +178,17 @@ def test_plain_bots_share_one_session_and_special_ones_keep_theirs() -> None:
     aio.run(main())
 
 
-def test_two_hundred_bots_poll_at_once_over_one_session() -> None:
-    """The shared session has no limit of connections: as many parked polls as bots, and room for their handlers."""
+def test_two_hundred_bots_poll_at_once_over_one_session(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The session that many bots share has no limit of connections: as many parked polls as bots, and room for their
+    handlers."""
+    monkeypatch.setattr(http_session, "ROOM", 2)
 
     async def main() -> None:
         async with TelegramSimulator() as simulator:
             api = TelegramAPIServer.from_base(simulator.url)
             bots = [Bot(f"{number}:TOKEN", session=AiohttpSession(api=api)) for number in range(1, 4)]
             await prepare_sessions(bots)
-            more = [Bot(f"{number}:TOKEN", session=bots[0].session) for number in range(4, 201)]
-            bots += more
+            bots += [Bot(f"{number}:TOKEN", session=bots[0].session) for number in range(4, 201)]
             polls = [asyncio.ensure_future(bot(GetUpdates(timeout=20))) for bot in bots]
             await until(lambda: all(simulator.bot(bot.id).parked is not None for bot in bots), timeout=20)
             assert (await bots[0].get_me()).id == 1
@@ -194,8 +200,42 @@ def test_two_hundred_bots_poll_at_once_over_one_session() -> None:
     aio.run(main())
 
 
-def test_a_session_that_is_not_aiograms_is_left_alone() -> None:
-    """Who brings an HTTP client of his own keeps it."""
+def test_a_session_that_is_too_small_for_its_bots_is_refused() -> None:
+    """Bots that share a session with fewer connections than bots would wait for each other for ever: that is said."""
+
+    async def main() -> None:
+        async def middleware(make_request: Any, bot: Bot, method: Any) -> Any:
+            return await make_request(bot, method)
+
+        small = AiohttpSession(limit=3)
+        small.middleware.register(middleware)
+        await prepare_sessions([Bot(f"{number}:TOKEN", session=small) for number in range(1, 3)])
+        with pytest.raises(ValueError, match=r"3 bots share a session .* at most 3 .*limit=0"):
+            await prepare_sessions([Bot(f"{number}:TOKEN", session=small) for number in range(1, 4)])
+        await small.close()
+
+    aio.run(main())
+
+
+def test_a_session_is_guarded_without_a_break() -> None:
+    """A session that is put under the rules goes on with its connections, and what is under way on it ends well."""
+
+    async def main() -> None:
+        async with TelegramSimulator() as simulator:
+            bot = Bot("42:TOKEN", session=AiohttpSession(api=TelegramAPIServer.from_base(simulator.url)))
+            before = asyncio.ensure_future(bot(GetUpdates(timeout=1)))
+            await until(lambda: simulator.bot(42).parked is not None)
+            await prepare_sessions([bot])
+            request = GuardedRequest(fine, lambda: 1.0)
+            assert (await request.make(bot.session, bot.get_me)).id == 42
+            assert await before == []
+            await bot.session.close()
+
+    aio.run(main())
+
+
+def test_a_session_that_is_not_aiograms_is_left_alone(caplog: pytest.LogCaptureFixture) -> None:
+    """Who brings an HTTP client of his own keeps it, and reads what that costs."""
 
     class Foreign:
         api = TEST
@@ -206,6 +246,53 @@ def test_a_session_that_is_not_aiograms_is_left_alone() -> None:
         bot.session = foreign
         await prepare_sessions([bot])
         assert bot.session is foreign
+
+    aio.run(main())
+    (said,) = [record.getMessage() for record in caplog.records]
+    assert "bot 1 has a session that is not aiogram's own (Foreign): its getUpdates cannot be reset" in said
+
+
+def test_a_request_whose_connection_is_not_known_is_an_error() -> None:
+    """A getUpdates that a middleware makes in a task of its own is an error once it is answered: it could not have been
+    reset."""
+
+    async def main() -> None:
+        workers: set[asyncio.Task[Any]] = set()
+        clean = contextvars.copy_context()
+
+        async def elsewhere(make_request: Any, bot: Bot, method: Any) -> Any:
+            workers.add(task := asyncio.get_running_loop().create_task(make_request(bot, method), context=clean))
+            return await task
+
+        async with TelegramSimulator() as simulator:
+            bot = Bot("42:TOKEN", session=AiohttpSession(api=TelegramAPIServer.from_base(simulator.url)))
+            bot.session.middleware.register(elsewhere)
+            request = GuardedRequest(fine, lambda: 1.0)
+            with pytest.raises(RequestUnguarded, match="connection is not known"):
+                await request.make(bot.session, lambda: bot(GetUpdates(timeout=0)))
+            await bot.session.close()
+
+    aio.run(main())
+
+
+def test_a_poller_ends_at_once_when_a_connection_is_not_known() -> None:
+    """The first answer over a connection that is not known ends the term, with an error and no further getUpdates."""
+
+    async def main() -> None:
+        async with TelegramSimulator() as simulator:
+            plain = AiohttpSession(api=TelegramAPIServer.from_base(simulator.url))
+            bot = Bot("42:TOKEN", session=plain)
+            http_session._guarded.add(plain)  # and it is not: what put the rules there was of no use
+            simulator.push(42)
+            handled = Handled()
+            poller, double = Poller(dispatcher_with(simulator, handled), bot), TermDouble()
+            double.begin(poller.run)
+            assert double.work is not None
+            with pytest.raises(RequestUnguarded):
+                await asyncio.wait_for(double.work, 10)
+            assert (len(simulator.oracle.polls()), handled.ids) == (1, [])
+            await poller.close()
+            await bot.session.close()
 
     aio.run(main())
 

@@ -20,9 +20,10 @@ from support.company import TIMING, Company, write_config
 from support.stores import SERVERS, Operator
 
 from cluster_lock.cli import main
+from cluster_lock.cli.doctor_telegram import page_of
 from cluster_lock.testing.servers import ConsulServer, EtcdServer
 from cluster_lock.testing.telegram import TelegramSimulator
-from cluster_lock.values import Timing
+from cluster_lock.values import Record, Timing
 
 Checks = dict[str, list[dict[str, Any]]]
 
@@ -293,6 +294,69 @@ def test_a_leader_whose_health_is_not_seen_from_here(telegram: Telegram, capsys:
     telegram.company.join("web-1", "telegram/42", health="http://127.0.0.1:1")
     checks = examined(telegram.company, capsys)
     assert "not reachable from here" in outcome(checks, "poller")[1]
+
+
+HERE = socket.gethostname()
+
+
+@pytest.mark.parametrize(
+    ("address", "host", "asked"),
+    [
+        ("http://127.0.0.1:9876", HERE, "http://127.0.0.1:9876"),
+        ("127.0.0.1:9876", HERE, "http://127.0.0.1:9876"),
+        ("http://[::1]:9876/", HERE, "http://[::1]:9876"),
+        ("http://0.0.0.0:9876", HERE, "http://0.0.0.0:9876"),
+        ("http://localhost:9876/any?thing", HERE, "http://localhost:9876"),
+        ("http://10.0.0.5:9877", HERE, "http://10.0.0.5:9877"),
+        ("http://10.0.0.6:9877", HERE, None),
+        ("http://127.0.0.1:9876", "another-host", None),
+        ("http://10.0.0.5:9877", "another-host", None),
+        ("http://169.254.169.254:8080", HERE, None),
+        ("http://127.0.0.1:80", HERE, None),
+        ("http://127.0.0.1", HERE, None),
+        ("https://127.0.0.1:9876", HERE, None),
+        ("file:///etc/passwd", HERE, None),
+        ("http://user:secret@127.0.0.1:9876", HERE, None),
+        ("http://127.0.0.1.evil.example:9876", HERE, None),
+        ("http://127.0.0.1:99999", HERE, None),
+        ("http://[::1:9876", HERE, None),
+        ("", HERE, None),
+        (None, HERE, None),
+        (["http://127.0.0.1:9876"], HERE, None),
+    ],
+)
+def test_which_page_of_a_record_is_asked(address: Any, host: str, asked: str | None) -> None:
+    """Anybody who may write can name an address in a record: only one of this host is asked, on loopback or where the
+    settings have it, over http, and at no port of the system."""
+    record = Record(holder="x", instance="x", host=host, pid=1, since="", version="", health=address)
+    assert page_of(record, "10.0.0.5:9877") == asked
+
+
+def test_a_page_that_leads_elsewhere_is_not_followed(telegram: Telegram, capsys: pytest.CaptureFixture[str]) -> None:
+    """A redirect is not followed, and who it names hears nothing."""
+    heard: list[str] = []
+
+    class Elsewhere(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            heard.append(self.path)
+            self.send_response(302)
+            self.send_header("Location", f"http://{self.headers['Host']}/secret")
+            self.send_header("Content-Length", "2")
+            self.end_headers()
+            self.wfile.write(b"{}")
+
+        def log_message(self, *_: object) -> None:
+            return None
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Elsewhere) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        telegram.company.join("web-1", "telegram/42", health=f"http://127.0.0.1:{server.server_port}")
+        checks = examined(telegram.company, capsys)
+        server.shutdown()
+        thread.join(10)
+    assert "not reachable from here" in outcome(checks, "poller")[1]
+    assert heard == ["/health"]
 
 
 @pytest.mark.parametrize(

@@ -241,5 +241,9 @@ def test_client_agent_leaves(deployment: Deployment, session_node: str) -> None:
         deployment.docker.run(
             str(deployment.home.parent / "make-certs"), str(deployment.folder / "certs"), "consul-agent"
         )
-        deployment.compose("run", "--rm", "-T", "--no-deps", "register-node")
+    if not session_node:  # then its sessions are on nodes that its shipped policy does not open
+        rules = deployment.folder / "diaries" / "sessions.hcl"
+        rules.write_text(deployment.policy("bot.policy.hcl") + 'session_prefix "" { policy = "write" }')
+        tool = ["run", "--rm", "-T", "--no-deps", "--volume", f"{rules}:/rules.hcl:ro", "consul", "acl", "policy"]
+        deployment.compose(*tool, "update", "-name", f"cluster-lock-bot-{deployment.bot_id}", "-rules", "@/rules.hcl")
     run(main(), timeout=200)

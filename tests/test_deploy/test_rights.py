@@ -9,22 +9,20 @@ import re
 import secrets
 
 import pytest
-from support.deployment import Deployment
+from support.deployment import BOTS, Deployment
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(240)]
 
-KEYS = 'key_prefix "cluster-lock/" {\n  policy = "write"\n}'
-SESSIONS = 'session_prefix "" {\n  policy = "write"\n}'
-REFUSED = 77
+REFUSED, HELD_ELSEWHERE = 77, 75
 
 only_consul = pytest.mark.parametrize("deployment", ["consul"], indirect=True)
 only_etcd = pytest.mark.parametrize("deployment", ["etcd"], indirect=True)
 
 
-def led(deployment: Deployment, code: int, **variables: str) -> str:
-    """What a run under a lock of its own says; it must end with `code`."""
+def led(deployment: Deployment, code: int, lock: str | None = None, **variables: str) -> str:
+    """What a run under a lock says, the bot's own if none is given; it must end with `code`."""
     given = [part for name, value in variables.items() for part in ("--env", f"{name}={value}")]
-    lock = f"run/{secrets.token_hex(4)}"
+    lock = lock or f"telegram/{deployment.bot_id}"
     command = ["run", "--no-wait", "--lock", lock, "--", "python", "-c", "print('led')"]
     said = deployment.compose(
         "run", "--rm", "-T", "--no-deps", *given, "--entrypoint", "cluster-lock", "bot-1", *command, code=code
@@ -34,8 +32,11 @@ def led(deployment: Deployment, code: int, **variables: str) -> str:
 
 
 def test_shipped_rights_are_enough(deployment: Deployment) -> None:
-    """With the bots' own token or certificate a lock is taken and given back."""
-    led(deployment, 0)
+    """With the bots' own token or certificate the bot's lock is asked for, which another instance holds; the one of
+    another bot is refused."""
+    deployment.compose("up", "--detach", "--wait", *BOTS)  # one leads
+    led(deployment, HELD_ELSEWHERE)
+    led(deployment, REFUSED, "telegram/43")
 
 
 def consul_token(deployment: Deployment, rules: str) -> str:
@@ -55,31 +56,38 @@ def consul_token(deployment: Deployment, rules: str) -> str:
 
 @only_consul
 @pytest.mark.parametrize(
-    ("less", "missing"),
+    ("key", "less", "missing"),
     [
-        ((KEYS, ""), 'key_prefix "cluster-lock/" { policy = "write" }'),
-        ((KEYS, KEYS.replace("write", "read")), 'key_prefix "cluster-lock/" { policy = "write" }'),
-        ((SESSIONS, ""), 'session_prefix "" { policy = "write" }'),
-        ((SESSIONS, SESSIONS.replace("write", "read")), 'session_prefix "" { policy = "write" }'),
+        ('key "cluster-lock/leader/LOCK"', "deny", 'key_prefix "cluster-lock/" { policy = "write" }'),
+        ('key "cluster-lock/leader/LOCK"', "read", 'key_prefix "cluster-lock/" { policy = "write" }'),
+        ('session "cluster-lock"', "deny", 'session "cluster-lock" { policy = "write" }'),
+        ('session "cluster-lock"', "read", 'session "cluster-lock" { policy = "write" }'),
     ],
-    ids=["no keys", "keys read-only", "no sessions", "sessions read-only"],
+    ids=["no lock", "lock read-only", "no sessions", "sessions read-only"],
 )
-def test_one_right_fewer_on_consul(deployment: Deployment, less: tuple[str, str], missing: str) -> None:
-    """Without one line of the shipped policy a bot ends with code 77 and names that line."""
-    shipped = (deployment.home / "cluster-lock.policy.hcl").read_text()
-    assert less[0] in shipped
-    token = consul_token(deployment, shipped.replace(*less))
-    # As compose.yaml has it, whichever node the tests before have set.
-    variables = {"CLUSTER_LOCK_CONSUL__SESSION_NODE": "", "CLUSTER_LOCK_CONSUL__TOKEN_FILE": token}
-    assert missing in led(deployment, REFUSED, **variables)
+def test_one_right_fewer_on_consul(deployment: Deployment, key: str, less: str, missing: str) -> None:
+    """Without one line of the shipped policy a bot ends with code 77 and names what its policy lacks."""
+    lock = f"run/{secrets.token_hex(4)}"
+    shipped = deployment.policy("bot.policy.hcl").replace(f"telegram/{deployment.bot_id}", lock)
+    rule = f"{key.replace('LOCK', lock)} {{\n  policy = "
+    assert f'{rule}"write"' in shipped
+    for rules, code in ((shipped, 0), (shipped.replace(f'{rule}"write"', f'{rule}"{less}"'), REFUSED)):
+        said = led(deployment, code, lock, CLUSTER_LOCK_CONSUL__TOKEN_FILE=consul_token(deployment, rules))
+        assert code == 0 or missing in said
 
 
 @only_consul
 def test_shipped_token_may_nothing_else_on_consul(deployment: Deployment) -> None:
-    """The bots' token opens no key beside the prefix, no ACL and no agent."""
+    """The bots' token opens no key beside its own, no request, no ACL and no agent."""
     token = f"{deployment.folder}/secrets/consul_token:/run/token:ro"
     tool = ["run", "--rm", "-T", "--no-deps", "--volume", token, "--env", "CONSUL_HTTP_TOKEN_FILE=/run/token", "consul"]
-    for command in (["kv", "put", "elsewhere", "x"], ["kv", "put", "cluster-lockpick", "x"], ["leave"]):
+    keys = (
+        "elsewhere",
+        "cluster-lockpick",
+        "cluster-lock/leader/telegram/43",
+        f"cluster-lock/request/telegram/{deployment.bot_id}",
+    )
+    for command in (*(["kv", "put", key, "x"] for key in keys), ["leave"]):
         assert "Permission denied" in deployment.compose(*tool, *command, code=1), command
 
 
@@ -99,11 +107,17 @@ def test_one_right_fewer_on_etcd(deployment: Deployment, right: str) -> None:
 
 @only_etcd
 def test_shipped_user_may_nothing_else_on_etcd(deployment: Deployment) -> None:
-    """The bots' certificate opens no key beside the prefix and no user list, and none at all opens nothing."""
+    """The bots' certificate opens no key beside its own, no request and no user list, and none at all opens nothing."""
     as_bot = ["--volume", f"{deployment.folder}/certs:/certs:ro"]
     as_bot += ["--env", "ETCDCTL_CERT=/certs/bot.crt", "--env", "ETCDCTL_KEY=/certs/bot.key"]
     tool = ["run", "--rm", "-T", "--no-deps"]
-    for command in (["put", "elsewhere", "x"], ["get", "cluster-lockpick"], ["user", "list"]):
+    for command in (
+        ["put", "elsewhere", "x"],
+        ["put", "cluster-lock/leader/telegram/43", "x"],
+        ["put", f"cluster-lock/request/telegram/{deployment.bot_id}", "x"],
+        ["get", "cluster-lockpick"],
+        ["user", "list"],
+    ):
         assert "permission denied" in deployment.compose(*tool, *as_bot, "etcdctl", *command, code=1), command
     nobody = ["--env", "ETCDCTL_CERT=", "--env", "ETCDCTL_KEY="]
     deployment.compose(*tool, *nobody, "etcdctl", "--dial-timeout=2s", "get", "cluster-lock/", "--prefix", code=1)

@@ -292,18 +292,33 @@ def test_file_system_is_found_in_the_table_of_mounts(tmp_path: Path) -> None:
     assert private.filesystem_of(tmp_path) not in private.NETWORK_FILESYSTEMS
 
 
-@pytest.mark.filterwarnings("ignore:flock not supported:UserWarning")
-def test_file_system_without_locks_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL])
+def test_file_system_without_locks_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
     """Where flock does not exist the backend says so: a lock file that outlives a crash is never used instead."""
 
     def missing(descriptor: int, operation: int) -> None:
-        raise OSError(errno.ENOSYS, "Function not implemented")
+        raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(fcntl, "flock", missing)
 
     async def main() -> None:
         driver = await opened(tmp_path)
-        with pytest.raises(BackendRefused, match="file system"):
+        with pytest.raises(BackendRefused, match="no file locks"):
+            await driver.grant_lease("me", 10)
+
+    before = set(os.listdir("/proc/self/fd"))
+    run(main())
+    assert set(os.listdir("/proc/self/fd")) <= before
+
+
+def test_file_system_whose_locks_do_not_exclude_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A flock that is granted and that a second look at the file does not meet is no lock: the system's word is not
+    enough."""
+    monkeypatch.setattr(fcntl, "flock", lambda descriptor, operation: None)
+
+    async def main() -> None:
+        driver = await opened(tmp_path)
+        with pytest.raises(BackendRefused, match="lets two lock one file"):
             await driver.grant_lease("me", 10)
 
     run(main())

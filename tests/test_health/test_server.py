@@ -6,8 +6,10 @@ import asyncio
 import json
 import logging
 import os
+import resource
 import socket
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 from support.aio import run, until
@@ -16,11 +18,12 @@ from support.http import Answer, Stream, fetch
 
 from cluster_lock import clock
 from cluster_lock.errors import ConfigError
-from cluster_lock.health import Board, open_health
+from cluster_lock.health import Board, connections, open_health
 from cluster_lock.health import server as server_module
+from cluster_lock.health.connections import CONNECTIONS
 from cluster_lock.health.events import WATCHERS
 from cluster_lock.health.hosts import Hosts
-from cluster_lock.health.server import CONNECTIONS, HealthServer
+from cluster_lock.health.server import HealthServer
 from cluster_lock.listening import ListenAddress, listen_address
 from cluster_lock.observer import Ending
 
@@ -222,29 +225,111 @@ def test_watchers_are_bounded() -> None:
     run(main())
 
 
-def test_connections_are_bounded() -> None:
-    """However many connect and say nothing, no more than a few are kept, and they are forgotten with their peers."""
+def port_of(url: str) -> int:
+    return int(url.rpartition(":")[2])
+
+
+@pytest.mark.parametrize(
+    "said", [b"", b"GET /livez HTTP/1.1\r\nHost: 127.0.0.1\r\nX-A: "], ids=["nothing", "half a header"]
+)
+def test_a_flood_of_connections_keeps_no_probe_out(monkeypatch: pytest.MonkeyPatch, said: bytes) -> None:
+    """While a thousand connect and ask for nothing, few are kept, each probe is answered, and a watcher sees on: it is
+    the oldest that has to go."""
+    monkeypatch.setattr(connections, "HEADER", 60.0)
 
     async def main() -> None:
         async with open_health(leader_board(), ANY) as url:
             assert url is not None
-            port = int(url.rpartition(":")[2])
-            idle = [await asyncio.open_connection("127.0.0.1", port) for _ in range(CONNECTIONS + 30)]
-            ended = [asyncio.ensure_future(reader.read()) for reader, _ in idle]
-            await until(lambda: sum(task.done() for task in ended) >= 30)
-            for _, writer in idle:
+            async with Stream(url, "/events") as stream:
+                await stream.event()
+                ended: list[asyncio.Task[bytes]] = []
+                writers: list[asyncio.StreamWriter] = []
+                for _ in range(10):
+                    for reader, writer in await asyncio.gather(*(connected(url, said) for _ in range(100))):
+                        ended.append(asyncio.ensure_future(until_end(reader)))
+                        writers.append(writer)
+                    before = clock.now()
+                    assert (await fetch(url, "/livez")).status == 200
+                    assert clock.now() - before < 2
+                await until(lambda: sum(task.done() for task in ended) >= len(ended) - CONNECTIONS)
+                assert (await stream.event())["role"] == "leader"
+                for writer in writers:
+                    writer.close()
+                await asyncio.wait(ended)
+
+    with many_descriptors():
+        run(main())
+
+
+def test_a_probe_in_the_middle_of_a_crowd_is_answered() -> None:
+    """Hundreds that connect in the same moment as a probe do not push it out before it is read."""
+
+    async def main() -> None:
+        async with open_health(leader_board(), ANY) as url:
+            assert url is not None
+            idle = [asyncio.ensure_future(connected(url, b"")) for _ in range(200)]
+            probe = asyncio.ensure_future(fetch(url, "/livez"))
+            idle += [asyncio.ensure_future(connected(url, b"")) for _ in range(200)]
+            assert (await probe).status == 200
+            for _, writer in await asyncio.gather(*idle):
                 writer.close()
-            await asyncio.wait(ended)
+            assert (await fetch(url, "/livez")).status == 200  # so all that came before it were let in
 
-            async def answers() -> bool:
-                try:
-                    return (await fetch(url, "/livez")).status == 200
-                except (ConnectionError, IndexError):
-                    return False
+    with many_descriptors():
+        run(main())
 
-            await until(answers)
+
+def test_a_header_has_a_time_to_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who dribbles a header, at first or after an answer, is cut off; who has asked in time and waits is not."""
+    monkeypatch.setattr(connections, "HEADER", 0.5)
+
+    async def main() -> None:
+        async with open_health(leader_board(), ANY) as url:
+            assert url is not None
+            request = f"GET /livez HTTP/1.1\r\nHost: 127.0.0.1:{port_of(url)}\r\n".encode()
+            async with Stream(url, "/events") as stream:
+                await stream.event()
+                for first in (b"", request + b"\r\n"):
+                    reader, writer = await connected(url, first)
+                    if first:
+                        await reader.readuntil(b"ok\n")
+                    ended = asyncio.ensure_future(until_end(reader))
+                    before = clock.now()
+                    writer.write(request)
+                    while not ended.done():
+                        writer.write(b"X-A: a\r\n")
+                        await asyncio.wait([ended], timeout=0.05)
+                    assert 0.4 < clock.now() - before < 5
+                    assert await ended == b""
+                    writer.close()
+                assert (await stream.event())["role"] == "leader"
 
     run(main())
+
+
+async def connected(url: str, said: bytes) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port_of(url))
+    writer.write(said)
+    return reader, writer
+
+
+async def until_end(reader: asyncio.StreamReader) -> bytes:
+    try:
+        return await reader.read()
+    except ConnectionError:
+        return b""
+
+
+@contextmanager
+def many_descriptors() -> Iterator[None]:
+    """This process is both ends of each connection."""
+    before, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 4096 if hard == resource.RLIM_INFINITY else min(hard, 4096)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(before, wanted), hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (before, hard))
 
 
 def test_secrets_and_markup_are_not_shown() -> None:
@@ -317,6 +402,15 @@ def test_an_address_that_is_not_ours_is_an_error() -> None:
     """An address that this host does not have is told, not retried."""
     with pytest.raises(ConfigError, match=r"health: 203\.0\.113\.9:9999 cannot be had"):
         run(ask_at("203.0.113.9:9999"))
+
+
+@pytest.mark.parametrize(("setting", "warned"), [("0.0.0.0:0", True), ("[::]:0", True), ("127.0.0.1:0", False)])
+def test_a_page_for_everybody_is_told(caplog: pytest.LogCaptureFixture, setting: str, warned: bool) -> None:
+    """Whoever opens the page to the network reads in the log what is seen there, and by whom."""
+    run(ask_at(setting))
+    warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert len(warnings) == warned
+    assert all("without a login" in text and "firewall" in text for text in warnings)
 
 
 def test_off_is_off() -> None:

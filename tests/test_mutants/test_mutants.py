@@ -68,6 +68,10 @@ KILLED_BY = {
     "reads_the_pipe_in_the_loop": f"{KEEPER}/test_pipe.py::test_a_blocked_loop_delays_no_renewal",
     "leaves_overdue_work_alone": f"{KEEPER}/test_worker.py -k told_of_no_loss",
     "leaves_a_wedged_worker_alone": f"{KEEPER}/test_worker.py -k is_ended[blocks]",
+    "believes_that_a_file_is_locked": f"{DRIVERS}/test_file_processes.py -k do_not_exclude",
+    "refuses_the_newest_connection": "tests/test_health/test_server.py -k flood",
+    "polls_on_an_unknown_connection": f"{POLLER}/test_http_session.py -k not_known",
+    "heeds_every_request": f"{CORE}/test_pace.py -k in_a_loop_gets",
     "leaves_a_deaf_worker_alone": f"{KEEPER}/test_worker.py -k is_ended[deaf]",
 }
 

@@ -1,23 +1,27 @@
 """Locks of the kernel: held while their owner lives, gone the moment it is dead, whatever killed it.
 
-`filelock` knows how each platform does it. What it leaves open, from version to version, is settled here: that the
-locked file is the one that stands at its path, that a file system without flock is refused instead of silently served
-by a lock that outlives its owner, and that a forked child drops its copy, because a flock lives until its last copy is
-closed: a dead leader's pool of workers would go on holding its lock.
+flock, or on Windows a locked byte, and nothing else: where a file system has none the lock is refused, for a file that
+merely lies there outlives its owner. What the system says is not believed either: after each lock a second look at the
+file has to meet it. And a forked child drops its copy, because a flock lives until its last copy is closed: a dead
+leader's pool of workers would go on holding its lock.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import weakref
+from contextlib import suppress
 from pathlib import Path
-
-from filelock import FileLock, SoftFileLock, Timeout
 
 from cluster_lock.errors import BackendRefused
 
 _held: weakref.WeakSet[Flock] = weakref.WeakSet()
+
+_OPEN = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
+_NO_LOCKS = {errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL}
+"""What a file system answers that knows no locks."""
 
 
 class Flock:
@@ -25,41 +29,43 @@ class Flock:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._lock = FileLock(str(path), timeout=0, mode=0o600, thread_local=False, is_singleton=False)
+        self._descriptor: int | None = None
         self._identity: tuple[int, int] | None = None
 
     def acquire(self) -> bool:
-        """Lock, if nobody else does. Never waits. Raises BackendRefused where the file system has no such locks."""
+        """Lock, if nobody else does. Never waits. Raises BackendRefused where locks do not exclude, OSError where the
+        file cannot be opened."""
+        _held.add(self)  # first, so that a fork at any moment finds what it has to close
+        self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | _OPEN, 0o600)
         try:
-            self._lock.acquire(timeout=0)
-        except Timeout:
-            return False
-        except NotImplementedError as error:  # filelock up to 3.15
-            raise self._no_locks() from error
-        if isinstance(self._lock, SoftFileLock):  # what filelock makes of itself since 3.16
-            self._lock.release()
-            raise self._no_locks()
-        found = os.fstat(self.descriptor)
-        self._identity = (found.st_dev, found.st_ino)
-        _held.add(self)
-        if not self.stands():
-            # Deleted and made anew between filelock's open and its flock: this lock guards nothing.
+            locked = _lock(self._descriptor) and self._holds()
+        except OSError as error:
             self.release()
-            return False
-        return True
+            if error.errno in _NO_LOCKS:
+                raise self._no_locks("has no file locks") from error
+            raise
+        except BaseException:
+            self.release()
+            raise
+        if not locked:
+            self.release()
+        return locked
 
     def release(self) -> None:
         """Unlock. Idempotent."""
         _held.discard(self)
-        self._identity = None
-        self._lock.release()
+        descriptor, self._descriptor, self._identity = self._descriptor, None, None
+        if descriptor is None:
+            return
+        with suppress(OSError):  # what cannot be unlocked is so by the closing
+            _unlock(descriptor)  # by itself, and first: waiters are told of the closing
+        os.close(descriptor)
 
     @property
     def descriptor(self) -> int:
-        descriptor = self._lock._context.lock_file_fd
-        if descriptor is None:
+        if self._descriptor is None:
             raise RuntimeError(f"{self.path} is not locked")
-        return descriptor
+        return self._descriptor
 
     def stands(self) -> bool:
         """Is what we locked still the file at that path? Somebody may have deleted it, and made another one."""
@@ -69,18 +75,30 @@ class Flock:
             return False
         return (found.st_dev, found.st_ino) == self._identity
 
-    def _no_locks(self) -> BackendRefused:
-        return BackendRefused(f"{self.path}: this file system has no file locks; choose another directory")
+    def _holds(self) -> bool:
+        """The system says that the file is locked: is it the one at that path, and would anybody else notice?"""
+        found = os.fstat(self.descriptor)
+        self._identity = (found.st_dev, found.st_ino)
+        # Deleted and made anew between the opening and the locking, a file guards nothing.
+        if not self.stands():
+            return False
+        if not is_locked(self.path) and self.stands():
+            raise self._no_locks("lets two lock one file")
+        return self.stands()
 
-    def _forget(self) -> None:
+    def _no_locks(self, what: str) -> BackendRefused:
+        return BackendRefused(f"{self.path}: this file system {what}; choose another directory")
+
+    def forget(self) -> None:
         """In a forked child: close our copy, without unlocking, which would unlock the parent's too."""
-        descriptor, self._lock._context.lock_file_fd = self._lock._context.lock_file_fd, None
+        descriptor, self._descriptor = self._descriptor, None
         identity, self._identity = self._identity, None
-        if descriptor is None:  # filelock since 3.24 has done so itself
+        if descriptor is None:
             return
         try:
             found = os.fstat(descriptor)
-            if (found.st_dev, found.st_ino) == identity:
+            # A program that closes all that is open, to become a daemon, may have opened something else there.
+            if identity in (None, (found.st_dev, found.st_ino)):
                 os.close(descriptor)
         except OSError:
             return  # closed already, which is all that is wanted
@@ -88,7 +106,7 @@ class Flock:
 
 def _after_fork() -> None:
     for lock in list(_held):
-        lock._forget()
+        lock.forget()
     _held.clear()
 
 
@@ -96,28 +114,62 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
 
 
-def is_locked(path: Path) -> bool:
-    """Does anybody hold the lock on `path`? No if there is no such file."""
-    if sys.platform == "win32":
-        probe = Flock(path)
-        if not path.exists():
+if sys.platform == "win32":
+    import msvcrt
+
+    def _lock(descriptor: int) -> bool:
+        os.lseek(descriptor, 0, os.SEEK_SET)
+        try:
+            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+        except OSError as error:
+            if error.errno in (errno.EACCES, errno.EDEADLK):
+                return False
+            raise
+        return True
+
+    def _unlock(descriptor: int) -> None:
+        os.lseek(descriptor, 0, os.SEEK_SET)
+        msvcrt.locking(descriptor, msvcrt.LK_UNLCK, 1)
+
+    def is_locked(path: Path) -> bool:
+        """Does anybody hold the lock on `path`? No if there is no such file."""
+        try:
+            descriptor = os.open(path, os.O_RDWR)
+        except FileNotFoundError:
             return False
-        if not probe.acquire():
-            return True
-        probe.release()
+        try:
+            if not _lock(descriptor):
+                return True
+            _unlock(descriptor)
+        finally:
+            os.close(descriptor)
         return False
+
+else:
     import fcntl
 
-    # Read-only and shared, so that probes neither disturb each other nor, by closing a file that was open for writing,
-    # wake everybody who waits for the end of a holder.
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
+    def _lock(descriptor: int) -> bool:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
         return True
-    finally:
-        os.close(descriptor)
-    return False
+
+    def _unlock(descriptor: int) -> None:
+        fcntl.flock(descriptor, fcntl.LOCK_UN)
+
+    def is_locked(path: Path) -> bool:
+        """Does anybody hold the lock on `path`? No if there is no such file."""
+        # Read-only and shared, so that probes neither disturb each other nor, by closing a file that was open for
+        # writing, wake everybody who waits for the end of a holder.
+        try:
+            descriptor = os.open(path, os.O_RDONLY | _OPEN)
+        except FileNotFoundError:
+            return False
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(descriptor)
+        return False

@@ -1,0 +1,128 @@
+"""A release of aiogram, aiohttp or asyncio that does otherwise than is known here ends loudly, and polls nothing that
+could not be reset. Each change is made in a process of its own, in which the library is another one."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
+
+POLLS = """
+import asyncio, logging, os, sys, tempfile
+logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
+from aiogram import Bot, Dispatcher
+from aiogram.client.session.aiohttp import AiohttpSession
+from aiogram.client.telegram import TelegramAPIServer
+from aiogram.types import Message
+from support.leadership_double import TermDouble
+from support.polling import dispatcher_with, Handled, until
+from cluster_lock.aiogram import Poller, Rules, http_session, running
+from cluster_lock.aiogram.http_session import GuardedRequest
+from cluster_lock.errors import RequestUnguarded
+from cluster_lock.testing.telegram import TelegramSimulator
+
+polls = []
+made = GuardedRequest.__init__
+def spy(self, check, time_left, *, fresh=False):
+    made(self, check, time_left, fresh=fresh)
+    polls.append(self)
+GuardedRequest.__init__ = spy
+
+async def main():
+    async with TelegramSimulator() as simulator:
+        bot = Bot("42:TOKEN", session=AiohttpSession(api=TelegramAPIServer.from_base(simulator.url)))
+        if USED:
+            await bot.get_me()
+        handled = Handled()
+        poller = Poller(dispatcher_with(simulator, handled), bot)
+        double = TermDouble()
+        try:
+            await running._first_look(bot)
+        except RequestUnguarded as error:
+            print("REFUSED", len(simulator.oracle.polls()), error)
+        else:
+            looked = len(polls)
+            double.begin(poller.run)
+            simulator.push(42)
+            await until(lambda: handled.ids or double.work.done(), timeout=30)
+            print("GUARDED" if polls[looked].connection is not None and not double.work.done() else "LOST")
+            await double.lose("the test is over")
+        await poller.close()
+        await bot.session.close()
+
+asyncio.run(main())
+"""
+
+
+def polled(change: str, used: bool) -> str:
+    """The last line that a process prints in which `change` was made before anything was used."""
+    code = f"USED = {used}\n{textwrap.dedent(change)}\n{POLLS}"
+    environ = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=230, env=environ)
+    lines = [line for line in done.stdout.splitlines() if line.startswith(("REFUSED", "GUARDED", "LOST"))]
+    return lines[-1] if lines else done.stdout + done.stderr
+
+
+def renamed(module: str, *pairs: tuple[str, str]) -> str:
+    """`module` as its next release might be."""
+    return f"""
+import {module} as changed
+source = open(changed.__file__).read()
+for old, new in {pairs!r}:
+    assert old in source, old
+    source = source.replace(old, new)
+exec(compile(source, changed.__file__, "exec"), changed.__dict__)
+"""
+
+
+AIOGRAM = "aiogram.client.session.aiohttp"
+
+PRIVATE = "self._session", "_connector_type", "_connector_init", "_should_reset_connector", "_proxy"
+
+LOUD = {
+    "create_session": renamed(AIOGRAM, ("create_session", "get_client")),
+    "own session": renamed(
+        AIOGRAM,
+        (
+            "session = await self.create_session()\n\n        url",
+            "session = await type(self).create_session(self)\n\n        url",
+        ),
+    ),
+    "connect": """
+        import aiohttp, aiohttp.client, aiohttp.connector
+        aiohttp.connector.BaseConnector.lease = aiohttp.connector.BaseConnector.connect
+        source = open(aiohttp.client.__file__).read()
+        assert "connector.connect(" in source
+        exec(compile(source.replace("connector.connect(", "connector.lease("), aiohttp.client.__file__, "exec"),
+             aiohttp.client.__dict__)
+        aiohttp.ClientSession = aiohttp.client.ClientSession
+        import aiogram.client.session.aiohttp
+        aiogram.client.session.aiohttp.ClientSession = aiohttp.client.ClientSession
+    """,
+    "no socket": """
+        import asyncio.selector_events as events
+        shown = events._SelectorTransport.get_extra_info
+        events._SelectorTransport.get_extra_info = (
+            lambda self, name, default=None: None if name == "socket" else shown(self, name, default)
+        )
+    """,
+}
+
+
+def test_private_names_of_aiogram_are_nothing_to_us() -> None:
+    """Whatever aiogram calls its own, each getUpdates is on a connection that is known, also on a session in use."""
+    change = renamed(AIOGRAM, *((name, f"{name}_of_tomorrow") for name in PRIVATE))
+    assert polled(change, used=True).startswith("GUARDED")
+
+
+@pytest.mark.parametrize("change", LOUD)
+def test_a_connection_that_is_not_known_is_never_polled_on(change: str) -> None:
+    """What the guard relies on is looked at with a request that is no getUpdates, and none is sent if it fails."""
+    line = polled(LOUD[change], used=False)
+    assert line.startswith("REFUSED 0 "), line
