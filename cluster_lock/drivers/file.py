@@ -27,7 +27,7 @@ from cluster_lock.values import BackendNode, Changes, Entry, Grant, Lease, Lease
 from ._file.flock import Flock
 from ._file.inotify import Watch, listening, watch_of
 from ._file.keyfile import file_name
-from ._file.private import mapped
+from ._file.private import check_place, mapped
 from ._file.store import State, Store
 
 Answer = TypeVar("Answer")
@@ -196,6 +196,7 @@ class FileDriver:
         give_up, pause = clock.now() + self._request_timeout, 0.001
         with mapped(self._directory):
             self._store.prepare_again()
+            check_place(mutex.path)
             while not mutex.acquire():
                 if clock.now() > give_up:
                     raise BackendUnavailable(
@@ -205,7 +206,10 @@ class FileDriver:
                 await asyncio.sleep(pause * random.uniform(0.5, 1))
                 pause = min(2 * pause, 0.02)
             try:
-                return change()
+                answer = change()
+                if not mutex.stands():
+                    raise BackendUnavailable(f"{self._directory} was replaced in the middle of a change")
+                return answer
             finally:
                 mutex.release()
 

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import secrets
 from pathlib import Path
 
 from cluster_lock import clock
-from cluster_lock.errors import BackendUnavailable, ForeignValue, LeaseExpired
+from cluster_lock.errors import BackendRefused, BackendUnavailable, ForeignValue, LeaseExpired
 from cluster_lock.values import Entry, Grant, Lease
 
-from .counter import Counter
+from .counter import LARGEST_NUMBER, Counter
 from .flock import Flock, is_locked
-from .keyfile import KeyFile, file_name, may_start_with, unquote
-from .private import make_private_directory, read_private, write_private
+from .keyfile import LEASE_ID, Foreign, KeyFile, file_name, may_start_with, read_key, unquote
+from .private import LARGEST, check_place, delete, make_private_directory, write_all, write_private
 
 State = tuple[str | None, int]
 """What was seen under a key: its live lease, and a hash of the file."""
+
+_AHEAD = 1000
+"""How far a key may be above the counter: by one for each change that wrote its key and died before the counter."""
 
 
 class Store:
@@ -52,10 +56,14 @@ class Store:
         lock = Flock(self.leases / lease.id)
         if not lock.acquire():
             raise BackendUnavailable(f"{lock.path} was deleted while it was made")
-        about = {"holder": holder, "pid": os.getpid(), "since": clock.utc_text()}
-        # By the descriptor that is locked: closing another one would tell all who wait that this holder died.
-        os.write(lock.descriptor, json.dumps(about, ensure_ascii=False).encode() + b"\n")
         self._mine[lease.id] = lock
+        about = {"holder": holder, "pid": os.getpid(), "since": clock.utc_text()}
+        try:
+            # By the descriptor that is locked: closing another one would tell all who wait that this holder died.
+            write_all(lock.descriptor, json.dumps(about).encode() + b"\n")
+        except OSError:
+            self.end(lease.id)
+            raise
         return lease
 
     def live(self, lease: Lease) -> None:
@@ -67,7 +75,16 @@ class Store:
 
     def is_alive(self, lease_id: str) -> bool:
         lock = self._mine.get(lease_id)
-        return lock.stands() if lock is not None else is_locked(self.leases / lease_id)
+        if lock is not None:
+            return lock.stands()
+        try:
+            return is_locked(self.leases / lease_id)
+        except OSError as error:
+            if error.errno in (errno.ELOOP, errno.ENXIO):  # a link, a socket: no file that anybody could have locked
+                return False
+            if error.errno == errno.EACCES:  # nobody can tell, so nobody takes it away
+                return True
+            raise
 
     def end(self, lease_id: str) -> None:
         """End our own lease."""
@@ -76,7 +93,7 @@ class Store:
             return
         try:
             if lock.stands():  # in a forked child it does not: the file is the parent's
-                lock.path.unlink(missing_ok=True)
+                delete(lock.path)
         finally:
             lock.release()
 
@@ -103,17 +120,24 @@ class Store:
         except FileNotFoundError:
             return None
 
+    def look(self, name: str, number: int) -> KeyFile | Foreign | None:
+        """What stands at the place of the key `name`, whatever it is. `number`: the counter as it is now."""
+        path, key = self.path(name), self._prefix + name
+        stands = read_key(path, key)
+        if isinstance(stands, KeyFile):
+            limit = max(number, self._seen) + _AHEAD
+            if stands.index > limit and self.counter.read() is not None:  # else it is known from the keys alone
+                why = f"what stands in {path} is not ours: its index {stands.index} is far above the counter ({number})"
+                return Foreign(why, stands.to_bytes())
+            self._seen = max(self._seen, stands.index)
+        return stands
+
     def read(self, name: str) -> KeyFile | None:
         """The key as it was written last. Raises ForeignValue if that was not by one of us."""
-        path = self.path(name)
-        raw = (read_private(path) or b"").lstrip(b"\0")
-        if not raw:  # a file that a power cut left empty is nobody's word
-            return None
-        stands = KeyFile.from_bytes(raw)
-        if stands is None or stands.key != self._prefix + name:
-            raise ForeignValue(
-                f"what stands in {path} (the key {self._prefix}{name}) is not ours: look, then delete it"
-            )
+        stands = self.look(name, self.number())
+        if isinstance(stands, Foreign):
+            key = self._prefix + name
+            raise ForeignValue(f"{stands.why}; nobody takes the key {key} until a person has looked and deleted it")
         return stands
 
     def held(self, name: str, lease_id: str | None) -> KeyFile | None:
@@ -134,21 +158,23 @@ class Store:
 
     def entry(self, name: str, number: int) -> tuple[Entry, State]:
         """What stands under `name`. `number`: the counter as it is now."""
-        raw = read_private(self.path(name)) or b""
-        stands = KeyFile.from_bytes(raw)
-        if stands is None or stands.key != self._prefix + name:
-            return Entry(name, None, number, raw or None), (None, hash(raw))
-        self._seen = max(self._seen, stands.index)
+        stands = self.look(name, number)
+        # Never below what was told before: a counter may be lost, and older news would be dropped.
+        number = max(number, self._seen)
+        if stands is None or isinstance(stands, Foreign):
+            raw = stands.raw if stands is not None else None
+            return Entry(name, None, number, raw), (None, hash(raw))
+        seen = hash(stands)
         if stands.lease is not None and self.is_alive(stands.lease):
-            return Entry(name, stands.lease, stands.index, stands.record), (stands.lease, hash(raw))
+            return Entry(name, stands.lease, stands.index, stands.record), (stands.lease, seen)
         # A change writes its key before the counter, so the number may be one behind the key.
-        return Entry(name, None, max(number, stands.index), None), (None, hash(raw))
+        return Entry(name, None, max(number, stands.index), None), (None, seen)
 
     def names(self, prefix: str) -> list[str]:
         """The names of all keys under `prefix`, held or not."""
         wanted = self._prefix + prefix
         files = [path for path in self.keys.iterdir() if may_start_with(path.name, wanted)]
-        keys = [key.key for path in files if (key := KeyFile.from_bytes(read_private(path) or b"")) is not None]
+        keys = [key.key for path in files if isinstance(key := read_key(path), KeyFile)]
         return [key.removeprefix(self._prefix) for key in keys if key.startswith(wanted)]
 
     def foreign(self, prefix: str) -> list[Entry]:
@@ -157,44 +183,54 @@ class Store:
         wanted = self._prefix + prefix
         found = []
         for path in self.keys.iterdir():
-            raw = (read_private(path) or b"").lstrip(b"\0") if may_start_with(path.name, wanted) else b""
-            if raw and KeyFile.from_bytes(raw) is None:
-                found.append(Entry(unquote(path.stem).removeprefix(self._prefix), None, 0, raw))
+            if may_start_with(path.name, wanted) and isinstance(key := read_key(path), Foreign):
+                found.append(Entry(unquote(path.stem).removeprefix(self._prefix), None, 0, key.raw))
         return found
 
     def put(self, name: str, lease: str | None, record: bytes, *, was: KeyFile | None) -> KeyFile:
-        """Write a lock's key. The one before it, `was`, leaves its record as `previous`. With a lease it is a grant:
-        its index is on the disk when this returns."""
-        index = max(self._number(), self._seen, was.index if was is not None else 0) + 1
+        """Write a lock's key. The one before it, `was`, leaves its record as `previous`. It is on the disk when this
+        returns, and with a lease, which makes it a grant, so is its index."""
+        index = self._next(was)
         stands = KeyFile(self._prefix + name, lease, index, record, was.record if was is not None else None)
-        self._write(name, stands, durably=lease is not None)
+        self._write(name, stands, durably=True)
         return stands
 
     def announce(self, name: str, lease: str, record: bytes) -> None:
-        stands = KeyFile(self._prefix + name, lease, max(self._number(), self._seen) + 1, record, announced=True)
+        stands = KeyFile(self._prefix + name, lease, self._next(None), record, announced=True)
         self._write(name, stands, durably=False)
 
+    def _next(self, was: KeyFile | None) -> int:
+        index = max(self.number(), self._seen, was.index if was is not None else 0) + 1
+        if index > LARGEST_NUMBER:
+            raise BackendRefused(f"the counter of {self._directory} has come to its end: look into {self.counter.path}")
+        return index
+
     def _write(self, name: str, stands: KeyFile, *, durably: bool) -> None:
+        content = stands.to_bytes()
+        if len(content) > LARGEST:
+            raise BackendRefused(f"{name}: {len(content)} bytes are too many for a key of the file backend")
         # First the key, then the counter: who finds a key absent beside a number knows that it was absent at it.
-        write_private(self.path(name), stands.to_bytes(), by_way_of=self._new)
-        self.counter.write(stands.index, durably=durably)
+        write_private(self.path(name), content, by_way_of=self._new, durably=durably)
+        self.counter.write(stands.index, durably=durably and stands.lease is not None)
         self._seen = stands.index
 
-    def _number(self) -> int:
-        """The counter. If it is lost: the largest number that any key has seen."""
+    def number(self) -> int:
+        """The counter. If it is lost: the largest number that any key has. Raises PermissionRefused if something stands
+        in its place that cannot be written."""
+        check_place(self.counter.path)
         number = self.counter.read()
         if number is not None:
             return number
-        keys = [KeyFile.from_bytes(read_private(path) or b"") for path in self.keys.iterdir()]
-        return max((key.index for key in keys if key is not None), default=0)
+        keys = [read_key(path) for path in self.keys.iterdir()]
+        return max((key.index for key in keys if isinstance(key, KeyFile)), default=0)
 
     def _sweep(self) -> None:
         """Delete what dead processes left, but for the last words about locks."""
         alive = {path.name for path in self.leases.iterdir() if self.is_alive(path.name)}
         for path in self.keys.iterdir():
-            key = KeyFile.from_bytes(read_private(path) or b"")
-            if key is not None and key.announced and key.lease not in alive:
-                path.unlink(missing_ok=True)
+            key = read_key(path)
+            if isinstance(key, KeyFile) and key.announced and key.lease not in alive:
+                delete(path)
         for path in self.leases.iterdir():
-            if path.name not in alive:
-                path.unlink(missing_ok=True)
+            if path.name not in alive and LEASE_ID.fullmatch(path.name):
+                delete(path)
