@@ -94,6 +94,8 @@ class FileDriver:
             store.live(lease)
             stands = store.read(name)
             if stands is None or stands.lease is None or not store.is_alive(stands.lease):
+                if store.is_young():
+                    return None
                 stands = store.put(name, lease.id, record, was=stands)
             elif stands.lease != lease.id:
                 return None
@@ -168,7 +170,7 @@ class FileDriver:
                 entries, states = await self._look(names)
                 changed = {name: entry for name, entry in entries.items() if before.get(name) != states[name]}
                 left = until - clock.now()
-                if changed or left <= 0:
+                if changed or left <= 0 or watch.stale:
                     return Changes(_Position(states), changed)
                 leases = {entry.lease for entry in entries.values() if entry.lease is not None}
                 bell.listen_for(frozenset(files | leases))
@@ -238,5 +240,5 @@ class FileDriver:
             self._watch = None
         if self._watch is None:
             self._store.prepare_again()
-            self._watch = watch_of((self._store.keys, self._store.leases))
+            self._watch = watch_of((self._store.keys, self._store.leases), self._directory)
         return self._watch

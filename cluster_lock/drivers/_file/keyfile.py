@@ -123,13 +123,13 @@ def read_key(path: Path, key: str | None = None) -> KeyFile | Foreign | None:
     except OSError as error:
         if error.errno not in _OF_THE_FILE:
             raise
-        return Foreign(f"{path} cannot be read: {error.strerror}", f"({error.strerror})".encode())
+        return Foreign(f"{path} cannot be read ({error.strerror}): look at it, then delete it", f"({error.strerror})".encode())
     if not (raw or b"").strip(b"\0"):  # a file that a power cut left empty is nobody's word
         return None
     assert raw is not None
     found = KeyFile.from_bytes(raw)
     if found is None:
-        return Foreign(f"what stands in {path} is not ours", raw)
+        return Foreign(f"what stands in {path} is not ours: look at it, then delete it", raw)
     if key is not None and found.key != key:
-        return Foreign(f"what stands in {path} is not ours, but of the key {found.key}", raw)
+        return Foreign(f"what stands in {path} is of the key {found.key!r}: look at it, then delete it", raw)
     return found

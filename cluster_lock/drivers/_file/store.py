@@ -14,12 +14,15 @@ from cluster_lock.values import Entry, Grant, Lease
 
 from .counter import LARGEST_NUMBER, Counter
 from .flock import Flock, is_locked
+from .inotify import LOOK_ANYWAY
 from .keyfile import LEASE_ID, Foreign, KeyFile, file_name, may_start_with, read_key, unquote
 from .private import LARGEST, check_place, delete, make_private_directory, write_all, write_private
 
 State = tuple[str | None, int]
 """What was seen under a key: its live lease, and a hash of the file."""
 
+SETTLE = LOOK_ANYWAY + 0.25
+"""Seconds in which no lock is given after the folder was replaced."""
 _AHEAD = 1000
 """How far a key may be above the counter: by one for each change that wrote its key and died before the counter."""
 
@@ -38,15 +41,35 @@ class Store:
         self._mine: dict[str, Flock] = {}
         self._pid = os.getpid()
         self._seen = 0
+        self._identity: tuple[int, int] | None = None
+        self._young_until = float("-inf")
 
     def prepare(self) -> None:
         """Make the folders, or find out why they will not do."""
         for folder in (self._directory, self.keys, self.leases):
             make_private_directory(folder)
 
+        self._identity = self._look_at_folder()
+
     def prepare_again(self) -> None:
-        if not (self.keys.is_dir() and self.leases.is_dir()):  # deleted under us, with all that was held there
+        """Is it the folder that it was? Deleted or renamed under us, with all that was held there, it is made anew; and
+        in another one than that nothing is given for a while: see `is_young`."""
+        identity = self._look_at_folder()
+        if identity is None or identity != self._identity or not self.keys.is_dir():
             self.prepare()
+            self._young_until = clock.now() + SETTLE
+
+    def is_young(self) -> bool:
+        """Was the folder replaced just now? Whoever leads by the one before is told by the kernel, or looks once a
+        second, and stops."""
+        return clock.now() < self._young_until
+
+    def _look_at_folder(self) -> tuple[int, int] | None:
+        try:
+            found = self.leases.stat()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        return found.st_dev, found.st_ino
 
     # Leases.
 
@@ -127,8 +150,8 @@ class Store:
         if isinstance(stands, KeyFile):
             limit = max(number, self._seen) + _AHEAD
             if stands.index > limit and self.counter.read() is not None:  # else it is known from the keys alone
-                why = f"what stands in {path} is not ours: its index {stands.index} is far above the counter ({number})"
-                return Foreign(why, stands.to_bytes())
+                above = f"its index {stands.index} is far above the counter's {number}"
+                return Foreign(f"what stands in {path} is not ours ({above}): look at it, then delete it", stands.to_bytes())
             self._seen = max(self._seen, stands.index)
         return stands
 
@@ -137,7 +160,7 @@ class Store:
         stands = self.look(name, self.number())
         if isinstance(stands, Foreign):
             key = self._prefix + name
-            raise ForeignValue(f"{stands.why}; nobody takes the key {key} until a person has looked and deleted it")
+            raise ForeignValue(f"{stands.why} (it stands in the place of the key {key})")
         return stands
 
     def held(self, name: str, lease_id: str | None) -> KeyFile | None:
@@ -180,11 +203,16 @@ class Store:
     def foreign(self, prefix: str) -> list[Entry]:
         """The files at the places of keys under `prefix` that none of us wrote. Named after the file, which says of a
         very long key only how it begins."""
-        wanted = self._prefix + prefix
+        wanted, number = self._prefix + prefix, self.counter.read() or 0
         found = []
         for path in self.keys.iterdir():
-            if may_start_with(path.name, wanted) and isinstance(key := read_key(path), Foreign):
-                found.append(Entry(unquote(path.stem).removeprefix(self._prefix), None, 0, key.raw))
+            stands = read_key(path) if may_start_with(path.name, wanted) else None
+            if isinstance(stands, KeyFile) and path.name == file_name(stands.key):
+                stands = self.look(stands.key.removeprefix(self._prefix), number)
+            elif isinstance(stands, KeyFile):
+                stands = Foreign("", stands.to_bytes())
+            if isinstance(stands, Foreign):
+                found.append(Entry(unquote(path.stem).removeprefix(self._prefix), None, 0, stands.raw))
         return found
 
     def put(self, name: str, lease: str | None, record: bytes, *, was: KeyFile | None) -> KeyFile:
