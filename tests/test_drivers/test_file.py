@@ -390,7 +390,7 @@ def test_lock_file_of_another_user_is_foreign(tmp_path: Path, monkeypatch: pytes
             other.setattr(os, "geteuid", lambda: owner + 54321)
             assert (await driver.read([LOCK])).entries[LOCK].lease is None
         key_path(tmp_path).chmod(0o666)
-        with pytest.raises(ForeignValue, match="others may write to .*leader/telegram/42"):
+        with pytest.raises(ForeignValue, match=r"others may write to .*leader/telegram/42"):
             await driver.acquire(grant.lease, LOCK, b"{}")
         await driver.close()
 

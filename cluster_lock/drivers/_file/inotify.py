@@ -85,7 +85,7 @@ class Polling:
 
 class Inotify:
     """One inotify instance for all waiters of a driver, read by the event loop that it was made on. Of `root`, in which
-    the directories are, and what is above it, it hears whether it is renamed or deleted: another one may take its place.
+    the directories are, and of all above it, it hears whether it is renamed or deleted: another may take its place.
 
     Raises OSError if the kernel grants no instance (a user has 128 by default).
     """

@@ -114,8 +114,8 @@ class Foreign:
 
 
 def read_key(path: Path, key: str | None = None) -> KeyFile | Foreign | None:
-    """What stands at `path`, where the key `key` belongs; None if there is nothing. Whatever it is, nothing is raised for
-    it: another key's file is no concern of who asks for this one."""
+    """What stands at `path`, where the key `key` belongs; None if there is nothing. Whatever it is, nothing is raised
+    for it: the file of one key is no concern of who asks for another."""
     try:
         raw = read_private(path)
     except PermissionRefused as error:
@@ -123,7 +123,8 @@ def read_key(path: Path, key: str | None = None) -> KeyFile | Foreign | None:
     except OSError as error:
         if error.errno not in _OF_THE_FILE:
             raise
-        return Foreign(f"{path} cannot be read ({error.strerror}): look at it, then delete it", f"({error.strerror})".encode())
+        why = f"cannot be read ({error.strerror})"
+        return Foreign(f"{path} {why}: look at it, then delete it", f"({why})".encode())
     if not (raw or b"").strip(b"\0"):  # a file that a power cut left empty is nobody's word
         return None
     assert raw is not None

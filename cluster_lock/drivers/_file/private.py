@@ -55,7 +55,9 @@ def mapped(path: Path) -> Iterator[None]:
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise PermissionRefused(f"{where}: {why}") from error
         if error.errno in _NO_FILE:
-            raise BackendRefused(f"{where} is no file, where one of ours belongs: look at it, then delete it") from error
+            raise BackendRefused(
+                f"{where} is no file, where one of ours belongs: look at it, then delete it"
+            ) from error
         if error.errno in _FULL:
             raise BackendUnavailable(f"no space left on the disk of {where} ({why})") from error
         raise BackendUnavailable(f"{where}: {why}") from error
@@ -159,23 +161,21 @@ def _all(descriptor: int) -> bytes:
     return content
 
 
-def write_private(path: Path, content: bytes, *, by_way_of: Path, durably: bool = False) -> None:
+def write_private(path: Path, content: bytes, *, by_way_of: Path, whole: bool = False) -> None:
     """Put `content` at `path` so that every reader sees all of it or nothing. One writer at a time uses `by_way_of`.
-    `durably`: so does whoever reads after a power cut, and what stands at `path` when this returns is there then."""
+    `whole`: after a power cut too, when either this or what was there before is there."""
     by_way_of.unlink(missing_ok=True)  # of a writer that died
     descriptor = os.open(by_way_of, os.O_WRONLY | os.O_CREAT | os.O_EXCL | NOFOLLOW, 0o600)
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(content)
             file.flush()
-            if durably:
+            if whole:
                 os.fsync(descriptor)
         by_way_of.replace(path)
     except BaseException:
         by_way_of.unlink(missing_ok=True)  # a full disk has no room for halves
         raise
-    if durably:
-        sync_names(path.parent)
 
 
 def write_all(descriptor: int, content: bytes) -> None:

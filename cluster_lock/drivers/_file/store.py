@@ -150,8 +150,8 @@ class Store:
         if isinstance(stands, KeyFile):
             limit = max(number, self._seen) + _AHEAD
             if stands.index > limit and self.counter.read() is not None:  # else it is known from the keys alone
-                above = f"its index {stands.index} is far above the counter's {number}"
-                return Foreign(f"what stands in {path} is not ours ({above}): look at it, then delete it", stands.to_bytes())
+                why = f"is not ours (its index {stands.index} is far above the counter's {number})"
+                return Foreign(f"what stands in {path} {why}: look at it, then delete it", stands.to_bytes())
             self._seen = max(self._seen, stands.index)
         return stands
 
@@ -216,16 +216,16 @@ class Store:
         return found
 
     def put(self, name: str, lease: str | None, record: bytes, *, was: KeyFile | None) -> KeyFile:
-        """Write a lock's key. The one before it, `was`, leaves its record as `previous`. It is on the disk when this
-        returns, and with a lease, which makes it a grant, so is its index."""
+        """Write a lock's key. The one before it, `was`, leaves its record as `previous`. With a lease it is a grant:
+        its index is on the disk when this returns."""
         index = self._next(was)
         stands = KeyFile(self._prefix + name, lease, index, record, was.record if was is not None else None)
-        self._write(name, stands, durably=True)
+        self._write(name, stands)
         return stands
 
     def announce(self, name: str, lease: str, record: bytes) -> None:
         stands = KeyFile(self._prefix + name, lease, self._next(None), record, announced=True)
-        self._write(name, stands, durably=False)
+        self._write(name, stands)
 
     def _next(self, was: KeyFile | None) -> int:
         index = max(self.number(), self._seen, was.index if was is not None else 0) + 1
@@ -233,13 +233,13 @@ class Store:
             raise BackendRefused(f"the counter of {self._directory} has come to its end: look into {self.counter.path}")
         return index
 
-    def _write(self, name: str, stands: KeyFile, *, durably: bool) -> None:
+    def _write(self, name: str, stands: KeyFile) -> None:
         content = stands.to_bytes()
         if len(content) > LARGEST:
             raise BackendRefused(f"{name}: {len(content)} bytes are too many for a key of the file backend")
         # First the key, then the counter: who finds a key absent beside a number knows that it was absent at it.
-        write_private(self.path(name), content, by_way_of=self._new, durably=durably)
-        self.counter.write(stands.index, durably=durably and stands.lease is not None)
+        write_private(self.path(name), content, by_way_of=self._new, whole=not stands.announced)
+        self.counter.write(stands.index, durably=stands.lease is not None and not stands.announced)
         self._seen = stands.index
 
     def number(self) -> int:

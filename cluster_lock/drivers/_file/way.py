@@ -11,8 +11,8 @@ from cluster_lock.errors import PermissionRefused
 
 
 def check_way_to(path: Path) -> None:
-    """Raise PermissionRefused unless every folder above `path` that is there is root's or ours, and only root and we may
-    rename what is in it; by the path as it is written, and by where its links lead."""
+    """Raise PermissionRefused unless every folder above `path` that is there is root's or ours, and only root and we
+    may rename what is in it; by the path as it is written, and by where its links lead."""
     if sys.platform == "win32":
         return
     for folder in dict.fromkeys((*path.absolute().parents, *path.resolve().parents)):
@@ -23,7 +23,7 @@ def check_way_to(path: Path) -> None:
         if found.st_uid not in (0, os.geteuid()):
             raise PermissionRefused(
                 f"{path} cannot be trusted: {folder} above it belongs to user {user_name(found.st_uid)}, who could put"
-                f" another one in its place, and this process runs as {user_name(os.geteuid())}: choose another directory"
+                f" another one in its place (this process runs as {user_name(os.geteuid())}): choose another directory"
             )
         if _others_may_rename(folder, found):
             raise PermissionRefused(
