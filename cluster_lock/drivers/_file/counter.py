@@ -41,6 +41,8 @@ class Counter:
         flags = os.O_WRONLY | os.O_CREAT | NOFOLLOW | getattr(os, "O_BINARY", 0)
         descriptor = os.open(self.path, flags, 0o600)
         try:
+            if os.fstat(descriptor).st_size > 2 * _LINE:  # junk
+                os.ftruncate(descriptor, 2 * _LINE)
             os.lseek(descriptor, _LINE * (number % 2), os.SEEK_SET)
             write_all(descriptor, f"{number:0{_DIGITS}} {number:0{_DIGITS}}\n".encode())
             if durably:
