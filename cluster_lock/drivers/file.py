@@ -48,7 +48,7 @@ class FileDriver:
     """A client of the folder `directory`, which is made if need be, and must be ours alone, on a local disk."""
 
     def __init__(self, directory: Path, *, prefix: str = "cluster-lock/", request_timeout: float = 4.0) -> None:
-        self._directory = Path(directory)
+        self._directory = Path(directory).absolute()  # whatever the working directory is later on
         self._prefix = prefix
         self._request_timeout = request_timeout
         self._store = Store(self._directory, prefix)
