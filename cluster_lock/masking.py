@@ -12,13 +12,14 @@ from functools import lru_cache
 from urllib.parse import quote, quote_plus
 
 MASK = "***"
-SECRET_NAME = re.compile(r"token|password|passwd|secret|credential|api[_-]?key|private", re.IGNORECASE)
+SECRET_NAME = re.compile(r"token|password|passwd|secret|credential|api[_-]?key|private|auth(?!or)", re.IGNORECASE)
 """What something is called that holds a secret."""
 
 _BY_LOOK = (
     re.compile(
         r"(?<!\d)\d{5,}(?::|%3A|%253A)[\w-]{10,}", re.IGNORECASE
     ),  # a Telegram token, also in "/bot123:ABC/getMe"
+    re.compile(r"(?<=-----BEGIN )[A-Z ]*PRIVATE KEY-----.*?(?=-----END|\Z)", re.DOTALL),
     re.compile(r"(?<=://)[^/@\s]+(?=@)"),  # user and password in an address
     re.compile(r"(?<=://)[^/@\s:]*:[^@\s]*(?=@[\w.-])"),  # the same where the password has a slash
 )

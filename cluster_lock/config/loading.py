@@ -13,6 +13,7 @@ from pydantic_core import ErrorDetails
 
 from cluster_lock.drivers import BUILTIN, available
 from cluster_lock.errors import ConfigError
+from cluster_lock.masking import keep_secret
 from cluster_lock.state_directory import RELATIVE, state_directory
 
 from .explaining import explain
@@ -70,6 +71,7 @@ def load(
     read_secret_files(tree, ("telegram", backend), problems)
     _anchor_directory(tree, file, problems)
     note_secrets(tree, problems)
+    keep_secret(*problems.secrets)
     return _validated(_printable(tree, problems), foreign, variables, problems)
 
 

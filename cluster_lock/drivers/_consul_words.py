@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from urllib.parse import quote, unquote
 
 from cluster_lock.errors import BackendRefused, BackendUnavailable, PermissionRefused
+from cluster_lock.masking import shortened
 from cluster_lock.values import Record
 
 Operation = dict[str, Any]
@@ -41,7 +42,7 @@ class Answered(Exception):
 
 
 def brief(text: str) -> str:
-    return " ".join(text.split())[:300] or "(nothing)"
+    return shortened(" ".join(text.split()), 300) or "(nothing)"
 
 
 # -- keys --------------------------------------------------------------------------------------------------------------

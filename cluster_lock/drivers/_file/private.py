@@ -135,6 +135,20 @@ def read_private(path: Path) -> bytes | None:
         os.close(descriptor)
 
 
+def open_to_append(path: Path) -> int:
+    """A descriptor that writes to the end of the file, made if need be. Raises PermissionRefused if it is a link or
+    another user's, or no file."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | NOFOLLOW | _BINARY, 0o600)
+    try:
+        _check_file(path, os.fstat(descriptor))
+        if hasattr(os, "set_blocking"):
+            os.set_blocking(descriptor, True)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
 def check_place(path: Path) -> None:
     """Raise PermissionRefused if what stands where a file of ours belongs is none of ours."""
     try:
