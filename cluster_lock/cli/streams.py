@@ -5,10 +5,11 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, TextIO
 
+from cluster_lock.errors import ClusterLockError
 from cluster_lock.masking import masked
 
 
@@ -39,21 +40,23 @@ class Speech:
         self._tell(lambda: self.stream.write(masked(text)))
         return len(text)
 
-    def writelines(self, lines: Any) -> None:
+    def writelines(self, lines: Iterable[str]) -> None:
         for line in lines:
             self.write(line)
 
     def flush(self) -> None:
         self._tell(self.stream.flush)
 
-    def _tell(self, say: Any) -> None:
+    def _tell(self, say: Callable[[], object]) -> None:
         try:
             say()
-        except BrokenPipeError:
-            self.unread = True
+        except OSError as error:
             # What is still in the buffer has to go somewhere, or the interpreter complains at its end.
             with open(os.devnull, "wb") as nowhere:
                 os.dup2(nowhere.fileno(), self.stream.fileno())
+            if not isinstance(error, BrokenPipeError):
+                raise ClusterLockError(f"what there is to say cannot be written: {error.strerror}") from error
+            self.unread = True
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.stream, name)
