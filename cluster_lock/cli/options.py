@@ -51,7 +51,8 @@ def settings_from(arguments: argparse.Namespace) -> Settings:
     from cluster_lock.config.secret_files import instead_of, is_secret
 
     overrides = dict(arguments.assignments)
-    if secrets := [f"command line: {path}: {SEEN}{instead_of(path)}" for path in overrides if is_secret(path)]:
+    paths = ["etcd.password" if path == "etcd.user" and ":" in value else path for path, value in overrides.items()]
+    if secrets := [f"command line: {path}: {SEEN}{instead_of(path)}" for path in paths if is_secret(path)]:
         raise ConfigError(secrets)
     overrides |= {name: value for name in ("backend", "instance") if (value := getattr(arguments, name)) is not None}
     return load(arguments.config, overrides=overrides)

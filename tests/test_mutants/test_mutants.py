@@ -50,6 +50,13 @@ KILLED_BY = {
     "reads_the_pipe_in_the_loop": f"{KEEPER}/test_pipe.py::test_a_blocked_loop_delays_no_renewal",
     "leaves_overdue_work_alone": f"{KEEPER}/test_worker.py -k told_of_no_loss",
     "leaves_a_wedged_worker_alone": f"{KEEPER}/test_worker.py -k is_ended[blocks]",
+    "believes_any_index": f"{DRIVERS}/test_file_junk.py::test_a_junk_index_becomes_no_token",
+    "believes_a_half_written_key": f"{DRIVERS}/test_file_disk.py::test_a_write_that_stops_in_the_middle_is_no_write",
+    "hears_of_no_replaced_folder": f"{DRIVERS}/test_file_disk.py -k folder_was_replaced[renamed_above]",
+    "gives_at_once_in_a_replaced_folder": f"{DRIVERS}/test_file_disk.py -k its_folder_was_replaced[renamed]",
+    "trusts_any_way": f"{DRIVERS}/test_file_disk.py -k others_may_replace",
+    "waits_for_a_reader_of_the_log": "tests/test_logs/test_log_writer.py -k a_leader_outlives",
+    "masks_after_the_cut": f"{DRIVERS}/test_secrets_of_answers.py",
     "leaves_a_deaf_worker_alone": f"{KEEPER}/test_worker.py -k is_ended[deaf]",
 }
 
