@@ -211,14 +211,15 @@ def test_a_holder_hears_at_once_that_its_folder_was_replaced(
         grant = await taken(holder)
         before = (await holder.read([LOCK])).position
         await standby.read([LOCK])
-        waiting = asyncio.create_task(holder.wait_changed([LOCK], before, 10))
+        waiting = asyncio.create_task(holder.wait_changed([LOCK], before, 30))
         await until(lambda: holder._watch is not None)
         await asyncio.sleep(0)
         began = clock.now()
         swap(folder)
         lease = await standby.grant_lease("standby", 10)
         assert await standby.acquire(lease, LOCK, RECORD) is None
-        assert (await waiting).entries[LOCK].lease is None
+        async with asyncio.timeout(10):
+            assert (await waiting).entries[LOCK].lease is None
         with pytest.raises(LeaseExpired):
             await holder.renew(grant.lease)
         async with asyncio.timeout(10):

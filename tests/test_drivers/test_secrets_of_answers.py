@@ -22,12 +22,12 @@ def test_a_secret_is_not_cut_in_two() -> None:
         with Echo(page=lambda asked: "x" * next(pages) + TOKEN) as echo:
             driver = ConsulDriver([echo.url], token=TOKEN, request_timeout=5)
             await driver.open()
+            texts = []
             for _ in range(20):
                 with pytest.raises(ClusterLockError) as refused:
                     await driver.read(["leader/x"])
-                text = masked(str(refused.value))
-                assert "xxx" in text
-                assert TOKEN[:6] not in text
+                texts.append(masked(str(refused.value)))
             await driver.close()
+            assert [text for text in texts if "xxx" not in text or TOKEN[:6] in text] == []
 
     run(main())
