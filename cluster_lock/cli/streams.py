@@ -66,7 +66,7 @@ class Speech:
 def spoken() -> Iterator[None]:
     """What is printed in the block goes out as `Speech`."""
     before = sys.stdout, sys.stderr
-    sys.stdout, sys.stderr = out, err = Speech(sys.stdout), Speech(sys.stderr)  # type: ignore[assignment]
+    sys.stdout, sys.stderr = out, err = Speech(sys.stdout), Speech(sys.stderr)
     try:
         yield
     finally:

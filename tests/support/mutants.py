@@ -344,7 +344,7 @@ def waits_for_a_reader_of_the_log() -> None:
 
     from cluster_lock import logs
 
-    logs.LogWriter = logging.StreamHandler  # type: ignore[attr-defined,assignment,misc]
+    logs.LogWriter = logging.StreamHandler  # type: ignore[attr-defined,assignment]
 
 
 def masks_after_the_cut() -> None:

@@ -95,7 +95,7 @@ BYTES = {
     "a long first line": b'{"key": "' + b"a" * 200_000 + b'"}\n',
     "utf-16": '{"key": "a"}\n'.encode("utf-16"),
 }
-VALUES = [
+VALUES: list[Any] = [
     None, True, 5, -1, 1.5, 2**53 + 1, 10**30, 10**4000, "", "7", "..", "../counter", "\0", "\ud800", "A" * 16, [],
     ["x"],    {}, float("nan"), float("inf"), 1e308,
 ]  # fmt: skip

@@ -10,7 +10,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, TextIO
+from typing import IO, Any, TextIO
 
 import pytest
 from support.mutants import module
@@ -155,7 +155,7 @@ def test_the_last_words_of_a_process_are_out(end: str) -> None:
     assert done.stderr.decode().splitlines()[-1].endswith("the last word")
 
 
-CAPTURED: dict = {"capture_output": True, "timeout": 60}
+CAPTURED: dict[str, Any] = {"capture_output": True, "timeout": 60}
 
 
 def test_a_full_pipe_does_not_hold_up_the_end() -> None:

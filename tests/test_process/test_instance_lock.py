@@ -8,6 +8,7 @@ import signal
 import stat
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.program import Program
@@ -172,7 +173,7 @@ INFO = {
     "health": None,
     "ready": True,
 }
-WRONG = [
+WRONG: list[dict[str, Any]] = [
     {"pid": "1"}, {"pid": True}, {"pid": -1}, {"pid": 10**30}, {"pid": None}, {"since": 5}, {"host": ["h"]},
     {"command": None}, {"namespace": {}}, {"started": "1"}, {"started": 1.5}, {"health": 7}, {"ready": "yes"},
 ]  # fmt: skip

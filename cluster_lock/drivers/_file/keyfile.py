@@ -89,8 +89,10 @@ class KeyFile:
 
     @classmethod
     def _of(cls, head: dict[str, Any], rest: bytes) -> KeyFile | None:
-        key, lease, index, announced = (head.get(name) for name in ("key", "lease", "index", "announced"))
-        length, previous = head.get("record"), head.get("previous")
+        key, lease, announced = head.get("key"), head.get("lease"), head.get("announced")
+        index: Any = head.get("index")
+        length: Any = head.get("record")
+        previous: Any = head.get("previous")
         if not (isinstance(key, str) and isinstance(announced, bool) and _counts(index) and _counts(length)):
             return None
         if lease is not None and not (isinstance(lease, str) and LEASE_ID.fullmatch(lease)):
