@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 
 from cluster_lock import __version__
-from cluster_lock.cli import detached, run_command
+from cluster_lock.cli import detached, run_line
 from cluster_lock.cli import instance as instance_commands
 from cluster_lock.cli import start as start_command
 from cluster_lock.cli.options import Parser
@@ -18,6 +18,10 @@ APP = "bot.app:dispatcher"
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The exit code. A wrong argument ends it with SystemExit(2), as argparse does."""
+    return run_line(_parser, argv)
+
+
+def _parser() -> Parser:
     parser = Parser(prog="python -m bot", description="A Telegram bot on several servers at once.")
     parser.add_argument("--version", action="version", version=f"cluster-lock {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
@@ -25,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     detached.add(commands, start_command.add_options, APP)
     instance_commands.add(commands)
     demo_command.add(commands)
-    return run_command(parser.parse_args(argv))
+    return parser
 
 
 if __name__ == "__main__":

@@ -11,13 +11,15 @@ import logging
 import re
 import sys
 import threading
+import traceback
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Literal, TextIO
 
 from . import clock
-from .masking import masked
+from .log_writer import LogWriter
+from .masking import keep_secret, masked
 
 log = logging.getLogger("cluster_lock")
 
@@ -42,17 +44,23 @@ def configure(
     stream: TextIO | None = None,
     secrets: Iterable[str] = (),
 ) -> None:
-    """Let everything that is logged go to `stream` (stderr), and nowhere else. `secrets`: texts that never show.
+    """Let everything that is logged go to `stream` (stderr), and nowhere else. `secrets`: more texts that never show.
+    Nobody waits for a reader of it: see `log_writer`.
 
     What nobody catches is logged too: the interpreter would print it with the address of a request, and the token in
     that. It ends the process, or the thread, as it always does.
     """
-    handler = logging.StreamHandler(stream or sys.stderr)
-    handler.setFormatter(JsonFormatter(secrets) if style == "json" else TextFormatter(secrets))
+    keep_secret(*secrets)
+    stream = stream or sys.stderr
+    # None: the process was started without one.
+    handler: logging.Handler = LogWriter(stream) if stream is not None else logging.NullHandler()
+    handler.setFormatter(JsonFormatter() if style == "json" else TextFormatter())
     handler.addFilter(Repeats())
     root = logging.getLogger()
     for old in list(root.handlers):
         root.removeHandler(old)
+        if isinstance(old, LogWriter):
+            old.close()
     root.addHandler(handler)
     root.setLevel(level)
     logging.captureWarnings(True)
@@ -64,7 +72,8 @@ def configure(
 
 def _say_uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     if issubclass(kind, KeyboardInterrupt):
-        sys.__excepthook__(kind, error, trace)
+        if sys.stderr is not None:
+            sys.stderr.write(masked("".join(traceback.format_exception(kind, error, trace))))
     else:
         log.critical("nobody caught this, the process ends", exc_info=(kind, error, trace))
 
@@ -83,12 +92,11 @@ def _say_unraisable(ignored: sys.UnraisableHookArgs) -> None:
 class TextFormatter(logging.Formatter):
     """One line for people; what is longer (a traceback) is indented below it, so that no text can pass for a line."""
 
-    def __init__(self, secrets: Iterable[str] = ()) -> None:
+    def __init__(self) -> None:
         super().__init__(TEXT)
-        self._secrets = tuple(secrets)
 
     def format(self, record: logging.LogRecord) -> str:
-        text = masked(super().format(record), self._secrets)
+        text = masked(super().format(record))
         text = _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", text.replace("\r\n", "\n"))
         return text.rstrip("\n").replace("\n", "\n    ")
 
@@ -96,10 +104,6 @@ class TextFormatter(logging.Formatter):
 class JsonFormatter(logging.Formatter):
     """One object a line: ts (UTC), level, logger, message, what was given as `extra` (lock, term, reason), and
     exception."""
-
-    def __init__(self, secrets: Iterable[str] = ()) -> None:
-        super().__init__()
-        self._secrets = tuple(secrets)
 
     def format(self, record: logging.LogRecord) -> str:
         content: dict[str, Any] = {
@@ -118,14 +122,14 @@ class JsonFormatter(logging.Formatter):
     def _clean(self, value: Any) -> Any:
         """Before it is written: a secret with a quote in it looks different in JSON."""
         if isinstance(value, dict):
-            return {masked(str(key), self._secrets): self._clean(below) for key, below in value.items()}
+            return {masked(str(key)): self._clean(below) for key, below in value.items()}
         if isinstance(value, list | tuple | set | frozenset):
             return [self._clean(below) for below in value]
         if value is None or isinstance(value, bool | int):
             return value
         if isinstance(value, float):
             return value if abs(value) < float("inf") else str(value)  # JSON has neither inf nor nan
-        return masked(str(value), self._secrets)
+        return masked(str(value))
 
 
 class Repeats(logging.Filter):
@@ -143,13 +147,17 @@ class Repeats(logging.Filter):
         is_ours = record.name.partition(".")[0] in OURS
         if record.levelno != logging.WARNING or hasattr(record, _TRANSITION) or not is_ours:
             return True
-        now, key = clock.now(), (record.name, _SECONDS.sub("# s", record.getMessage()))
+        try:
+            text = record.getMessage()
+        except Exception:  # noqa: BLE001 - its arguments do not fit: the handler says so
+            return True
+        now, key = clock.now(), (record.name, _SECONDS.sub("# s", text))
         said, more = self._said.pop(key, (float("-inf"), 0))
         if now - said < QUIET:
             self._said[key] = said, more + 1
             return False
         if more:
-            record.msg, record.args = f"{record.getMessage()} ({more} times more since it was said last)", None
+            record.msg, record.args = f"{text} ({more} times more since it was said last)", None
         self._said[key] = now, 0
         while len(self._said) > REMEMBERED:
             del self._said[next(iter(self._said))]

@@ -15,6 +15,10 @@ from urllib.parse import quote
 from .errors import ConfigError
 
 APPLICATION = "cluster-lock"
+RELATIVE = "a process that is started in another folder would not meet this one"
+
+
+_NO_HOME = "this user has no home directory to keep state in: set CLUSTER_LOCK_STATE_DIR"
 
 
 def state_directory(environ: Mapping[str, str] | None = None) -> Path:
@@ -22,10 +26,13 @@ def state_directory(environ: Mapping[str, str] | None = None) -> Path:
 
     `CLUSTER_LOCK_STATE_DIR`; else what systemd made for the unit (`STATE_DIRECTORY`, the first of several); else
     /var/lib/cluster-lock for root, `XDG_STATE_HOME` or ~/.local/state for others; on macOS ~/Library/Application
-    Support, on Windows `LOCALAPPDATA`. Raises ConfigError where none of them can be told.
+    Support, on Windows `LOCALAPPDATA`. Raises ConfigError where none of them can be told, and for a relative path: two
+    processes that were started in two folders would keep two states, and hold two locks of one name.
     """
     environ = os.environ if environ is None else environ
     if chosen := environ.get("CLUSTER_LOCK_STATE_DIR"):
+        if not Path(chosen).is_absolute():
+            raise ConfigError([f"CLUSTER_LOCK_STATE_DIR must be an absolute path, but is {chosen[:200]!r}: {RELATIVE}"])
         return Path(chosen)
     if given := environ.get("STATE_DIRECTORY", "").split(":")[0]:
         return Path(given)
@@ -52,6 +59,9 @@ def _platform_folder(environ: Mapping[str, str]) -> Path:
 
 def _home(environ: Mapping[str, str]) -> Path:
     try:
-        return Path(environ.get("HOME") or Path.home())
+        home = Path(environ.get("HOME") or Path.home())
     except RuntimeError as error:
-        raise ConfigError(["this user has no home directory to keep state in: set CLUSTER_LOCK_STATE_DIR"]) from error
+        raise ConfigError([_NO_HOME]) from error
+    if not home.is_absolute():
+        raise ConfigError([_NO_HOME])
+    return home

@@ -18,9 +18,16 @@ import pytest
 from support.backends import ETCD_RELEASE, Backend, selected_backends
 from support.nursery import Nursery
 
+from cluster_lock import masking
 from cluster_lock.testing.servers import ConsulServer, EtcdServer, ServerMissing, ServerTLS
 
 NOT_RUN = "NOT RUN: "
+
+
+@pytest.fixture(autouse=True)
+def _secrets_as_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What one test keeps secret is no secret in the next."""
+    monkeypatch.setattr(masking, "_register", masking._Register())
 
 
 # -- servers -----------------------------------------------------------------------------------------------------------

@@ -25,7 +25,7 @@ LAYERS = [
     {"invitation", "step_down"},
     {"session", "lock", "hold", "reconcile", "found", "told"},
     {"leadership", "contender", "watch", "watchdog", "config", "process"},
-    {"drivers", "state_directory", "masking", "logs", "quarantine", "listening", "overview"},
+    {"drivers", "state_directory", "masking", "logs", "log_writer", "quarantine", "listening", "overview"},
     {"driver", "guard", "tasks", "observer", "asking", "pace"},
     {"kernel_timer", "values", "tokens"},
     {"record"},

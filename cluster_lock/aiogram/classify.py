@@ -14,6 +14,8 @@ from aiogram.exceptions import (
     TelegramUnauthorizedError,
 )
 
+from cluster_lock.masking import shortened
+
 
 class Kind(StrEnum):
     CONFLICT = "conflict"
@@ -65,5 +67,4 @@ def classify(error: Exception, token: str) -> Failure:
 def describe(error: BaseException, token: str) -> str:
     """One line of an exception that may hold a whole page, or an URL with the token in it."""
     text = " ".join(str(error).replace(token, "<token>").split()) or "no more is known"
-    cut = text if len(text) <= LONGEST_TEXT else text[:LONGEST_TEXT] + "..."
-    return f"{type(error).__name__}: {cut}"
+    return f"{type(error).__name__}: {shortened(text, LONGEST_TEXT)}"

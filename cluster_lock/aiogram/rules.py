@@ -43,7 +43,7 @@ class Rules:
     backoff: BackoffConfig | None = None
     data: Mapping[str, Any] = field(default_factory=dict)
     on_failed: OnFailed | None = None
-    crash_notes: Callable[[int], Path] | None = None
+    crash_notes: Callable[[int], Path | None] | None = None
     on_elected: OnTerm | None = None
     on_step_down: OnTerm | None = None
     instance: str = "this instance"

@@ -16,6 +16,7 @@ from aiogram.dispatcher.event.handler import CallableObject
 from aiogram.types.base import UNSET, UNSET_TYPE
 from aiogram.utils.backoff import BackoffConfig
 
+from cluster_lock.errors import ConfigError
 from cluster_lock.leadership import Leadership, Term
 from cluster_lock.state_directory import file_name
 
@@ -153,8 +154,17 @@ def _rules(
         instance=settings.instance,
         data=data,
         on_failed=on_failed,
-        crash_notes=lambda bot_id: settings.state_directory / "crashes" / f"{bot_id}-{file_name(settings.instance)}",
+        crash_notes=lambda bot_id: _crash_notes(settings, bot_id),
     )
+
+
+def _crash_notes(settings: Settings, bot_id: int) -> Path | None:
+    try:
+        folder = settings.state_directory
+    except ConfigError as error:  # a container's user in no list: what can do without a folder does
+        log.warning("updates that end the process are not recognised: %s", error)
+        return None
+    return folder / "crashes" / f"{bot_id}-{file_name(settings.instance)}"
 
 
 def _conflict_rules(rules: Rules, given: OnConflict | ConflictRules | None) -> ConflictRules:

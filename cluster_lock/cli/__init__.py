@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import os
 import signal
 import sys
-from collections.abc import Sequence
+import traceback
+from collections.abc import Callable, Sequence
 
 from cluster_lock import __version__
 from cluster_lock.errors import ClusterLockError
@@ -15,6 +15,7 @@ from cluster_lock.masking import masked
 from . import bot, config_command, doctor, drivers, release, run, status, step_down
 from .completion import add_completion_option
 from .options import Parser
+from .streams import open_missing, spoken
 
 EXIT_CODES = """\
 exit codes:
@@ -35,7 +36,20 @@ exit codes:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and answer its exit code. A wrong argument ends it with SystemExit(2), as argparse does."""
-    return run_command(_parser().parse_args(argv))
+    return run_line(_parser, argv)
+
+
+def run_line(parser: Callable[[], argparse.ArgumentParser], argv: Sequence[str] | None) -> int:
+    """Run what a command line says, by this parser, and answer its exit code."""
+    open_missing()
+    with spoken():
+        try:
+            return run_command(parser().parse_args(argv))
+        except SystemExit as end:
+            if isinstance(end.code, str):  # of the user's program: the interpreter would print it with what is in it
+                print(end.code, file=sys.stderr)
+                return 1
+            raise
 
 
 def run_command(arguments: argparse.Namespace) -> int:
@@ -48,10 +62,13 @@ def run_command(arguments: argparse.Namespace) -> int:
         return error.exit_code
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
-    except BrokenPipeError:
-        # `cluster-lock config --schema | head`: nobody reads on. The flush at exit would say so once more.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:  # `cluster-lock status --watch | head`
         return 0
+    except Exception:
+        if sys.excepthook is not sys.__excepthook__:  # the log has it, see `logs.configure`
+            raise
+        print(traceback.format_exc(), file=sys.stderr)
+        return 1
     return code
 
 

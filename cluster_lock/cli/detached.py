@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from cluster_lock import clock
+from cluster_lock.drivers._file.private import make_private_directory, mapped, open_to_append
 from cluster_lock.errors import ConfigError
 
 from .options import settings_from
@@ -128,12 +129,15 @@ class Background:
         return 128 + self._heard[0]
 
     def __enter__(self) -> Self:
-        self.log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with mapped(self.log):
+            for folder in (self.log.parent.parent, self.log.parent):
+                make_private_directory(folder)
+            descriptor = open_to_append(self.log)
         for number in ENDING:
             if signal.getsignal(number) is not signal.SIG_IGN:
                 self._handlers[number] = signal.signal(number, lambda number, _: self._heard.append(number))
         try:
-            with os.fdopen(os.open(self.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "ab") as output:
+            with os.fdopen(descriptor, "ab") as output:
                 self._began_at = os.fstat(output.fileno()).st_size
                 self._process = subprocess.Popen(
                     self._command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True

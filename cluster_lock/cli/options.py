@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from cluster_lock.errors import ConfigError
+from cluster_lock.masking import masked_arguments
 
 from .completion import names_a_file
 
@@ -12,11 +15,18 @@ if TYPE_CHECKING:
     from cluster_lock.config import Settings
 
 
+SEEN = "is a secret, and everybody on this host sees what a command was given (`ps`): "
+
+
 class Parser(argparse.ArgumentParser):
     """Of whole words only: what is short for an option today may be short for two tomorrow."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options, allow_abbrev=False)
+
+    def error(self, message: str) -> NoReturn:
+        """Without what was given by mistake: `--token=X`."""
+        super().error(" ".join(masked_arguments(message.split(" "))))
 
 
 def add_settings_options(parser: argparse.ArgumentParser) -> None:
@@ -45,8 +55,12 @@ def add_settings_options(parser: argparse.ArgumentParser) -> None:
 def settings_from(arguments: argparse.Namespace) -> Settings:
     """The effective settings under these options. Raises ConfigError with everything that is wrong."""
     from cluster_lock.config import load
+    from cluster_lock.config.secret_files import instead_of, is_secret
 
     overrides = dict(arguments.assignments)
+    paths = ["etcd.password" if path == "etcd.user" and ":" in value else path for path, value in overrides.items()]
+    if secrets := [f"command line: {path}: {SEEN}{instead_of(path)}" for path in paths if is_secret(path)]:
+        raise ConfigError(secrets)
     overrides |= {name: value for name in ("backend", "instance") if (value := getattr(arguments, name)) is not None}
     return load(arguments.config, overrides=overrides)
 

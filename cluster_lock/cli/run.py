@@ -104,7 +104,8 @@ def plan_for(
         replaces=getattr(arguments, "replace", False),
         fencing_floor=settings.fencing_floor,
         fingerprint=settings.fingerprint,
-        state_directory=str(settings.state_directory),
+        # A command under a lock needs no folder of ours, and a container's user may have none.
+        state_directory=str(settings.state_directory) if lock is None else None,
         health=settings.health,
         log_format=arguments.log_format,
         secrets=secret_texts(settings),

@@ -22,6 +22,7 @@ from cluster_lock.values import telegram_lock
 from . import detached
 from .options import add_settings_options, settings_from
 from .run import add_keeper_options, become_keeper, hold_signals_back, plan_for
+from .streams import unspoken
 
 if TYPE_CHECKING:
     from aiogram import Dispatcher
@@ -101,9 +102,10 @@ def _run_here(options: argparse.Namespace, *, worker: bool) -> int:
         logs.configure(options.log_format, secrets=secret_texts(settings))
         # gRPC's core writes lines of its own to stderr, past every logger; what matters in them is in our errors too.
         os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-        with _stopped_at_once(), _objects_that_stay():
-            dispatcher = load_app(options.app)
-        asyncio.run(_start(dispatcher, settings, instance, fail_fast=options.fail_fast))
+        with unspoken():
+            with _stopped_at_once(), _objects_that_stay():
+                dispatcher = load_app(options.app)
+            asyncio.run(_start(dispatcher, settings, instance, fail_fast=options.fail_fast))
     return 0
 
 

@@ -6,8 +6,11 @@ import argparse
 import json
 from typing import TYPE_CHECKING, Any
 
+from cluster_lock.masking import shortened
+
 from .options import add_settings_options, settings_from
 from .output import add_json_option, duration, opened, print_json, run, seconds_since
+from .streams import stop_if_unread
 from .tables import Line, Part, Table, living, show
 
 if TYPE_CHECKING:
@@ -72,6 +75,7 @@ async def _watch_json(picture: Picture, prefix: str) -> None:
         essence = [lock | {"lease_left": None} for lock in content["locks"]], content["nodes"]
         if essence != before:
             print(json.dumps(content, ensure_ascii=False), flush=True)
+            stop_if_unread()
         before = essence
         await asyncio.sleep(WATCH_EVERY)
 
@@ -157,7 +161,7 @@ def _row(lock: LockSeen) -> list[str]:
 
 def _note(lock: LockSeen) -> str:
     if lock.foreign is not None:
-        value = lock.foreign[:60].decode(errors="backslashreplace")
+        value = shortened(lock.foreign.decode(errors="backslashreplace"), 60)
         return f"{lock.name}: {NOBODY_CAN_LEAD}: under its key stands {value!r}, which no leader wrote"
     if lock.lease is not None and lock.record is None:
         return f"{lock.name}: somebody overwrote the value under the lock; lease {lock.lease} still holds it"

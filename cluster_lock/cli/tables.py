@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
+from .streams import stop_if_unread
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -83,6 +85,7 @@ def _can_be_rich() -> bool:
 def _in_turn(parts: Sequence[Part]) -> None:
     show(parts)
     print(flush=True)
+    stop_if_unread()
 
 
 def _console() -> Console:

@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
+from cluster_lock.masking import shortened
 from cluster_lock.values import Timing
 
 from .kinds import Duration
@@ -45,10 +46,14 @@ def _explain_value(details: ErrorDetails, tree: Branch, problems: Problems) -> N
     path = ".".join(names)
     text = _wording(details)
     key = shape().key(path)
-    if isinstance(node, Leaf) and key and not key.is_secret:
-        shown = node.text if len(node.text) <= 60 else node.text[:57] + "..."
-        text += f", but is {shown!r}"
+    if isinstance(node, Leaf) and key and not key.is_secret and not _may_hold_password(node.text):
+        text += f", but is {shortened(node.text, 57)!r}"
     problems.add(node.place, path, text)
+
+
+def _may_hold_password(text: str) -> bool:
+    """An address with a user, or with what follows a question mark: however it is spelt, it is not repeated."""
+    return "@" in text or ("://" in text and ("?" in text or "#" in text))
 
 
 def _wording(details: ErrorDetails) -> str:

@@ -13,7 +13,8 @@ from pydantic_core import ErrorDetails
 
 from cluster_lock.drivers import BUILTIN, available
 from cluster_lock.errors import ConfigError
-from cluster_lock.state_directory import state_directory
+from cluster_lock.masking import keep_secret
+from cluster_lock.state_directory import RELATIVE, state_directory
 
 from .explaining import explain
 from .model import Settings
@@ -69,7 +70,9 @@ def load(
     tree = merged([tool_defaults(variables, backend), *layers])
     _drop_unused(tree, backend)
     read_secret_files(tree, ("telegram", backend), problems)
+    _anchor_directory(tree, file, problems)
     note_secrets(tree, problems)
+    keep_secret(*problems.secrets)
     return _validated(_printable(tree, problems), foreign, variables, problems)
 
 
@@ -118,6 +121,23 @@ def _drop_unused(tree: Branch, backend: str) -> None:
         for key, node in list(branch.children.items()) if isinstance(branch, Branch) else ():
             if isinstance(node, Leaf) and node.filled and isinstance(branch, Branch):
                 del branch.children[key]
+
+
+def _anchor_directory(tree: Branch, file: Path | None, problems: Problems) -> None:
+    """A relative `file.directory` is meant from the configuration file; elsewhere there is nothing that all instances
+    share, so it is refused: from two working directories it would be two folders, with a leader in each."""
+    section = tree.children.get("file")
+    leaf = section.children.get("directory") if isinstance(section, Branch) else None
+    if not isinstance(leaf, Leaf) or not isinstance(section, Branch) or "\0" in leaf.text:
+        return
+    directory = Path(os.path.expanduser(leaf.text.strip()))
+    if directory.is_absolute() or leaf.place.layer == Layer.DEFAULT:  # the state directory, which `_home` looks at
+        return
+    if leaf.place.layer == Layer.FILE and file is not None:
+        anchored = os.path.normpath(file.absolute().parent / directory)
+        section.children["directory"] = Leaf(anchored, leaf.place, leaf.plain, leaf.filled)
+    else:
+        problems.add(leaf.place, "file.directory", f"must be an absolute path, but is {leaf.text[:200]!r}: {RELATIVE}")
 
 
 _UNFIT = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
@@ -181,13 +201,17 @@ def _validated(tree: Branch, foreign: tuple[str, ...], variables: Variables, pro
 
 
 def _home(data: dict[str, Any], variables: Variables, problems: Problems) -> Path | None:
-    """The state directory, which is the file backend's default. None if there is none, and it is not needed here."""
+    """The state directory, which is the file backend's default. None if there is none, and it is not needed here; one
+    that is given and wrong is always told."""
     section: dict[str, Any] = data.setdefault("file", {})
     needed = "directory" not in section and data.get("backend", "file") == "file"
     try:
         home = state_directory({name: value for name, (value, _) in variables.items()})
     except ConfigError as error:
-        if needed:
+        given, place = variables.get("CLUSTER_LOCK_STATE_DIR", ("", NOWHERE))
+        if given:
+            problems.add(place, "", str(error))
+        elif needed:
             problems.add(NOWHERE, "file.directory", str(error))
         section.setdefault("directory", ".")
         return None

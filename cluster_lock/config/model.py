@@ -88,7 +88,7 @@ class TelegramSection(Section):
 
 class FileSection(Section):
     directory: FilePath = Field(default_factory=state_directory)
-    """The folder of the lock files; empty: this user's state directory."""
+    """The folder of the lock files, relative to this file; empty: this user's state directory."""
 
 
 class EtcdSection(Section):

@@ -11,19 +11,32 @@ from cluster_lock.masking import SECRET_NAME
 from .places import Branch, Leaf, Place, Problems, leaves, texts
 from .reading import read_text
 from .shape import shape
+from .variables import PREFIX, TOKEN
 
 
 def note_secrets(tree: Branch, problems: Problems) -> None:
     """From here on no problem quotes them."""
     for path, node in leaves(tree):
-        key = shape().key(path)
         if path == "etcd.user":  # etcdctl's variable may carry the password behind a colon
             secrets = {text.partition(":")[2] for text in texts(node)}
-        elif key.is_secret if key else SECRET_NAME.search(path.rpartition(".")[2]):
+        elif is_secret(path):
             secrets = {secret for text in texts(node) for secret in (text, text.strip())}
         else:
             continue
         problems.secrets |= secrets - {""}
+
+
+def is_secret(path: str) -> bool:
+    """Is this setting a secret, or of a foreign section and called like one?"""
+    key = shape().key(path)
+    return key.is_secret if key else bool(SECRET_NAME.search(path.rpartition(".")[2])) and not path.endswith("_file")
+
+
+def instead_of(path: str) -> str:
+    """Where a secret may be given, for who gave it elsewhere."""
+    variable = TOKEN if path == "telegram.token" else f"{PREFIX}{path.upper().replace('.', '__')}"
+    file = f"{path}_file"
+    return f"set {variable}, or {file if shape().key(file) else path} in the configuration"
 
 
 def read_secret_files(tree: Branch, sections: Iterable[str], problems: Problems) -> None:
@@ -45,6 +58,12 @@ def read_secret_files(tree: Branch, sections: Iterable[str], problems: Problems)
 
 
 def _secret(file: Leaf, path: str, problems: Problems) -> str | None:
+    if os.sep not in file.text and not os.path.exists(file.text.strip()):
+        # People put the secret itself here.
+        name = path.removesuffix("_file")
+        problems.add(file.place, path, f"names no file that is there; if it is the secret itself: {instead_of(name)}")
+        problems.secrets.add(file.text.strip())
+        return None
     reading = Problems()
     text = read_text(Path(os.path.expanduser(file.text.strip())), file.place.layer, reading)
     if text is None:

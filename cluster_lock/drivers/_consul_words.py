@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from urllib.parse import quote, unquote
 
 from cluster_lock.errors import BackendRefused, BackendUnavailable, PermissionRefused
+from cluster_lock.masking import shortened
 from cluster_lock.values import Record
 
 Operation = dict[str, Any]
@@ -55,7 +56,7 @@ _ADVICE = (
 
 
 def brief(text: str) -> str:
-    return " ".join(text.split())[:300] or "(nothing)"
+    return shortened(" ".join(text.split()), 300) or "(nothing)"
 
 
 # -- keys --------------------------------------------------------------------------------------------------------------

@@ -27,7 +27,7 @@ from cluster_lock.values import BackendNode, Changes, Entry, Grant, Lease, Lease
 from ._file.flock import Flock
 from ._file.inotify import Watch, listening, watch_of
 from ._file.keyfile import file_name
-from ._file.private import mapped
+from ._file.private import check_place, mapped
 from ._file.store import State, Store
 
 Answer = TypeVar("Answer")
@@ -48,7 +48,7 @@ class FileDriver:
     """A client of the folder `directory`, which is made if need be, and must be ours alone, on a local disk."""
 
     def __init__(self, directory: Path, *, prefix: str = "cluster-lock/", request_timeout: float = 4.0) -> None:
-        self._directory = Path(directory)
+        self._directory = Path(directory).absolute()  # whatever the working directory is later on
         self._prefix = prefix
         self._request_timeout = request_timeout
         self._store = Store(self._directory, prefix)
@@ -94,6 +94,8 @@ class FileDriver:
             store.live(lease)
             stands = store.read(name)
             if stands is None or stands.lease is None or not store.is_alive(stands.lease):
+                if store.is_young():
+                    return None
                 stands = store.put(name, lease.id, record, was=stands)
             elif stands.lease != lease.id:
                 return None
@@ -168,7 +170,7 @@ class FileDriver:
                 entries, states = await self._look(names)
                 changed = {name: entry for name, entry in entries.items() if before.get(name) != states[name]}
                 left = until - clock.now()
-                if changed or left <= 0:
+                if changed or left <= 0 or watch.stale:
                     return Changes(_Position(states), changed)
                 leases = {entry.lease for entry in entries.values() if entry.lease is not None}
                 bell.listen_for(frozenset(files | leases))
@@ -196,6 +198,7 @@ class FileDriver:
         give_up, pause = clock.now() + self._request_timeout, 0.001
         with mapped(self._directory):
             self._store.prepare_again()
+            check_place(mutex.path)
             while not mutex.acquire():
                 if clock.now() > give_up:
                     raise BackendUnavailable(
@@ -205,7 +208,10 @@ class FileDriver:
                 await asyncio.sleep(pause * random.uniform(0.5, 1))
                 pause = min(2 * pause, 0.02)
             try:
-                return change()
+                answer = change()
+                if not mutex.stands():
+                    raise BackendUnavailable(f"{self._directory} was replaced in the middle of a change")
+                return answer
             finally:
                 mutex.release()
 
@@ -234,5 +240,5 @@ class FileDriver:
             self._watch = None
         if self._watch is None:
             self._store.prepare_again()
-            self._watch = watch_of((self._store.keys, self._store.leases))
+            self._watch = watch_of((self._store.keys, self._store.leases), self._directory)
         return self._watch

@@ -45,6 +45,16 @@ class InstanceInfo:
     ready: bool = False
     """Could it take over?"""
 
+    def is_sound(self) -> bool:
+        """Is each field what it should be? A file may say anything."""
+        texts = (self.since, self.host, self.command, self.namespace, self.health or "")
+        numbers = (self.pid, self.started or 0)
+        return (
+            all(isinstance(text, str) for text in texts)
+            and all(type(number) is int and 0 <= number < 2**63 for number in numbers)
+            and isinstance(self.ready, bool)
+        )
+
     @property
     def here(self) -> bool:
         """Is it of this host and pid namespace, so that its pid means something to us?"""
@@ -150,9 +160,10 @@ class InstanceLock:
         """What the holder says of itself. Also after a crash, until somebody takes the name: it proves nothing."""
         try:
             raw = read_private(self._info)
-            return None if raw is None else InstanceInfo(**json.loads(raw))
-        except (OSError, PermissionRefused, ValueError, TypeError):
+            info = None if raw is None else InstanceInfo(**json.loads(raw))
+        except (OSError, PermissionRefused, ValueError, TypeError, RecursionError):
             return None  # damaged, or not ours: only a message is poorer for it
+        return info if info is not None and info.is_sound() else None
 
     def __enter__(self) -> Self:
         self.acquire()

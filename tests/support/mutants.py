@@ -486,6 +486,61 @@ def heeds_every_request() -> None:
     Pace.wait = lambda self, name, lease: 0.0  # type: ignore[method-assign]
 
 
+def believes_any_index() -> None:
+    """What stands in a key file is counted on from, whatever it is."""
+    from cluster_lock.drivers._file import counter, keyfile, store
+
+    keyfile._counts = lambda value: isinstance(value, int)
+    for room in (store, keyfile, counter):
+        room.LARGEST_NUMBER = 10**40  # type: ignore[attr-defined]
+    store._AHEAD = 10**40
+
+
+def believes_a_half_written_key() -> None:
+    """A key is written in its place, and a part of it is enough."""
+    from cluster_lock.drivers._file import store
+
+    def in_place(path: Path, content: bytes, *, by_way_of: Path, whole: bool = False) -> None:
+        with path.open("wb") as file:
+            file.write(content)
+
+    store.write_private = in_place  # type: ignore[attr-defined]
+
+
+def hears_of_no_replaced_folder() -> None:
+    from cluster_lock.drivers._file import inotify
+
+    inotify._way_to = lambda path: ()
+
+
+def gives_at_once_in_a_replaced_folder() -> None:
+    from cluster_lock.drivers._file.store import Store
+
+    Store.is_young = lambda self: False  # type: ignore[method-assign]
+
+
+def trusts_any_way() -> None:
+    """Others may write to the folders above ours."""
+    from cluster_lock.drivers._file import private
+
+    private.check_way_to = lambda path: None  # type: ignore[attr-defined]
+
+
+def waits_for_a_reader_of_the_log() -> None:
+    import logging
+
+    from cluster_lock import logs
+
+    logs.LogWriter = logging.StreamHandler  # type: ignore[attr-defined,assignment]
+
+
+def masks_after_the_cut() -> None:
+    from cluster_lock import masking
+    from cluster_lock.drivers import _consul_words
+
+    _consul_words.shortened = lambda text, limit: masking.masked(text[:limit])  # type: ignore[attr-defined]
+
+
 MUTANTS: dict[str, Callable[[], None]] = {
     made.__name__: made
     for made in list(globals().values())

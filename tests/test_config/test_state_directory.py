@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -50,3 +51,43 @@ def test_a_user_without_a_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
         load(environ={})
     assert load(environ={"CLUSTER_LOCK_BACKEND": "etcd"}).backend == "etcd"
     assert load(environ={"CLUSTER_LOCK_FILE__DIRECTORY": "/x"}).file.directory == Path("/x")
+
+
+def test_a_relative_directory_is_meant_from_the_configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One configuration names one folder, in whatever folder a process is started: two would be two leaders."""
+    (tmp_path / "config.yaml").write_text("file: {directory: ./locks/../held}\n")
+    (tmp_path / "elsewhere").mkdir()
+    found = set()
+    for here, path in ((tmp_path, "config.yaml"), (tmp_path / "elsewhere", "../config.yaml"), (Path("/"), tmp_path)):
+        monkeypatch.chdir(here)
+        path = tmp_path / "config.yaml" if path == tmp_path else path
+        found.add(load(path, environ={"HOME": "/home/x"}).file.directory)
+    assert found == {tmp_path / "held"}
+
+
+@pytest.mark.parametrize(
+    ("given", "begin"),
+    [
+        ({"environ": {"CLUSTER_LOCK_FILE__DIRECTORY": "locks"}}, "CLUSTER_LOCK_FILE__DIRECTORY: "),
+        ({"environ": {"CLUSTER_LOCK_STATE_DIR": "state"}}, "CLUSTER_LOCK_STATE_DIR: "),
+        ({"environ": {"CLUSTER_LOCK_STATE_DIR": "state", "CLUSTER_LOCK_BACKEND": "etcd"}}, "CLUSTER_LOCK_STATE_DIR: "),
+        ({"overrides": {"file.directory": "./locks"}}, "command line: file.directory: "),
+    ],
+)
+def test_a_relative_directory_elsewhere_is_refused(
+    given: dict[str, Any], begin: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What no file anchors would mean another folder in another working directory: one sentence says so."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match=r"must be an absolute path, but is '(\./)?(locks|state)'") as refused:
+        load(**{"environ": {"HOME": "/home/x"}, **given})
+    assert len(refused.value.problems) == 1
+    assert str(refused.value).startswith(begin)
+
+
+def test_a_relative_dotenv_variable_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file of variables is read from the working directory, so it anchors nothing."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ".env").write_text("CLUSTER_LOCK_STATE_DIR=state\n")
+    with pytest.raises(ConfigError, match=r"^\.env:1: CLUSTER_LOCK_STATE_DIR: .*absolute"):
+        load(environ={"HOME": "/home/x"})

@@ -33,6 +33,15 @@ async def taken(driver: FileDriver, record: bytes = b"{}") -> Grant:
     return grant
 
 
+async def taken_at_last(driver: FileDriver) -> Grant:
+    """Of a folder that was replaced: not at once."""
+    lease = await driver.grant_lease("me", 10)
+    async with asyncio.timeout(10):
+        while (grant := await driver.acquire(lease, LOCK, b"{}")) is None:
+            await driver.wait_changed([LOCK], (await driver.read([LOCK])).position, 0.1)
+    return grant
+
+
 def key_path(directory: Path) -> Path:
     return directory / "keys" / "cluster-lock+leader+telegram+42.json"
 
@@ -86,7 +95,7 @@ def test_different_keys_have_different_short_names() -> None:
 @pytest.mark.parametrize("previous", [None, b"", b"before\nthat"])
 def test_key_file_gives_back_every_byte(previous: bytes | None) -> None:
     """A record comes back byte for byte, line breaks and all, and damage of any single byte count is noticed."""
-    key = KeyFile("a/b", "lease", 7, b'{"a": 1}\n\n\xff', previous)
+    key = KeyFile("a/b", "0123456789abcdef", 7, b'{"a": 1}\n\n\xff', previous)
     raw = key.to_bytes()
     assert KeyFile.from_bytes(raw) == key
     assert [KeyFile.from_bytes(raw[:length]) for length in range(len(raw))] == [None] * len(raw)
@@ -184,7 +193,7 @@ def test_token_is_on_the_disk_before_it_is_given_out(tmp_path: Path, monkeypatch
     synced: list[tuple[int, bytes]] = []
 
     def fsync(descriptor: int) -> None:
-        if stat.S_ISREG(os.fstat(descriptor).st_mode):
+        if stat.S_ISREG(os.fstat(descriptor).st_mode) and (tmp_path / "counter").exists():
             synced.append((os.fstat(descriptor).st_ino, (tmp_path / "counter").read_bytes()))
 
     monkeypatch.setattr(os, "fsync", fsync)
@@ -258,7 +267,7 @@ def test_deleted_folder_is_made_anew(tmp_path: Path) -> None:
         assert (await waiting).entries[LOCK].lease is None
         with pytest.raises(LeaseExpired):
             await driver.renew(grant.lease)
-        again = await taken(driver)
+        again = await taken_at_last(driver)
         changes = await driver.wait_changed([LOCK], None, 10)
         assert changes.entries[LOCK].lease == again.lease.id
         waiting = asyncio.create_task(driver.wait_changed([LOCK], changes.position, 10))
@@ -370,18 +379,19 @@ def test_link_that_another_user_made_is_refused(tmp_path: Path, monkeypatch: pyt
         run(opened(tmp_path / "link"))
 
 
-def test_lock_file_of_another_user_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A lock's file that belongs to another user is named, and refused with exit code 77."""
+def test_lock_file_of_another_user_is_foreign(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A lock's file that belongs to another user is nobody's grant, and who wants the lock is told whose it is."""
     owner = tmp_path.stat().st_uid
 
     async def main() -> None:
         driver = await opened(tmp_path)
-        await taken(driver)
+        grant = await taken(driver)
         with monkeypatch.context() as other:
             other.setattr(os, "geteuid", lambda: owner + 54321)
-            with pytest.raises(PermissionRefused, match="belongs to user") as refused:
-                await driver.read([LOCK])
-        assert refused.value.exit_code == 77
+            assert (await driver.read([LOCK])).entries[LOCK].lease is None
+        key_path(tmp_path).chmod(0o666)
+        with pytest.raises(ForeignValue, match=r"others may write to .*leader/telegram/42"):
+            await driver.acquire(grant.lease, LOCK, b"{}")
         await driver.close()
 
     run(main())
@@ -396,7 +406,7 @@ def test_links_are_not_followed(tmp_path: Path, name: str) -> None:
         lease = await driver.grant_lease("me", 10)
         (tmp_path / "precious").write_text("keep")
         (tmp_path / "state" / name).symlink_to(tmp_path / "precious")
-        with pytest.raises(PermissionRefused, match="symbolic link"):
+        with pytest.raises(BackendRefused, match="symbolic link"):
             await driver.acquire(lease, LOCK, b"{}")
         assert (tmp_path / "precious").read_text() == "keep"
         await driver.close()

@@ -235,7 +235,7 @@ def test_probes_do_not_wake_anybody(tmp_path: Path) -> None:
         driver, other = await opened(tmp_path), await opened(tmp_path)
         await taken(driver)
         rival = await other.grant_lease("rival", 10)
-        watch = inotify.watch_of((tmp_path / "keys", tmp_path / "leases"))
+        watch = inotify.watch_of((tmp_path / "keys", tmp_path / "leases"), tmp_path)
         with inotify.listening(watch) as bell:
             for _ in range(10):
                 await other.read([LOCK])
@@ -253,7 +253,7 @@ def test_probes_do_not_wake_anybody(tmp_path: Path) -> None:
 def test_without_an_inotify_instance_it_polls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """When the kernel grants no more instances a waiter is told all the same, a polling period later."""
 
-    def refused(self: object, directories: object) -> None:
+    def refused(self: object, *folders: object) -> None:
         raise OSError(errno.EMFILE, "Too many open files")
 
     monkeypatch.setattr(inotify.Inotify, "__init__", refused)

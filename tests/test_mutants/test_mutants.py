@@ -72,6 +72,13 @@ KILLED_BY = {
     "refuses_the_newest_connection": "tests/test_health/test_server.py -k flood",
     "polls_on_an_unknown_connection": f"{POLLER}/test_http_session.py -k not_known",
     "heeds_every_request": f"{CORE}/test_pace.py -k in_a_loop_gets",
+    "believes_any_index": f"{DRIVERS}/test_file_junk.py::test_a_junk_index_becomes_no_token",
+    "believes_a_half_written_key": f"{DRIVERS}/test_file_disk.py::test_a_write_that_stops_in_the_middle_is_no_write",
+    "hears_of_no_replaced_folder": f"{DRIVERS}/test_file_disk.py -k folder_was_replaced[renamed_above]",
+    "gives_at_once_in_a_replaced_folder": f"{DRIVERS}/test_file_disk.py -k its_folder_was_replaced[renamed]",
+    "trusts_any_way": f"{DRIVERS}/test_file_disk.py -k others_may_replace",
+    "waits_for_a_reader_of_the_log": "tests/test_logs/test_log_writer.py -k a_leader_outlives",
+    "masks_after_the_cut": f"{DRIVERS}/test_secrets_of_answers.py",
     "leaves_a_deaf_worker_alone": f"{KEEPER}/test_worker.py -k is_ended[deaf]",
 }
 

@@ -8,6 +8,7 @@ import signal
 import stat
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.program import Program
@@ -162,7 +163,30 @@ def test_a_link_is_not_followed(tmp_path: Path) -> None:
     assert not (tmp_path / "elsewhere").exists()
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"pid": 1}', b"\xff\xfe", b'{"a": 1, "b": 2}'])
+INFO = {
+    "pid": 1,
+    "since": "",
+    "host": "h",
+    "command": "c",
+    "namespace": "n",
+    "started": 1,
+    "health": None,
+    "ready": True,
+}
+WRONG: list[dict[str, Any]] = [
+    {"pid": "1"}, {"pid": True}, {"pid": -1}, {"pid": 10**30}, {"pid": None}, {"since": 5}, {"host": ["h"]},
+    {"command": None}, {"namespace": {}}, {"started": "1"}, {"started": 1.5}, {"health": 7}, {"ready": "yes"},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        *(b"", b"{", b"[]", b'{"pid": 1}', b"\xff\xfe", b'{"a": 1, "b": 2}', b"[" * 100_000, b'{"a":' * 50_000),
+        *(json.dumps({**INFO, **wrong}).encode() for wrong in WRONG),
+    ],
+    ids=range(8 + len(WRONG)),
+)
 def test_damaged_particulars_only_make_the_message_poorer(content: bytes, tmp_path: Path) -> None:
     """Whatever stands in the file beside the lock, the refusal is a refusal."""
     with InstanceLock("web-1", tmp_path) as lock:

@@ -8,10 +8,14 @@ that was torn, on the disk or under a reader's eyes, does not match itself, and 
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
 
-from .private import read_private
+from cluster_lock.errors import PermissionRefused
+
+from .private import NOFOLLOW, read_private, sync_names, write_all
+
+LARGEST_NUMBER = 2**53
+"""What every reader of JSON counts to; no honest counter ever comes near."""
 
 _DIGITS = 20
 _LINE = 2 * _DIGITS + 2
@@ -19,35 +23,31 @@ _LINE = 2 * _DIGITS + 2
 
 class Counter:
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self.path = path
 
     def read(self) -> int | None:
         """The number as it stands; None if there is none, or none that can be trusted."""
-        raw = read_private(self._path) or b""
+        try:
+            raw = read_private(self.path) or b""
+        except (OSError, PermissionRefused):
+            return None  # who wants to change something is told why, by `check_place`; who only looks goes on
         halves = [(line[:_DIGITS], line[_DIGITS + 1 : -1]) for line in (raw[:_LINE], raw[_LINE : 2 * _LINE])]
-        return max((int(one) for one, other in halves if one == other and one.isdigit()), default=None)
+        numbers = [int(one) for one, other in halves if one == other and one.isdigit()]
+        return max((number for number in numbers if number <= LARGEST_NUMBER), default=None)
 
     def write(self, number: int, *, durably: bool) -> None:
         """Put `number`. `durably`: return when a power cut could not take it back."""
-        new = not self._path.exists()
-        flags = os.O_WRONLY | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
-        descriptor = os.open(self._path, flags, 0o600)
+        new = not self.path.exists()
+        flags = os.O_WRONLY | os.O_CREAT | NOFOLLOW | getattr(os, "O_BINARY", 0)
+        descriptor = os.open(self.path, flags, 0o600)
         try:
+            if os.fstat(descriptor).st_size > 2 * _LINE:  # junk
+                os.ftruncate(descriptor, 2 * _LINE)
             os.lseek(descriptor, _LINE * (number % 2), os.SEEK_SET)
-            os.write(descriptor, f"{number:0{_DIGITS}} {number:0{_DIGITS}}\n".encode())
+            write_all(descriptor, f"{number:0{_DIGITS}} {number:0{_DIGITS}}\n".encode())
             if durably:
                 os.fsync(descriptor)
         finally:
             os.close(descriptor)
         if new and durably:
-            _sync_name(self._path)
-
-
-def _sync_name(path: Path) -> None:
-    if sys.platform == "win32":  # has no such thing for a folder
-        return
-    descriptor = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+            sync_names(self.path.parent)

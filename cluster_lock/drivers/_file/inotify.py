@@ -7,7 +7,7 @@ import ctypes
 import os
 import struct
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
@@ -19,6 +19,8 @@ LOOK_ANYWAY = 1.0
 
 _IN_CLOSE_WRITE, _IN_MOVED_FROM, _IN_MOVED_TO, _IN_DELETE = 0x8, 0x40, 0x80, 0x200
 _IN_DELETE_SELF, _IN_MOVE_SELF, _IN_ONLYDIR = 0x400, 0x800, 0x1000000
+_IN_UNMOUNT, _IN_DONT_FOLLOW = 0x2000, 0x2000000
+_GONE = _IN_DELETE_SELF | _IN_MOVE_SELF | _IN_UNMOUNT
 _WANTED = _IN_CLOSE_WRITE | _IN_MOVED_FROM | _IN_MOVED_TO | _IN_DELETE | _IN_DELETE_SELF | _IN_MOVE_SELF | _IN_ONLYDIR
 _HEAD = struct.Struct("iIII")
 
@@ -82,12 +84,13 @@ class Polling:
 
 
 class Inotify:
-    """One inotify instance for all waiters of a driver, read by the event loop that it was made on.
+    """One inotify instance for all waiters of a driver, read by the event loop that it was made on. Of `root`, in which
+    the directories are, and of all above it, it hears whether it is renamed or deleted: another may take its place.
 
     Raises OSError if the kernel grants no instance (a user has 128 by default).
     """
 
-    def __init__(self, directories: Sequence[Path]) -> None:
+    def __init__(self, directories: Sequence[Path], root: Path) -> None:
         self._bells: set[Bell] = set()
         libc = ctypes.CDLL(None, use_errno=True)
         self._descriptor = libc.inotify_init1(getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0))
@@ -98,6 +101,10 @@ class Inotify:
                 error = ctypes.get_errno()
                 os.close(self._descriptor)
                 raise OSError(error, os.strerror(error), str(directory))
+        for folder in _way_to(root):  # one that we may not read is left out: `LOOK_ANYWAY` finds out too
+            libc.inotify_add_watch(
+                self._descriptor, os.fsencode(folder), _IN_DELETE_SELF | _IN_MOVE_SELF | _IN_DONT_FOLLOW
+            )
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(self._descriptor, self._readable)
         self.stale = False
@@ -122,9 +129,14 @@ class Inotify:
         except BlockingIOError:
             return
         for name, mask in _events(raw):
-            self.stale = self.stale or bool(mask & (_IN_DELETE_SELF | _IN_MOVE_SELF))
+            self.stale = self.stale or bool(mask & _GONE)
             for bell in self._bells:
                 bell.ring(name)
+
+
+def _way_to(path: Path) -> Iterable[Path]:
+    """As it is written, and as its links lead."""
+    return dict.fromkeys(each for one in (path.absolute(), path.resolve()) for each in (one, *one.parents))
 
 
 def _events(raw: bytes) -> Iterator[tuple[str, int]]:
@@ -136,12 +148,12 @@ def _events(raw: bytes) -> Iterator[tuple[str, int]]:
         at += length
 
 
-def watch_of(directories: Sequence[Path]) -> Watch:
-    """The best watch that this system gives."""
+def watch_of(directories: Sequence[Path], root: Path) -> Watch:
+    """The best watch that this system gives, on `directories`, which are in `root`."""
     if sys.platform != "linux":
         return Polling()
     try:
-        return Inotify(directories)
+        return Inotify(directories, root)
     except OSError:
         return Polling()  # the user's instances are used up: slower, and just as right
 

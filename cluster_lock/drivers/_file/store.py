@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import secrets
 from pathlib import Path
 
 from cluster_lock import clock
-from cluster_lock.errors import BackendUnavailable, ForeignValue, LeaseExpired
+from cluster_lock.errors import BackendRefused, BackendUnavailable, ForeignValue, LeaseExpired
 from cluster_lock.values import Entry, Grant, Lease
 
-from .counter import Counter
+from .counter import LARGEST_NUMBER, Counter
 from .flock import Flock, is_locked
-from .keyfile import KeyFile, file_name, may_start_with, unquote
-from .private import make_private_directory, read_private, write_private
+from .inotify import LOOK_ANYWAY
+from .keyfile import LEASE_ID, Foreign, KeyFile, file_name, may_start_with, read_key, unquote
+from .private import LARGEST, check_place, delete, make_private_directory, write_all, write_private
 
 State = tuple[str | None, int]
 """What was seen under a key: its live lease, and a hash of the file."""
+
+SETTLE = LOOK_ANYWAY + 0.25
+"""Seconds in which no lock is given after the folder was replaced."""
+_AHEAD = 1000
+"""How far a key may be above the counter: by one for each change that wrote its key and died before the counter."""
 
 
 class Store:
@@ -34,15 +41,35 @@ class Store:
         self._mine: dict[str, Flock] = {}
         self._pid = os.getpid()
         self._seen = 0
+        self._identity: tuple[int, int] | None = None
+        self._young_until = float("-inf")
 
     def prepare(self) -> None:
         """Make the folders, or find out why they will not do."""
         for folder in (self._directory, self.keys, self.leases):
             make_private_directory(folder)
 
+        self._identity = self._look_at_folder()
+
     def prepare_again(self) -> None:
-        if not (self.keys.is_dir() and self.leases.is_dir()):  # deleted under us, with all that was held there
+        """Is it the folder that it was? Deleted or renamed under us, with all that was held there, it is made anew; and
+        in another one than that nothing is given for a while: see `is_young`."""
+        identity = self._look_at_folder()
+        if identity is None or identity != self._identity or not self.keys.is_dir():
             self.prepare()
+            self._young_until = clock.now() + SETTLE
+
+    def is_young(self) -> bool:
+        """Was the folder replaced just now? Whoever leads by the one before is told by the kernel, or looks once a
+        second, and stops."""
+        return clock.now() < self._young_until
+
+    def _look_at_folder(self) -> tuple[int, int] | None:
+        try:
+            found = self.leases.stat()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        return found.st_dev, found.st_ino
 
     # Leases.
 
@@ -52,10 +79,14 @@ class Store:
         lock = Flock(self.leases / lease.id)
         if not lock.acquire():
             raise BackendUnavailable(f"{lock.path} was deleted while it was made")
-        about = {"holder": holder, "pid": os.getpid(), "since": clock.utc_text()}
-        # By the descriptor that is locked: closing another one would tell all who wait that this holder died.
-        os.write(lock.descriptor, json.dumps(about, ensure_ascii=False).encode() + b"\n")
         self._mine[lease.id] = lock
+        about = {"holder": holder, "pid": os.getpid(), "since": clock.utc_text()}
+        try:
+            # By the descriptor that is locked: closing another one would tell all who wait that this holder died.
+            write_all(lock.descriptor, json.dumps(about).encode() + b"\n")
+        except OSError:
+            self.end(lease.id)
+            raise
         return lease
 
     def live(self, lease: Lease) -> None:
@@ -67,7 +98,16 @@ class Store:
 
     def is_alive(self, lease_id: str) -> bool:
         lock = self._mine.get(lease_id)
-        return lock.stands() if lock is not None else is_locked(self.leases / lease_id)
+        if lock is not None:
+            return lock.stands()
+        try:
+            return is_locked(self.leases / lease_id)
+        except OSError as error:
+            if error.errno in (errno.ELOOP, errno.ENXIO):  # a link, a socket: no file that anybody could have locked
+                return False
+            if error.errno == errno.EACCES:  # nobody can tell, so nobody takes it away
+                return True
+            raise
 
     def end(self, lease_id: str) -> None:
         """End our own lease."""
@@ -76,7 +116,7 @@ class Store:
             return
         try:
             if lock.stands():  # in a forked child it does not: the file is the parent's
-                lock.path.unlink(missing_ok=True)
+                delete(lock.path)
         finally:
             lock.release()
 
@@ -103,17 +143,24 @@ class Store:
         except FileNotFoundError:
             return None
 
+    def look(self, name: str, number: int) -> KeyFile | Foreign | None:
+        """What stands at the place of the key `name`, whatever it is. `number`: the counter as it is now."""
+        path, key = self.path(name), self._prefix + name
+        stands = read_key(path, key)
+        if isinstance(stands, KeyFile):
+            limit = max(number, self._seen) + _AHEAD
+            if stands.index > limit and self.counter.read() is not None:  # else it is known from the keys alone
+                why = f"is not ours (its index {stands.index} is far above the counter's {number})"
+                return Foreign(f"what stands in {path} {why}: look at it, then delete it", stands.to_bytes())
+            self._seen = max(self._seen, stands.index)
+        return stands
+
     def read(self, name: str) -> KeyFile | None:
         """The key as it was written last. Raises ForeignValue if that was not by one of us."""
-        path = self.path(name)
-        raw = (read_private(path) or b"").lstrip(b"\0")
-        if not raw:  # a file that a power cut left empty is nobody's word
-            return None
-        stands = KeyFile.from_bytes(raw)
-        if stands is None or stands.key != self._prefix + name:
-            raise ForeignValue(
-                f"what stands in {path} (the key {self._prefix}{name}) is not ours: look, then delete it"
-            )
+        stands = self.look(name, self.number())
+        if isinstance(stands, Foreign):
+            key = self._prefix + name
+            raise ForeignValue(f"{stands.why} (it stands in the place of the key {key})")
         return stands
 
     def held(self, name: str, lease_id: str | None) -> KeyFile | None:
@@ -134,67 +181,84 @@ class Store:
 
     def entry(self, name: str, number: int) -> tuple[Entry, State]:
         """What stands under `name`. `number`: the counter as it is now."""
-        raw = read_private(self.path(name)) or b""
-        stands = KeyFile.from_bytes(raw)
-        if stands is None or stands.key != self._prefix + name:
-            return Entry(name, None, number, raw or None), (None, hash(raw))
-        self._seen = max(self._seen, stands.index)
+        stands = self.look(name, number)
+        # Never below what was told before: a counter may be lost, and older news would be dropped.
+        number = max(number, self._seen)
+        if stands is None or isinstance(stands, Foreign):
+            raw = stands.raw if stands is not None else None
+            return Entry(name, None, number, raw), (None, hash(raw))
+        seen = hash(stands)
         if stands.lease is not None and self.is_alive(stands.lease):
-            return Entry(name, stands.lease, stands.index, stands.record), (stands.lease, hash(raw))
+            return Entry(name, stands.lease, stands.index, stands.record), (stands.lease, seen)
         # A change writes its key before the counter, so the number may be one behind the key.
-        return Entry(name, None, max(number, stands.index), None), (None, hash(raw))
+        return Entry(name, None, max(number, stands.index), None), (None, seen)
 
     def names(self, prefix: str) -> list[str]:
         """The names of all keys under `prefix`, held or not."""
         wanted = self._prefix + prefix
         files = [path for path in self.keys.iterdir() if may_start_with(path.name, wanted)]
-        keys = [key.key for path in files if (key := KeyFile.from_bytes(read_private(path) or b"")) is not None]
+        keys = [key.key for path in files if isinstance(key := read_key(path), KeyFile)]
         return [key.removeprefix(self._prefix) for key in keys if key.startswith(wanted)]
 
     def foreign(self, prefix: str) -> list[Entry]:
         """The files at the places of keys under `prefix` that none of us wrote. Named after the file, which says of a
         very long key only how it begins."""
-        wanted = self._prefix + prefix
+        wanted, number = self._prefix + prefix, self.counter.read() or 0
         found = []
         for path in self.keys.iterdir():
-            raw = (read_private(path) or b"").lstrip(b"\0") if may_start_with(path.name, wanted) else b""
-            if raw and KeyFile.from_bytes(raw) is None:
-                found.append(Entry(unquote(path.stem).removeprefix(self._prefix), None, 0, raw))
+            stands = read_key(path) if may_start_with(path.name, wanted) else None
+            if isinstance(stands, KeyFile) and path.name == file_name(stands.key):
+                stands = self.look(stands.key.removeprefix(self._prefix), number)
+            elif isinstance(stands, KeyFile):
+                stands = Foreign("", stands.to_bytes())
+            if isinstance(stands, Foreign):
+                found.append(Entry(unquote(path.stem).removeprefix(self._prefix), None, 0, stands.raw))
         return found
 
     def put(self, name: str, lease: str | None, record: bytes, *, was: KeyFile | None) -> KeyFile:
         """Write a lock's key. The one before it, `was`, leaves its record as `previous`. With a lease it is a grant:
         its index is on the disk when this returns."""
-        index = max(self._number(), self._seen, was.index if was is not None else 0) + 1
+        index = self._next(was)
         stands = KeyFile(self._prefix + name, lease, index, record, was.record if was is not None else None)
-        self._write(name, stands, durably=lease is not None)
+        self._write(name, stands)
         return stands
 
     def announce(self, name: str, lease: str, record: bytes) -> None:
-        stands = KeyFile(self._prefix + name, lease, max(self._number(), self._seen) + 1, record, announced=True)
-        self._write(name, stands, durably=False)
+        stands = KeyFile(self._prefix + name, lease, self._next(None), record, announced=True)
+        self._write(name, stands)
 
-    def _write(self, name: str, stands: KeyFile, *, durably: bool) -> None:
+    def _next(self, was: KeyFile | None) -> int:
+        index = max(self.number(), self._seen, was.index if was is not None else 0) + 1
+        if index > LARGEST_NUMBER:
+            raise BackendRefused(f"the counter of {self._directory} has come to its end: look into {self.counter.path}")
+        return index
+
+    def _write(self, name: str, stands: KeyFile) -> None:
+        content = stands.to_bytes()
+        if len(content) > LARGEST:
+            raise BackendRefused(f"{name}: {len(content)} bytes are too many for a key of the file backend")
         # First the key, then the counter: who finds a key absent beside a number knows that it was absent at it.
-        write_private(self.path(name), stands.to_bytes(), by_way_of=self._new)
-        self.counter.write(stands.index, durably=durably)
+        write_private(self.path(name), content, by_way_of=self._new, whole=not stands.announced)
+        self.counter.write(stands.index, durably=stands.lease is not None and not stands.announced)
         self._seen = stands.index
 
-    def _number(self) -> int:
-        """The counter. If it is lost: the largest number that any key has seen."""
+    def number(self) -> int:
+        """The counter. If it is lost: the largest number that any key has. Raises PermissionRefused if something stands
+        in its place that cannot be written."""
+        check_place(self.counter.path)
         number = self.counter.read()
         if number is not None:
             return number
-        keys = [KeyFile.from_bytes(read_private(path) or b"") for path in self.keys.iterdir()]
-        return max((key.index for key in keys if key is not None), default=0)
+        keys = [read_key(path) for path in self.keys.iterdir()]
+        return max((key.index for key in keys if isinstance(key, KeyFile)), default=0)
 
     def _sweep(self) -> None:
         """Delete what dead processes left, but for the last words about locks."""
         alive = {path.name for path in self.leases.iterdir() if self.is_alive(path.name)}
         for path in self.keys.iterdir():
-            key = KeyFile.from_bytes(read_private(path) or b"")
-            if key is not None and key.announced and key.lease not in alive:
-                path.unlink(missing_ok=True)
+            key = read_key(path)
+            if isinstance(key, KeyFile) and key.announced and key.lease not in alive:
+                delete(path)
         for path in self.leases.iterdir():
-            if path.name not in alive:
-                path.unlink(missing_ok=True)
+            if path.name not in alive and LEASE_ID.fullmatch(path.name):
+                delete(path)
