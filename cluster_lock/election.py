@@ -38,6 +38,8 @@ class Election:
         self._observer = observer or (session.observer if isinstance(session, Session) else SILENT)
         self.reports: Callable[[], Sequence[Mapping[str, Any]]] = list
         """What the work under the locks says of itself, for whoever shows it: a plain mapping for each poller."""
+        self.kept = False
+        """Does a keeper lead for this process? Then the keeper counts signals to stop, too."""
         self._terms: dict[str, Term] = {}
         self._roles: dict[str, Role] = {}
         self._stopping = asyncio.Event()

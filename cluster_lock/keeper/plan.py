@@ -30,6 +30,10 @@ class Plan:
     command: tuple[str, ...]
     environ_before: Mapping[str, str | None] = field(default_factory=dict)
     """What we changed in the environment for ourselves, as it was; None: not there. For a command under `lock`."""
+    core: int | None = None
+    """The limit for core dumps as it was before we set one for ourselves. For a command under `lock`."""
+    allow_setuid: bool = False
+    """Whether the command, or the worker, may start programs of other users."""
     lock: str | None = None
     name: str | None = None
     restart: Restart = "on-failure"

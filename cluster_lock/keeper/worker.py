@@ -51,6 +51,7 @@ async def open_worker_election(timing: Timing, *, observer: Observer = SILENT) -
     os.set_inheritable(int(number), False)
     contest = PipeContest(socket.socket(fileno=int(number)), timing)
     election = Election(contest, observer=Both(Telling(contest.link), observer))
+    election.kept = True
     contest.reports = lambda: election.reports()
     async with contest:
         contest.link.events["stop"] = election.stop

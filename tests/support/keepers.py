@@ -79,7 +79,7 @@ class KeeperProcess:
 
     def inits(self) -> list[psutil.Process]:
         """Upper and lower."""
-        return [each for each in self.below() if "keeper/init.py" in " ".join(each.cmdline())]
+        return [each for each in self.below() if each.name() == "init"]
 
 
 async def gone(processes: Sequence[psutil.Process], timeout: float) -> float:

@@ -7,9 +7,7 @@ import asyncio
 import os
 import runpy
 import sys
-import tempfile
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from cluster_lock import clock, values
@@ -254,17 +252,14 @@ def frees_the_lock_when_the_command_has_ended() -> None:
 
 
 def leaves_everything_to_a_keeper_that_is_gone() -> None:
-    _another_init('if not said or b"kill" in lines:', 'if not said: os._exit(1)\n        if b"kill" in lines:')
+    _another_init("over = not said or", "if not said:\n                os._exit(1)\n            over =")
 
 
 def _another_init(what: str, instead: str) -> None:
     from cluster_lock.keeper import child
 
-    source = child.INIT.read_text()
-    assert what in source
-    child.INIT = Path(tempfile.mkdtemp(prefix="cluster-lock-")) / "keeper" / "init.py"
-    child.INIT.parent.mkdir()
-    child.INIT.write_text(source.replace(what, instead))
+    assert what in child.INIT
+    child.INIT = child.INIT.replace(what, instead)
 
 
 def trusts_the_thread_under_the_loop() -> None:
