@@ -14,12 +14,12 @@ from cluster_lock import clock
 from cluster_lock.guard import end_process
 
 from .init import CORE, NO_NEW_PRIVILEGES, become_subreaper, descendants, reap, sweep
+from .left_over import HOPELESS, mark
+from .names import MARK
 from .patience import Patience
 
 INIT = Path(__file__).with_name("init.py").read_text(encoding="utf-8")
 """Read once: the file may be of another version when a command is started again, and would not understand us."""
-HOPELESS = 10.0
-"""Seconds after which what was killed will not end any more."""
 INIT_LIMIT = 0.3
 """Seconds for the init to end everything; it takes milliseconds."""
 
@@ -55,7 +55,8 @@ class Child:
         become_subreaper()
         hears, control = os.pipe()
         os.set_blocking(control, False)
-        options = [f"{CORE}{core}"] if core is not None else []
+        # Not for the inits: they end by themselves, and what they stand over with them.
+        options = [f"{MARK}={mark()}", *([f"{CORE}{core}"] if core is not None else [])]
         if not allow_setuid and os.geteuid() != 0:
             options.append(NO_NEW_PRIVILEGES)
         try:

@@ -1,11 +1,12 @@
 """The small init between a keeper and its command: nothing that the command started outlives the keeper, or it.
 
-    python -I -S -c (this text) CONTROL KEEPER_PID FD... [core=SIZE] [no-new-privileges] -- COMMAND ARGUMENT...
+    python -I -S -c (this text) CONTROL KEEPER_PID FD... [OPTION...] -- COMMAND ARGUMENT...
 
 CONTROL is the reading end of a pipe from the keeper. A line on it is the number of a signal for the command, `until`
 and the moment (on the boot clock) at which nothing may be left, or `kill`: end everything. Its end of file means that
 the keeper is gone, and ends everything too. The command gets FD... as 3, 4... (a POSIX shell can name no number above
-9), and a process group of its own.
+9), and a process group of its own. OPTION is `core=SIZE` for its limit of core dumps, `NAME=VALUE` for a variable of
+its environment that we do not have ourselves, or `no-new-privileges`.
 
 The exit status is the command's, or 128 + the number of the signal that ended it; it comes only when nothing is left.
 
@@ -189,6 +190,9 @@ def _start(command: list[str], fds: list[int], close: list[int], options: list[s
             elif option.startswith(CORE):
                 _, most = resource.getrlimit(resource.RLIMIT_CORE)
                 resource.setrlimit(resource.RLIMIT_CORE, (int(option.removeprefix(CORE)), most))
+            else:
+                name, _, value = option.partition("=")
+                os.environ[name] = value
         for number in (signal.SIGCHLD, *signals):
             signal.signal(number, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -16,9 +16,11 @@ from cluster_lock import clock
 from cluster_lock.health import Board
 from cluster_lock.leadership import Leadership, Term, settle_time
 from cluster_lock.tasks import end, finish
+from cluster_lock.values import Origin
 
 from .child import Child
 from .init import FIRST_FD
+from .left_over import end_left_over
 from .names import FD, NAME, TOKEN
 from .patience import Patience
 from .plan import Plan
@@ -121,6 +123,8 @@ class Job:
     async def _settled(self, term: Term) -> bool:
         """Give the command of a leader before the time to be gone. False if this term is to end before that: then it
         is not worth a start."""
+        if term.origin is Origin.FOUND_FREE:
+            await end_left_over()
         wait = settle_time(term, self._timing)
         if wait <= 0:
             return True

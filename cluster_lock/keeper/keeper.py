@@ -20,8 +20,9 @@ from .worker_process import WorkerProcess
 
 log = logging.getLogger("cluster_lock.keeper")
 
-NOT_AGAIN = frozenset({2, 73, 77, 78})
-"""Exit codes that say what no restart repairs: wrong arguments, already running, refused, wrong settings."""
+NOT_AGAIN = frozenset({2, 73, 76, 77, 78})
+"""Exit codes that say what no restart of ours repairs: wrong arguments, already running, of another version than we
+are, refused, wrong settings."""
 
 
 class Keeper:
@@ -33,7 +34,7 @@ class Keeper:
         self._session, self._plan, self._stopping, self._board = session, plan, stopping, board
 
     async def run(self) -> int:
-        """The exit code: the worker's, or 128 + the number of a second signal."""
+        """The exit code: the worker's, or 128 + the number of a second signal. Raises KeeperMismatch."""
         backoff = Backoff()
         while self._stopping.asked is None:
             self.worker = worker = await WorkerProcess.start(self._plan, self._session, self._board)
@@ -46,6 +47,8 @@ class Keeper:
                 await worker.close()
             if self._stopping.asked is not None:
                 return 0 if self._stopping.hurried is None else 128 + self._stopping.hurried
+            if worker.mismatch is not None:
+                raise worker.mismatch
             if not self._again(code):
                 return code
             wait = backoff.after(clock.now() - worker.child.started_at)

@@ -22,6 +22,7 @@ from cluster_lock.tasks import end
 from .again import Backoff, spoken
 from .job import Job
 from .keeper import Keeper
+from .left_over import end_left_over
 from .names import successor_of
 from .plan import Plan
 from .reaping import reaping
@@ -70,6 +71,7 @@ async def keep(plan: Plan) -> int:
     board.peers = SessionPeers(session)
     stopping.listen(board.pass_on)
     async with AsyncExitStack() as stack:
+        await end_left_over()
         await stack.enter_async_context(reaping())
         if plan.lock is not None:
             session.health = await stack.enter_async_context(open_health(board, plan.health))

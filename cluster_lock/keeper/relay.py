@@ -14,8 +14,9 @@ from cluster_lock.contest import Holding, SessionContest
 from cluster_lock.errors import LockLost
 from cluster_lock.session import Session
 from cluster_lock.tasks import end, finish
-from cluster_lock.values import GUARD_BEFORE
+from cluster_lock.values import GUARD_BEFORE, Origin
 
+from .left_over import end_left_over
 from .link import Link, LinkClosed
 
 
@@ -66,6 +67,8 @@ class Relay:
                 if not taking.done():
                     answering.result()  # it never returns, so this raises what broke it
                 held = taking.result()
+                if held.origin is Origin.FOUND_FREE:
+                    await end_left_over()
                 # Whatever cancels us from here on: it is given back by `drop` or `give_back`.
                 self._hold(held)
             except BaseException:

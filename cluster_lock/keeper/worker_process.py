@@ -9,12 +9,14 @@ import socket
 from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
+from cluster_lock import __version__
+from cluster_lock.errors import KeeperMismatch
 from cluster_lock.health import Board
 from cluster_lock.session import Session
 
 from .child import Child
 from .init import FIRST_FD
-from .link import LONGEST_LINE, Link
+from .link import LONGEST_LINE, Link, mismatch
 from .names import FD, NAME, TOKEN
 from .outbox import Outbox
 from .patience import Patience
@@ -42,6 +44,8 @@ class WorkerProcess:
         self.pollers: Sequence[Mapping[str, Any]] = ()
         self.wrong = asyncio.get_running_loop().create_future()
         """Done, with the reason, when it must be ended."""
+        self.mismatch: KeeperMismatch | None = None
+        self.link.events["hello"] = self._hello
         self.link.events["alive"] = self._alive
         self.link.events["observed"] = lambda what, arguments: told(board, what, arguments)
         self._board = board
@@ -50,6 +54,7 @@ class WorkerProcess:
         self._deaf_since: float | None = None
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(ours, self._read)
+        self.link.tell("hello", version=__version__)
 
     @classmethod
     async def start(cls, plan: Plan, session: Session, board: Board) -> Self:
@@ -81,6 +86,11 @@ class WorkerProcess:
         """After its end: give back what it held."""
         self._hang_up("the worker has ended")
         await self.relay.give_back()
+
+    def _hello(self, version: str) -> None:
+        if version != __version__:
+            self.mismatch = mismatch(__version__, version)
+            self._is_wrong(str(self.mismatch))
 
     def _alive(self, pollers: Sequence[Mapping[str, Any]]) -> None:
         if self.alive_at is None:
