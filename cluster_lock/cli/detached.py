@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from cluster_lock import clock
 from cluster_lock.errors import ConfigError
-from cluster_lock.keeper.patience import Patience
+from cluster_lock.patience import Patience
 
 from .options import settings_from
 

@@ -12,11 +12,11 @@ from typing import Self
 
 from cluster_lock import clock
 from cluster_lock.guard import end_process
+from cluster_lock.patience import Patience
 
 from .init import CORE, NO_NEW_PRIVILEGES, become_subreaper, descendants, reap, sweep
 from .left_over import HOPELESS, mark
 from .names import MARK
-from .patience import Patience
 
 INIT = Path(__file__).with_name("init.py").read_text(encoding="utf-8")
 """Read once: the file may be of another version when a command is started again, and would not understand us."""
@@ -39,6 +39,7 @@ class Child:
         command: Sequence[str],
         environ: Mapping[str, str],
         *,
+        scope: str = "",
         fds: Sequence[int] = (),
         until: float | None = None,
         core: int | None = None,
@@ -47,8 +48,8 @@ class Child:
         """Run `command` with this environment, in a session of its own; it gets our stdin, stdout and stderr, and `fds`
         as 3, 4...
 
-        `until`: as for `until()`. `core`: its limit for core dumps in bytes, if not ours. `allow_setuid`: it may start
-        programs of another user, which we could not end unless we are root.
+        `scope`: of its keeper's mark. `until`: as for `until()`. `core`: its limit for core dumps in bytes, if not ours.
+        `allow_setuid`: it may start programs of another user, which we could not end unless we are root.
 
         To be called in the main thread. A command that cannot be run ends with 127, as in a shell.
         """
@@ -56,7 +57,7 @@ class Child:
         hears, control = os.pipe()
         os.set_blocking(control, False)
         # Not for the inits: they end by themselves, and what they stand over with them.
-        options = [f"{MARK}={mark()}", *([f"{CORE}{core}"] if core is not None else [])]
+        options = [f"{MARK}={mark(scope)}", *([f"{CORE}{core}"] if core is not None else [])]
         if not allow_setuid and os.geteuid() != 0:
             options.append(NO_NEW_PRIVILEGES)
         try:

@@ -15,6 +15,7 @@ from typing import Any
 from cluster_lock import clock
 from cluster_lock.health import Board
 from cluster_lock.leadership import Leadership, Term, settle_time
+from cluster_lock.patience import Patience
 from cluster_lock.tasks import end, finish
 from cluster_lock.values import Origin
 
@@ -22,7 +23,6 @@ from .child import Child
 from .init import FIRST_FD
 from .left_over import end_left_over
 from .names import FD, NAME, TOKEN
-from .patience import Patience
 from .plan import Plan
 from .stopping import REACHES_ALL, Stopping
 
@@ -101,6 +101,7 @@ class Job:
                 Child.start(
                     self._plan.command,
                     environ,
+                    scope=self._plan.scope,
                     fds=[theirs.fileno()],
                     until=term.deadline,
                     core=self._plan.core,
@@ -124,7 +125,7 @@ class Job:
         """Give the command of a leader before the time to be gone. False if this term is to end before that: then it
         is not worth a start."""
         if term.origin is Origin.FOUND_FREE:
-            await end_left_over()
+            await end_left_over(self._plan.scope)
         wait = settle_time(term, self._timing)
         if wait <= 0:
             return True

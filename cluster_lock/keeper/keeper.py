@@ -9,11 +9,11 @@ import signal
 
 from cluster_lock import clock
 from cluster_lock.health import Board
+from cluster_lock.patience import LOOK_EVERY
 from cluster_lock.session import Session
 from cluster_lock.values import Timing
 
 from .again import Backoff, spoken
-from .patience import LOOK_EVERY
 from .plan import Plan
 from .stopping import ENDS, Stopping
 from .worker_process import WorkerProcess

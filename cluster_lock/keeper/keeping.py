@@ -71,7 +71,7 @@ async def keep(plan: Plan) -> int:
     board.peers = SessionPeers(session)
     stopping.listen(board.pass_on)
     async with AsyncExitStack() as stack:
-        await end_left_over()
+        await end_left_over(plan.scope)
         await stack.enter_async_context(reaping())
         if plan.lock is not None:
             session.health = await stack.enter_async_context(open_health(board, plan.health))

@@ -1,8 +1,9 @@
 """What a command has left whose keeper was killed together with the inits between the two.
 
 Nobody is its parent any more that would end it. Each command has the mark of its keeper in its environment, which all
-that it starts inherits: what carries the mark of a keeper that is gone is ended by the next keeper on this host, before
-that begins to work. What changed its environment is not found; nor is anything elsewhere than on Linux.
+that it starts inherits: what carries the mark of a keeper that is gone is ended by the next keeper of the same scope
+(the prefix in the backend) on this host, before that begins to work. What changed its environment is not found; nor is
+anything elsewhere than on Linux.
 """
 
 from __future__ import annotations
@@ -17,11 +18,11 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+from cluster_lock.patience import Patience
 from cluster_lock.process.instance_lock import process_started
 
 from .init import PAUSE
 from .names import MARK
-from .patience import Patience
 
 log = logging.getLogger("cluster_lock.keeper")
 
@@ -29,21 +30,21 @@ HOPELESS = 10.0
 """Seconds after which what was killed will not end any more."""
 
 
-def mark() -> str:
-    """Of this keeper: its number, since when it runs, and where that number means something."""
-    return f"{os.getpid()}:{process_started(os.getpid())}:{_pid_namespace()}"
+def mark(scope: str) -> str:
+    """Of this keeper: its number, since when it runs, where that number means something, and its scope."""
+    return f"{os.getpid()} {process_started(os.getpid())} {_pid_namespace()} {scope}"
 
 
-async def end_left_over() -> None:
-    """End what keepers that are gone have left on this host, and come back when it has ended."""
+async def end_left_over(scope: str) -> None:
+    """End what keepers of this scope that are gone have left on this host, and come back when it has ended."""
     if sys.platform == "linux":
-        await asyncio.to_thread(_end)
+        await asyncio.to_thread(_end, scope)
 
 
-def _end() -> None:
+def _end(scope: str) -> None:
     seen: set[int] = set()
     patience = Patience()
-    while found := set(_left_over()):
+    while found := set(_left_over(scope)):
         for pid in found:
             with suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, signal.SIGKILL)
@@ -60,13 +61,13 @@ def _listed(pids: set[int]) -> str:
     return ", ".join(map(str, sorted(pids)))
 
 
-def _left_over() -> Iterator[int]:
-    here = _pid_namespace()
+def _left_over(scope: str) -> Iterator[int]:
+    here = [_pid_namespace(), scope]
     for name in os.listdir("/proc"):
         if not name.isdigit() or (found := _mark_of(name)) is None:
             continue
-        keeper, started, namespace = found
-        if namespace == here and str(process_started(int(keeper))) != started:
+        keeper, started, *where = found
+        if where == here and str(process_started(int(keeper))) != started:
             yield int(name)
 
 
@@ -79,8 +80,8 @@ def _mark_of(pid: str) -> list[str] | None:
         return None
     for each in environ:
         if each.startswith(start):
-            parts = each.removeprefix(start).decode(errors="replace").split(":", 2)
-            return parts if len(parts) == 3 and parts[0].isdigit() else None
+            parts = each.removeprefix(start).decode(errors="replace").split(" ", 3)
+            return parts if len(parts) == 4 and parts[0].isdecimal() else None
     return None
 
 

@@ -49,6 +49,11 @@ class Plan:
     secrets: tuple[str, ...] = ()
     """Texts that are never to be shown."""
 
+    @property
+    def scope(self) -> str:
+        """What tells the locks of one group of instances from those of another that uses the same host."""
+        return str(self.options.get("prefix", ""))
+
     def to_bytes(self) -> bytes:
         return json.dumps(asdict(self), default=os.fspath).encode()
 

@@ -23,14 +23,14 @@ from .link import Link, LinkClosed
 class Relay:
     """What one worker has asked for. `holdings`: what it holds, by lock; what runs under them runs in the worker."""
 
-    def __init__(self, session: Session, link: Link, *, overdue: Callable[[str], None]) -> None:
-        """`overdue(name)` is called when the work under a lost lock has not ended in time."""
+    def __init__(self, session: Session, link: Link, *, overdue: Callable[[str], None], scope: str = "") -> None:
+        """`overdue(name)` is called when the work under a lost lock has not ended in time. `scope`: of a plan."""
         self.holdings: dict[str, Holding] = {}
         self.wanted: set[str] = set()
         """The locks that the worker stands by for."""
         self._session, self._link = session, link
         self._contest = SessionContest(session)
-        self._overdue = overdue
+        self._overdue, self._scope = overdue, scope
         self._telling: dict[str, asyncio.Task[None]] = {}
         self._turns: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._dropping: set[asyncio.Task[None]] = set()
@@ -68,7 +68,7 @@ class Relay:
                     answering.result()  # it never returns, so this raises what broke it
                 held = taking.result()
                 if held.origin is Origin.FOUND_FREE:
-                    await end_left_over()
+                    await end_left_over(self._scope)
                 # Whatever cancels us from here on: it is given back by `drop` or `give_back`.
                 self._hold(held)
             except BaseException:

@@ -26,13 +26,13 @@ from cluster_lock.errors import ClusterLockError, LockLost
 from cluster_lock.guard import Guard, NoGuard, process_guard
 from cluster_lock.leadership import Answer, Willing
 from cluster_lock.observer import SILENT, Observer
+from cluster_lock.patience import LOOK_EVERY, Patience
 from cluster_lock.tasks import end
 from cluster_lock.values import Origin, Timing
 
 from .inherited import inherited_pipe, no_keeper
 from .link import LONGEST_LINE, Link, LinkClosed, mismatch
 from .outbox import Outbox
-from .patience import LOOK_EVERY, Patience
 from .telling import Both, Telling
 
 log = logging.getLogger("cluster_lock.keeper")

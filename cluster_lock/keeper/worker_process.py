@@ -12,6 +12,7 @@ from typing import Any, Self
 from cluster_lock import __version__
 from cluster_lock.errors import KeeperMismatch
 from cluster_lock.health import Board
+from cluster_lock.patience import Patience
 from cluster_lock.session import Session
 
 from .child import Child
@@ -19,7 +20,6 @@ from .init import FIRST_FD
 from .link import LONGEST_LINE, Link, mismatch
 from .names import FD, NAME, TOKEN
 from .outbox import Outbox
-from .patience import Patience
 from .plan import Plan
 from .relay import Relay
 from .telling import told
@@ -34,10 +34,10 @@ class WorkerProcess:
     start. `alive_at`: when, by that, it last gave a sign of life, None before the first. `left_at`: when it closed its
     end of the pipe: it leads nothing any more, and what it still does is its own."""
 
-    def __init__(self, child: Child, ours: socket.socket, session: Session, board: Board) -> None:
+    def __init__(self, child: Child, ours: socket.socket, session: Session, board: Board, scope: str) -> None:
         self.child = child
         self.link = Link(self._send)
-        self.relay = Relay(session, self.link, overdue=self._overdue)
+        self.relay = Relay(session, self.link, overdue=self._overdue, scope=scope)
         self.patience = Patience()
         self.alive_at: float | None = None
         self.left_at: float | None = None
@@ -64,11 +64,17 @@ class WorkerProcess:
                 # A keeper may run under another one, whose lock and term these are.
                 environ = {key: value for key, value in os.environ.items() if key not in (NAME, TOKEN)}
                 environ |= {FD: str(FIRST_FD), **({NAME: plan.name} if plan.name is not None else {})}
-                child = await Child.start(plan.command, environ, fds=[theirs.fileno()], allow_setuid=plan.allow_setuid)
+                child = await Child.start(
+                    plan.command,
+                    environ,
+                    scope=plan.scope,
+                    fds=[theirs.fileno()],
+                    allow_setuid=plan.allow_setuid,
+                )
             except BaseException:
                 ours.close()
                 raise
-        return cls(child, ours, session, board)
+        return cls(child, ours, session, board, plan.scope)
 
     def is_silent(self, limit: float) -> bool:
         """Has its loop given signs of life, and none for so many seconds?"""

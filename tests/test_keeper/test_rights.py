@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from support.aio import run
-from support.keepers import keepers
+from support.keepers import gone, keepers
 
 pytestmark = [pytest.mark.process, pytest.mark.skipif(sys.platform != "linux", reason="Linux has no_new_privs")]
 
@@ -71,7 +71,9 @@ def test_an_ordinary_users_keeper_finds_what_is_left(tmp_path: Path) -> None:
     async def main() -> None:
         async with keepers(tmp_path) as them:
             os.chown(tmp_path, NOBODY, NOBODY)
-            keeper = await them.start("a", "sh", "-c", "setsid sleep 3001 & echo up; wait", lock="x", prefix=ORDINARY)
+            keeper = await them.start(
+                "a", "sh", "-c", "(setsid sleep 3001; true) & echo up; wait", lock="x", prefix=ORDINARY
+            )
             await keeper.says("up")
             inits, below = keeper.inits(), keeper.below()
             keeper.signal(signal.SIGSTOP)
@@ -82,7 +84,7 @@ def test_an_ordinary_users_keeper_finds_what_is_left(tmp_path: Path) -> None:
             last = await them.start("b", "true", lock="y", prefix=ORDINARY)
             assert await last.ended() == 0
             assert "ended what a keeper had left" in last.output
-            assert not any(each.is_running() for each in below)
+            assert await gone(below, 5) < 5
 
     run(main())
 

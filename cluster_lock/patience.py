@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Collection
 from typing import Any
 
-from cluster_lock import clock
+from . import clock
 
 LOOK_EVERY = 0.25
 MOST = 2 * LOOK_EVERY
