@@ -48,8 +48,8 @@ class Child:
         """Run `command` with this environment, in a session of its own; it gets our stdin, stdout and stderr, and `fds`
         as 3, 4...
 
-        `scope`: of its keeper's mark. `until`: as for `until()`. `core`: its limit for core dumps in bytes, if not ours.
-        `allow_setuid`: it may start programs of another user, which we could not end unless we are root.
+        `scope`: of its keeper's mark. `until`: as for `until()`. `core`: its limit for core dumps in bytes, if not
+        ours. `allow_setuid`: it may start programs of another user, which we could not end unless we are root.
 
         To be called in the main thread. A command that cannot be run ends with 127, as in a shell.
         """

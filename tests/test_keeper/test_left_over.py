@@ -14,7 +14,7 @@ from support.keepers import WORKER, KeeperProcess, Keepers, gone, keepers
 pytestmark = [pytest.mark.process, pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")]
 
 FORKS = 'sleep 2001 & setsid sh -c "sleep 2002; true" & echo up; wait'
-LOOKS = 'for pid in $(cat left); do kill -0 "$pid" 2>/dev/null && echo "beside $pid"; done; echo looked'
+LOOKS = 'for pid in $(cat left); do grep "^State:.[^Z]" /proc/$pid/status && echo "beside $pid"; done; echo looked'
 
 
 async def forking(them: Keepers, folder: Path, instance: str, lock: str) -> tuple[KeeperProcess, list[psutil.Process]]:
