@@ -105,4 +105,4 @@ def test_a_worker_leaves_no_core_dump(tmp_path: Path) -> None:
             assert await before.ended() == 0
             assert "limit 8\n" in before.output or "limit 4\n" in before.output
 
-    run(main())
+    run(main(), timeout=60)
