@@ -110,6 +110,7 @@ class Job:
             )
             try:
                 child = self.child = await asyncio.shield(starting)
+                child.until(term.deadline)  # a renewal may have come meanwhile
                 theirs.close()
                 self._board.work_began(term.name)
                 self.code = await self._until_over(term, child)

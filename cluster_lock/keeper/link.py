@@ -4,7 +4,7 @@
     {"answer": 7, "value": ...}  {"answer": 7, "error": ["LockLost", "..."]}
     {"cancel": 7}                                                   whoever asked does not wait any more
     {"event": "lease", "deadline": 1234.5, "now": 1223.1, "clock": "boottime"}
-    {"event": "hello", "version": "0.1.0"}                          the first line of both ends
+    {"event": "hello", "version": "0.1.0"}                          the worker's first line, and the answer
 
 Either end may ask. The moments are those of `clock.now()`, which all processes of a host share.
 """

@@ -101,7 +101,7 @@ class PipeContest:
         self.link.close("the worker ends")
 
     async def greet(self) -> None:
-        """Exchange versions with the keeper, which does so first of all. Raises ConfigError, KeeperMismatch."""
+        """Exchange versions with the keeper, first of all. Raises ConfigError, KeeperMismatch."""
         self.link.tell("hello", version=__version__)
         heard, patience = asyncio.ensure_future(self._greeted.wait()), Patience()
         try:

@@ -54,7 +54,6 @@ class WorkerProcess:
         self._deaf_since: float | None = None
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(ours, self._read)
-        self.link.tell("hello", version=__version__)
 
     @classmethod
     async def start(cls, plan: Plan, session: Session, board: Board) -> Self:
@@ -94,6 +93,7 @@ class WorkerProcess:
         await self.relay.give_back()
 
     def _hello(self, version: str) -> None:
+        self.link.tell("hello", version=__version__)
         if version != __version__:
             self.mismatch = mismatch(__version__, version)
             self._is_wrong(str(self.mismatch))
