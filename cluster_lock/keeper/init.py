@@ -132,7 +132,7 @@ def rename(name: str) -> None:
 
 def ignore() -> list[int]:
     """Be ended by no signal that can be ignored; those that would have had an effect, and shall on the command."""
-    able = sorted(signal.valid_signals() - HEEDED)
+    able = sorted(map(int, signal.valid_signals() - HEEDED))
     effective = [number for number in able if signal.getsignal(number) != signal.SIG_IGN or number in PYTHONS_OWN]
     for number in effective:
         signal.signal(number, signal.SIG_IGN)
