@@ -48,14 +48,14 @@ class KeeperProcess:
         if self._process.returncode is None:
             self._process.send_signal(number)
 
-    async def says(self, text: str, *, times: int = 1, timeout: float = 20.0) -> None:
+    async def says(self, text: str, *, times: int = 1, timeout: float = 60.0) -> None:
         """Wait until it, or its command, has written `text` so often."""
         try:
             await until(lambda: self.output.count(text) >= times or self.code is not None, timeout=timeout)
         finally:
             assert self.output.count(text) >= times, f"no {text!r} in:\n{self.output}"
 
-    async def ended(self, timeout: float = 20.0) -> int:
+    async def ended(self, timeout: float = 60.0) -> int:
         async with asyncio.timeout(timeout):
             return await self._process.wait()
 

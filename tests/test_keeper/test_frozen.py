@@ -67,7 +67,7 @@ def test_a_worker_is_not_killed_for_its_keepers_sleep(tmp_path: Path, first: int
             assert await keeper.ended() == 0
             assert "killing" not in keeper.output
 
-    run(main(), timeout=60)
+    run(main(), timeout=200)
 
 
 def test_a_drain_goes_on_after_a_sleep(tmp_path: Path) -> None:
@@ -85,7 +85,7 @@ def test_a_drain_goes_on_after_a_sleep(tmp_path: Path) -> None:
             assert await keeper.ended() == 7
             assert "saved" in keeper.output
 
-    run(main(), timeout=60)
+    run(main(), timeout=200)
 
 
 def test_a_worker_that_sleeps_alone_is_killed(tmp_path: Path) -> None:
@@ -101,4 +101,4 @@ def test_a_worker_that_sleeps_alone_is_killed(tmp_path: Path) -> None:
             await keeper.says("no sign of life")
             await keeper.ended()
 
-    run(main(), timeout=60)
+    run(main(), timeout=200)

@@ -51,7 +51,7 @@ def test_the_next_command_is_alone(tmp_path: Path) -> None:
             assert "looked\n" in second.output
             assert "beside" not in second.output
 
-    run(main(), timeout=60)
+    run(main(), timeout=200)
 
 
 def test_a_new_keeper_ends_it(tmp_path: Path) -> None:
@@ -68,7 +68,7 @@ def test_a_new_keeper_ends_it(tmp_path: Path) -> None:
             assert all(each.is_running() for each in others)
             assert living.code is None
 
-    run(main(), timeout=60)
+    run(main(), timeout=200)
 
 
 def test_no_pattern_finds_an_init(tmp_path: Path) -> None:
@@ -86,4 +86,4 @@ def test_no_pattern_finds_an_init(tmp_path: Path) -> None:
             keeper.signal(signal.SIGKILL)
             assert await gone(below, 5) < 2
 
-    run(main(), timeout=60)
+    run(main(), timeout=200)

@@ -48,7 +48,7 @@ def test_programs_of_other_users(tmp_path: Path, allowed: bool) -> None:
             assert f"NoNewPrivs:\t{0 if allowed else 1}\n" in keeper.output
             assert f"uid {0 if allowed else NOBODY}\n" in keeper.output
 
-    run(main())
+    run(main(), timeout=200)
 
 
 @only_root
@@ -61,7 +61,7 @@ def test_root_ends_whatever_it_starts(tmp_path: Path) -> None:
             assert await keeper.ended() == 0
             assert "NoNewPrivs:\t0\n" in keeper.output
 
-    run(main())
+    run(main(), timeout=200)
 
 
 @only_root
@@ -86,7 +86,7 @@ def test_an_ordinary_users_keeper_finds_what_is_left(tmp_path: Path) -> None:
             assert "ended what a keeper had left" in last.output
             assert await gone(below, 5) < 5
 
-    run(main())
+    run(main(), timeout=200)
 
 
 def test_a_worker_leaves_no_core_dump(tmp_path: Path) -> None:
@@ -105,4 +105,4 @@ def test_a_worker_leaves_no_core_dump(tmp_path: Path) -> None:
             assert await before.ended() == 0
             assert "limit 8\n" in before.output or "limit 4\n" in before.output
 
-    run(main(), timeout=60)
+    run(main(), timeout=200)

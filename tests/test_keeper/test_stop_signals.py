@@ -62,7 +62,7 @@ def test_a_signal_to_every_process(tmp_path: Path, name: str) -> None:
             assert await keeper.ended() == 0
             assert f"saved after {name}\n" in keeper.output
 
-    run(main())
+    run(main(), timeout=200)
 
 
 @pytest.mark.parametrize(
@@ -84,7 +84,7 @@ def test_no_signal_ends_an_init(tmp_path: Path, name: str) -> None:
             else:
                 assert [each.is_running() for each in inits] == [True, True]
 
-    run(main())
+    run(main(), timeout=200)
 
 
 def test_the_command_gets_its_signals_as_they_were(tmp_path: Path) -> None:
@@ -101,7 +101,7 @@ def test_the_command_gets_its_signals_as_they_were(tmp_path: Path) -> None:
             assert f"SigIgn:\t{1 << (signal.SIGHUP - 1):016x}" in keeper.output
             assert f"SigBlk:\t{0:016x}" in keeper.output
 
-    run(main())
+    run(main(), timeout=200)
 
 
 def test_a_script_that_signals_its_own_group(tmp_path: Path) -> None:
@@ -115,7 +115,7 @@ def test_a_script_that_signals_its_own_group(tmp_path: Path) -> None:
             assert await keeper.ended() == 6
             assert "saved after SIGTERM\nall saved\n" in keeper.output
 
-    run(main())
+    run(main(), timeout=200)
 
 
 def test_a_script_around_the_keeper(tmp_path: Path) -> None:
@@ -137,7 +137,7 @@ def test_a_script_around_the_keeper(tmp_path: Path) -> None:
             around.signal(signal.SIGTERM)  # it has become the script
             await around.says("saved after SIGTERM\n")
 
-    run(main())
+    run(main(), timeout=200)
 
 
 def test_a_hang_up_while_it_waits(tmp_path: Path) -> None:
@@ -152,7 +152,7 @@ def test_a_hang_up_while_it_waits(tmp_path: Path) -> None:
             assert await second.ended() == 128 + signal.SIGHUP
             assert first.code is None
 
-    run(main())
+    run(main(), timeout=200)
 
 
 @pytest.mark.parametrize("keys", ["closes", "ctrl-c"])
@@ -183,4 +183,4 @@ def test_a_terminal(tmp_path: Path, keys: str) -> None:
             if keys != "closes":
                 os.close(controller)
 
-    run(main())
+    run(main(), timeout=200)
