@@ -290,14 +290,9 @@ def leaves_what_a_keeper_left() -> None:
 
 
 def works_with_a_keeper_of_any_version() -> None:
-    from cluster_lock.keeper.worker import PipeContest
     from cluster_lock.keeper.worker_process import WorkerProcess
 
-    async def greet(self: PipeContest) -> None:
-        return None
-
-    PipeContest.greet = greet  # type: ignore[method-assign]
-    WorkerProcess._hello = lambda self, version: None  # type: ignore[method-assign]
+    WorkerProcess._hello = lambda self, version: self.link.tell("hello", version=version)  # type: ignore[method-assign]
 
 
 def _another_init(what: str, instead: str) -> None:
