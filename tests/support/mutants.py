@@ -286,7 +286,7 @@ def counts_copies_of_a_signal() -> None:
 def leaves_what_a_keeper_left() -> None:
     from cluster_lock.keeper import left_over
 
-    left_over._left_over = lambda scope: iter(())  # type: ignore[assignment]
+    left_over._left_over = lambda scope: iter(())
 
 
 def works_with_a_keeper_of_any_version() -> None:
