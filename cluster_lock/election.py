@@ -17,6 +17,7 @@ from .contest import Contest, Holding, SessionContest
 from .guard import end_process
 from .leadership import Answer, Body, Role, StepDown, Term
 from .observer import SILENT, Ending, Observer
+from .patience import Patience
 from .session import Session
 from .tasks import end, finish
 from .values import Origin
@@ -38,6 +39,8 @@ class Election:
         self._observer = observer or (session.observer if isinstance(session, Session) else SILENT)
         self.reports: Callable[[], Sequence[Mapping[str, Any]]] = list
         """What the work under the locks says of itself, for whoever shows it: a plain mapping for each poller."""
+        self.kept = False
+        """Does a keeper lead for this process? Then the keeper counts signals to stop, too."""
         self._terms: dict[str, Term] = {}
         self._roles: dict[str, Role] = {}
         self._stopping = asyncio.Event()
@@ -204,7 +207,7 @@ class Election:
                 term.begin_step_down(heir)
                 self._observer.step_down_began(held.name, request.reason, heir)
                 limit = timing.drain + timing.cancel_grace + PATIENCE
-                await asyncio.wait((work, lost), timeout=limit, return_when=asyncio.FIRST_COMPLETED)
+                await Patience().wait((work, lost), limit)
                 return
         finally:
             await end((lost, requested, asked, *([inviting] if inviting is not None else [])))

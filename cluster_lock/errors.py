@@ -82,6 +82,13 @@ class TokenWentBack(ClusterLockError):
     exit_code = 78
 
 
+class KeeperMismatch(ClusterLockError):
+    """A worker and its keeper are not of one version: the package was upgraded under a keeper that runs. What started
+    the keeper should start it again."""
+
+    exit_code = 76
+
+
 class AlreadyRunning(ClusterLockError):
     """This very instance is already running on this host; the text names its process and its lock file."""
 

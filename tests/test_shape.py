@@ -26,7 +26,7 @@ LAYERS = [
     {"session", "lock", "hold", "reconcile", "found", "told"},
     {"leadership", "contender", "watch", "watchdog", "config", "process"},
     {"drivers", "state_directory", "masking", "logs", "log_writer", "quarantine", "listening", "overview"},
-    {"driver", "guard", "tasks", "observer", "asking", "pace"},
+    {"driver", "guard", "tasks", "patience", "observer", "asking", "pace"},
     {"kernel_timer", "values", "tokens"},
     {"record"},
     {"clock"},
@@ -100,12 +100,12 @@ def test_the_library_never_imports_the_bot() -> None:
 
 
 def test_one_clock() -> None:
-    """Only clock.py reads a clock."""
+    """Only clock.py reads a clock, and the init, which is a program of its own."""
     forbidden = re.compile(r"\btime\.(time|monotonic|perf_counter|clock_gettime)\(|\bdatetime\.(now|utcnow|today)\(")
     found = [
         f"{path.relative_to(ROOT)}:{number}"
         for _, path, _ in modules()
-        if path.name != "clock.py"
+        if path.name != "clock.py" and path.parts[-2:] != ("keeper", "init.py")  # which loads nothing of the library
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
         if forbidden.search(line)
     ]

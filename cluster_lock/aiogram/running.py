@@ -143,7 +143,8 @@ async def _as_running(dispatcher: Dispatcher, leadership: Leadership) -> AsyncIt
 
 @asynccontextmanager
 async def _signals(leadership: Leadership, handle: bool) -> AsyncIterator[asyncio.Event]:
-    """The first signal steps down in good order, the second sets the event: end without draining."""
+    """The first signal steps down in good order, the second sets the event: end without draining. Under a keeper a
+    second one is the keeper's to hear, and its way to end this process."""
     hurried = asyncio.Event()
     if not handle:
         yield hurried
@@ -156,7 +157,8 @@ async def _signals(leadership: Leadership, handle: bool) -> AsyncIterator[asynci
         number = await shutdown.wait()
         leadership.stop(number.name if number is not None else "stopping")
 
-    async with ShutdownManager(on_second_signal=hurry) as shutdown:
+    kept = isinstance(leadership, Election) and leadership.kept
+    async with ShutdownManager(on_second_signal=hurry, hurries=not kept) as shutdown:
         shutdown.register_signals()
         watching = asyncio.ensure_future(stop_when_asked())
         try:

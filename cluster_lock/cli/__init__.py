@@ -27,6 +27,7 @@ exit codes:
    70  the time of the lock was over, and the work had to be ended with the process
    73  this instance runs here already
    75  somebody else holds the lock (--no-wait); the leader declined, or did not answer in time
+   76  cluster-lock was upgraded under a keeper that ran: start it again
    77  permission refused, by the backend or for a file
    78  wrong settings, among them what the backend or Telegram refuses, and a client library that is missing
   127  no such program (run)

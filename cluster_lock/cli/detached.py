@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Self
 from cluster_lock import clock
 from cluster_lock.drivers._file.private import make_private_directory, mapped, open_to_append
 from cluster_lock.errors import ConfigError
+from cluster_lock.patience import Patience
 
 from .options import settings_from
 
@@ -111,7 +112,7 @@ class Background:
     def wait(self, condition: Callable[[], bool]) -> int | None:
         """Until the condition holds: None. Else the exit code, after saying why: its own if it ends, with its last
         words; 128 + N after signal N to us; 1 if it takes too long."""
-        began, pause = clock.now(), threading.Event()
+        patience, pause = Patience(), threading.Event()
         goes_on = f"process {self.pid} goes on in the background; log: {self.log}"
         while not self._heard:
             if condition():
@@ -120,7 +121,7 @@ class Background:
                 code = self._process.returncode
                 print(f"{self._last_words()}\nprocess {self.pid} has ended with {code}", file=sys.stderr)
                 return 128 - code if code < 0 else code or 1
-            if clock.now() - began > READY_WITHIN:
+            if patience.seconds() > READY_WITHIN:
                 what = goes_on if self.stays else f"process {self.pid} is stopped; log: {self.log}"
                 print(f"not ready within {READY_WITHIN:g} s: {what}", file=sys.stderr)
                 return 1

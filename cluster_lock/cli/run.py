@@ -55,6 +55,12 @@ def add_keeper_options(parser: argparse.ArgumentParser, *, restart: str) -> None
     parser.add_argument(
         "--fail-fast", action="store_true", help="end with code 69 if the backend cannot be reached at the start"
     )
+    parser.add_argument(
+        "--allow-setuid",
+        action="store_true",
+        help="let it start sudo, ping and other programs that run as another user. Unless started by root, the keeper"
+        " cannot end those: they may work on when the lock is lost",
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -101,6 +107,7 @@ def plan_for(
         restart=arguments.restart,
         wait=wait,
         fail_fast=arguments.fail_fast,
+        allow_setuid=arguments.allow_setuid,
         replaces=getattr(arguments, "replace", False),
         fencing_floor=settings.fencing_floor,
         fingerprint=settings.fingerprint,
@@ -118,9 +125,14 @@ def become_keeper(settings: Settings, plan: Plan) -> NoReturn:
         raise ConfigError(["there is no keeper on Windows: use `bot start --in-process`"])
     from cluster_lock.config import open_driver
     from cluster_lock.keeper.plan import handed_over
+    from cluster_lock.process.core_dumps import no_core_dumps
 
     open_driver(settings)  # which complains here of what keeps it from being made
-    plan = replace(plan, environ_before={name: os.environ.get(name) for name in ("GRPC_VERBOSITY", "PYTHONPATH")})
+    plan = replace(
+        plan,
+        environ_before={name: os.environ.get(name) for name in ("GRPC_VERBOSITY", "PYTHONPATH")},
+        core=no_core_dumps(),
+    )
     # gRPC's core writes lines of its own to stderr, past every logger; what matters in them is in our errors too.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     # Nothing of the working directory: what lies there is not for the process that has the backend's credentials.

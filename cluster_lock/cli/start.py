@@ -97,7 +97,9 @@ def _run_here(options: argparse.Namespace, *, worker: bool) -> int:
             print(_settings_text(settings), flush=True)
         from cluster_lock.config.secret_texts import secret_texts
         from cluster_lock.process import InstanceLock
+        from cluster_lock.process.core_dumps import no_core_dumps
 
+    no_core_dumps()
     with nullcontext() if worker else InstanceLock(settings.instance, settings.state_directory) as instance:
         logs.configure(options.log_format, secrets=secret_texts(settings))
         # gRPC's core writes lines of its own to stderr, past every logger; what matters in them is in our errors too.

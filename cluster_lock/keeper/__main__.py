@@ -9,6 +9,7 @@ import sys
 from cluster_lock import logs
 from cluster_lock.errors import ClusterLockError
 from cluster_lock.masking import masked
+from cluster_lock.process.core_dumps import no_core_dumps
 
 from .plan import Plan, received
 from .stopping import remember
@@ -17,6 +18,7 @@ from .stopping import remember
 def main(arguments: list[str]) -> int:
     assert sys.platform != "win32"
     remember()
+    no_core_dumps()
     plan = received(int(arguments[0]))
     logs.configure(plan.log_format, secrets=plan.secrets)
     try:

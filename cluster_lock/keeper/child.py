@@ -12,12 +12,14 @@ from typing import Self
 
 from cluster_lock import clock
 from cluster_lock.guard import end_process
+from cluster_lock.patience import Patience
 
-from .init import become_subreaper, descendants, reap, sweep
+from .init import CORE, NO_NEW_PRIVILEGES, become_subreaper, descendants, reap, sweep
+from .left_over import HOPELESS, mark
+from .names import MARK
 
-INIT = Path(__file__).with_name("init.py")
-HOPELESS = 10.0
-"""Seconds after which what was killed will not end any more."""
+INIT = Path(__file__).with_name("init.py").read_text(encoding="utf-8")
+"""Read once: the file may be of another version when a command is started again, and would not understand us."""
 INIT_LIMIT = 0.3
 """Seconds for the init to end everything; it takes milliseconds."""
 
@@ -32,20 +34,40 @@ class Child:
         self._gone = asyncio.ensure_future(self._wait())
 
     @classmethod
-    async def start(cls, command: Sequence[str], environ: Mapping[str, str], *, fds: Sequence[int] = ()) -> Self:
+    async def start(
+        cls,
+        command: Sequence[str],
+        environ: Mapping[str, str],
+        *,
+        scope: str = "",
+        fds: Sequence[int] = (),
+        until: float | None = None,
+        core: int | None = None,
+        allow_setuid: bool = False,
+    ) -> Self:
         """Run `command` with this environment, in a session of its own; it gets our stdin, stdout and stderr, and `fds`
         as 3, 4...
+
+        `scope`: of its keeper's mark. `until`: as for `until()`. `core`: its limit for core dumps in bytes, if not
+        ours. `allow_setuid`: it may start programs of another user, which we could not end unless we are root.
 
         To be called in the main thread. A command that cannot be run ends with 127, as in a shell.
         """
         become_subreaper()
         hears, control = os.pipe()
         os.set_blocking(control, False)
+        # Not for the inits: they end by themselves, and what they stand over with them.
+        options = [f"{MARK}={mark(scope)}", *([f"{CORE}{core}"] if core is not None else [])]
+        if not allow_setuid and os.geteuid() != 0:
+            options.append(NO_NEW_PRIVILEGES)
         try:
+            if until is not None:
+                os.write(control, _until(until))
             process = await asyncio.create_subprocess_exec(
                 sys.executable,
-                *("-I", "-S", str(INIT), str(hears), str(os.getpid())),
+                *("-I", "-S", "-c", INIT, str(hears), str(os.getpid())),
                 *(str(fd) for fd in fds),
+                *options,
                 *("--", *command),
                 env=dict(environ),
                 pass_fds=(hears, *fds),
@@ -70,7 +92,11 @@ class Child:
 
     def signal(self, number: int) -> None:
         """Pass a signal on to the command itself."""
-        self._tell(f"{int(number)}\n")
+        self._tell(b"%d\n" % number)
+
+    def until(self, deadline: float) -> None:
+        """Nothing of it may be left at this moment (`clock.now()`): its init sees to it, also while we are stopped."""
+        self._tell(_until(deadline))
 
     async def end(self) -> int:
         """End everything that it started, at once; its exit status, when nothing of it is left.
@@ -78,7 +104,7 @@ class Child:
         What cannot be ended (it hangs in the kernel, or is another user's) keeps the lock until the lease ends: then
         this process ends without giving it back.
         """
-        self._tell("kill\n")
+        self._tell(b"kill\n")
         if not await self.ended_within(INIT_LIMIT):
             # The init does not do its work: stopped, or in trouble. Without it all of it is ours.
             with contextlib.suppress(ProcessLookupError):
@@ -93,14 +119,14 @@ class Child:
         return await asyncio.shield(self._gone)
 
     async def ended_within(self, seconds: float) -> bool:
-        """Wait for its end, but not longer."""
-        await asyncio.wait([self._gone], timeout=max(0.0, seconds))
+        """Wait for its end, but not longer, as far as we are awake."""
+        await Patience().wait([self._gone], seconds)
         return self._gone.done()
 
-    def _tell(self, line: str) -> None:
+    def _tell(self, line: bytes) -> None:
         if self._control >= 0:
             try:
-                os.write(self._control, line.encode())
+                os.write(self._control, line)
             except (BrokenPipeError, BlockingIOError):
                 # It is just ending; or it is stopped, and has not read 64 KiB of this: then its end of file ends it.
                 self._close()
@@ -117,3 +143,7 @@ class Child:
         if reap() is not None:
             await asyncio.to_thread(sweep)
         return code if code >= 0 else 128 - code
+
+
+def _until(deadline: float) -> bytes:
+    return b"until %.9f\n" % deadline

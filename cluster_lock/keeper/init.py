@@ -1,10 +1,12 @@
 """The small init between a keeper and its command: nothing that the command started outlives the keeper, or it.
 
-    python -I -S init.py CONTROL KEEPER_PID FD... -- COMMAND ARGUMENT...
+    python -I -S -c (this text) CONTROL KEEPER_PID FD... [OPTION...] -- COMMAND ARGUMENT...
 
-CONTROL is the reading end of a pipe from the keeper. A line on it is the number of a signal for the command, or
-`kill`: end everything. Its end of file means that the keeper is gone, and ends everything too. The command gets FD...
-as 3, 4... (a POSIX shell can name no number above 9).
+CONTROL is the reading end of a pipe from the keeper. A line on it is the number of a signal for the command, `until`
+and the moment (on the boot clock) at which nothing may be left, or `kill`: end everything. Its end of file means that
+the keeper is gone, and ends everything too. The command gets FD... as 3, 4... (a POSIX shell can name no number above
+9), and a process group of its own. OPTION is `core=SIZE` for its limit of core dumps, `NAME=VALUE` for a variable of
+its environment that we do not have ourselves, or `no-new-privileges`.
 
 The exit status is the command's, or 128 + the number of the signal that ended it; it comes only when nothing is left.
 
@@ -12,6 +14,10 @@ Two processes do this, one under the other (PR_SET_CHILD_SUBREAPER makes each th
 because PR_SET_PDEATHSIG reaches a direct child only: if the keeper and one of the two are killed at once, the other one
 still hears of it and kills what is left. If the two are killed, the keeper does (`sweep`). Elsewhere than on Linux
 there is the process group, and what leaves it is not found.
+
+No signal ends the two that can be ignored, so a stop signal to every process of a service leaves the command its time.
+Nor do they stand in lists of processes under a name that a pattern for this library, for Python or for the command
+finds: whoever kills by name kills the keeper, and they end the rest.
 
 No import of the library here: this starts in milliseconds and stays as small as an interpreter can be.
 """
@@ -21,17 +27,31 @@ from __future__ import annotations
 import ctypes
 import fcntl
 import os
+import resource
 import select
 import signal
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 
-PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36  # linux/prctl.h
+PR_SET_PDEATHSIG, PR_SET_NAME, PR_SET_CHILD_SUBREAPER, PR_SET_NO_NEW_PRIVS = 1, 15, 36, 38  # linux/prctl.h
 LINUX = sys.platform == "linux"
 CANNOT_RUN = 127
 FIRST_FD = 3
 PAUSE = 0.002
 """Between two looks at what does not end: a process in a system call that cannot be interrupted."""
+BEFORE = 0.2
+"""Seconds before `until` at which everything is ended."""
+LOOK_EVERY = 0.25
+"""Seconds that a wait for `until` takes at most: waits do not count the sleep of a host."""
+COPIES = 1.0
+"""A signal that came to us came to the command too, by itself: within so many seconds the keeper's is a copy of it."""
+FAULTS = {signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGABRT, signal.SIGTRAP, signal.SIGSYS}
+HEEDED = frozenset({signal.SIGKILL, signal.SIGSTOP, signal.SIGCHLD, *FAULTS})
+PYTHONS_OWN = frozenset({signal.SIGPIPE, signal.SIGXFSZ})
+"""Ignored by an interpreter, and not by whoever started it."""
+NO_NEW_PRIVILEGES = "no-new-privileges"
+CORE = "core="
 
 
 def become_subreaper() -> None:
@@ -95,7 +115,43 @@ def _kill(pid: int, number: int) -> None:
         return  # gone, or another user's by a setuid program, which only root could end
 
 
-def _prctl(option: int, value: int) -> None:
+def rename(name: str) -> None:
+    """Stand under another name in lists of processes."""
+    if not LINUX:
+        return
+    _prctl(PR_SET_NAME, name.split()[0].encode())
+    with open("/proc/self/stat", "rb") as file:
+        fields = file.read().rpartition(b")")[2].split()
+    start, end = int(fields[45]), int(fields[46])  # proc_pid_stat(5): arg_start, arg_end
+    if start < end:
+        # The kernel takes what stands there up to the first 0 for the whole, if the last byte is none.
+        ctypes.memset(start, 0, end - start)
+        ctypes.memmove(start, name.encode(), min(len(name), end - start - 2))
+        ctypes.memset(end - 1, 1, 1)
+
+
+def ignore() -> list[int]:
+    """Be ended by no signal that can be ignored; those that would have had an effect, and shall on the command."""
+    able = sorted(map(int, signal.valid_signals() - HEEDED))
+    effective = [number for number in able if signal.getsignal(number) != signal.SIG_IGN or number in PYTHONS_OWN]
+    for number in effective:
+        signal.signal(number, signal.SIG_IGN)
+    return effective
+
+
+came: dict[int, float] = {}
+"""When a signal came to us ourselves, by its number."""
+
+
+def _note(number: int, _: object) -> None:
+    came[number] = _now()
+
+
+def _now() -> float:
+    return time.clock_gettime(time.CLOCK_BOOTTIME) if LINUX else time.monotonic()
+
+
+def _prctl(option: int, value: int | bytes) -> None:
     if LINUX and ctypes.CDLL(None, use_errno=True).prctl(option, value, 0, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), "prctl")
 
@@ -109,16 +165,17 @@ def _fork() -> int:
     return pid
 
 
-def _start(command: list[str], fds: list[int], close: list[int]) -> int:
-    """The command itself; it dies with its parent, which is us."""
+def _start(command: list[str], fds: list[int], close: list[int], options: list[str], signals: Sequence[int]) -> int:
+    """The command itself, on which `signals` have their effect; it dies with its parent, which is us."""
     parent = os.getpid()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)  # none is lost between the fork and the end of our ways
     pid = os.fork()
     if pid:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
         return pid
     try:
         _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-        if not LINUX:
-            os.setpgid(0, 0)
+        os.setpgid(0, 0)
         if os.getppid() != parent:
             os._exit(CANNOT_RUN)
         # Out of the way first: one may have the number that another one is to get.
@@ -127,9 +184,18 @@ def _start(command: list[str], fds: list[int], close: list[int]) -> int:
             os.close(fd)
         for number, fd in enumerate(moved, FIRST_FD):
             os.dup2(fd, number)
-        signal.set_wakeup_fd(-1)
-        for number in (signal.SIGCHLD, signal.SIGPIPE):
+        for option in options:
+            if option == NO_NEW_PRIVILEGES:
+                _prctl(PR_SET_NO_NEW_PRIVS, 1)
+            elif option.startswith(CORE):
+                _, most = resource.getrlimit(resource.RLIMIT_CORE)
+                resource.setrlimit(resource.RLIMIT_CORE, (int(option.removeprefix(CORE)), most))
+            else:
+                name, _, value = option.partition("=")
+                os.environ[name] = value
+        for number in (signal.SIGCHLD, *signals):
             signal.signal(number, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
         os.execvp(command[0], command)
     except OSError as error:
         os.write(2, f"cluster-lock: cannot run {command[0]}: {error.strerror}\n".encode(errors="replace"))
@@ -151,25 +217,37 @@ def _stand_over(child: int, control: int, *, listens: bool) -> int:
     waiting.register(bell, select.POLLIN)
     waiting.register(control, select.POLLIN if listens else 0)  # a hang-up is told in any case
     heard = b""
+    until = float("inf")
     while True:
         if reap(child) is None or child in statuses:
             sweep()
             return statuses.get(child, -signal.SIGKILL)
-        ready = dict(waiting.poll())
+        left = until - BEFORE - _now()
+        ready = dict(waiting.poll(None if until == float("inf") else 1000 * min(max(left, 0), LOOK_EVERY)))
         if bell in ready:
             os.read(bell, 4096)
-        if control not in ready:
-            continue
-        said = os.read(control, 4096) if ready[control] & select.POLLIN else b""
-        *lines, heard = (heard + said).split(b"\n")
-        if not said or b"kill" in lines:
+        over = False
+        if control in ready:
+            said = os.read(control, 4096) if ready[control] & select.POLLIN else b""
+            *lines, heard = (heard + said).split(b"\n")
+            over = not said or b"kill" in lines
+            until = _heed(lines, child, until)
+        if over or _now() >= until - BEFORE:
             if LINUX or listens:
                 sweep_with(child)
             else:  # the lower one does it
                 os.waitpid(child, 0)
             return statuses.get(child, -signal.SIGKILL)
-        for line in lines:
+
+
+def _heed(lines: list[bytes], child: int, until: float) -> float:
+    """Send the signals that the lines say; the last `until` in them, or the one before."""
+    for line in lines:
+        if line.isdigit() and _now() - came.get(int(line), float("-inf")) >= COPIES:
             _kill(child, int(line))
+        elif line.startswith(b"until "):
+            until = float(line.removeprefix(b"until "))
+    return until
 
 
 def sweep_with(child: int) -> None:
@@ -189,7 +267,10 @@ def sweep_with(child: int) -> None:
 def main(arguments: list[str]) -> int:
     control, keeper = int(arguments[0]), int(arguments[1])
     end = arguments.index("--")
-    fds, command = [int(fd) for fd in arguments[2:end]], arguments[end + 1 :]
+    told, command = arguments[2:end], arguments[end + 1 :]
+    fds, options = [int(word) for word in told if word.isdigit()], [word for word in told if not word.isdigit()]
+    signals = ignore()
+    rename(f"init of process {keeper}")
     become_subreaper()
     if os.getppid() != keeper:  # it died before we could hear of it
         return CANNOT_RUN
@@ -199,7 +280,9 @@ def main(arguments: list[str]) -> int:
             os.close(fd)
         return _stand_over(lower, control, listens=False)
     become_subreaper()
-    child = _start(command, fds, close=[control])
+    for number in signals:
+        signal.signal(number, _note)
+    child = _start(command, fds, [control], options, signals)
     for fd in fds:
         os.close(fd)
     return _stand_over(child, control, listens=True)

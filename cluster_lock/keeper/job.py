@@ -8,20 +8,23 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
 from cluster_lock import clock
 from cluster_lock.health import Board
 from cluster_lock.leadership import Leadership, Term
+from cluster_lock.patience import Patience
 from cluster_lock.tasks import end, finish
-from cluster_lock.values import Timing
+from cluster_lock.values import Origin
 
 from .child import Child
 from .init import FIRST_FD
+from .left_over import end_left_over
 from .names import FD, NAME, TOKEN
-from .stopping import Stopping
+from .plan import Plan
+from .stopping import REACHES_ALL, Stopping
 
 log = logging.getLogger("cluster_lock.keeper")
 
@@ -34,25 +37,17 @@ class _EndedByItself(Exception):
 
 
 class Job:
-    """Runs `command` in each term of the lock `name`, until it ends by itself. `code`: its exit status then.
+    """Runs the plan's command in each term of the lock `name`, until it ends by itself. `code`: its exit status then.
 
-    `environ_before`: what it is to find in its environment as it was before there was a keeper; None: not there.
+    It finds its environment and its limits as they were before there was a keeper.
     """
 
-    def __init__(
-        self,
-        name: str,
-        command: Sequence[str],
-        timing: Timing,
-        stopping: Stopping,
-        board: Board,
-        environ_before: Mapping[str, str | None],
-    ) -> None:
+    def __init__(self, name: str, plan: Plan, stopping: Stopping, board: Board) -> None:
         self.code: int | None = None
         self.child: Child | None = None
-        self._name, self._command, self._timing, self._stopping = name, command, timing, stopping
+        self._name, self._plan, self._timing, self._stopping = name, plan, plan.timing, stopping
         self._pipe: socket.socket | None = None
-        self._board, self._environ_before = board, environ_before
+        self._board = board
 
     async def run(self, election: Leadership) -> None:
         """Until the command has ended by itself, or was asked to stop. Raises what makes leading impossible."""
@@ -70,14 +65,21 @@ class Job:
 
     def renewed(self, deadline: float) -> None:
         """The lease was renewed."""
+        if self.child is not None:
+            self.child.until(deadline)
         self._say({"event": "lease", "deadline": deadline, "now": clock.now(), "clock": clock.NAME})
 
-    def pass_on(self, number: int) -> None:
-        if self.child is not None:
-            self.child.signal(number)
+    def pass_on(self, number: int) -> bool:
+        """A signal for the command. False: it does not run."""
+        if self.child is None:
+            return False
+        self.child.signal(number)
+        return True
 
     async def _term(self, term: Term) -> None:
         """One term: the command from its start to the end of all that it started."""
+        if term.origin is Origin.FOUND_FREE:
+            await end_left_over(self._plan.scope)
         ours, theirs = socket.socketpair()
         with ours, theirs:
             ours.setblocking(False)
@@ -93,11 +95,22 @@ class Job:
                 }
             )
             more = {FD: str(FIRST_FD), NAME: term.name, TOKEN: str(term.fencing_token)}
-            before = {**os.environ, **self._environ_before}
+            before = {**os.environ, **self._plan.environ_before}
             environ = {name: value for name, value in before.items() if value is not None} | more
-            starting = asyncio.ensure_future(Child.start(self._command, environ, fds=[theirs.fileno()]))
+            starting = asyncio.ensure_future(
+                Child.start(
+                    self._plan.command,
+                    environ,
+                    scope=self._plan.scope,
+                    fds=[theirs.fileno()],
+                    until=term.deadline,
+                    core=self._plan.core,
+                    allow_setuid=self._plan.allow_setuid,
+                )
+            )
             try:
                 child = self.child = await asyncio.shield(starting)
+                child.until(term.deadline)  # a renewal may have come meanwhile
                 theirs.close()
                 self._board.work_began(term.name)
                 self.code = await self._until_over(term, child)
@@ -118,8 +131,10 @@ class Job:
             await asyncio.wait((ended, down), return_when=asyncio.FIRST_COMPLETED)
             if ended.done():
                 return ended.result()
+            if self._stopping.asked is not None:
+                await child.ended_within(REACHES_ALL)
             child.signal(self._stopping.asked or signal.SIGTERM)
-            await asyncio.wait((ended, hurried), timeout=self._timing.drain, return_when=asyncio.FIRST_COMPLETED)
+            await Patience().wait((ended, hurried), self._timing.drain)
             if not ended.done():
                 log.warning("%s: the command has not ended, killing it", self._name)
             code = await child.end()

@@ -6,49 +6,38 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
-from collections.abc import Sequence
 
 from cluster_lock import clock
 from cluster_lock.health import Board
+from cluster_lock.patience import LOOK_EVERY
 from cluster_lock.session import Session
 from cluster_lock.values import Timing
 
 from .again import Backoff, spoken
-from .plan import Restart
-from .stopping import Stopping
+from .plan import Plan
+from .stopping import ENDS, Stopping
 from .worker_process import WorkerProcess
 
 log = logging.getLogger("cluster_lock.keeper")
 
-LOOK_EVERY = 0.25
-NOT_AGAIN = frozenset({2, 73, 77, 78})
-"""Exit codes that say what no restart repairs: wrong arguments, already running, refused, wrong settings."""
+NOT_AGAIN = frozenset({2, 73, 76, 77, 78})
+"""Exit codes that say what no restart of ours repairs: wrong arguments, already running, of another version than we
+are, refused, wrong settings."""
 
 
 class Keeper:
-    """Runs `command` as the worker of `session`, anew when it ends, until it is told to stop."""
+    """Runs the plan's command as the worker of `session`, anew when it ends, until it is told to stop."""
 
-    def __init__(
-        self,
-        session: Session,
-        command: Sequence[str],
-        stopping: Stopping,
-        board: Board,
-        *,
-        restart: Restart = "on-failure",
-        name: str | None = None,
-    ) -> None:
-        """`name`: the lock that the worker will ask for, if that is known."""
+    def __init__(self, session: Session, plan: Plan, stopping: Stopping, board: Board) -> None:
         self.worker: WorkerProcess | None = None
         self.restarts = 0
-        self._session, self._command, self._stopping, self._restart = session, command, stopping, restart
-        self._board, self._name = board, name
+        self._session, self._plan, self._stopping, self._board = session, plan, stopping, board
 
     async def run(self) -> int:
-        """The exit code: the worker's, or 128 + the number of a second signal."""
+        """The exit code: the worker's, or 128 + the number of a second signal. Raises KeeperMismatch."""
         backoff = Backoff()
         while self._stopping.asked is None:
-            self.worker = worker = await WorkerProcess.start(self._command, self._session, self._board, self._name)
+            self.worker = worker = await WorkerProcess.start(self._plan, self._session, self._board)
             self._board.worker("starting", worker.child.pid)
             try:
                 code = await self._stand_over(worker)
@@ -58,6 +47,8 @@ class Keeper:
                 await worker.close()
             if self._stopping.asked is not None:
                 return 0 if self._stopping.hurried is None else 128 + self._stopping.hurried
+            if worker.mismatch is not None:
+                raise worker.mismatch
             if not self._again(code):
                 return code
             wait = backoff.after(clock.now() - worker.child.started_at)
@@ -72,15 +63,18 @@ class Keeper:
         if self.worker is not None:
             self.worker.relay.renewed(deadline)
 
-    def pass_on(self, number: int) -> None:
-        """A signal that is for the worker."""
-        if self.worker is not None:
-            self.worker.child.signal(number)
+    def pass_on(self, number: int) -> bool:
+        """A signal that is for the worker. False: it is for us."""
+        if self.worker is None or number in ENDS:
+            return False
+        self.worker.child.signal(number)
+        return True
 
     def _again(self, code: int) -> bool:
-        if self._restart == "never" or code in NOT_AGAIN or self._session.failure is not None:
+        restart = self._plan.restart
+        if restart == "never" or code in NOT_AGAIN or self._session.failure is not None:
             return False
-        return self._restart == "always" or code != 0
+        return restart == "always" or code != 0
 
     async def _stand_over(self, worker: WorkerProcess) -> int:
         """Until the worker has ended, by itself or because it had to: its exit code."""
@@ -88,9 +82,7 @@ class Keeper:
         asked = asyncio.ensure_future(self._stopping.wait())
         try:
             while not ended.done() and not asked.done():
-                await asyncio.wait(
-                    (ended, asked, worker.wrong), timeout=LOOK_EVERY, return_when=asyncio.FIRST_COMPLETED
-                )
+                await worker.patience.wait((ended, asked, worker.wrong), LOOK_EVERY)
                 if not ended.done() and (reason := self._trouble(worker)) is not None:
                     log.error("killing the worker: %s", reason)
                     return await worker.child.end()
@@ -107,7 +99,7 @@ class Keeper:
             return reason
         if worker.left_at is not None:
             limit = time_to_stop(self._session.timing)
-            overdue = clock.now() - worker.left_at > limit
+            overdue = worker.patience.seconds() - worker.left_at > limit
             return f"it has not ended {limit:g} s after it had left" if overdue else None
         limit = self._session.timing.stall_limit
         if worker.is_silent(limit):
@@ -126,9 +118,7 @@ class Keeper:
         hurried = asyncio.ensure_future(self._stopping.wait_hurried())
         ended = asyncio.ensure_future(worker.child.wait())
         try:
-            await asyncio.wait(
-                (hurried, ended), timeout=time_to_stop(self._session.timing), return_when=asyncio.FIRST_COMPLETED
-            )
+            await worker.patience.wait((hurried, ended), time_to_stop(self._session.timing))
             if not ended.done():
                 log.warning("the worker has not ended: killing it")
                 await worker.child.end()

@@ -22,6 +22,7 @@ from cluster_lock.tasks import end
 from .again import Backoff, spoken
 from .job import Job
 from .keeper import Keeper
+from .left_over import end_left_over
 from .names import successor_of
 from .plan import Plan
 from .reaping import reaping
@@ -38,10 +39,9 @@ class KeptBoard(Board):
 
     to: Keeper | Job | None = None
 
-    def pass_on(self, number: int) -> None:
-        """A signal that is for the worker, or for the command."""
-        if self.to is not None:
-            self.to.pass_on(number)
+    def pass_on(self, number: int) -> bool:
+        """A signal that is for the worker, or for the command. False: nobody is there for it."""
+        return self.to is not None and self.to.pass_on(number)
 
     def lease_renewed(self, deadline: float, took: float) -> None:
         super().lease_renewed(deadline, took)
@@ -71,6 +71,7 @@ async def keep(plan: Plan) -> int:
     board.peers = SessionPeers(session)
     stopping.listen(board.pass_on)
     async with AsyncExitStack() as stack:
+        await end_left_over(plan.scope)
         await stack.enter_async_context(reaping())
         if plan.lock is not None:
             session.health = await stack.enter_async_context(open_health(board, plan.health))
@@ -87,7 +88,7 @@ async def keep(plan: Plan) -> int:
         await stack.enter_async_context(session)
         if plan.lock is not None:
             return await _run_job(plan, plan.lock, session, stopping, board)
-        board.to = keeper = Keeper(session, plan.command, stopping, board, restart=plan.restart, name=plan.name)
+        board.to = keeper = Keeper(session, plan, stopping, board)
         return await keeper.run()
 
 
@@ -162,7 +163,7 @@ async def _run_job(plan: Plan, lock: str, session: Session, stopping: Stopping, 
     election = Election(SessionContest(session, wait=plan.wait), observer=board)
     backoff = Backoff()
     while True:
-        board.to = job = Job(lock, plan.command, plan.timing, stopping, board, plan.environ_before)
+        board.to = job = Job(lock, plan, stopping, board)
         began = clock.now()
         await job.run(election)
         if job.code is None or stopping.asked is not None:

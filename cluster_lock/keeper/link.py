@@ -4,6 +4,7 @@
     {"answer": 7, "value": ...}  {"answer": 7, "error": ["LockLost", "..."]}
     {"cancel": 7}                                                   whoever asked does not wait any more
     {"event": "lease", "deadline": 1234.5, "now": 1223.1, "clock": "boottime"}
+    {"event": "hello", "version": "0.1.0"}                          the worker's first line, and the answer
 
 Either end may ask. The moments are those of `clock.now()`, which all processes of a host share.
 """
@@ -17,7 +18,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from cluster_lock import errors
-from cluster_lock.errors import BackendUnavailable, ClusterLockError, ConfigError
+from cluster_lock.errors import BackendUnavailable, ClusterLockError, ConfigError, KeeperMismatch
 
 log = logging.getLogger("cluster_lock.keeper")
 
@@ -80,7 +81,7 @@ class Link:
                 self._answered(message)
             elif (task := self._answering.get(message["cancel"])) is not None:
                 task.cancel()
-        except (ValueError, LookupError, TypeError, AttributeError) as error:
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
             log.error("a line on the pipe is not understood (%s): %.200r", error, line)
             self.close("a line on the pipe was not understood")
 
@@ -131,6 +132,14 @@ class Link:
     def _write(self, message: Mapping[str, Any]) -> None:
         if self.closed is None:
             self._send(json.dumps(message, separators=(",", ":")).encode() + b"\n")
+
+
+def mismatch(theirs: str, ours: str) -> KeeperMismatch:
+    """The two ends are not of one version."""
+    return KeeperMismatch(
+        f"the keeper is cluster-lock {theirs}, and its worker {ours}: it was upgraded while the keeper ran. Start the"
+        " keeper again"
+    )
 
 
 def _error(kind: str, text: str) -> ClusterLockError:

@@ -12,6 +12,8 @@ NAME = "CLUSTER_LOCK_NAME"
 """The lock that it runs under."""
 TOKEN = "CLUSTER_LOCK_FENCING_TOKEN"
 """The fencing token of its one term. A worker, which lives for several, has none."""
+MARK = "CLUSTER_LOCK_KEEPER"
+"""Which keeper started it; see `left_over`."""
 
 
 def under_keeper(environ: Mapping[str, str] = os.environ) -> bool:

@@ -30,6 +30,10 @@ class Plan:
     command: tuple[str, ...]
     environ_before: Mapping[str, str | None] = field(default_factory=dict)
     """What we changed in the environment for ourselves, as it was; None: not there. For a command under `lock`."""
+    core: int | None = None
+    """The limit for core dumps as it was before we set one for ourselves. For a command under `lock`."""
+    allow_setuid: bool = False
+    """Whether the command, or the worker, may start programs of other users."""
     lock: str | None = None
     name: str | None = None
     restart: Restart = "on-failure"
@@ -44,6 +48,11 @@ class Plan:
     log_format: Literal["text", "json"] = "text"
     secrets: tuple[str, ...] = ()
     """Texts that are never to be shown."""
+
+    @property
+    def scope(self) -> str:
+        """What tells the locks of one group of instances from those of another that uses the same host."""
+        return str(self.options.get("prefix", ""))
 
     def to_bytes(self) -> bytes:
         return json.dumps(asdict(self), default=os.fspath).encode()

@@ -15,22 +15,23 @@ from cluster_lock.errors import LockLost
 from cluster_lock.observer import Ending
 from cluster_lock.session import Session
 from cluster_lock.tasks import end, finish
-from cluster_lock.values import GUARD_BEFORE
+from cluster_lock.values import GUARD_BEFORE, Origin
 
+from .left_over import end_left_over
 from .link import Link, LinkClosed
 
 
 class Relay:
     """What one worker has asked for. `holdings`: what it holds, by lock; what runs under them runs in the worker."""
 
-    def __init__(self, session: Session, link: Link, *, overdue: Callable[[str], None]) -> None:
-        """`overdue(name)` is called when the work under a lost lock has not ended in time."""
+    def __init__(self, session: Session, link: Link, *, overdue: Callable[[str], None], scope: str = "") -> None:
+        """`overdue(name)` is called when the work under a lost lock has not ended in time. `scope`: of a plan."""
         self.holdings: dict[str, Holding] = {}
         self.wanted: set[str] = set()
         """The locks that the worker stands by for."""
         self._session, self._link = session, link
         self._contest = SessionContest(session)
-        self._overdue = overdue
+        self._overdue, self._scope = overdue, scope
         self._telling: dict[str, asyncio.Task[None]] = {}
         self._turns: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._dropping: set[asyncio.Task[None]] = set()
@@ -67,6 +68,8 @@ class Relay:
                 if not taking.done():
                     answering.result()  # it never returns, so this raises what broke it
                 held = taking.result()
+                if held.origin is Origin.FOUND_FREE:
+                    await end_left_over(self._scope)
                 # Whatever cancels us from here on: it is given back by `drop` or `give_back`.
                 self._hold(held)
             except BaseException:

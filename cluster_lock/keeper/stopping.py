@@ -1,4 +1,8 @@
-"""Signals of a keeper: the first asks to stop in good order, a second ends at once, others are for the command."""
+"""Signals of a keeper: the first asks to stop in good order, a second ends at once, others are for the command.
+
+A stop signal often comes several times: to every process of a service, from a terminal, from a script that passes it
+on. What comes within a second is one.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +11,15 @@ import os
 import signal
 from collections.abc import Callable
 
+from cluster_lock import clock
+
 STOPS = (signal.SIGTERM, signal.SIGINT)
-PASSED_ON = (signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
+PASSED_ON = (signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGWINCH)
+ENDS = frozenset({signal.SIGHUP, signal.SIGQUIT})
+"""Of these, what asks us to stop if nobody is there for it: the terminal was closed, or somebody wants an end."""
+COPIES = 1.0
+REACHES_ALL = 0.05
+"""Seconds that a signal to every process needs to reach them all: the init knows then that the command has it, too."""
 
 
 _early: list[int] = []
@@ -29,11 +40,12 @@ def hold_back() -> None:
 
 
 class Stopping:
-    """`asked`: the first signal to stop, `hurried`: the second one; their numbers."""
+    """`asked`: the first signal to stop, `hurried`: the next one that is no copy of it; their numbers."""
 
     def __init__(self) -> None:
         self.asked: int | None = None
         self.hurried: int | None = None
+        self._asked_at = 0.0
         self._asked = asyncio.Event()
         self._hurried = asyncio.Event()
 
@@ -41,24 +53,29 @@ class Stopping:
     def reason(self) -> str:
         return signal.Signals(self.asked).name if self.asked is not None else "stopping"
 
-    def listen(self, pass_on: Callable[[int], None]) -> None:
-        """From now on; `pass_on(number)` gets what is not for us. What whoever started us had us ignore (`nohup`) stays
-        ignored, here and in the command."""
+    def listen(self, pass_on: Callable[[int], bool]) -> None:
+        """From now on; `pass_on(number)` gets what is not for us, and says whether there was somebody to take it. What
+        whoever started us had us ignore (`nohup`) stays ignored, here and in the command."""
         loop = asyncio.get_running_loop()
+
+        def heard(number: int) -> None:
+            if not pass_on(number) and number in ENDS:
+                self.ask(number)
+
         for number in STOPS:
             loop.add_signal_handler(number, self.ask, number)
         for number in PASSED_ON:
             if signal.getsignal(number) != signal.SIG_IGN:
-                loop.add_signal_handler(number, pass_on, number)
+                loop.add_signal_handler(number, loop.call_later, REACHES_ALL, heard, number)
         while _early:
             self.ask(_early.pop(0))
 
     def ask(self, number: int) -> None:
         """A signal to stop has come."""
         if self.asked is None:
-            self.asked = number
+            self.asked, self._asked_at = number, clock.now()
             self._asked.set()
-        else:
+        elif clock.now() - self._asked_at >= COPIES:
             self.hurried = number
             self._hurried.set()
 

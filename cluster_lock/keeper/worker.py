@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import os
 import select
 import socket
 import threading
@@ -19,7 +18,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict
 from typing import Any
 
-from cluster_lock import clock
+from cluster_lock import __version__, clock
 from cluster_lock.asking import Ask, Reply
 from cluster_lock.contest import Holding
 from cluster_lock.election import Election
@@ -27,11 +26,12 @@ from cluster_lock.errors import ClusterLockError, LockLost
 from cluster_lock.guard import Guard, NoGuard, process_guard
 from cluster_lock.leadership import Answer, Willing
 from cluster_lock.observer import SILENT, Ending, Observer
+from cluster_lock.patience import LOOK_EVERY, Patience
 from cluster_lock.tasks import end
 from cluster_lock.values import Origin, Timing
 
-from .link import Link, LinkClosed
-from .names import FD
+from .inherited import inherited_pipe, no_keeper
+from .link import LONGEST_LINE, Link, LinkClosed, mismatch
 from .outbox import Outbox
 from .telling import Both, Telling
 
@@ -39,21 +39,22 @@ log = logging.getLogger("cluster_lock.keeper")
 
 
 ALIVE_EVERY = 0.5
+GREETED_WITHIN = 10.0
 AHEAD = 1.0
 """A moment so far in the future was not read from this host's clock."""
 
 
 @asynccontextmanager
 async def open_worker_election(timing: Timing, *, observer: Observer = SILENT) -> AsyncIterator[Election]:
-    """The election of a process that a keeper started. `timing`: of the settings that both have read."""
-    # Not for what this process starts: the pipe is ours.
-    number = os.environ.pop(FD)
-    os.set_inheritable(int(number), False)
-    contest = PipeContest(socket.socket(fileno=int(number)), timing)
+    """The election of a process that a keeper started. `timing`: of the settings that both have read. Raises
+    ConfigError if there is no keeper, and KeeperMismatch if it is of another version."""
+    contest = PipeContest(inherited_pipe(), timing)
     election = Election(contest, observer=Both(Telling(contest.link), observer))
+    election.kept = True
     contest.reports = lambda: election.reports()
     async with contest:
         contest.link.events["stop"] = election.stop
+        await contest.greet()
         yield election
 
 
@@ -65,12 +66,16 @@ class PipeContest:
         """What the keeper is told twice a second."""
         self.link = Link(self._send)
         self.link.verbs |= {"answer": self._answer, "willing": self._willing}
-        self.link.events |= {"lost": self._heard_lost, "lease": lambda **_: None}
+        self.link.events |= {"hello": self._hello, "lost": self._heard_lost, "lease": lambda **_: None}
         self.guard = guard or process_guard()
         self.deadline = float("-inf")
         """Moved by the thread."""
         self._timing = timing
         self._pipe = pipe
+        self._keepers: str | None = None
+        """The keeper's version."""
+        self._greeted = asyncio.Event()
+        """It has said its version, or the pipe is closed."""
         self._answers: dict[str, Answer | None] = {}
         self._holdings: dict[str, PipeHolding] = {}
         self._lost: dict[tuple[str, int], str] = {}
@@ -94,6 +99,26 @@ class PipeContest:
         with suppress(OSError):  # the keeper is gone already
             self._pipe.shutdown(socket.SHUT_RDWR)  # wakes the thread
         self.link.close("the worker ends")
+
+    async def greet(self) -> None:
+        """Exchange versions with the keeper, first of all. Raises ConfigError, KeeperMismatch."""
+        self.link.tell("hello", version=__version__)
+        heard, patience = asyncio.ensure_future(self._greeted.wait()), Patience()
+        try:
+            while not heard.done() and self.link.closed is None and patience.seconds() < GREETED_WITHIN:
+                await patience.wait([heard], LOOK_EVERY)
+        finally:
+            heard.cancel()
+        if self._keepers is None:
+            if self.link.closed is not None:
+                raise no_keeper(self._pipe.fileno(), self.link.closed)
+            raise mismatch("of a version that does not say which", __version__)
+        if self._keepers != __version__:
+            raise mismatch(self._keepers, __version__)
+
+    def _hello(self, version: str) -> None:
+        self._keepers = version
+        self._greeted.set()
 
     # What an election needs
 
@@ -158,15 +183,18 @@ class PipeContest:
                 *lines, rest = (rest + came).split(b"\n")
                 for line in lines:
                     self._look(line)
-        except (OSError, ValueError) as error:
-            reason = f"the pipe from the keeper failed: {error}"
+                if len(rest) > LONGEST_LINE:
+                    raise ValueError("a line without an end")
+        except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
+            reason = f"the pipe from the keeper failed: {error!r}"
         self._end_all(reason)
 
     def _look(self, line: bytes) -> None:
         """What cannot wait for the loop, in the thread."""
         if line.startswith(b'{"event":"lease"'):
             content = json.loads(line)
-            if content["clock"] != clock.NAME or content["now"] > clock.now() + AHEAD:
+            possible = content["now"] <= clock.now() + AHEAD and content["deadline"] < float("inf")
+            if content["clock"] != clock.NAME or not possible:  # what is no number is not possible either
                 raise ValueError("its moments are not of this host's clock")
             self._move(content["deadline"])
         self._tell_loop(self.link.received, line)
@@ -184,6 +212,7 @@ class PipeContest:
 
     def _closed(self, reason: str) -> None:
         self.link.close(reason)
+        self._greeted.set()
         for held in list(self._holdings.values()):
             held.lose(reason)
 

@@ -74,12 +74,15 @@ class ShutdownManager:
         timeout: float = 5.0,
         hurry: float = 1.0,
         on_second_signal: Callable[[], Awaitable[object] | object] | None = None,
+        hurries: bool = True,
     ) -> None:
         """`timeout`: the limit of a callback that has none of its own, in seconds. `on_second_signal` is called in the
-        event loop, and awaited if it is async."""
+        event loop, and awaited if it is async. `hurries`: False if another process counts the signals, and ends this
+        one when it has to: a second one changes nothing here."""
         self._timeout = timeout
         self._hurry = hurry
         self._on_second_signal = on_second_signal
+        self._hurries = hurries
         self._registered: list[_Registered] = []
         self._asked = asyncio.Event()
         self._signal: signal.Signals | None = None
@@ -115,7 +118,8 @@ class ShutdownManager:
         return callback
 
     def register_signals(self, loop: asyncio.AbstractEventLoop | None = None) -> None:
-        """Let SIGTERM, SIGINT and, on Windows, SIGBREAK end `wait()`. The end of the shutdown undoes it.
+        """Let SIGTERM, SIGINT and, on Windows, SIGBREAK end `wait()`; SIGHUP too (the terminal is closed), where it
+        would end the process otherwise. The end of the shutdown undoes it.
 
         `loop`: the loop that waits, by default the running one. Raises RuntimeError outside of the main thread.
         """
@@ -197,6 +201,8 @@ class ShutdownManager:
 
     def _on_signal(self, number: int) -> None:
         # In a signal handler: see StopSignals.
+        if self._heard and not self._hurries:
+            return
         self._heard += 1
         passed_on = False
         if self._heard == 1:

@@ -15,6 +15,7 @@ STOP_SIGNALS: tuple[signal.Signals, ...] = tuple(
     getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGBREAK") if hasattr(signal, name)
 )
 """SIGBREAK is Windows' own: Ctrl-Break, and what a service manager sends there."""
+_HANG_UP = getattr(signal, "SIGHUP", None)
 
 
 class StopSignals:
@@ -35,7 +36,9 @@ class StopSignals:
         main one, where Python allows no handlers."""
         if threading.current_thread() is not threading.main_thread():
             raise RuntimeError("signals can only be registered in the main thread: call register_signals() there")
-        for number in STOP_SIGNALS:
+        # The terminal is closed. Where it is ignored (nohup), or has another meaning, it stays as it is.
+        hang_up = [_HANG_UP] if _HANG_UP is not None and signal.getsignal(_HANG_UP) == signal.SIG_DFL else []
+        for number in (*STOP_SIGNALS, *hang_up):
             if number not in self._before:
                 self._before[number] = signal.signal(number, self._handle)
         if loop is not None and self._wakeup is None and loop is _running_loop():

@@ -7,7 +7,7 @@ import os
 import secrets
 import signal
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -48,14 +48,14 @@ class KeeperProcess:
         if self._process.returncode is None:
             self._process.send_signal(number)
 
-    async def says(self, text: str, *, times: int = 1, timeout: float = 20.0) -> None:
+    async def says(self, text: str, *, times: int = 1, timeout: float = 60.0) -> None:
         """Wait until it, or its command, has written `text` so often."""
         try:
             await until(lambda: self.output.count(text) >= times or self.code is not None, timeout=timeout)
         finally:
             assert self.output.count(text) >= times, f"no {text!r} in:\n{self.output}"
 
-    async def ended(self, timeout: float = 20.0) -> int:
+    async def ended(self, timeout: float = 60.0) -> int:
         async with asyncio.timeout(timeout):
             return await self._process.wait()
 
@@ -79,7 +79,7 @@ class KeeperProcess:
 
     def inits(self) -> list[psutil.Process]:
         """Upper and lower."""
-        return [each for each in self.below() if "keeper/init.py" in " ".join(each.cmdline())]
+        return [each for each in self.below() if each.name() == "init"]
 
 
 async def gone(processes: Sequence[psutil.Process], timeout: float) -> float:
@@ -114,8 +114,16 @@ class Keepers:
         wait: bool = True,
         fail_fast: bool = False,
         health: str = "off",
+        core: int | None = None,
+        allow_setuid: bool = False,
+        prefix: Sequence[str] = (),
+        environ: Mapping[str, str] | None = None,
+        stdio: int | None = None,
     ) -> KeeperProcess:
-        """A keeper of `command` under `lock`, or, without one, of the worker that `command` is."""
+        """A keeper of `command` under `lock`, or, without one, of the worker that `command` is.
+
+        `prefix`: a command that becomes what its arguments say. `stdio`: a terminal instead of /dev/null and the log.
+        """
         plan = Plan(
             backend=self._backend.name,
             options=driver_options(self._backend, self.prefix, timing.request),
@@ -128,17 +136,19 @@ class Keepers:
             fail_fast=fail_fast,
             state_directory=str(self._folder / "state"),
             health=health,
+            core=core,
+            allow_setuid=allow_setuid,
         )
         number, log = handed_over(plan), self._folder / f"{instance}.log"
-        environ = {**os.environ, "PYTHONPATH": os.pathsep.join([str(TESTS.parent), str(TESTS)]), "INSTANCE": instance}
+        path = os.pathsep.join([str(TESTS.parent), str(TESTS)])
         with log.open("ab") as output:
             process = await asyncio.create_subprocess_exec(
-                *(sys.executable, *module("cluster_lock.keeper"), str(number)),
+                *(*prefix, sys.executable, *module("cluster_lock.keeper"), str(number)),
                 pass_fds=[number],
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=output,
+                stdin=asyncio.subprocess.DEVNULL if stdio is None else stdio,
+                stdout=output if stdio is None else stdio,
                 stderr=asyncio.subprocess.STDOUT,
-                env=environ,
+                env={**os.environ, "PYTHONPATH": path, "INSTANCE": instance, **(environ or {})},
                 cwd=self._folder,
             )
         os.close(number)

@@ -7,7 +7,6 @@ import asyncio
 import os
 import runpy
 import sys
-import tempfile
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
@@ -338,17 +337,54 @@ def frees_the_lock_when_the_command_has_ended() -> None:
 
 
 def leaves_everything_to_a_keeper_that_is_gone() -> None:
-    _another_init('if not said or b"kill" in lines:', 'if not said: os._exit(1)\n        if b"kill" in lines:')
+    _another_init("over = not said or", "if not said:\n                os._exit(1)\n            over =")
+
+
+def inits_die_of_a_stop_signal() -> None:
+    _another_init("    signals = ignore()\n", "    signals = []\n")
+
+
+def passes_on_what_came_to_everybody() -> None:
+    _another_init("    came[number] = _now()", "    pass")
+
+
+def leaves_the_deadline_to_the_keeper() -> None:
+    _another_init("            until = float(line", "            float(line")
+
+
+def lets_a_command_gain_privileges() -> None:
+    _another_init("_prctl(PR_SET_NO_NEW_PRIVS, 1)", "pass")
+
+
+def counts_its_own_sleep() -> None:
+    from cluster_lock import patience
+
+    patience.MOST = float("inf")
+
+
+def counts_copies_of_a_signal() -> None:
+    from cluster_lock.keeper import stopping
+
+    stopping.COPIES = 0.0
+
+
+def leaves_what_a_keeper_left() -> None:
+    from cluster_lock.keeper import left_over
+
+    left_over._left_over = lambda scope: iter(())
+
+
+def works_with_a_keeper_of_any_version() -> None:
+    from cluster_lock.keeper.worker_process import WorkerProcess
+
+    WorkerProcess._hello = lambda self, version: self.link.tell("hello", version=version)  # type: ignore[method-assign]
 
 
 def _another_init(what: str, instead: str) -> None:
     from cluster_lock.keeper import child
 
-    source = child.INIT.read_text()
-    assert what in source
-    child.INIT = Path(tempfile.mkdtemp(prefix="cluster-lock-")) / "keeper" / "init.py"
-    child.INIT.parent.mkdir()
-    child.INIT.write_text(source.replace(what, instead))
+    assert what in child.INIT
+    child.INIT = child.INIT.replace(what, instead)
 
 
 def trusts_the_thread_under_the_loop() -> None:

@@ -15,3 +15,8 @@ async def work(message: Message) -> None:
     await message.answer("begun")
     await asyncio.sleep(float((message.text or "work 0").split()[1]))
     await message.answer("done")
+
+
+@dispatcher.shutdown()
+async def say_so() -> None:
+    print("the hook ran", flush=True)

@@ -63,4 +63,5 @@ if __name__ == "__main__":
     try:
         asyncio.run(main())
     except ClusterLockError as error:
+        print(error, flush=True)
         sys.exit(error.exit_code)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Protocol
 
+import psutil
 import pytest
 from support.aio import run, until
 from support.bot_process import READY_WITHIN, TOKEN, BotProcess, environment
@@ -269,19 +271,37 @@ def _folder(path: Path) -> Path:
 
 
 @pytest.mark.process
-def test_sigterm_drains(start: Start) -> None:
-    """After SIGTERM the handler under way comes to its end, its update is confirmed, and the process ends with 0."""
+@pytest.mark.parametrize(
+    ("name", "to"),
+    [
+        ("SIGTERM", "keeper"),
+        ("SIGHUP", "keeper"),
+        ("SIGTERM", "everybody"),
+        ("SIGINT", "everybody"),
+        ("SIGHUP", "everybody"),
+        ("SIGHUP", "worker"),
+        ("SIGHUP", "in-process"),
+    ],
+)
+def test_a_stop_drains(start: Start, name: str, to: str) -> None:
+    """After a signal to stop, to whichever processes it goes, and again within a second, the handler under way comes to
+    its end, its update is confirmed, the hooks run, and the process ends with 0."""
 
     async def main() -> None:
         async with telegram() as simulator:
-            with start("--app", PATIENT, *settings(*QUICK), telegram=simulator.url, born=False) as process:
+            with start("--app", PATIENT, *settings(*QUICK), telegram=simulator.url, born=to == "in-process") as process:
                 await printed(process, "leading")
-                simulator.push(BOT_ID, text="work 1")
+                simulator.push(BOT_ID, text="work 1.5")
                 await until(lambda: sent_texts(simulator) == ["begun"], timeout=20)
-                process.signal(signal.SIGTERM)
+                everybody = [process.pid, *(each.pid for each in psutil.Process(process.pid).children(recursive=True))]
+                chosen = {"everybody": everybody, "worker": everybody[-1:]}.get(to, everybody[:1])
+                for pid in chosen * (1 if to == "in-process" else 2):
+                    os.kill(pid, signal.Signals[name])
                 assert await ended(process) == 0
                 assert sent_texts(simulator) == ["begun", "done"]
                 assert simulator.state()["bots"][str(BOT_ID)]["pending"] == 0
+                assert process.output.count("the hook ran") == 1
+                assert "starting it again" not in process.output
 
     run(main(), timeout=100)
 

@@ -226,6 +226,25 @@ def test_a_stop_comes_early_to_process_1(tmp_path: Path) -> None:
     run(main())
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root makes a PID namespace")
+def test_process_1_that_is_stopped(tmp_path: Path) -> None:
+    """As process 1 of a container a keeper that is stopped outlives its deadline: the command ends all the same, before
+    the server gives the lock away."""
+
+    async def main() -> None:
+        async with keepers(tmp_path) as them:
+            namespace = ("unshare", "--pid", "--fork", "--kill-child", "--mount-proc")
+            keeper = await them.start("a", "sh", "-c", FORKS, lock="x", prefix=namespace)
+            await keeper.says("up")
+            one, *below = keeper.below()
+            command = [each for each in below if each.name() != "init"]
+            one.suspend()
+            assert await gone(command, 10) < FAST.ttl
+            assert one.status() == psutil.STATUS_STOPPED
+
+    run(main())
+
+
 def test_it_runs_once_whatever_is_asked_meanwhile(tmp_path: Path) -> None:
     """A command that ends while its keeper looks for an heir is not run again."""
 

@@ -1,0 +1,89 @@
+"""Keeper and inits are killed together: nobody is left to end what the command started, so the next keeper does."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+from support.aio import run, until
+from support.keepers import WORKER, KeeperProcess, Keepers, gone, keepers
+
+pytestmark = [pytest.mark.process, pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")]
+
+FORKS = 'sleep 2001 & setsid sh -c "sleep 2002; true" & echo up; wait'
+LOOKS = 'for pid in $(cat left); do grep "^State:.[^Z]" /proc/$pid/status && echo "beside $pid"; done; echo looked'
+
+
+async def forking(them: Keepers, folder: Path, instance: str, lock: str) -> tuple[KeeperProcess, list[psutil.Process]]:
+    """A keeper, and two processes that its command has started. Their numbers are in the file `left`."""
+    keeper = await them.start(instance, "sh", "-c", FORKS, lock=lock)
+    await keeper.says("up")
+    await until(lambda: len([each for each in keeper.below() if each.name() == "sleep"]) == 2)
+    sleeps = [each for each in keeper.below() if each.name() == "sleep"]
+    (folder / "left").write_text("\n".join(str(each.pid) for each in sleeps))
+    return keeper, sleeps
+
+
+async def kill_with_inits(keeper: KeeperProcess) -> None:
+    inits = keeper.inits()
+    keeper.signal(signal.SIGSTOP)  # or it would do what its inits did
+    for each in inits:
+        each.kill()
+    keeper.signal(signal.SIGKILL)
+    await keeper.ended()
+
+
+def test_the_next_command_is_alone(tmp_path: Path) -> None:
+    """What a keeper left that was killed together with its inits is gone before the next command of that host starts;
+    that one's keeper stood by."""
+
+    async def main() -> None:
+        async with keepers(tmp_path) as them:
+            first, sleeps = await forking(them, tmp_path, "a", "x")
+            second = await them.start("b", "sh", "-c", LOOKS, lock="x")
+            await second.says("waiting, held by a")
+            await kill_with_inits(first)
+            assert all(each.is_running() for each in sleeps)
+            assert await second.ended() == 0
+            assert "looked\n" in second.output
+            assert "beside" not in second.output
+
+    run(main(), timeout=200)
+
+
+def test_a_new_keeper_ends_it(tmp_path: Path) -> None:
+    """A keeper that is started ends at once what another one left, and leaves alone what belongs to one that lives."""
+
+    async def main() -> None:
+        async with keepers(tmp_path) as them:
+            living, others = await forking(them, tmp_path, "c", "y")
+            first, left = await forking(them, tmp_path, "a", "x")
+            await kill_with_inits(first)
+            last = await them.start("b", sys.executable, *WORKER)
+            await last.says("ended what a keeper had left that is gone")
+            assert await gone(left, 1) < 1
+            assert all(each.is_running() for each in others)
+            assert living.code is None
+
+    run(main(), timeout=200)
+
+
+def test_no_pattern_finds_an_init(tmp_path: Path) -> None:
+    """The inits show in lists of processes neither this library nor Python nor the command, so whoever kills by such a
+    name leaves them, and they end the rest."""
+
+    async def main() -> None:
+        async with keepers(tmp_path) as them:
+            keeper, _ = await forking(them, tmp_path, "a", "x")
+            inits, below = keeper.inits(), keeper.below()
+            assert len(inits) == 2
+            assert [" ".join(each.cmdline()) for each in inits] == 2 * [f"init of process {keeper.pid}"]
+            found = [each for each in below if "cluster" in (text := " ".join(each.cmdline())) or "python" in text]
+            assert found == []
+            keeper.signal(signal.SIGKILL)
+            assert await gone(below, 5) < 2
+
+    run(main(), timeout=200)
