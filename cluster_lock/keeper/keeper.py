@@ -21,6 +21,9 @@ from .worker_process import WorkerProcess
 log = logging.getLogger("cluster_lock.keeper")
 
 LOOK_EVERY = 0.25
+SLOW_START = 10.0
+"""Seconds after which a worker that has not asked for its lock is worth a word. It is not ended: nothing waits for
+it, and whatever it loads or migrates would have to begin anew."""
 NOT_AGAIN = frozenset({2, 73, 77, 78})
 """Exit codes that say what no restart repairs: wrong arguments, already running, refused, wrong settings."""
 
@@ -86,6 +89,7 @@ class Keeper:
         """Until the worker has ended, by itself or because it had to: its exit code."""
         ended = asyncio.ensure_future(worker.child.wait())
         asked = asyncio.ensure_future(self._stopping.wait())
+        slow = asyncio.get_running_loop().call_later(SLOW_START, _say_slow, worker)
         try:
             while not ended.done() and not asked.done():
                 await asyncio.wait(
@@ -98,6 +102,7 @@ class Keeper:
                 await self._stop(worker)
             return await ended
         finally:
+            slow.cancel()
             asked.cancel()
             ended.cancel()
 
@@ -135,6 +140,15 @@ class Keeper:
         finally:
             hurried.cancel()
             ended.cancel()
+
+
+def _say_slow(worker: WorkerProcess) -> None:
+    if not worker.asks:
+        log.warning(
+            "the worker has not asked for its lock %g s after its start: waiting for what it imports and for its"
+            " startup hooks",
+            SLOW_START,
+        )
 
 
 def time_to_stop(timing: Timing) -> float:

@@ -22,14 +22,17 @@ from .link import Link, LinkClosed
 class Relay:
     """What one worker has asked for. `holdings`: what it holds, by lock; what runs under them runs in the worker."""
 
-    def __init__(self, session: Session, link: Link, *, overdue: Callable[[str], None]) -> None:
-        """`overdue(name)` is called when the work under a lost lock has not ended in time."""
+    def __init__(
+        self, session: Session, link: Link, *, asked: Callable[[], None], overdue: Callable[[str], None]
+    ) -> None:
+        """`asked()` is called whenever the worker asks for a lock, `overdue(name)` when the work under a lost lock has
+        not ended in time."""
         self.holdings: dict[str, Holding] = {}
         self.wanted: set[str] = set()
         """The locks that the worker stands by for."""
         self._session, self._link = session, link
         self._contest = SessionContest(session)
-        self._overdue = overdue
+        self._asked, self._overdue = asked, overdue
         self._telling: dict[str, asyncio.Task[None]] = {}
         self._turns: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._dropping: set[asyncio.Task[None]] = set()
@@ -57,6 +60,7 @@ class Relay:
 
     async def _take(self, name: str) -> Mapping[str, Any]:
         """The lock, as soon as it is ours. Cancelled: whoever wanted it does not any more."""
+        self._asked()
         async with self._turns[name]:
             self.wanted.add(name)
             taking = asyncio.ensure_future(self._contest.take(name))

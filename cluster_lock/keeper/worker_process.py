@@ -26,14 +26,16 @@ log = logging.getLogger("cluster_lock.keeper")
 
 class WorkerProcess:
     """Made with `await WorkerProcess.start(...)`. `pollers`: what it said last of its work. `alive_at`: when it last
-    gave a sign of life (`clock.now()`), None before the first. `left_at`: when it closed its end of the pipe: it leads
+    gave a sign of life (`clock.now()`), None before the first. `asks`: it has asked for a lock; until then it is
+    starting, and may take its time (imports, startup hooks). `left_at`: when it closed its end of the pipe: it leads
     nothing any more, and what it still does is its own."""
 
     def __init__(self, child: Child, ours: socket.socket, session: Session, board: Board) -> None:
         self.child = child
         self.link = Link(self._send)
-        self.relay = Relay(session, self.link, overdue=self._overdue)
+        self.relay = Relay(session, self.link, asked=self._asked, overdue=self._overdue)
         self.alive_at: float | None = None
+        self.asks = False
         self.left_at: float | None = None
         self.pollers: Sequence[Mapping[str, Any]] = ()
         self.wrong = asyncio.get_running_loop().create_future()
@@ -62,8 +64,8 @@ class WorkerProcess:
         return cls(child, ours, session, board)
 
     def is_silent(self, limit: float) -> bool:
-        """Has its loop given signs of life, and none for so many seconds?"""
-        return self.alive_at is not None and clock.now() - self.alive_at > limit
+        """Does it lead, or stand by, and has its loop given no sign of life for so many seconds?"""
+        return self.asks and self.alive_at is not None and clock.now() - self.alive_at > limit
 
     @property
     def deaf(self) -> str | None:
@@ -75,9 +77,13 @@ class WorkerProcess:
         self._hang_up("the worker has ended")
         await self.relay.give_back()
 
-    def _alive(self, pollers: Sequence[Mapping[str, Any]]) -> None:
-        if self.alive_at is None:
+    def _asked(self) -> None:
+        if not self.asks:
+            self.asks = True
+            self.alive_at = clock.now()  # the last one may be from before a startup hook that blocked
             self._board.worker("ready")
+
+    def _alive(self, pollers: Sequence[Mapping[str, Any]]) -> None:
         self.alive_at, self.pollers = clock.now(), pollers
         self._board.worker_alive()
         self._board.pollers(pollers)

@@ -293,6 +293,12 @@ def leaves_a_wedged_worker_alone() -> None:
     WorkerProcess.is_silent = lambda self, limit: False  # type: ignore[method-assign]
 
 
+def counts_the_silence_of_a_start() -> None:
+    from cluster_lock.keeper.worker_process import WorkerProcess
+
+    WorkerProcess.asks = property(lambda self: True, lambda self, asks: None)  # type: ignore[assignment]
+
+
 def leaves_a_deaf_worker_alone() -> None:
     from cluster_lock.keeper.worker_process import WorkerProcess
 

@@ -50,6 +50,9 @@ async def main() -> None:
     logging.basicConfig(level=logging.INFO)
     async with open_worker_election(FAST) as election:
         say("ready")
+        if "migrates" in sys.argv:
+            await asyncio.sleep(0)  # so that it has given a sign of life
+            time.sleep(2 * FAST.stall_limit)  # noqa: ASYNC251 - as a startup hook does
         election.reports = lambda: [
             {"bot_id": 1, "lock": "x", "deaf": "deaf" in sys.argv and election.term("x") is not None}
         ]

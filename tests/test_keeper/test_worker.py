@@ -135,6 +135,20 @@ def test_its_end_is_the_keepers(tmp_path: Path, deed: str, restart: str, code: i
     run(main(), timeout=60)
 
 
+def test_a_worker_takes_its_time_to_start(tmp_path: Path) -> None:
+    """A worker that blocks its loop for longer than the stall limit before it asks for its lock, as a startup hook may,
+    is not ended, and leads. One that does so later is: see above."""
+
+    async def main() -> None:
+        async with keepers(tmp_path) as them:
+            keeper = await them.worker("a", "works", "migrates", restart="on-failure")
+            await keeper.says("a: leading")
+            assert keeper.output.count("a: ready") == 1, keeper.output
+            assert "killing the worker" not in keeper.output
+
+    run(main(), timeout=60)
+
+
 def test_what_a_worker_does_after_its_last_term(tmp_path: Path) -> None:
     """A worker that has left goes on with what is its own, such as shutdown hooks, without signs of life."""
 

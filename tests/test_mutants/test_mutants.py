@@ -50,6 +50,7 @@ KILLED_BY = {
     "reads_the_pipe_in_the_loop": f"{KEEPER}/test_pipe.py::test_a_blocked_loop_delays_no_renewal",
     "leaves_overdue_work_alone": f"{KEEPER}/test_worker.py -k told_of_no_loss",
     "leaves_a_wedged_worker_alone": f"{KEEPER}/test_worker.py -k is_ended[blocks]",
+    "counts_the_silence_of_a_start": f"{KEEPER}/test_worker.py::test_a_worker_takes_its_time_to_start",
     "leaves_a_deaf_worker_alone": f"{KEEPER}/test_worker.py -k is_ended[deaf]",
 }
 
