@@ -17,8 +17,3 @@ TOKEN = "CLUSTER_LOCK_FENCING_TOKEN"
 def under_keeper(environ: Mapping[str, str] = os.environ) -> bool:
     """Was this process started by a keeper that leads for it?"""
     return FD in environ and TOKEN not in environ
-
-
-def successor_of(instance: str) -> str:
-    """The name on this host of the one that is about to take the place of `instance`."""
-    return f"{instance}+next"

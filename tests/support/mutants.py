@@ -305,6 +305,18 @@ def leaves_a_deaf_worker_alone() -> None:
     WorkerProcess.deaf = None  # type: ignore[assignment]
 
 
+def names_the_instance_alone() -> None:
+    from cluster_lock.keeper import slots
+
+    slots._name = lambda instance, lock: instance
+
+
+def starts_the_same_bot_twice() -> None:
+    from cluster_lock.aiogram import start
+
+    start._hold_slots = lambda stack, settings, bots: []
+
+
 MUTANTS: dict[str, Callable[[], None]] = {
     made.__name__: made
     for made in list(globals().values())
