@@ -50,10 +50,6 @@ def _lock_here(settings: Settings) -> str | None:
         return lock_of(settings)
     found = sorted(locks_here(settings.instance, settings.state_directory))
     if len(found) > 1:
-        raise ConfigError(
-            [
-                f"several bots run here as instance {settings.instance!r} ({', '.join(found)}): say which by its token"
-                " (TELEGRAM_BOT_TOKEN, or telegram.token_file in the configuration)"
-            ]
-        )
+        which = f"several bots run here as instance {settings.instance!r} ({', '.join(found)}): say which by its token"
+        raise ConfigError([f"{which} (TELEGRAM_BOT_TOKEN, or telegram.token_file in the configuration)"])
     return found[0] if found else None

@@ -80,9 +80,9 @@ async def keep(plan: Plan) -> int:
             await stack.enter_async_context(_beside(_say_ready(board, session, named)))
         else:
             # Before the worker starts: no successor is ever without a name under which it can be found and ended.
-            successor_name = _stand_by(plan)
-            stack.callback(successor_name.release)
-            await stack.enter_async_context(_beside(_succeed(plan, board, session, stack, successor_name)))
+            coming = _stand_by(plan)
+            stack.callback(coming.release)
+            await stack.enter_async_context(_beside(_succeed(plan, board, session, stack, coming)))
         await stack.enter_async_context(following(board))
         await stack.enter_async_context(session)
         if plan.lock is not None:
@@ -111,22 +111,20 @@ def _is_ready(board: Board) -> bool:
 
 def _stand_by(plan: Plan) -> InstanceLock:
     """The name of the one that is about to take the instance's place, held by us. Raises AlreadyRunning."""
-    successor_name = successor(plan.instance, plan.name, plan.state_directory)
+    coming = successor(plan.instance, plan.name, plan.state_directory)
     try:
-        successor_name.acquire()
+        coming.acquire()
     except AlreadyRunning as error:
-        _, info = successor_name.look()
+        _, info = coming.look()
         who = f"process {info.pid}" if info is not None else "a process that has not said which it is"
         raise AlreadyRunning(
             f"instance {plan.instance!r} is being restarted already: {who} stands by to take its place"
-            f" (lock file {successor_name.path}). Wait for that, or end that process."
+            f" (lock file {coming.path}). Wait for that, or end that process."
         ) from error
-    return successor_name
+    return coming
 
 
-async def _succeed(
-    plan: Plan, board: Board, session: Session, stack: AsyncExitStack, successor_name: InstanceLock
-) -> None:
+async def _succeed(plan: Plan, board: Board, session: Session, stack: AsyncExitStack, coming: InstanceLock) -> None:
     """Stand by beside the one that has the name, say so as its `successor`, and take the name when it is free."""
     named = slot(plan.instance, plan.name, plan.state_directory)
     said = False
@@ -137,10 +135,10 @@ async def _succeed(
                 break
             except AlreadyRunning:
                 if not said and _is_ready(board):
-                    successor_name.say()
+                    coming.say()
                     said = True
                 await asyncio.sleep(LOOK_EVERY)
-        successor_name.release()
+        coming.release()
         await _show(plan, board, session, stack, named)
     except ClusterLockError as error:
         # It leads perhaps, and the one before is gone: a bot without a health page is better than none.

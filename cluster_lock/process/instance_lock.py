@@ -190,8 +190,8 @@ class InstanceLock:
             stop = "stop that container"
         return (
             f"{begin}: {who}; lock file {self.path}."
-            f" Stop it ({stop}), or start this one as another instance (--instance NAME, or CLUSTER_LOCK_INSTANCE) to have a"
-            " standby."
+            f" Stop it ({stop}), or start this one as another instance (--instance NAME, or CLUSTER_LOCK_INSTANCE) to"
+            " have a standby."
         )
 
 

@@ -305,6 +305,12 @@ def leaves_a_deaf_worker_alone() -> None:
     WorkerProcess.deaf = None  # type: ignore[assignment]
 
 
+def forgets_threads() -> None:
+    from cluster_lock.threads import Threads
+
+    Threads.note = lambda self, work: None  # type: ignore[method-assign]
+
+
 def names_the_instance_alone() -> None:
     from cluster_lock.keeper import slots
 
