@@ -52,6 +52,10 @@ class Election:
     def term(self, name: str) -> Term | None:
         return self._terms.get(name)
 
+    def handovers(self) -> Mapping[str, Mapping[str, Any]]:
+        """What the terms under way would leave if they ended at this moment, by lock, as far as they have said so."""
+        return {name: term.handover for name, term in self._terms.items() if term.handover}
+
     def stop(self, reason: str = "stopping") -> None:
         self._stop_reason = self._stop_reason or reason
         self._stopping.set()

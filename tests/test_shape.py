@@ -26,7 +26,7 @@ LAYERS = [
     {"session", "lock", "hold", "reconcile"},
     {"leadership", "contender", "watch", "watchdog", "config", "process"},
     {"drivers", "state_directory", "masking", "logs", "quarantine", "listening", "overview"},
-    {"driver", "guard", "tasks", "threads", "observer", "asking"},
+    {"driver", "guard", "tasks", "threads", "at_exec", "observer", "asking"},
     {"kernel_timer", "values"},
     {"clock"},
     {"errors"},

@@ -5,15 +5,36 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 
+from cluster_lock.errors import ConfigError
+
 FD = "CLUSTER_LOCK_FD"
-"""The number of the pipe from the keeper: a line of JSON for each change of the lease; its end means that the lock is
-lost."""
+"""For a command: the number of the pipe from the keeper, a line of JSON for each change of the lease; its end means
+that the lock is lost. For a worker: the number of the door, and, once it has used it, its process."""
 NAME = "CLUSTER_LOCK_NAME"
 """The lock that it runs under."""
 TOKEN = "CLUSTER_LOCK_FENCING_TOKEN"
 """The fencing token of its one term. A worker, which lives for several, has none."""
 
 
+_claimed = False
+
+
 def under_keeper(environ: Mapping[str, str] = os.environ) -> bool:
-    """Was this process started by a keeper that leads for it?"""
-    return FD in environ and TOKEN not in environ
+    """Was this process started by a keeper that leads for it, and has it not asked that one yet? Not what a worker has
+    started, which finds the same in its environment; but what a worker has put in its own place, which is the same
+    process."""
+    if _claimed or FD not in environ or TOKEN in environ:
+        return False
+    process = environ[FD].partition(":")[2]
+    return process in ("", str(os.getpid()))
+
+
+def claim() -> int:
+    """The number of the door, which is this process's from now on. Raises ConfigError if there is none."""
+    global _claimed
+    number = os.environ[FD].partition(":")[0]
+    if not number.isascii() or not number.isdecimal():
+        raise ConfigError([f"{FD} in the environment is a number that a keeper sets, not {os.environ[FD][:50]!r}"])
+    os.environ[FD] = f"{number}:{os.getpid()}"
+    _claimed = True
+    return int(number)

@@ -50,13 +50,14 @@ class Relay:
         """The lease was renewed: whatever is held may go on until `deadline`."""
         self._link.tell("lease", deadline=deadline, now=clock.now(), clock=clock.NAME)
 
-    async def give_back(self) -> None:
-        """The worker is gone, with all that it started: release what it held, at once."""
+    async def give_back(self, handovers: Mapping[str, Mapping[str, Any]] | None = None) -> None:
+        """The worker is gone, with all that it started: release what it held, at once. `handovers`: what it left, by
+        lock."""
         await self._link.ended()
         if self._dropping:
             await asyncio.wait(self._dropping)
         for held in list(self.holdings.values()):
-            await self._give(held, held.inherited)
+            await self._give(held, (handovers or {}).get(held.name, held.inherited))
 
     async def _take(self, name: str) -> Mapping[str, Any]:
         """The lock, as soon as it is ours. Cancelled: whoever wanted it does not any more."""

@@ -18,9 +18,11 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict
 from typing import Any
+from weakref import WeakSet
 
 from cluster_lock import clock
 from cluster_lock.asking import Ask, Reply
+from cluster_lock.at_exec import at_exec
 from cluster_lock.contest import Holding
 from cluster_lock.election import Election
 from cluster_lock.errors import ClusterLockError, LockLost
@@ -30,8 +32,8 @@ from cluster_lock.observer import SILENT, Observer
 from cluster_lock.tasks import end
 from cluster_lock.values import Origin, Timing
 
-from .link import Link, LinkClosed
-from .names import FD
+from .door import knock
+from .link import Link, LinkClosed, written
 from .outbox import Outbox
 from .telling import Both, Telling
 
@@ -46,15 +48,16 @@ AHEAD = 1.0
 @asynccontextmanager
 async def open_worker_election(timing: Timing, *, observer: Observer = SILENT) -> AsyncIterator[Election]:
     """The election of a process that a keeper started. `timing`: of the settings that both have read."""
-    # Not for what this process starts: the pipe is ours.
-    number = os.environ.pop(FD)
-    os.set_inheritable(int(number), False)
-    contest = PipeContest(socket.socket(fileno=int(number)), timing)
+    contest = PipeContest(knock(), timing)
     election = Election(contest, observer=Both(Telling(contest.link), observer))
     contest.reports = lambda: election.reports()
+    contest.handovers = lambda: election.handovers()
     async with contest:
         contest.link.events["stop"] = election.stop
         yield election
+
+
+_open: WeakSet[PipeContest] = WeakSet()
 
 
 class PipeContest:
@@ -63,6 +66,8 @@ class PipeContest:
     def __init__(self, pipe: socket.socket, timing: Timing, *, guard: Guard | NoGuard | None = None) -> None:
         self.reports: Callable[[], Sequence[Mapping[str, Any]]] = list
         """What the keeper is told twice a second."""
+        self.handovers: Callable[[], Mapping[str, Mapping[str, Any]]] = dict
+        """By lock, what its term leaves: told when another program takes the place of this one."""
         self.link = Link(self._send)
         self.link.verbs |= {"answer": self._answer, "willing": self._willing}
         self.link.events |= {"lost": self._heard_lost, "lease": lambda **_: None}
@@ -86,9 +91,13 @@ class PipeContest:
         self._reader = threading.Thread(target=self._read, name="cluster-lock-pipe", daemon=True)
         self._reader.start()
         self._living = asyncio.ensure_future(self._live())
+        self._not_at_exec = at_exec(self._say_exec)
+        _open.add(self)
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        self._not_at_exec()
+        _open.discard(self)
         await end([self._living])
         self._outbox.close()
         with suppress(OSError):  # the keeper is gone already
@@ -140,6 +149,13 @@ class PipeContest:
 
     def _send(self, line: bytes) -> None:
         self._outbox.send(line)
+
+    def _say_exec(self) -> None:
+        """In any thread: when this pipe comes to its end, it was an exec that ended it, and another program begins.
+        Unsaid, if the keeper has not even read what was said before."""
+        if not self._outbox:
+            with suppress(OSError):  # the keeper is gone, or does not read
+                self._pipe.send(written({"event": "exec", "handovers": self.handovers()}))
 
     def _read(self) -> None:
         """The thread."""
@@ -197,6 +213,16 @@ class PipeContest:
     def _tell_loop(self, call: Callable[..., None], *arguments: Any) -> None:
         with suppress(RuntimeError):  # the loop is closed: the process ends
             self._loop.call_soon_threadsafe(call, *arguments)
+
+
+def _after_fork() -> None:
+    """In a forked child: the end of the pipe is the end of the parent's program, not of all that it has forked."""
+    for contest in _open:
+        contest._pipe.close()
+    _open.clear()
+
+
+os.register_at_fork(after_in_child=_after_fork)
 
 
 class PipeHolding:

@@ -1,4 +1,8 @@
-"""One worker as its keeper sees it: the process, the link to it, its signs of life."""
+"""One worker as its keeper sees it: the process, the link to it, its signs of life.
+
+The process stays the same when it puts another program in its own place (os.execv, to restart itself). What ran before
+is gone then, so its locks are given back; what comes instead is a worker that starts.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,7 @@ import asyncio
 import logging
 import os
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from typing import Any, Self
 
 from cluster_lock import clock
@@ -14,6 +18,7 @@ from cluster_lock.health import Board
 from cluster_lock.session import Session
 
 from .child import Child
+from .door import opened
 from .init import FIRST_FD
 from .link import LONGEST_LINE, Link
 from .names import FD, NAME, TOKEN
@@ -25,28 +30,40 @@ log = logging.getLogger("cluster_lock.keeper")
 
 
 class WorkerProcess:
-    """Made with `await WorkerProcess.start(...)`. `pollers`: what it said last of its work. `alive_at`: when it last
-    gave a sign of life (`clock.now()`), None before the first. `asks`: it has asked for a lock; until then it is
-    starting, and may take its time (imports, startup hooks). `left_at`: when it closed its end of the pipe: it leads
-    nothing any more, and what it still does is its own."""
+    """Made with `await WorkerProcess.start(...)`. What it is now, anew for each program that it becomes:
 
-    def __init__(self, child: Child, ours: socket.socket, session: Session, board: Board) -> None:
+    `pollers`: what it said last of its work. `alive_at`: when it last gave a sign of life (`clock.now()`), None before
+    the first. `asks`: it has asked for a lock; until then it is starting, and may take its time (imports, startup
+    hooks). `left_at`: when it closed its end of the pipe: it leads nothing any more, and what it still does is its own.
+    """
+
+    def __init__(self, child: Child, door: socket.socket, session: Session, board: Board) -> None:
         self.child = child
+        self.wrong = asyncio.get_running_loop().create_future()
+        """Done, with the reason, when it must be ended."""
+        self._session, self._board = session, board
+        self._loop = asyncio.get_running_loop()
+        self._door = door
+        self._pipe: socket.socket | None = None
+        self._doing: asyncio.Future[None] | None = None
+        self._begin()
+        self.link.close("the worker has not knocked yet")
+        door.setblocking(False)
+        self._loop.add_reader(door, self._knocked)
+
+    def _begin(self) -> None:
         self.link = Link(self._send)
-        self.relay = Relay(session, self.link, asked=self._asked, overdue=self._overdue)
+        self.relay = Relay(self._session, self.link, asked=self._asked, overdue=self._overdue)
         self.alive_at: float | None = None
         self.asks = False
         self.left_at: float | None = None
         self.pollers: Sequence[Mapping[str, Any]] = ()
-        self.wrong = asyncio.get_running_loop().create_future()
-        """Done, with the reason, when it must be ended."""
-        self.link.events["alive"] = self._alive
-        self.link.events["observed"] = lambda what, arguments: told(board, what, arguments)
-        self._board = board
-        self._pipe, self._outbox = ours, Outbox(ours)
+        self._handovers: Mapping[str, Mapping[str, Any]] | None = None
+        """What it left when it was about to put another program in its place; None: it was not."""
         self._unread = b""
-        self._loop = asyncio.get_running_loop()
-        self._loop.add_reader(ours, self._read)
+        self.link.events["alive"] = self._alive
+        self.link.events["exec"] = self._execs
+        self.link.events["observed"] = lambda what, arguments: told(self._board, what, arguments)
 
     @classmethod
     async def start(cls, command: Sequence[str], session: Session, board: Board, name: str | None = None) -> Self:
@@ -74,8 +91,45 @@ class WorkerProcess:
 
     async def close(self) -> None:
         """After its end: give back what it held."""
+        self._loop.remove_reader(self._door)
+        self._door.close()
+        if self._doing is not None:
+            await self._doing
         self._hang_up("the worker has ended")
+        await self.relay.give_back(self._handovers)
+
+    def _knocked(self) -> None:
+        """A program begins in the worker: the first, or one that has taken the place of the one before."""
+        pipe = opened(self._door)
+        if pipe is None:
+            self._loop.remove_reader(self._door)
+        else:
+            self._then(self._enter(pipe))
+
+    async def _enter(self, pipe: socket.socket) -> None:
+        if self._pipe is not None:
+            await self._replaced()
         await self.relay.give_back()
+        self._begin()
+        self._pipe, self._outbox = pipe, Outbox(pipe)
+        self._loop.add_reader(pipe, self._read)
+
+    def _execs(self, handovers: Mapping[str, Mapping[str, Any]]) -> None:
+        """If its pipe comes to an end now, it was by that."""
+        self._handovers = handovers
+
+    async def _replaced(self) -> None:
+        """Nothing of the program that it was runs any more: what that one held is free, and the next one starts."""
+        log.info("the worker has put another program in its place")
+        self._hang_up("another program has taken its place")
+        self.alive_at, self.asks = None, False
+        self._board.worker("gone", reason="the worker restarts itself")
+        self._board.worker("starting", self.child.pid)
+        await self.relay.give_back(self._handovers)
+
+    def _then(self, work: Coroutine[Any, Any, None]) -> None:
+        """One after the other."""
+        self._doing = asyncio.ensure_future(_after(self._doing, work))
 
     def _asked(self) -> None:
         if not self.asks:
@@ -85,6 +139,7 @@ class WorkerProcess:
 
     def _alive(self, pollers: Sequence[Mapping[str, Any]]) -> None:
         self.alive_at, self.pollers = clock.now(), pollers
+        self._handovers = None  # it is there still
         self._board.worker_alive()
         self._board.pollers(pollers)
 
@@ -102,16 +157,23 @@ class WorkerProcess:
         self._outbox.send(line)
 
     def _read(self) -> None:
+        assert self._pipe is not None
         try:
             came = self._pipe.recv(65536)
         except BlockingIOError:
             return
         except OSError:
             came = b""
-        if not came:
+        if not came and self._handovers is None:
             self.left_at = clock.now()
             self._hang_up("the worker is gone")
-            return
+        elif not came:
+            self._loop.remove_reader(self._pipe)
+            self._then(self._replaced())
+        else:
+            self._heard(came)
+
+    def _heard(self, came: bytes) -> None:
         *lines, self._unread = (self._unread + came).split(b"\n")
         for line in lines:
             self.link.received(line)
@@ -119,8 +181,15 @@ class WorkerProcess:
             self._is_wrong("what it says on its pipe is not understood")
 
     def _hang_up(self, reason: str) -> None:
-        if self._pipe.fileno() >= 0:
+        if self._pipe is not None:
             self._loop.remove_reader(self._pipe)
             self._outbox.close()
             self._pipe.close()
+            self._pipe = None
         self.link.close(reason)
+
+
+async def _after(before: asyncio.Future[None] | None, work: Coroutine[Any, Any, None]) -> None:
+    if before is not None:
+        await before
+    await work

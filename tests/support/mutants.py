@@ -305,6 +305,18 @@ def leaves_a_deaf_worker_alone() -> None:
     WorkerProcess.deaf = None  # type: ignore[assignment]
 
 
+def handles_what_restarted_again() -> None:
+    from cluster_lock.aiogram.crashes import CrashNotes
+
+    CrashNotes.current = lambda self: None  # type: ignore[method-assign]
+
+
+def keeps_what_a_replaced_program_held() -> None:
+    from cluster_lock.keeper.worker_process import WorkerProcess
+
+    WorkerProcess._execs = lambda self, handovers: None  # type: ignore[method-assign]
+
+
 def forgets_threads() -> None:
     from cluster_lock.threads import Threads
 

@@ -10,7 +10,7 @@ import time
 
 from cluster_lock.errors import ClusterLockError
 from cluster_lock.keeper.worker import open_worker_election
-from cluster_lock.leadership import Term
+from cluster_lock.leadership import Term, settle_time
 
 from .keepers import FAST
 
@@ -20,6 +20,8 @@ async def body(term: Term) -> None:
     deed = sys.argv[1] if len(sys.argv) > 1 else "works"
     term.handover["by"] = os.environ["INSTANCE"]
     try:
+        if deed in ("restarts", "forks and restarts", "becomes another") and not term.inherited:
+            await asyncio.sleep(settle_time(term, FAST))  # from now on its end is a release
         match deed:
             case "works":
                 await term.wait_step_down()
@@ -35,6 +37,24 @@ async def body(term: Term) -> None:
                         await asyncio.sleep(60)
                     except asyncio.CancelledError:
                         say("swallowed")
+            case "restarts" if not term.inherited:
+                await asyncio.to_thread(os.execv, sys.executable, sys.orig_argv)
+            case "restarts":
+                await term.wait_step_down()
+            case "fails to restart":
+                try:
+                    os.execv("/nowhere", ["/nowhere"])
+                except OSError:
+                    say("goes on")
+                await term.wait_step_down()
+            case "forks and restarts" if not term.inherited:
+                if os.fork() == 0:
+                    time.sleep(60)  # noqa: ASYNC251 - a child of a pool that waits for work
+                os.execve(sys.executable, sys.orig_argv, dict(os.environ))
+            case "forks and restarts":
+                await term.wait_step_down()
+            case "becomes another":
+                os.execv(sys.executable, [sys.executable, "-c", "import time; time.sleep(60)"])
             case "asks":
                 term.step_down("asked by itself", cool_down=60)
                 await term.wait_step_down()
