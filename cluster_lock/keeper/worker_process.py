@@ -122,7 +122,7 @@ class WorkerProcess:
         """Nothing of the program that it was runs any more: what that one held is free, and the next one starts."""
         log.info("the worker has put another program in its place")
         self._hang_up("another program has taken its place")
-        self.alive_at, self.asks = None, False
+        self.alive_at, self.asks, self.pollers = None, False, ()
         self._board.worker("gone", reason="the worker restarts itself")
         self._board.worker("starting", self.child.pid)
         await self.relay.give_back(self._handovers)
