@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from .leadership import Leadership, Role, Term
     from .lock import Lock
     from .session import Session, open_session
+    from .threads import TermExecutor
     from .values import Grant, Origin, Timing
 
 __all__ = [
@@ -37,6 +38,7 @@ __all__ = [
     "Role",
     "Session",
     "Term",
+    "TermExecutor",
     "Timing",
     "__version__",
     "load_settings",
@@ -58,6 +60,7 @@ _HOMES = {
     "Role": "leadership",
     "Session": "session",
     "Term": "leadership",
+    "TermExecutor": "threads",
     "Timing": "values",
     "load_settings": "config:load",
     "open_driver": "config",

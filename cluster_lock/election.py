@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 from . import clock
 from .asking import Reply
@@ -20,6 +20,7 @@ from .observer import SILENT, Ending, Observer
 from .patience import Patience
 from .session import Session
 from .tasks import end, finish
+from .threads import watch_threads
 from .values import Origin
 
 log = logging.getLogger("cluster_lock.election")
@@ -46,12 +47,17 @@ class Election:
         self._stopping = asyncio.Event()
         self._stop_reason = ""
         self._changed = asyncio.Event()
+        watch_threads(asyncio.get_running_loop())
 
     def role(self, name: str) -> Role:
         return self._roles.get(name, Role.STOPPED)
 
     def term(self, name: str) -> Term | None:
         return self._terms.get(name)
+
+    def handovers(self) -> Mapping[str, Mapping[str, Any]]:
+        """What the terms under way would leave if they ended at this moment, by lock, as far as they have said so."""
+        return {name: term.handover for name, term in self._terms.items() if term.handover}
 
     def stop(self, reason: str = "stopping") -> None:
         self._stop_reason = self._stop_reason or reason
@@ -146,7 +152,7 @@ class Election:
                 log.info(
                     "%s: leading, term %d, lock %s", held.name, held.fencing_token, held.origin, extra=_about(held)
                 )
-                work = asyncio.ensure_future(_call(body, term))
+                work = term.begin(_call(body, term))
                 self._terms[held.name] = term
                 self._set_role(held.name, Role.LEADER)
                 self._observer.term_began(held.name, held.fencing_token, held.origin)
@@ -237,8 +243,9 @@ class Election:
             grace = None if held.loss is not None else self._contest.timing.cancel_grace
             _, left = await asyncio.wait(left, timeout=grace)
         if left:
-            what = ", ".join(task.get_name() for task in left)
-            end_process(f"{held.name}: {what} does not end, and the lock is not given away while it runs")
+            self._give_up(held, ", ".join(task.get_name() for task in left))
+        if not await term.threads.ended(self._time_for_threads(term, held)):
+            self._give_up(held, f"work in threads ({len(term.threads.running)})")
         if term.ended is None:
             term.ended = f"stepped down: {term.request.reason}" if term.request else "the work is done"
         self._terms.pop(held.name, None)
@@ -257,6 +264,19 @@ class Election:
         log.info("%s: not leading any more, %s", held.name, what, extra=_about(held, term.ended))
         self._observer.term_ended(held.name, term.ended, how, term.heir if how is Ending.HANDED_OVER else None)
         self._set_role(held.name, Role.STANDBY)
+
+    def _time_for_threads(self, term: Term, held: Holding) -> float | None:
+        """They cannot be cancelled, so they have what handlers have: the drain. On a loss the guard has the limit."""
+        if held.loss is not None:
+            return None
+        began = term.asked_at if term.asked_at is not None else clock.now()
+        return max(0.0, began + self._contest.timing.drain + self._contest.timing.cancel_grace - clock.now())
+
+    def _give_up(self, held: Holding, what: str) -> NoReturn:
+        end_process(
+            f"{held.name}: {what} does not end, and the lock is not given away while it runs (the next leader waits for"
+            " the lease to end)"
+        )
 
     def _set_role(self, name: str, role: Role) -> None:
         self._roles[name] = role

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 from . import clock
 from .asking import Ask
 from .errors import LockLost
+from .threads import Threads
 from .values import Origin
 
 
@@ -80,6 +81,10 @@ class Term:
         self._requested = asyncio.Event()
         self._begun = asyncio.Event()
         self._tasks: set[asyncio.Task[Any]] = set()
+        self.threads = Threads()
+        """What the work has put into threads: the lock is not given away while any of it runs."""
+        self.asked_at: float | None = None
+        """When the step-down began (`clock.now()`)."""
         self.closed = False
         """No task begins any more; those that run are being ended."""
 
@@ -153,6 +158,7 @@ class Term:
     def begin_step_down(self, heir: str | None = None) -> None:
         """For the source of the term: the heir is known (or there is none); the work is to stop now."""
         self.heir = heir
+        self.asked_at = clock.now()
         self._begun.set()
 
     def decline_step_down(self) -> None:
@@ -166,10 +172,14 @@ class Term:
         if self.closed or self.ended is not None:
             work.close()
             raise LockLost(f"{self.name}: {self.ended or 'the term is ending'}")
-        task = asyncio.get_running_loop().create_task(work)
+        task = self.begin(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
+
+    def begin(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        """For the source of the term: a task whose threads are the term's."""
+        return asyncio.get_running_loop().create_task(work, context=self.threads.context())
 
     def close(self) -> None:
         """For the source of the term: from now on no task begins, so that `tasks` are the last ones."""
@@ -199,7 +209,9 @@ class Leadership(Protocol):
         When the term is asked to step down (`term.wait_step_down()`), the body stops taking work, finishes what is
         under way and returns within `drain + cancel_grace` seconds; the lease goes on being renewed meanwhile. When the
         lease is lost, the body is cancelled and must end within `stop_time`. What swallows that is ended with the
-        process. The lock is given away only after the body and all tasks of the term have ended.
+        process. The lock is given away only after the body, all tasks of the term, and what they have put into threads
+        of the loop's default executor have ended; a thread that does not within the time for a step-down ends with the
+        process.
 
         Under a lock that was found free the term, and the body with it, begins `timing.settle` seconds after the
         grant: a leader that lost it unawares (its key deleted, its session destroyed) hears of that later than we do.

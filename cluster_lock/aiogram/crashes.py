@@ -11,6 +11,8 @@ from __future__ import annotations
 import logging
 import mmap
 import struct
+from collections.abc import Iterable
+from contextvars import ContextVar
 from pathlib import Path
 
 from cluster_lock.drivers._file.private import make_private_directory, read_private, write_private
@@ -22,8 +24,9 @@ SUSPECTED = 2
 GIVEN_UP = 3
 """Crashes of one instance in which an update was being handled."""
 
+HANDLED, DONE = 1, 2
 _SLOT = struct.Struct("<qii")
-"""update_id, crashes, whether it is being handled."""
+"""update_id, crashes, and whether it is being handled, or is not to be handled again."""
 _SLOTS = 1024
 """More handlers at once than these are not noted."""
 
@@ -33,14 +36,19 @@ class CrashedTooOften(RuntimeError):
     again."""
 
 
+_handled: ContextVar[tuple[CrashNotes, int] | None] = ContextVar("cluster_lock_update", default=None)
+
+
 class CrashNotes:
     """The notes of one bot in one instance, for one term. `path`: None, or one that cannot be used: nothing is noted.
 
-    `crashes`: by update, in how many crashes it was being handled, of those that were not handled since.
+    `crashes`: by update, in how many crashes it was being handled, of those that were not handled since. `done`: what a
+    program had handled that put another one in its own place, as far as it had not told Telegram.
     """
 
     def __init__(self, path: Path | None) -> None:
         self.crashes: dict[int, int] = {}
+        self.done: set[int] = set()
         self._slots: dict[int, int] = {}
         self._free = list(range(0, _SLOTS * _SLOT.size, _SLOT.size))
         self._notes = _mapped(path) if path is not None else None
@@ -48,14 +56,19 @@ class CrashNotes:
             self._read(self._notes)
 
     def begin(self, update_id: int) -> None:
-        """Its handler starts."""
-        if self._notes is None:
-            return
-        slot = self._slots.get(update_id)
-        if slot is None and self._free:
-            slot = self._slots[update_id] = self._free.pop()
-        if slot is not None:
-            _SLOT.pack_into(self._notes, slot, update_id, self.crashes.get(update_id, 0), 1)
+        """Its handler starts, in this very context."""
+        _handled.set((self, update_id))
+        self._write(update_id, HANDLED)
+
+    def current(self) -> int | None:
+        """The update of ours whose handler, or what that has started, is running at this moment."""
+        notes, update_id = _handled.get() or (None, 0)
+        return update_id if notes is self else None
+
+    def leave(self, update_ids: Iterable[int]) -> None:
+        """Another program takes the place of this one, and these are not to be handled again by it."""
+        for update_id in update_ids:
+            self._write(update_id, DONE)
 
     def end(self, update_id: int) -> None:
         """It has ended, well or badly, and the process lives."""
@@ -72,14 +85,26 @@ class CrashNotes:
             self._notes.close()
             self._notes = None
 
+    def _write(self, update_id: int, state: int) -> None:
+        if self._notes is None:
+            return
+        slot = self._slots.get(update_id)
+        if slot is None and self._free:
+            slot = self._slots[update_id] = self._free.pop()
+        if slot is not None:
+            _SLOT.pack_into(self._notes, slot, update_id, self.crashes.get(update_id, 0), state)
+
     def _read(self, notes: mmap.mmap) -> None:
         for slot in tuple(self._free):
-            update_id, crashes, handled = _SLOT.unpack_from(notes, slot)
+            update_id, crashes, state = _SLOT.unpack_from(notes, slot)
             if update_id <= 0 or update_id in self._slots:
                 continue
-            self.crashes[update_id] = crashes + bool(handled)
             self._slots[update_id] = slot
             self._free.remove(slot)
+            if state == DONE:
+                self.done.add(update_id)
+                continue
+            self.crashes[update_id] = crashes + (state == HANDLED)
             _SLOT.pack_into(notes, slot, update_id, self.crashes[update_id], 0)
 
 

@@ -16,18 +16,19 @@ from aiogram.dispatcher.event.handler import CallableObject
 from aiogram.types.base import UNSET, UNSET_TYPE
 from aiogram.utils.backoff import BackoffConfig
 
-from cluster_lock.errors import ConfigError
+from cluster_lock.errors import AlreadyRunning, ClusterLockError, ConfigError
 from cluster_lock.leadership import Leadership, Term
 from cluster_lock.state_directory import file_name
 
 from .conflicts import ConflictRules, OnConflict
 from .http_session import prepare_sessions
-from .poller import Poller
+from .poller import Poller, lock_name
 from .rules import OnFailed, OnTerm, Rules
 from .running import run_pollers
 
 if TYPE_CHECKING:
     from cluster_lock.config import Settings
+    from cluster_lock.process import InstanceLock
 
 log = logging.getLogger("cluster_lock.aiogram")
 
@@ -68,7 +69,8 @@ async def start_polling(
     and the end of each term of each bot; they may ask for what handlers may ask for: `bot`, `lease`, `fencing_token`
     and your own data. Every other keyword goes to the handlers, as with aiogram.
 
-    Raises ConfigError, TelegramTokenRefused when Telegram refuses the token of every bot, RequestUnguarded when a
+    Raises ConfigError, AlreadyRunning when a process of this host polls one of the bots, or stands by for it, under the
+    same instance name, TelegramTokenRefused when Telegram refuses the token of every bot, RequestUnguarded when a
     getUpdates could not be taken back at the end of its lease, and what makes leading impossible.
     """
     _refuse_wrong_arguments(bots, kwargs)
@@ -77,7 +79,10 @@ async def start_polling(
         if close_bot_session:
             stack.push_async_callback(_close_sessions, bots)
         await prepare_sessions(bots)
+        held = _hold_slots(stack, settings, bots) if leadership is None and settings is not None else ()
         source = await stack.enter_async_context(_leadership(leadership, settings))
+        for name in held:
+            name.say()
         data = {"bots": bots, "leadership": source, **kwargs}
         rules = _rules(settings, dispatcher, data, on_failed)
         rules = replace(
@@ -130,6 +135,26 @@ def _settings(config: Settings | str | os.PathLike[str] | None, leadership: Lead
     return load(None if config is None else Path(config))
 
 
+def _hold_slots(stack: AsyncExitStack, settings: Settings, bots: tuple[Bot, ...]) -> list[InstanceLock]:
+    """Take the names on this host, as `cluster-lock bot start` does; under a keeper, which has them, none."""
+    from cluster_lock.keeper.names import under_keeper
+    from cluster_lock.keeper.slots import slot
+
+    if under_keeper():
+        return []
+    try:
+        held = [slot(settings.instance, lock_name(bot), settings.state_directory) for bot in bots]
+        for name in held:
+            stack.enter_context(name)
+    except AlreadyRunning:
+        raise
+    except ClusterLockError as error:
+        # Nothing is lost by it but this word: the lock in the backend lets one of the two poll, and not both.
+        log.warning("a second start of the same bot on this host will not be noticed: %s", error)
+        return []
+    return held
+
+
 def _leadership(given: Leadership | None, settings: Settings | None) -> AbstractAsyncContextManager[Leadership]:
     if given is not None:
         return nullcontext(given)
@@ -154,17 +179,17 @@ def _rules(
         instance=settings.instance,
         data=data,
         on_failed=on_failed,
-        crash_notes=lambda bot_id: _crash_notes(settings, bot_id),
+        crash_notes=_crash_notes(settings),
     )
 
 
-def _crash_notes(settings: Settings, bot_id: int) -> Path | None:
+def _crash_notes(settings: Settings) -> Callable[[int], Path] | None:
     try:
-        folder = settings.state_directory
+        folder = settings.state_directory / "crashes"
     except ConfigError as error:  # a container's user in no list: what can do without a folder does
         log.warning("updates that end the process are not recognised: %s", error)
         return None
-    return folder / "crashes" / f"{bot_id}-{file_name(settings.instance)}"
+    return lambda bot_id: folder / f"{bot_id}-{file_name(settings.instance)}"
 
 
 def _conflict_rules(rules: Rules, given: OnConflict | ConflictRules | None) -> ConflictRules:

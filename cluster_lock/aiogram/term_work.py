@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterable
 from typing import Any
 
 from aiogram import Bot, Dispatcher
@@ -12,6 +12,7 @@ from aiogram.types import Update
 from pydantic import TypeAdapter, ValidationError
 
 from cluster_lock import clock
+from cluster_lock.at_exec import at_exec
 from cluster_lock.errors import LockLost, RequestUnguarded
 from cluster_lock.leadership import Term
 from cluster_lock.tasks import end, finish
@@ -46,8 +47,8 @@ class TermWork:
 
     def __init__(self, dispatcher: Dispatcher, bot: Bot, term: Term, rules: Rules, facts: Facts) -> None:
         self._bot, self._term, self._rules, self._facts = bot, term, rules, facts
-        self._window = starting_window(term)
         self._notes = CrashNotes(rules.crash_notes(bot.id) if rules.crash_notes is not None else None)
+        self._window = starting_window(term, self._notes.done)
         self._suspects: set[Hashable] = set()
         """Conversations with an update that was being handled in several crashes: they are one line for this term."""
         self._handling = Handling(dispatcher, bot, term, rules, facts, self._finished, self._notes)
@@ -65,6 +66,7 @@ class TermWork:
         Cancelled (the lease is lost): end at once, confirm nothing, and return only when no handler runs any more.
         """
         self._facts.begin(self._window)
+        not_at_exec = at_exec(self._leave)
         try:
             await self._lead_until_step_down()
             drained = self._asked_at + self._rules.timing.drain
@@ -77,7 +79,23 @@ class TermWork:
             self._facts.end()
             self._handling.cancel()
             await finish(self._end())
+            not_at_exec()
             self._notes.close()
+
+    def _leave(self) -> None:
+        """A handler puts another program in the place of this one, as a /restart does: that is the end of its update,
+        which would otherwise come again, and restart again. What else was under way comes again."""
+        if self._rules.delivery == "at_most_once":
+            return  # whatever has begun is confirmed
+        done = self._window.finished
+        if (update_id := self._notes.current()) is not None:
+            done.add(update_id)
+            log.info("bot %d: update %d ends with this program, which another one replaces", self._bot.id, update_id)
+        self._notes.leave(done)
+        handover = self._window.handover()
+        if handover:
+            offset = handover["offset"]
+            self._term.handover.update(handover, done=sorted(each for each in done if each >= offset))
 
     async def _lead_until_step_down(self) -> None:
         asked = asyncio.ensure_future(self._term.wait_step_down())
@@ -294,9 +312,10 @@ class TermWork:
         await self._handling.idle()
 
 
-def starting_window(term: Term) -> Window:
-    """Go on where a leader left off that stepped down. After one that was lost nobody knows; Telegram does."""
-    return Window() if term.origin is Origin.FOUND_FREE else inherited_window(term.inherited)
+def starting_window(term: Term, done: Iterable[int] = ()) -> Window:
+    """Go on where a leader left off that stepped down. After one that was lost nobody knows; Telegram does. `done`:
+    what is known to be finished all the same."""
+    return Window(finished=done) if term.origin is Origin.FOUND_FREE else inherited_window(term.inherited, done)
 
 
 def may_poll(term: Term) -> bool:

@@ -58,6 +58,12 @@ class Window:
         return len(self._settled) + len(self._order)
 
     @property
+    def finished(self) -> set[int]:
+        """What Telegram was not told of, although it is finished."""
+        known = {known.update_id for known in (*self._settled, *self._order) if known.finished}
+        return known | self._finished_before
+
+    @property
     def is_full(self) -> bool:
         """Telegram shows nothing new until the lowest unfinished update is finished."""
         return self.unconfirmed >= LIMIT
@@ -118,8 +124,7 @@ class Window:
         if self.offset is None:
             return {}
         offset = self.offset
-        finished = {known.update_id for known in self._order if known.finished} | self._finished_before
-        return {"offset": offset, "done": sorted(update_id for update_id in finished if update_id > offset)}
+        return {"offset": offset, "done": sorted(update_id for update_id in self.finished if update_id > offset)}
 
     def _settle(self) -> bool:
         """True if the lowest unfinished update has become another one."""
@@ -150,10 +155,10 @@ def is_new_numbering(update_ids: Iterable[int], sent: int | None) -> bool:
     return sent is not None and any(update_id < sent for update_id in update_ids)
 
 
-def inherited_window(inherited: Mapping[str, Any]) -> Window:
+def inherited_window(inherited: Mapping[str, Any], also: Iterable[int] = ()) -> Window:
     """The window that the leader before left, or an empty one. What does not look like ours is not believed: without an
-    offset Telegram delivers everything unconfirmed, and nothing is lost."""
+    offset Telegram delivers everything unconfirmed, and nothing is lost. `also`: what else is finished."""
     offset, done = inherited.get("offset"), inherited.get("done", [])
     if not isinstance(offset, int) or offset <= 0 or not isinstance(done, list):
-        return Window()
-    return Window(offset, (update_id for update_id in done if isinstance(update_id, int)))
+        return Window(finished=also)
+    return Window(offset, {*also, *(update_id for update_id in done if isinstance(update_id, int))})

@@ -19,6 +19,7 @@ from cluster_lock.errors import ConfigError
 from cluster_lock.patience import Patience
 
 from .options import settings_from
+from .slots import lock_of, slots_here, slots_of
 
 if TYPE_CHECKING:
     from cluster_lock.config import Settings
@@ -37,19 +38,15 @@ def run_restart(arguments: argparse.Namespace) -> int:
     """`bot restart`: the successor stands by before the one that runs is asked to hand over."""
     if sys.platform == "win32" or arguments.in_process:
         raise ConfigError(["bot restart needs a keeper: stop it and start it instead"])
-    from cluster_lock.keeper.names import successor_of
-    from cluster_lock.process import InstanceLock
-
     settings = settings_from(arguments)
-    settings.bot_token()
-    named = InstanceLock(settings.instance, settings.state_directory)
-    successor = InstanceLock(successor_of(settings.instance), settings.state_directory)
-    runs, old = named.look()
+    successor, named = slots_of(settings, lock_of(settings))
+    _, running = slots_here(settings)
+    runs, old = running.look()
     if runs and old is None:
-        print(f"instance {named.name} runs, but its process has not said which it is: end it first", file=sys.stderr)
+        print(f"{named.title} runs, but its process has not said which it is: end it first", file=sys.stderr)
         return 1
     if not runs or old is None or not old.here:
-        print(f"instance {named.name} does not run here: starting it")
+        print(f"{named.title} does not run here: starting it")
         return start(settings)
     began = clock.now()
     with Background(settings, "--replace") as child:
@@ -65,17 +62,15 @@ def run_restart(arguments: argparse.Namespace) -> int:
         code = child.wait(lambda: child.has(named))
     if code is not None:
         return code
-    print(f"process {old.pid} has ended after {clock.now() - asked:.1f} s; {child.pid} is {named.name} now")
+    print(f"process {old.pid} has ended after {clock.now() - asked:.1f} s; {child.pid} is {named.title} now")
     return 0
 
 
 def start(settings: Settings) -> int:
     """Start what this command line says, without its --detach, and come back when it asks for its lock."""
-    from cluster_lock.process import InstanceLock
-
     if sys.platform == "win32":
         raise ConfigError(["--detach: not on Windows, use a service (deploy/windows)"])
-    named = InstanceLock(settings.instance, settings.state_directory)
+    _, named = slots_of(settings, lock_of(settings))
     with Background(settings) as child:
         code = child.wait(lambda: child.has(named))
         if code is None:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from cluster_lock import clock
 
 from .options import add_settings_options, settings_from
+from .slots import slots_here
 
 if TYPE_CHECKING:
     from cluster_lock.process import InstanceInfo, InstanceLock
@@ -51,20 +52,21 @@ def add(commands: Any) -> None:
 
 
 def run_stop(arguments: argparse.Namespace) -> int:
-    successor, lock = _locks(arguments)
+    settings = settings_from(arguments)
+    successor, lock = slots_here(settings)
     found = [(each, *each.look()) for each in (successor, lock)]
     running = [(each, info) for each, held, info in found if held]
     if not running:
-        print(f"instance {lock.name} does not run here")
+        print(f"{lock.title} does not run here")
         return 0
     asked: list[InstanceInfo] = []
     code = 0
     for each, info in running:
         if info is None:
-            print(f"instance {each.name} runs, but {_unsaid(each)}", file=sys.stderr)
+            print(f"{each.title} runs, but {_unsaid(each)}", file=sys.stderr)
             code = STILL_RUNNING
         elif not info.here:
-            print(f"instance {each.name} runs in another container on {info.host}: stop it there", file=sys.stderr)
+            print(f"{each.title} runs in another container on {info.host}: stop it there", file=sys.stderr)
             code = STILL_RUNNING
         elif info.pid not in [other.pid for other in asked]:  # a successor may take the name between two looks
             with contextlib.suppress(ProcessLookupError):  # it has ended this very moment
@@ -89,10 +91,11 @@ def run_stop(arguments: argparse.Namespace) -> int:
 
 
 def run_status(arguments: argparse.Namespace) -> int:
-    successor, lock = _locks(arguments)
+    settings = settings_from(arguments)
+    successor, lock = slots_here(settings)
     stands_by, waiting = successor.look()
     runs, info = lock.look()
-    found: dict[str, Any] = {"instance": lock.name, "lock_file": str(lock.path), "status": "not running"}
+    found: dict[str, Any] = {"instance": settings.instance, "lock_file": str(lock.path), "status": "not running"}
     if info is not None:
         found |= {"pid": info.pid, "since": info.since, "host": info.host, "health": info.health}
         if not runs:
@@ -143,19 +146,3 @@ def _asked(url: str) -> dict[str, Any]:
     except urllib.error.HTTPError as error:  # 503: it works badly, and says so
         told = json.load(error)
     return told
-
-
-def _locks(arguments: argparse.Namespace) -> tuple[InstanceLock, InstanceLock]:
-    """Of the successor, if there is one, and of the instance itself.
-
-    Look at them in this order: it takes the name before it gives up its own, and is so seen in any case. And end them
-    in this order, or it would take the place of the other one for a moment.
-    """
-    from cluster_lock.keeper.names import successor_of
-    from cluster_lock.process import InstanceLock
-
-    settings = settings_from(arguments)
-    return (
-        InstanceLock(successor_of(settings.instance), settings.state_directory),
-        InstanceLock(settings.instance, settings.state_directory),
-    )

@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from cluster_lock import logs
 from cluster_lock.errors import ConfigError
 from cluster_lock.keeper.names import under_keeper
-from cluster_lock.values import telegram_lock
 
 from . import detached
 from .options import add_settings_options, settings_from
 from .run import add_keeper_options, become_keeper, hold_signals_back, plan_for
+from .slots import lock_of, slots_of
 from .streams import unspoken
 
 if TYPE_CHECKING:
@@ -79,9 +79,7 @@ def _become_keeper(options: argparse.Namespace) -> NoReturn:
     settings = _settings(options)
     print(_settings_text(settings), flush=True)
     command = [sys.executable, *sys.orig_argv[1:], "--in-process"]
-    bot_id = int(settings.bot_token().get_secret_value().partition(":")[0])
-    name = telegram_lock(bot_id, test=settings.telegram.test_environment)
-    become_keeper(settings, plan_for(settings, command, options, name=name))
+    become_keeper(settings, plan_for(settings, command, options, name=lock_of(settings)))
 
 
 def _settings(options: argparse.Namespace) -> Settings:
@@ -96,11 +94,11 @@ def _run_here(options: argparse.Namespace, *, worker: bool) -> int:
         if not worker:
             print(_settings_text(settings), flush=True)
         from cluster_lock.config.secret_texts import secret_texts
-        from cluster_lock.process import InstanceLock
         from cluster_lock.process.core_dumps import no_core_dumps
 
     no_core_dumps()
-    with nullcontext() if worker else InstanceLock(settings.instance, settings.state_directory) as instance:
+    _, slot = slots_of(settings, lock_of(settings))
+    with nullcontext() if worker else slot as instance:
         logs.configure(options.log_format, secrets=secret_texts(settings))
         # gRPC's core writes lines of its own to stderr, past every logger; what matters in them is in our errors too.
         os.environ.setdefault("GRPC_VERBOSITY", "NONE")

@@ -6,7 +6,12 @@ generated `etcd3.etcdrpc` is used: `etcd3.client` shuts a slow endpoint out for 
 
 from __future__ import annotations
 
+import os
+import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
 from importlib import metadata
 from typing import Any, NamedTuple
 
@@ -15,6 +20,9 @@ from cluster_lock.errors import DriverMissing
 _GOOD = "cslab-etcd3"
 _DISTRIBUTIONS = (_GOOD, "etcd3", "etcd3-fc", "etcd3-fork")
 _INSTALL = "pip install 'cluster-lock[etcd]'"
+_FORK_SUPPORT = "GRPC_ENABLE_FORK_SUPPORT"
+_OFF = frozenset({"0", "f", "false", "n", "no"})
+"""What gRPC's core takes for no."""
 
 
 class Library(NamedTuple):
@@ -24,6 +32,7 @@ class Library(NamedTuple):
     """The module `etcd3.etcdrpc`: messages and stubs."""
 
 
+@cache
 def load() -> Library:
     """Import what the driver needs. Raises DriverMissing."""
     installed = _installed()
@@ -33,8 +42,9 @@ def load() -> Library:
             f" uninstall them all, then {_INSTALL}"
         )
     try:
+        _warn_if_forks_crash()
         # etcd3 0.12 with the protobuf it needs raises a hundred DeprecationWarnings here, which `-W error` makes fatal.
-        with warnings.catch_warnings():
+        with _no_fork_support(), warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)
             import grpc.aio
             from etcd3 import etcdrpc
@@ -43,6 +53,38 @@ def load() -> Library:
     except TypeError as error:
         raise DriverMissing(_why_not_buildable(installed, error)) from error
     return Library(grpc, etcdrpc)
+
+
+def _warn_if_forks_crash() -> None:
+    """Where gRPC has its fork support already, or is told to have it, all that can be done is to say so."""
+    chosen = os.environ.get(_FORK_SUPPORT)
+    if chosen.lower() in _OFF if chosen is not None else "grpc" not in sys.modules:
+        return
+    why = f"{_FORK_SUPPORT}={chosen} is set" if chosen is not None else "grpc was imported before the etcd driver"
+    warnings.warn(
+        f"{why}: a process that is forked from this one (multiprocessing, a ProcessPoolExecutor) may crash; set"
+        f" {_FORK_SUPPORT}=0 in the environment",
+        RuntimeWarning,
+        stacklevel=3,
+    )
+
+
+@contextmanager
+def _no_fork_support() -> Iterator[None]:
+    """For the time of its import, which is when gRPC reads it: gRPC is to do nothing when this process forks.
+
+    What it does then is meant for its synchronous client. Beside its asyncio client, which has threads at work, a third
+    of the children of `multiprocessing` died of it (SIGSEGV), and so did every pool that they belonged to. A child that
+    leaves gRPC alone, as ours do, needs none of it. Somebody's own choice stands.
+    """
+    if _FORK_SUPPORT in os.environ:
+        yield
+        return
+    os.environ[_FORK_SUPPORT] = "0"
+    try:
+        yield
+    finally:
+        del os.environ[_FORK_SUPPORT]  # what this process starts chooses for itself
 
 
 def _installed() -> list[str]:

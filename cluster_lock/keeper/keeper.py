@@ -20,6 +20,9 @@ from .worker_process import WorkerProcess
 
 log = logging.getLogger("cluster_lock.keeper")
 
+SLOW_START = 10.0
+"""Seconds after which a worker that has not asked for its lock is worth a word. It is not ended: nothing waits for
+it, and whatever it loads or migrates would have to begin anew."""
 NOT_AGAIN = frozenset({2, 73, 76, 77, 78})
 """Exit codes that say what no restart of ours repairs: wrong arguments, already running, of another version than we
 are, refused, wrong settings."""
@@ -80,6 +83,7 @@ class Keeper:
         """Until the worker has ended, by itself or because it had to: its exit code."""
         ended = asyncio.ensure_future(worker.child.wait())
         asked = asyncio.ensure_future(self._stopping.wait())
+        slow = asyncio.get_running_loop().call_later(SLOW_START, _say_slow, worker)
         try:
             while not ended.done() and not asked.done():
                 await worker.patience.wait((ended, asked, worker.wrong), LOOK_EVERY)
@@ -90,6 +94,7 @@ class Keeper:
                 await self._stop(worker)
             return await ended
         finally:
+            slow.cancel()
             asked.cancel()
             ended.cancel()
 
@@ -125,6 +130,15 @@ class Keeper:
         finally:
             hurried.cancel()
             ended.cancel()
+
+
+def _say_slow(worker: WorkerProcess) -> None:
+    if not worker.asks:
+        log.warning(
+            "the worker has not asked for its lock %g s after its start: waiting for what it imports and for its"
+            " startup hooks",
+            SLOW_START,
+        )
 
 
 def time_to_stop(timing: Timing) -> float:

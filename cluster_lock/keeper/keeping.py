@@ -23,9 +23,9 @@ from .again import Backoff, spoken
 from .job import Job
 from .keeper import Keeper
 from .left_over import end_left_over
-from .names import successor_of
 from .plan import Plan
 from .reaping import reaping
+from .slots import slot, successor
 from .stopping import Stopping
 
 log = logging.getLogger("cluster_lock.keeper")
@@ -76,14 +76,14 @@ async def keep(plan: Plan) -> int:
         if plan.lock is not None:
             session.health = await stack.enter_async_context(open_health(board, plan.health))
         elif not plan.replaces:
-            named = stack.enter_context(InstanceLock(plan.instance, plan.state_directory))
+            named = stack.enter_context(slot(plan.instance, plan.name, plan.state_directory))
             await _show(plan, board, session, stack, named)
             await stack.enter_async_context(_beside(_say_ready(board, session, named)))
         else:
             # Before the worker starts: no successor is ever without a name under which it can be found and ended.
-            successor = _stand_by(plan)
-            stack.callback(successor.release)
-            await stack.enter_async_context(_beside(_succeed(plan, board, session, stack, successor)))
+            coming = _stand_by(plan)
+            stack.callback(coming.release)
+            await stack.enter_async_context(_beside(_succeed(plan, board, session, stack, coming)))
         await stack.enter_async_context(following(board))
         await stack.enter_async_context(session)
         if plan.lock is not None:
@@ -112,22 +112,22 @@ def _is_ready(board: Board) -> bool:
 
 def _stand_by(plan: Plan) -> InstanceLock:
     """The name of the one that is about to take the instance's place, held by us. Raises AlreadyRunning."""
-    successor = InstanceLock(successor_of(plan.instance), plan.state_directory)
+    coming = successor(plan.instance, plan.name, plan.state_directory)
     try:
-        successor.acquire()
+        coming.acquire()
     except AlreadyRunning as error:
-        _, info = successor.look()
+        _, info = coming.look()
         who = f"process {info.pid}" if info is not None else "a process that has not said which it is"
         raise AlreadyRunning(
             f"instance {plan.instance!r} is being restarted already: {who} stands by to take its place"
-            f" (lock file {successor.path}). Wait for that, or end that process."
+            f" (lock file {coming.path}). Wait for that, or end that process."
         ) from error
-    return successor
+    return coming
 
 
-async def _succeed(plan: Plan, board: Board, session: Session, stack: AsyncExitStack, successor: InstanceLock) -> None:
+async def _succeed(plan: Plan, board: Board, session: Session, stack: AsyncExitStack, coming: InstanceLock) -> None:
     """Stand by beside the one that has the name, say so as its `successor`, and take the name when it is free."""
-    named = InstanceLock(plan.instance, plan.state_directory)
+    named = slot(plan.instance, plan.name, plan.state_directory)
     said = False
     try:
         while True:
@@ -136,10 +136,10 @@ async def _succeed(plan: Plan, board: Board, session: Session, stack: AsyncExitS
                 break
             except AlreadyRunning:
                 if not said and _is_ready(board):
-                    successor.say()
+                    coming.say()
                     said = True
                 await asyncio.sleep(LOOK_EVERY)
-        successor.release()
+        coming.release()
         await _show(plan, board, session, stack, named)
     except ClusterLockError as error:
         # It leads perhaps, and the one before is gone: a bot without a health page is better than none.

@@ -131,7 +131,12 @@ class Link:
 
     def _write(self, message: Mapping[str, Any]) -> None:
         if self.closed is None:
-            self._send(json.dumps(message, separators=(",", ":")).encode() + b"\n")
+            self._send(written(message))
+
+
+def written(message: Mapping[str, Any]) -> bytes:
+    """A message as a line."""
+    return json.dumps(message, separators=(",", ":")).encode() + b"\n"
 
 
 def mismatch(theirs: str, ours: str) -> KeeperMismatch:

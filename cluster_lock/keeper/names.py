@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 
+from cluster_lock.errors import ConfigError
+
 FD = "CLUSTER_LOCK_FD"
-"""The number of the pipe from the keeper: a line of JSON for each change of the lease; its end means that the lock is
-lost."""
+"""For a command: the number of the pipe from the keeper, a line of JSON for each change of the lease; its end means
+that the lock is lost. For a worker: the number of the door, and, once it has used it, its process."""
 NAME = "CLUSTER_LOCK_NAME"
 """The lock that it runs under."""
 TOKEN = "CLUSTER_LOCK_FENCING_TOKEN"
@@ -16,11 +18,31 @@ MARK = "CLUSTER_LOCK_KEEPER"
 """Which keeper started it; see `left_over`."""
 
 
+_claimed = False
+
+
 def under_keeper(environ: Mapping[str, str] = os.environ) -> bool:
-    """Was this process started by a keeper that leads for it?"""
-    return FD in environ and TOKEN not in environ
+    """Was this process started by a keeper that leads for it, and has it not asked that one yet? Not what a worker has
+    started, which finds the same in its environment; but what a worker has put in its own place, which is the same
+    process."""
+    if _claimed or FD not in environ or TOKEN in environ:
+        return False
+    process = environ[FD].partition(":")[2]
+    return process in ("", str(os.getpid()))
 
 
-def successor_of(instance: str) -> str:
-    """The name on this host of the one that is about to take the place of `instance`."""
-    return f"{instance}+next"
+def claim() -> int:
+    """The number of the door, which is this process's from now on. Raises ConfigError if there is none."""
+    global _claimed
+    number = os.environ[FD].partition(":")[0]
+    if not number.isascii() or not number.isdecimal():
+        raise no_keeper(number, "that is no number of a pipe")
+    os.environ[FD] = f"{number}:{os.getpid()}"
+    _claimed = True
+    return int(number)
+
+
+def no_keeper(number: object, why: str) -> ConfigError:
+    """There is no keeper at the other end of the pipe with this number."""
+    what = f"{FD}={str(number)[:20]}: no pipe from a keeper ({why})"
+    return ConfigError([f"{what}. Only a keeper sets this variable: unset it to lead without one."])

@@ -24,14 +24,23 @@ from .link import Link, LinkClosed
 class Relay:
     """What one worker has asked for. `holdings`: what it holds, by lock; what runs under them runs in the worker."""
 
-    def __init__(self, session: Session, link: Link, *, overdue: Callable[[str], None], scope: str = "") -> None:
-        """`overdue(name)` is called when the work under a lost lock has not ended in time. `scope`: of a plan."""
+    def __init__(
+        self,
+        session: Session,
+        link: Link,
+        *,
+        asked: Callable[[], None],
+        overdue: Callable[[str], None],
+        scope: str = "",
+    ) -> None:
+        """`asked()` is called whenever the worker asks for a lock, `overdue(name)` when the work under a lost lock has
+        not ended in time. `scope`: of a plan."""
         self.holdings: dict[str, Holding] = {}
         self.wanted: set[str] = set()
         """The locks that the worker stands by for."""
         self._session, self._link = session, link
         self._contest = SessionContest(session)
-        self._overdue, self._scope = overdue, scope
+        self._asked, self._overdue, self._scope = asked, overdue, scope
         self._telling: dict[str, asyncio.Task[None]] = {}
         self._turns: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._dropping: set[asyncio.Task[None]] = set()
@@ -49,16 +58,18 @@ class Relay:
         """The lease was renewed: whatever is held may go on until `deadline`."""
         self._link.tell("lease", deadline=deadline, now=clock.now(), clock=clock.NAME)
 
-    async def give_back(self) -> None:
-        """The worker is gone, with all that it started: release what it held, at once."""
+    async def give_back(self, handovers: Mapping[str, Mapping[str, Any]] | None = None) -> None:
+        """The worker is gone, with all that it started: release what it held, at once. `handovers`: what it left, by
+        lock."""
         await self._link.ended()
         if self._dropping:
             await asyncio.wait(self._dropping)
         for held in list(self.holdings.values()):
-            await self._give(held, held.inherited)
+            await self._give(held, (handovers or {}).get(held.name, held.inherited))
 
     async def _take(self, name: str) -> Mapping[str, Any]:
         """The lock, as soon as it is ours. Cancelled: whoever wanted it does not any more."""
+        self._asked()
         async with self._turns[name]:
             self.wanted.add(name)
             taking = asyncio.ensure_future(self._contest.take(name))

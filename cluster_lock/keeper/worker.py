@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import os
 import select
 import socket
 import threading
@@ -17,9 +18,11 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict
 from typing import Any
+from weakref import WeakSet
 
 from cluster_lock import __version__, clock
 from cluster_lock.asking import Ask, Reply
+from cluster_lock.at_exec import at_exec
 from cluster_lock.contest import Holding
 from cluster_lock.election import Election
 from cluster_lock.errors import ClusterLockError, LockLost
@@ -30,8 +33,9 @@ from cluster_lock.patience import LOOK_EVERY, Patience
 from cluster_lock.tasks import end
 from cluster_lock.values import Origin, Timing
 
-from .inherited import inherited_pipe, no_keeper
-from .link import LONGEST_LINE, Link, LinkClosed, mismatch
+from .door import knock
+from .link import LONGEST_LINE, Link, LinkClosed, mismatch, written
+from .names import no_keeper
 from .outbox import Outbox
 from .telling import Both, Telling
 
@@ -48,14 +52,18 @@ AHEAD = 1.0
 async def open_worker_election(timing: Timing, *, observer: Observer = SILENT) -> AsyncIterator[Election]:
     """The election of a process that a keeper started. `timing`: of the settings that both have read. Raises
     ConfigError if there is no keeper, and KeeperMismatch if it is of another version."""
-    contest = PipeContest(inherited_pipe(), timing)
+    contest = PipeContest(knock(), timing)
     election = Election(contest, observer=Both(Telling(contest.link), observer))
     election.kept = True
     contest.reports = lambda: election.reports()
+    contest.handovers = lambda: election.handovers()
     async with contest:
         contest.link.events["stop"] = election.stop
         await contest.greet()
         yield election
+
+
+_open: WeakSet[PipeContest] = WeakSet()
 
 
 class PipeContest:
@@ -64,6 +72,8 @@ class PipeContest:
     def __init__(self, pipe: socket.socket, timing: Timing, *, guard: Guard | NoGuard | None = None) -> None:
         self.reports: Callable[[], Sequence[Mapping[str, Any]]] = list
         """What the keeper is told twice a second."""
+        self.handovers: Callable[[], Mapping[str, Mapping[str, Any]]] = dict
+        """By lock, what its term leaves: told when another program takes the place of this one."""
         self.link = Link(self._send)
         self.link.verbs |= {"answer": self._answer, "willing": self._willing}
         self.link.events |= {"hello": self._hello, "lost": self._heard_lost, "lease": lambda **_: None}
@@ -91,9 +101,13 @@ class PipeContest:
         self._reader = threading.Thread(target=self._read, name="cluster-lock-pipe", daemon=True)
         self._reader.start()
         self._living = asyncio.ensure_future(self._live())
+        self._not_at_exec = at_exec(self._say_exec)
+        _open.add(self)
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        self._not_at_exec()
+        _open.discard(self)
         await end([self._living])
         self._outbox.close()
         with suppress(OSError):  # the keeper is gone already
@@ -111,7 +125,9 @@ class PipeContest:
             heard.cancel()
         if self._keepers is None:
             if self.link.closed is not None:
-                raise no_keeper(self._pipe.fileno(), self.link.closed)
+                # A keeper of 0.1, which knows of no doors, reads the knock as a line and drops what came with it.
+                why = f"{self.link.closed}, or it is cluster-lock 0.1 and was upgraded while it ran: start it again"
+                raise no_keeper(self._pipe.fileno(), why)
             raise mismatch("of a version that does not say which", __version__)
         if self._keepers != __version__:
             raise mismatch(self._keepers, __version__)
@@ -165,6 +181,13 @@ class PipeContest:
 
     def _send(self, line: bytes) -> None:
         self._outbox.send(line)
+
+    def _say_exec(self) -> None:
+        """In any thread: when this pipe comes to its end, it was an exec that ended it, and another program begins.
+        Unsaid, if the keeper has not even read what was said before."""
+        if not self._outbox:
+            with suppress(OSError):  # the keeper is gone, or does not read
+                self._pipe.send(written({"event": "exec", "handovers": self.handovers()}))
 
     def _read(self) -> None:
         """The thread."""
@@ -226,6 +249,16 @@ class PipeContest:
     def _tell_loop(self, call: Callable[..., None], *arguments: Any) -> None:
         with suppress(RuntimeError):  # the loop is closed: the process ends
             self._loop.call_soon_threadsafe(call, *arguments)
+
+
+def _after_fork() -> None:
+    """In a forked child: the end of the pipe is the end of the parent's program, not of all that it has forked."""
+    for contest in _open:
+        contest._pipe.close()
+    _open.clear()
+
+
+os.register_at_fork(after_in_child=_after_fork)
 
 
 class PipeHolding:

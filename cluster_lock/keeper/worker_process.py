@@ -1,4 +1,8 @@
-"""One worker as its keeper sees it: the process, the link to it, its signs of life."""
+"""One worker as its keeper sees it: the process, the link to it, its signs of life.
+
+The process stays the same when it puts another program in its own place (os.execv, to restart itself). What ran before
+is gone then, so its locks are given back; what comes instead is a worker that starts.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,7 @@ import asyncio
 import logging
 import os
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from typing import Any, Self
 
 from cluster_lock import __version__
@@ -16,6 +20,7 @@ from cluster_lock.patience import Patience
 from cluster_lock.session import Session
 
 from .child import Child
+from .door import opened
 from .init import FIRST_FD
 from .link import LONGEST_LINE, Link, mismatch
 from .names import FD, NAME, TOKEN
@@ -30,30 +35,45 @@ DEAF_FOR = 1.0
 
 
 class WorkerProcess:
-    """Made with `await WorkerProcess.start(...)`. `pollers`: what it said last of its work. `patience`: counts from its
-    start. `alive_at`: when, by that, it last gave a sign of life, None before the first. `left_at`: when it closed its
-    end of the pipe: it leads nothing any more, and what it still does is its own."""
+    """Made with `await WorkerProcess.start(...)`. What it is now, anew for each program that it becomes:
 
-    def __init__(self, child: Child, ours: socket.socket, session: Session, board: Board, scope: str) -> None:
+    `pollers`: what it said last of its work. `alive_at`: when, by `patience`, it last gave a sign of life, None before
+    the first. `asks`: it has asked for a lock; until then it is starting, and may take its time (imports, startup
+    hooks). `left_at`: when it closed its end of the pipe: it leads nothing any more, and what it still does is its own.
+    `patience`: counts from the start of the process.
+    """
+
+    def __init__(self, child: Child, door: socket.socket, session: Session, board: Board, scope: str) -> None:
         self.child = child
-        self.link = Link(self._send)
-        self.relay = Relay(session, self.link, overdue=self._overdue, scope=scope)
-        self.patience = Patience()
-        self.alive_at: float | None = None
-        self.left_at: float | None = None
-        self.pollers: Sequence[Mapping[str, Any]] = ()
         self.wrong = asyncio.get_running_loop().create_future()
         """Done, with the reason, when it must be ended."""
         self.mismatch: KeeperMismatch | None = None
-        self.link.events["hello"] = self._hello
-        self.link.events["alive"] = self._alive
-        self.link.events["observed"] = lambda what, arguments: told(board, what, arguments)
-        self._board = board
-        self._pipe, self._outbox = ours, Outbox(ours)
+        self.patience = Patience()
+        self._session, self._board, self._scope = session, board, scope
+        self._loop = asyncio.get_running_loop()
+        self._door = door
+        self._pipe: socket.socket | None = None
+        self._doing: asyncio.Future[None] | None = None
+        self._begin()
+        self.link.close("the worker has not knocked yet")
+        door.setblocking(False)
+        self._loop.add_reader(door, self._knocked)
+
+    def _begin(self) -> None:
+        self.link = Link(self._send)
+        self.relay = Relay(self._session, self.link, asked=self._asked, overdue=self._overdue, scope=self._scope)
+        self.alive_at: float | None = None
+        self.asks = False
+        self.left_at: float | None = None
+        self.pollers: Sequence[Mapping[str, Any]] = ()
+        self._handovers: Mapping[str, Mapping[str, Any]] | None = None
+        """What it left when it was about to put another program in its place; None: it was not."""
         self._unread = b""
         self._deaf_since: float | None = None
-        self._loop = asyncio.get_running_loop()
-        self._loop.add_reader(ours, self._read)
+        self.link.events["hello"] = self._hello
+        self.link.events["alive"] = self._alive
+        self.link.events["exec"] = self._execs
+        self.link.events["observed"] = lambda what, arguments: told(self._board, what, arguments)
 
     @classmethod
     async def start(cls, plan: Plan, session: Session, board: Board) -> Self:
@@ -76,8 +96,8 @@ class WorkerProcess:
         return cls(child, ours, session, board, plan.scope)
 
     def is_silent(self, limit: float) -> bool:
-        """Has its loop given signs of life, and none for so many seconds?"""
-        return self.alive_at is not None and self.patience.seconds() - self.alive_at > limit
+        """Does it lead, or stand by, and has its loop given no sign of life for so many seconds?"""
+        return self.asks and self.alive_at is not None and self.patience.seconds() - self.alive_at > limit
 
     @property
     def deaf(self) -> str | None:
@@ -89,8 +109,51 @@ class WorkerProcess:
 
     async def close(self) -> None:
         """After its end: give back what it held."""
+        self._loop.remove_reader(self._door)
+        self._door.close()
+        if self._doing is not None:
+            await self._doing
         self._hang_up("the worker has ended")
+        await self.relay.give_back(self._handovers)
+
+    def _knocked(self) -> None:
+        """A program begins in the worker: the first, or one that has taken the place of the one before."""
+        pipe = opened(self._door)
+        if pipe is None:
+            self._loop.remove_reader(self._door)
+        else:
+            self._then(self._enter(pipe))
+
+    async def _enter(self, pipe: socket.socket) -> None:
+        if self._pipe is not None:
+            await self._replaced()
         await self.relay.give_back()
+        self._begin()
+        self._pipe, self._outbox = pipe, Outbox(pipe)
+        self._loop.add_reader(pipe, self._read)
+
+    def _execs(self, handovers: Mapping[str, Mapping[str, Any]]) -> None:
+        """If its pipe comes to an end now, it was by that."""
+        self._handovers = handovers
+
+    async def _replaced(self) -> None:
+        """Nothing of the program that it was runs any more: what that one held is free, and the next one starts."""
+        log.info("the worker has put another program in its place")
+        self._hang_up("another program has taken its place")
+        self.alive_at, self.asks, self.pollers, self._deaf_since = None, False, (), None
+        self._board.worker("gone", reason="the worker restarts itself")
+        self._board.worker("starting", self.child.pid)
+        await self.relay.give_back(self._handovers)
+
+    def _then(self, work: Coroutine[Any, Any, None]) -> None:
+        """One after the other."""
+        self._doing = asyncio.ensure_future(_after(self._doing, work))
+
+    def _asked(self) -> None:
+        if not self.asks:
+            self.asks = True
+            self.alive_at = self.patience.seconds()  # the last one may be from before a startup hook that blocked
+            self._board.worker("ready")
 
     def _hello(self, version: str) -> None:
         self.link.tell("hello", version=__version__)
@@ -99,8 +162,7 @@ class WorkerProcess:
             self._is_wrong(str(self.mismatch))
 
     def _alive(self, pollers: Sequence[Mapping[str, Any]]) -> None:
-        if self.alive_at is None:
-            self._board.worker("ready")
+        self._handovers = None  # it is there still
         self.alive_at, self.pollers = self.patience.seconds(), pollers
         if _deaf(pollers) is None:
             self._deaf_since = None
@@ -123,16 +185,23 @@ class WorkerProcess:
         self._outbox.send(line)
 
     def _read(self) -> None:
+        assert self._pipe is not None
         try:
             came = self._pipe.recv(65536)
         except BlockingIOError:
             return
         except OSError:
             came = b""
-        if not came:
+        if not came and self._handovers is None:
             self.left_at = self.patience.seconds()
             self._hang_up("the worker is gone")
-            return
+        elif not came:
+            self._loop.remove_reader(self._pipe)
+            self._then(self._replaced())
+        else:
+            self._heard(came)
+
+    def _heard(self, came: bytes) -> None:
         *lines, self._unread = (self._unread + came).split(b"\n")
         for line in lines:
             self.link.received(line)
@@ -140,11 +209,18 @@ class WorkerProcess:
             self._is_wrong("what it says on its pipe is not understood")
 
     def _hang_up(self, reason: str) -> None:
-        if self._pipe.fileno() >= 0:
+        if self._pipe is not None:
             self._loop.remove_reader(self._pipe)
             self._outbox.close()
             self._pipe.close()
+            self._pipe = None
         self.link.close(reason)
+
+
+async def _after(before: asyncio.Future[None] | None, work: Coroutine[Any, Any, None]) -> None:
+    if before is not None:
+        await before
+    await work
 
 
 def _deaf(pollers: Sequence[Mapping[str, Any]]) -> str | None:

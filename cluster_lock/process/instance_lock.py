@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
+from urllib.parse import unquote
 
 from cluster_lock import clock
 from cluster_lock.drivers._file.flock import Flock, is_locked
@@ -22,6 +23,7 @@ from cluster_lock.masking import masked_arguments
 from cluster_lock.state_directory import file_name, state_directory
 
 _LONGEST_NAME = 200
+_FOLDER = "instances"
 _LOOKS, _LOOK_EVERY = 25, 0.02
 
 logger = logging.getLogger("cluster_lock.process")
@@ -75,15 +77,16 @@ class InstanceLock:
     delete a file. The particulars beside it (pid, since when, command) are for the message.
     """
 
-    def __init__(self, name: str, directory: Path | str | None = None) -> None:
+    def __init__(self, name: str, directory: Path | str | None = None, *, title: str | None = None) -> None:
         """`directory`: where lock files are kept, by default the state directory. Made if need be, and others must
-        not be able to write to it. Raises ValueError for a name that is empty or longer than 200 characters."""
+        not be able to write to it. `title`: what messages call it. Raises ValueError for a name that is empty or longer
+        than 200 characters."""
         quoted = file_name(name)
         if not quoted or len(quoted) > _LONGEST_NAME:
             raise ValueError(f"an instance name has 1 to {_LONGEST_NAME} characters, not {name[:50]!r}")
-        self.name = name
+        self.name, self.title = name, title or f"instance {name!r}"
         self._root = state_directory() if directory is None else Path(directory)
-        self._folder = self._root / "instances"
+        self._folder = self._root / _FOLDER
         self.path = self._folder / f"{quoted}.lock"
         self._info = self._folder / f"{quoted}.json"
         self._flock = Flock(self.path)
@@ -188,7 +191,7 @@ class InstanceLock:
             raise PermissionRefused(f"others may write to the lock file {self.path}: chmod 600 {self.path}")
 
     def _refusal(self, info: InstanceInfo | None) -> str:
-        begin = f"instance {self.name!r} is already running on this host"
+        begin = f"{self.title} is already running on this host"
         if info is None:
             who, stop = "its process has not said which it is", self.fuser
         elif info.namespace == _namespace():
@@ -198,7 +201,8 @@ class InstanceLock:
             stop = "stop that container"
         return (
             f"{begin}: {who}; lock file {self.path}."
-            f" Stop it ({stop}), or start this one as another instance (--instance NAME) to have a standby."
+            f" Stop it ({stop}), or start this one as another instance (--instance NAME, or CLUSTER_LOCK_INSTANCE) to"
+            " have a standby."
         )
 
 
@@ -213,6 +217,13 @@ def _of_this_process(health: str | None, ready: bool) -> InstanceInfo:
         health=health,
         ready=ready,
     )
+
+
+def names_held(directory: Path) -> list[str]:
+    """The names that somebody holds at this moment, of those that are kept in `directory`."""
+    folder = directory / _FOLDER
+    with mapped(folder):
+        return [unquote(path.stem) for path in sorted(folder.glob("*.lock")) if is_locked(path)]
 
 
 def process_started(pid: int) -> int | None:

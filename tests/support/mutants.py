@@ -413,6 +413,12 @@ def leaves_a_wedged_worker_alone() -> None:
     WorkerProcess.is_silent = lambda self, limit: False  # type: ignore[method-assign]
 
 
+def counts_the_silence_of_a_start() -> None:
+    from cluster_lock.keeper.worker_process import WorkerProcess
+
+    WorkerProcess.asks = property(lambda self: True, lambda self, asks: None)  # type: ignore[assignment]
+
+
 def leaves_a_deaf_worker_alone() -> None:
     from cluster_lock.keeper.worker_process import WorkerProcess
 
@@ -575,6 +581,36 @@ def masks_after_the_cut() -> None:
     from cluster_lock.drivers import _consul_words
 
     _consul_words.shortened = lambda text, limit: masking.masked(text[:limit])  # type: ignore[attr-defined]
+
+
+def handles_what_restarted_again() -> None:
+    from cluster_lock.aiogram.crashes import CrashNotes
+
+    CrashNotes.current = lambda self: None  # type: ignore[method-assign]
+
+
+def keeps_what_a_replaced_program_held() -> None:
+    from cluster_lock.keeper.worker_process import WorkerProcess
+
+    WorkerProcess._execs = lambda self, handovers: None  # type: ignore[method-assign]
+
+
+def forgets_threads() -> None:
+    from cluster_lock.threads import Threads
+
+    Threads.note = lambda self, work: None  # type: ignore[method-assign]
+
+
+def names_the_instance_alone() -> None:
+    from cluster_lock.keeper import slots
+
+    slots._name = lambda instance, lock: instance
+
+
+def starts_the_same_bot_twice() -> None:
+    from cluster_lock.aiogram import start
+
+    start._hold_slots = lambda stack, settings, bots: []
 
 
 MUTANTS: dict[str, Callable[[], None]] = {

@@ -1,7 +1,8 @@
-"""A bot with an update that ends its process, and others that are under way meanwhile."""
+"""A bot with an update that ends its process, one that restarts it, and others that are under way meanwhile."""
 
 import asyncio
 import os
+import sys
 
 from aiogram import Dispatcher
 from aiogram.types import Message
@@ -14,5 +15,7 @@ async def handle(message: Message) -> None:
     await message.answer(f"begun {message.text}")
     if message.text == "poison":
         os._exit(9)
+    if message.text == "restart":
+        os.execv(sys.executable, [sys.executable, "-m", "bot", *sys.argv[1:]])
     await asyncio.sleep(0.5)
     await message.answer(f"done {message.text}")

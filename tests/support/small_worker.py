@@ -35,6 +35,24 @@ async def body(term: Term) -> None:
                         await asyncio.sleep(60)
                     except asyncio.CancelledError:
                         say("swallowed")
+            case "restarts" if not term.inherited:
+                await asyncio.to_thread(os.execv, sys.executable, sys.orig_argv)
+            case "restarts":
+                await term.wait_step_down()
+            case "fails to restart":
+                try:
+                    os.execv("/nowhere", ["/nowhere"])
+                except OSError:
+                    say("goes on")
+                await term.wait_step_down()
+            case "forks and restarts" if not term.inherited:
+                if os.fork() == 0:
+                    time.sleep(60)  # noqa: ASYNC251 - a child of a pool that waits for work
+                os.execve(sys.executable, sys.orig_argv, dict(os.environ))
+            case "forks and restarts":
+                await term.wait_step_down()
+            case "becomes another":
+                os.execv(sys.executable, [sys.executable, "-c", "import time; time.sleep(60)"])
             case "asks":
                 term.step_down("asked by itself", cool_down=60)
                 await term.wait_step_down()
@@ -50,6 +68,9 @@ async def main() -> None:
     logging.basicConfig(level=logging.INFO)
     async with open_worker_election(FAST) as election:
         say("ready")
+        if "migrates" in sys.argv:
+            await asyncio.sleep(0)  # so that it has given a sign of life
+            time.sleep(2 * FAST.stall_limit)  # noqa: ASYNC251 - as a startup hook does
         election.reports = lambda: [
             {"bot_id": 1, "lock": "x", "deaf": "deaf" in sys.argv and election.term("x") is not None}
         ]

@@ -27,6 +27,22 @@ def test_a_crash_is_counted_for_what_was_being_handled(tmp_path: Path) -> None:
     assert CrashNotes(path).crashes == {7: 2}
 
 
+def test_what_a_program_leaves_to_the_next_one(tmp_path: Path) -> None:
+    """What was handled when another program took the place of this one is no crash, and is known to be done; what was
+    being handled beside it was in a crash."""
+    path = tmp_path / "notes"
+    first = CrashNotes(path)
+    for update_id in (5, 6, 7):
+        first.begin(update_id)
+    assert first.current() == 7
+    first.end(6)
+    first.leave([6, 7])
+    second = CrashNotes(path)
+    assert (second.crashes, second.done, second.current()) == ({5: 1}, {6, 7}, None)
+    second.close()
+    assert CrashNotes(path).done == set()
+
+
 def test_who_survives_a_term_suspects_nothing(tmp_path: Path) -> None:
     """The end of a term that is no end of the process clears the notes."""
     path = tmp_path / "notes"

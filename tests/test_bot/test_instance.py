@@ -16,14 +16,17 @@ from support.aio import run, until
 from support.bot_process import TOKEN, BotProcess, environment
 from support.nursery import Nursery
 
-from cluster_lock.keeper.names import successor_of
+from cluster_lock.keeper.slots import slot, successor
 from cluster_lock.process import InstanceLock
 from cluster_lock.process.instance_lock import process_started
 from cluster_lock.testing.telegram import TelegramSimulator
+from cluster_lock.values import telegram_lock
 
 pytestmark = pytest.mark.process
 
 BOT_ID = int(TOKEN.partition(":")[0])
+OTHER_TOKEN = "4343:another-secret-that-is-never-shown"
+LOCK = telegram_lock(BOT_ID)
 
 Command = Callable[..., BotProcess]
 
@@ -33,20 +36,21 @@ def command(nursery: Nursery, tmp_path: Path) -> Command:
     """Runs `python -m bot ...` on one state directory."""
     (tmp_path / "work").mkdir()
 
-    def begin(*arguments: str) -> BotProcess:
-        environ = environment(tmp_path / "state", TELEGRAM_BOT_TOKEN=TOKEN)
+    def begin(*arguments: str, **more: str) -> BotProcess:
+        environ = environment(tmp_path / "state", **{"TELEGRAM_BOT_TOKEN": TOKEN, **more})
         return BotProcess(*arguments, folder=tmp_path / "work", environ=environ, nursery=nursery)
 
     return begin
 
 
-def started(command: Command, simulator: TelegramSimulator) -> BotProcess:
-    return command("start", "--in-process", "--set", f"telegram.api={simulator.url}", "--set", "health=127.0.0.1:0")
+def started(command: Command, simulator: TelegramSimulator, **environ: str) -> BotProcess:
+    settings = ("--set", f"telegram.api={simulator.url}", "--set", "health=127.0.0.1:0")
+    return command("start", "--in-process", *settings, **environ)
 
 
-async def told(command: Command, *arguments: str) -> tuple[int, dict[str, Any]]:
+async def told(command: Command, *arguments: str, **environ: str) -> tuple[int, dict[str, Any]]:
     """What `status --json` says, and its code."""
-    with command("status", "--json", *arguments) as process:
+    with command("status", "--json", *arguments, **environ) as process:
         code = await asyncio.to_thread(process.end)
         return code, json.loads(process.output)
 
@@ -76,6 +80,43 @@ def test_from_the_start_to_the_stop(command: Command) -> None:
                 assert "does not run here" in stop.output
 
     run(main(), timeout=100)
+
+
+def test_two_bots_of_one_instance(command: Command, tmp_path: Path) -> None:
+    """Two programs of one instance name, each with its own bot, run side by side. The commands mean the bot of the
+    token; without one they ask which is meant, and mean the one that is left."""
+
+    async def main() -> None:
+        async with TelegramSimulator() as simulator:
+            other = {"TELEGRAM_BOT_TOKEN": OTHER_TOKEN}
+            with started(command, simulator) as first, started(command, simulator, **other) as second:
+                for bot in (first, second):
+                    await asyncio.to_thread(bot.wait_for, "polling, fencing token")
+                with started(command, simulator) as again:
+                    assert await asyncio.to_thread(again.end) == 73
+                    assert f"instance {socket.gethostname()!r} of {LOCK} is already running" in again.output
+                assert (await told(command))[1]["pid"] == first.pid
+                assert (await told(command, **other))[1]["pid"] == second.pid
+                with command("status", TELEGRAM_BOT_TOKEN="") as status:
+                    assert await asyncio.to_thread(status.end) == 78
+                    assert f"({LOCK}, telegram/{OTHER_TOKEN.partition(':')[0]}): say which" in status.output
+                with command("stop") as stop:
+                    assert await asyncio.to_thread(stop.end) == 0
+                assert await asyncio.to_thread(first.end) == 0
+                assert (await told(command, TELEGRAM_BOT_TOKEN=""))[1]["pid"] == second.pid
+                with command("stop", TELEGRAM_BOT_TOKEN="") as stop:
+                    assert await asyncio.to_thread(stop.end) == 0
+                assert await asyncio.to_thread(second.end) == 0
+
+    run(main(), timeout=100)
+
+
+def test_a_process_of_the_version_before(command: Command, tmp_path: Path) -> None:
+    """What holds the name of the instance alone, as version 0.1 did, is found where nobody holds the bot's."""
+    with InstanceLock(socket.gethostname(), tmp_path / "state"):
+        assert asyncio.run(told(command))[1]["pid"] == os.getpid()
+        with slot(socket.gethostname(), LOCK, tmp_path / "state") as lock:
+            assert asyncio.run(told(command))[1]["lock_file"] == str(lock.path)
 
 
 def test_a_crash_leaves_nothing_to_remove(command: Command) -> None:
@@ -167,7 +208,7 @@ def long_restart(tmp_path: Path) -> BotProcess:
 
 async def successor_here(tmp_path: Path) -> int:
     """The process that is to take the place, as soon as it says that there is one."""
-    lock = InstanceLock(successor_of(socket.gethostname()), tmp_path / "state")
+    lock = successor(socket.gethostname(), LOCK, tmp_path / "state")
     await until(lambda: lock.info() is not None, timeout=60)
     info = lock.info()
     assert info is not None
@@ -239,7 +280,7 @@ def test_an_instance_that_could_not_say_who_it_is(command: Command, tmp_path: Pa
     """Where nothing could be written, `status` and `stop` still say that the instance runs, for its lock is held;
     `stop` ends with 1."""
     state = tmp_path / "state"
-    with InstanceLock(socket.gethostname(), state) as lock:
+    with slot(socket.gethostname(), LOCK, state) as lock:
         pass
     lock.path.with_suffix(".new").mkdir()  # where the particulars would be written, as on a full disk
     with lock:

@@ -386,6 +386,30 @@ def test_an_update_that_ends_the_process_is_given_up(start: Start) -> None:
     run(main(), timeout=190)
 
 
+@pytest.mark.process
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize("born", [False, True], ids=["keeper", "in-process"])
+def test_an_update_that_restarts_the_process(start: Start, born: bool) -> None:
+    """A handler that puts the program anew in its own place (os.execv) does so once: its update is confirmed by the new
+    one, which is the same process, polls again, and handles what was under way beside it."""
+
+    async def main() -> None:
+        async with telegram() as simulator:
+            with start("--app", POISON, *settings(*QUICK), telegram=simulator.url, born=born) as process:
+                await printed(process, "polling, fencing token")
+                for chat, text in enumerate(("one", "restart", "three"), start=1):
+                    simulator.push(BOT_ID, chat_id=chat, text=text)
+                await until(lambda: simulator.oracle.report(drained=False).pending == 0, timeout=3 * READY_WITHIN)
+                assert "ends with this program" in process.output
+                process.signal(signal.SIGTERM)
+                assert await ended(process) == 0, process.output
+            texts = sent_texts(simulator)
+            assert texts.count("begun restart") == 1
+            assert [texts.count(f"done {name}") for name in ("one", "three")] == [1, 1]
+
+    run(main(), timeout=390)
+
+
 async def _holder(directory: Path) -> str | None:
     """The lease that holds the bot's lock."""
     found = load(overrides={"file.directory": str(directory)}, environ={"CLUSTER_LOCK_STATE_DIR": str(directory)})

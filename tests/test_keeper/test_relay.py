@@ -23,7 +23,7 @@ def test_a_wish_that_is_cancelled_when_it_is_granted() -> None:
         driver: Driver = MemoryDriver(store)
         async with Session(driver, instance="a", guard=NoGuard()) as session:
             link = Link(lambda line: None)
-            relay = Relay(session, link, overdue=lambda name: None)
+            relay = Relay(session, link, asked=lambda: None, overdue=lambda name: None)
             granted, go_on = asyncio.Event(), asyncio.Event()
 
             async def answer_invitations(name: str, answer: object) -> None:

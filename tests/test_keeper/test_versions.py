@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
@@ -65,15 +66,11 @@ def test_nobody_at_the_other_end(line: bytes) -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs, worker(str(theirs.fileno()), pass_fds=(theirs.fileno(),)) as process:
         theirs.close()
-        ours.recv(100)
+        _, [number], _, _ = socket.recv_fds(ours, 100, 1)
 
         def speak() -> None:
-            try:
-                ours.sendall(line)
-                if not line:
-                    ours.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                return  # it has ended
+            with socket.socket(fileno=number) as pipe, contextlib.suppress(OSError):  # it may have ended
+                pipe.sendall(line)
 
         speaker = threading.Thread(target=speak)
         speaker.start()

@@ -136,6 +136,74 @@ def test_its_end_is_the_keepers(tmp_path: Path, deed: str, restart: str, code: i
     run(main(), timeout=60)
 
 
+def test_a_worker_takes_its_time_to_start(tmp_path: Path) -> None:
+    """A worker that blocks its loop for longer than the stall limit before it asks for its lock, as a startup hook may,
+    is not ended, and leads. One that does so later is: see above."""
+
+    async def main() -> None:
+        async with keepers(tmp_path) as them:
+            keeper = await them.worker("a", "works", "migrates", restart="on-failure")
+            await keeper.says("a: leading")
+            assert keeper.output.count("a: ready") == 1, keeper.output
+            assert "killing the worker" not in keeper.output
+
+    run(main(), timeout=60)
+
+
+@pytest.mark.parametrize("how", ["restarts", "forks and restarts"])
+def test_a_worker_that_restarts_itself(tmp_path: Path, how: str) -> None:
+    """A worker that puts itself in its own place by exec is a worker that starts: its lock is released with what it
+    left, at once, also where children of the program before live on; the same process leads again, under the same
+    keeper, which does not start another one, and it stops in good order."""
+
+    async def main() -> None:
+        async with keepers(tmp_path) as them:
+            keeper = await them.worker("a", how, restart="on-failure")
+            await keeper.says("another program in its place")
+            await keeper.says("a: leading", times=2)
+            assert "released {'by': 'a'}" in keeper.output
+            assert "the worker ended" not in keeper.output
+            keeper.signal(signal.SIGTERM)
+            assert await keeper.ended() == 0
+            assert "a: done" in keeper.output
+
+    run(main(), timeout=60)
+
+
+def test_an_exec_that_fails(tmp_path: Path) -> None:
+    """A worker whose exec fails leads on; when it is killed later its lock is released when nothing of it is left."""
+
+    async def main() -> None:
+        async with keepers(tmp_path) as them:
+            first = await them.worker("a", "fails to restart")
+            await first.says("a: goes on")
+            second = await them.worker("b")
+            await second.says("waiting, held by a")
+            first.signal(signal.SIGTERM)
+            await second.says("handed over {'by': 'a'}")
+            assert await first.ended() == 0
+            assert "another program" not in first.output
+
+    run(main(), timeout=60)
+
+
+def test_a_worker_that_becomes_something_else(tmp_path: Path) -> None:
+    """Where a worker puts a program in its place that knows nothing of us, its lock goes to the next one at once."""
+
+    async def main() -> None:
+        async with keepers(tmp_path) as them:
+            first = await them.worker("a", "becomes another")
+            await first.says("a: leading")
+            second = await them.worker("b")
+            await second.says("b: leading")
+            assert "found free" not in second.output
+            assert "killing the worker" not in first.output
+            first.signal(signal.SIGTERM)
+            await first.ended()
+
+    run(main(), timeout=60)
+
+
 def test_what_a_worker_does_after_its_last_term(tmp_path: Path) -> None:
     """A worker that has left goes on with what is its own, such as shutdown hooks, without signs of life."""
 

@@ -61,6 +61,10 @@ DEEDS = {
         "driver.down = True; import ctypes; ctypes.PyDLL(None).usleep(10_000_000)",
         -9,
     ),
+    "is lost under a thread": ("driver.down = True; await asyncio.to_thread(time.sleep, 30)", 70),
+    "steps down over a thread": ("election.stop(); await asyncio.to_thread(time.sleep, 30)", 70),
+    "leaves a thread": ("asyncio.get_running_loop().run_in_executor(None, time.sleep, 30); return", 70),
+    "waits for a thread": ("election.stop(); await asyncio.to_thread(time.sleep, 0.1)", 0),
     "ends in good order": ("election.stop(); await term.wait_step_down()", 0),
 }
 

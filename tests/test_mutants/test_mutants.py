@@ -87,6 +87,12 @@ KILLED_BY = {
     "trusts_any_way": f"{DRIVERS}/test_file_disk.py -k others_may_replace",
     "waits_for_a_reader_of_the_log": "tests/test_logs/test_log_writer.py -k a_leader_outlives",
     "masks_after_the_cut": f"{DRIVERS}/test_secrets_of_answers.py",
+    "counts_the_silence_of_a_start": f"{KEEPER}/test_worker.py::test_a_worker_takes_its_time_to_start",
+    "handles_what_restarted_again": f"{POLLER}/test_restarts.py",
+    "keeps_what_a_replaced_program_held": f"{KEEPER}/test_worker.py -k becomes_something_else",
+    "forgets_threads": f"{LEADER}/test_last_resort.py -k thread",
+    "names_the_instance_alone": f"{POLLER}/test_slots.py -k two_bots",
+    "starts_the_same_bot_twice": f"{POLLER}/test_slots.py -k the_same_bot",
     "leaves_a_deaf_worker_alone": f"{KEEPER}/test_worker.py -k is_ended[deaf]",
 }
 

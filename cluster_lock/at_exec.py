@@ -1,0 +1,45 @@
+"""What is to be done just before this process puts another program in its own place: `os.execv` and its kin, by which
+many a program restarts itself. It is the end of all that ran here, and nothing else tells of it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Callable
+from typing import Any
+
+log = logging.getLogger("cluster_lock")
+
+_callbacks: dict[object, Callable[[], None]] = {}
+_listens = False
+
+
+def at_exec(callback: Callable[[], None]) -> Callable[[], None]:
+    """Call it before each `os.exec*` of this process, in the thread and the context of whoever does it; the latest one
+    first. The answer takes it back. It must not wait, and what it does must be true also where the exec fails."""
+    global _listens
+    if not _listens:
+        sys.addaudithook(_hear)  # there is no way to take a hook away, so there is one, for all
+        _listens = True
+    key = object()
+    _callbacks[key] = callback
+
+    def take_back() -> None:
+        _callbacks.pop(key, None)
+
+    return take_back
+
+
+def _hear(event: str, arguments: tuple[Any, ...]) -> None:
+    if event != "os.exec":
+        return
+    for callback in reversed(list(_callbacks.values())):
+        try:
+            callback()
+        except Exception:
+            log.exception("what was to be done before the program is replaced failed")  # it is replaced all the same
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_callbacks.clear)  # a child that execs is the end of nothing of ours

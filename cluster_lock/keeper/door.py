@@ -1,0 +1,51 @@
+"""How a worker comes to its pipe from the keeper.
+
+The keeper gives it a door, a socket that stays open in a program that the worker puts in its own place (os.execv). Each
+program that the process becomes makes a pipe of its own and hands one end through the door. So nothing that the one
+before had sent, or was sent, is in the way, and the end of its pipe is the end of that program.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+
+from cluster_lock.at_exec import at_exec
+from cluster_lock.errors import ConfigError
+
+from .names import claim, no_keeper
+
+_KNOCK = b'{"event":"knock"}\n'
+"""A line, so that a keeper which knows of no doors takes it for one that means nothing."""
+
+
+def knock() -> socket.socket:
+    """The worker's: a new pipe, whose other end the keeper gets. Once for a program; `under_keeper()` is then false.
+    Raises ConfigError if there is no keeper's door."""
+    number = claim()
+    ours, theirs = socket.socketpair()
+    try:
+        with theirs, socket.socket(fileno=os.dup(number)) as door:
+            if door.family != socket.AF_UNIX or door.type != socket.SOCK_STREAM:
+                raise no_keeper(number, "a socket of another kind")
+            socket.send_fds(door, [_KNOCK], [theirs.fileno()])
+        # For nothing else that this process starts.
+        os.set_inheritable(number, False)
+    except (OSError, OverflowError) as error:
+        ours.close()
+        raise no_keeper(number, getattr(error, "strerror", None) or "it cannot be used") from error
+    except ConfigError:
+        ours.close()
+        raise
+    at_exec(lambda: os.set_inheritable(number, True))
+    return ours
+
+
+def opened(door: socket.socket) -> socket.socket | None:
+    """The keeper's, when there is something to read: the end that a worker has handed over; None if nobody is there any
+    more."""
+    said, numbers, _, _ = socket.recv_fds(door, len(_KNOCK), 1)
+    if not said:
+        return None
+    [number] = numbers
+    return socket.socket(fileno=number)

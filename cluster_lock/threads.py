@@ -1,0 +1,88 @@
+"""Work in threads, and the term that it belongs to.
+
+A thread cannot be cancelled: asyncio reports the end of `await asyncio.to_thread(work)` while `work` goes on, and the
+lock would be given away under it. So what is put into the loop's default executor is noted for the term from which it
+came, wherever in it that was: in the body, in a task of the term, in a handler, in what one of them started.
+
+What somebody puts into an executor, a thread or a process of his own cannot be seen here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextvars import Context, ContextVar, copy_context
+from typing import Any, TypeVar
+from weakref import WeakSet
+
+T = TypeVar("T")
+
+_current: ContextVar[Threads | None] = ContextVar("cluster_lock_threads", default=None)
+_loops: WeakSet[asyncio.AbstractEventLoop] = WeakSet()
+
+
+class Threads:
+    """The work of one term that sits in threads."""
+
+    def __init__(self) -> None:
+        self._running: set[Future[Any]] = set()
+
+    def context(self) -> Context:
+        """A copy of the current context; what is begun in it, at any depth, belongs to this term."""
+        context = copy_context()
+        context.run(_current.set, self)
+        return context
+
+    @property
+    def running(self) -> frozenset[Future[Any]]:
+        """What has not ended."""
+        return frozenset(self._running)
+
+    def note(self, work: Future[Any]) -> None:
+        self._running.add(work)
+        work.add_done_callback(self._running.discard)
+
+    async def ended(self, timeout: float | None = None) -> bool:
+        """Wait until all of it has ended, also what is added meanwhile; False if that takes longer."""
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(timeout):
+                while running := self.running:
+                    one = asyncio.Event()
+                    for work in running:
+                        work.add_done_callback(lambda _, one=one: loop.call_soon_threadsafe(one.set))  # type: ignore[misc]
+                    await one.wait()
+        except TimeoutError:
+            return False
+        return True
+
+
+class TermExecutor(ThreadPoolExecutor):
+    """A ThreadPoolExecutor that notes for each term what it has put in."""
+
+    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
+        work = super().submit(fn, *args, **kwargs)
+        threads = _current.get()
+        if threads is not None and not _is_of_asyncio(fn):
+            threads.note(work)
+        return work
+
+
+def watch_threads(loop: asyncio.AbstractEventLoop) -> None:
+    """Have the threads of `asyncio.to_thread`, and of `run_in_executor` without an executor, belong to terms.
+
+    By `loop.set_default_executor`, once for a loop. One that is set later takes its place.
+    """
+    if loop not in _loops:
+        _loops.add(loop)
+        loop.set_default_executor(TermExecutor(thread_name_prefix="asyncio"))
+
+
+def _is_of_asyncio(fn: Callable[..., Any]) -> bool:
+    """A look-up of a name, with which asyncio itself fills a thread. It changes nothing, and hangs for long where there
+    is no network: nobody is to wait for it, least of all when a lease was lost for that very reason."""
+    if fn is socket.getaddrinfo or fn is socket.getnameinfo:
+        return True
+    return (getattr(fn, "__module__", None) or "").partition(".")[0] == "asyncio"

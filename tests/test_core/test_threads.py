@@ -1,0 +1,145 @@
+"""Work that a term has put into threads: the lock is not given away while it runs."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import partial
+
+import pytest
+from support.aio import run, until
+from support.sessions import TIMING, holder, session
+
+from cluster_lock.drivers.memory import MemoryBackend
+from cluster_lock.election import Election
+from cluster_lock.leadership import Term
+from cluster_lock.threads import Threads
+
+QUICK = replace(TIMING, cancel_grace=0.2)
+
+
+class Blocking:
+    """Work that blocks a thread until it is let go."""
+
+    def __init__(self) -> None:
+        self.begun, self.ended, self.may_end = threading.Event(), threading.Event(), threading.Event()
+
+    def __call__(self) -> None:
+        self.begun.set()
+        self.may_end.wait(20)
+        self.ended.set()
+
+
+async def in_the_body(work: Blocking, term: Term, election: Election) -> None:
+    await asyncio.to_thread(work)
+
+
+async def in_a_task_of_the_term(work: Blocking, term: Term, election: Election) -> None:
+    term.spawn(asyncio.to_thread(work))
+    await term.wait_step_down()
+
+
+async def in_a_task_of_its_own(work: Blocking, term: Term, election: Election) -> None:
+    async def deeper() -> None:
+        asyncio.get_running_loop().run_in_executor(None, work)
+
+    await asyncio.create_task(deeper())
+
+
+async def in_a_job(work: Blocking, term: Term, election: Election) -> None:
+    async def job(term: Term) -> None:
+        await asyncio.to_thread(work)
+
+    job_run = asyncio.ensure_future(election.run(job, "x"))
+    await term.wait_step_down()
+    job_run.cancel()
+
+
+@pytest.mark.parametrize("deed", [in_the_body, in_a_task_of_the_term, in_a_task_of_its_own, in_a_job])
+def test_the_lock_is_held_while_a_thread_works(deed: Callable[[Blocking, Term, Election], Awaitable[None]]) -> None:
+    """After a step-down, or the end of the body, the lock is given away when work of the term in a thread has ended,
+    wherever it was begun, and not before."""
+
+    async def main() -> None:
+        store, work = MemoryBackend(), Blocking()
+        async with session(store, "a", timing=QUICK) as one:
+            election = Election(one)
+            leading = asyncio.ensure_future(election.lead("x", lambda term: deed(work, term, election)))
+            await until(work.begun.is_set)
+            election.stop()
+            done, _ = await asyncio.wait([leading], timeout=0.5)
+            assert not done
+            assert holder(store, "x") == "a"
+            work.may_end.set()
+            await leading
+            assert work.ended.is_set()
+            assert holder(store, "x") is None
+
+    run(main())
+
+
+def test_an_executor_that_somebody_else_sets_is_left_alone() -> None:
+    """A default executor that is set after the election was made stays."""
+
+    async def main() -> None:
+        async with session(MemoryBackend(), "a") as one:
+            election = Election(one)
+            asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(thread_name_prefix="theirs"))
+            Election(one)
+
+            async def body(term: Term) -> str:
+                return await asyncio.to_thread(lambda: threading.current_thread().name)
+
+            names: list[str] = []
+
+            async def noted(term: Term) -> None:
+                names.append(await body(term))
+
+            await election.lead("x", noted)
+            assert names[0].startswith("theirs")
+
+    run(main())
+
+
+@pytest.mark.parametrize("debug", [False, True])
+def test_a_look_up_of_a_name_is_nobodys_work(debug: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What asyncio puts into a thread to look up a name is not waited for; what the body puts there is."""
+    noted: list[object] = []
+    monkeypatch.setattr(Threads, "note", lambda self, work: noted.append(work))
+
+    async def main() -> None:
+        asyncio.get_running_loop().set_debug(debug)
+        async with session(MemoryBackend(), "a") as one:
+
+            async def body(term: Term) -> None:
+                await asyncio.get_running_loop().getaddrinfo("127.0.0.1", 80)
+                await asyncio.get_running_loop().getnameinfo(("127.0.0.1", 80), 1 | 2)
+                assert noted == []
+                await asyncio.get_running_loop().run_in_executor(None, partial(int, "1"))
+                assert len(noted) == 1
+
+            await Election(one).lead("x", body)
+
+    run(main())
+
+
+def test_after_a_term_nothing_is_noted() -> None:
+    """Work that waits for a thread when its term is over is waited for too; one that was taken back is not."""
+
+    async def main() -> None:
+        threads = Threads()
+        with ThreadPoolExecutor(1) as pool:
+            first, second = Blocking(), Blocking()
+            for work in (first, second):
+                threads.note(pool.submit(work))
+            assert not await threads.ended(0.01)
+            [taken_back] = [each for each in threads.running if each.cancel()]
+            assert taken_back.cancelled()
+            first.may_end.set()
+            assert await threads.ended(10)
+            assert not second.begun.is_set()
+
+    run(main())
