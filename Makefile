@@ -16,7 +16,7 @@ help:
 	@echo 'make servers                           install etcd, consul and redis into .tools'
 	@echo 'make lint | soak-demo [RUNS=20] | bench | clean'
 
-PIP := $(PYTHON) -m pip install -q --disable-pip-version-check
+PIP := $(PYTHON) -m pip install -qq --disable-pip-version-check
 
 # Made anew when the dependencies change. All of it is locked, and so is what builds it.
 $(VENV)/installed: pyproject.toml requirements/build.txt requirements/demo.txt
