@@ -6,18 +6,24 @@ VENV := .venv
 PYTHON := $(VENV)/bin/python
 export CLUSTER_LOCK_TOOLS ?= $(CURDIR)/.tools
 
-.PHONY: demo test servers lint soak-demo bench clean help
+.PHONY: demo test test-newest lock servers lint soak-demo bench clean help
 
 help:
 	@echo 'make demo [BACKEND=file|etcd|consul]   the show-piece, on a real server'
 	@echo 'make test [TOX="-e etcd35"]            install the real servers, run everything'
+	@echo 'make test-newest                       the same libraries as a user gets today: nothing locked'
+	@echo 'make lock                              lock today'"'"'s releases in requirements/, for all of these'
 	@echo 'make servers                           install etcd, consul and redis into .tools'
 	@echo 'make lint | soak-demo [RUNS=20] | bench | clean'
 
-# Made anew when the dependencies change.
-$(VENV)/installed: pyproject.toml
+PIP := $(PYTHON) -m pip install -qq --disable-pip-version-check
+
+# Made anew when the dependencies change. All of it is locked, and so is what builds it.
+$(VENV)/installed: pyproject.toml requirements/build.txt requirements/demo.txt
 	"$$(scripts/find-python)" -m venv --clear $(VENV)
-	$(PYTHON) -m pip install -q --disable-pip-version-check -e '.[all]'
+	$(PIP) --require-hashes -r requirements/build.txt
+	$(PIP) --require-hashes --no-build-isolation -r requirements/demo.txt
+	$(PIP) --no-index --no-deps --no-build-isolation -e .
 	touch $@
 
 .PHONY: server-file server-etcd server-consul
@@ -38,6 +44,12 @@ soak-demo: $(VENV)/installed server-etcd server-consul
 
 test:
 	scripts/run-tests $(TOX)
+
+test-newest:
+	scripts/run-tests -e newest
+
+lock:
+	scripts/lock
 
 servers:
 	scripts/install-servers etcd consul redis

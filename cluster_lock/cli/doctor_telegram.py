@@ -152,7 +152,8 @@ def _get(url: str, timeout: float, secret: str) -> tuple[int, dict[str, Any]]:
         with opener.open(url, timeout=timeout) as answer:
             status, body = answer.status, answer.read(1_000_000)
     except urllib.error.HTTPError as error:
-        status, body = error.code, error.read(1_000_000)
+        with error:
+            status, body = error.code, error.read(1_000_000)
     except (OSError, ValueError, http.client.HTTPException) as error:  # ValueError: an address that is none
         raise _Unreachable(masked(str(getattr(error, "reason", error)), [secret] if secret else [])) from None
     try:

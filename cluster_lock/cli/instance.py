@@ -144,5 +144,6 @@ def _asked(url: str) -> dict[str, Any]:
         with direct.open(url, timeout=HEALTH_WITHIN) as answer:
             told: dict[str, Any] = json.load(answer)
     except urllib.error.HTTPError as error:  # 503: it works badly, and says so
-        told = json.load(error)
+        with error:
+            told = json.load(error)
     return told

@@ -6,7 +6,6 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from importlib import resources
-from pathlib import Path
 from typing import Any
 
 import yaml
@@ -88,8 +87,4 @@ def _loosened(key: dict[str, Any]) -> dict[str, Any]:
 
 def example() -> str:
     """config.yaml with every key, its default and what it is for."""
-    packaged = resources.files("cluster_lock") / "config.example.yaml"
-    if packaged.is_file():
-        return packaged.read_text(encoding="utf-8")
-    # A source checkout: the build puts the file at its root into the wheel under that name.
-    return (Path(__file__).parents[2] / "config.yaml").read_text(encoding="utf-8")
+    return (resources.files(__package__) / "example.yaml").read_text(encoding="utf-8")

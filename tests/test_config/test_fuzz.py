@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from cluster_lock.config import load
+from cluster_lock.config import example, load
 from cluster_lock.errors import ConfigError
 
-EXAMPLE = (Path(__file__).parents[2] / "config.yaml").read_bytes()
+EXAMPLE = example().encode()
 PIECES = [
     *(bytes([number]) for number in range(256)),
     *(b"${", b"${A}", b"${A:-", b"}", b"&a ", b"*a", b"!!", b"!x ", b"? ", b": ", b"- ", b"<<: *a", b"---\n", b"...\n"),

@@ -41,8 +41,9 @@ def test_acl_denies_by_default() -> None:
         assert server.request("PUT", "/v1/kv/cluster-lock/key", "value", token=token) is True
         with pytest.raises(ServerFailed, match="403"):
             server.request("PUT", "/v1/kv/elsewhere", "value", token=token)
-        with pytest.raises(urllib.error.HTTPError, match="403"):
+        with pytest.raises(urllib.error.HTTPError, match="403") as refused:
             urllib.request.urlopen(f"{server.url}/v1/kv/cluster-lock/key", timeout=5)
+        refused.value.close()
 
 
 def test_tls_server_demands_a_client_certificate(tls: ServerTLS) -> None:

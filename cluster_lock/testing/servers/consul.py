@@ -124,9 +124,10 @@ class ConsulServer(Server):
             with urllib.request.urlopen(request, timeout=timeout) as answer:
                 return json.loads(answer.read() or b"null")
         except urllib.error.HTTPError as error:
-            if error.code == 404:
-                return None
-            raise ServerFailed(f"{method} {path}: {error.code} {error.read().decode().strip()}") from None
+            with error:
+                if error.code == 404:
+                    return None
+                raise ServerFailed(f"{method} {path}: {error.code} {error.read().decode().strip()}") from None
 
     def value(self, key: str) -> bytes | None:
         """The value under a key, read consistently; None if there is none."""
@@ -137,9 +138,10 @@ class ConsulServer(Server):
             with urllib.request.urlopen(request, timeout=10) as answer:
                 return bytes(answer.read())
         except urllib.error.HTTPError as error:
-            if error.code == 404:
-                return None
-            raise
+            with error:
+                if error.code == 404:
+                    return None
+                raise
 
     def save_snapshot(self) -> bytes:
         """What the server holds now, as `consul snapshot save` gets it."""

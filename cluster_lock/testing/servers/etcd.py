@@ -193,7 +193,8 @@ class EtcdServer(Server):
             with urllib.request.urlopen(f"http://{self.host}:{self._metrics_port}{path}", timeout=1) as answer:
                 return str(answer.read().decode())
         except urllib.error.HTTPError as error:  # /health answers 503 with a body like any other
-            return error.read().decode()
+            with error:
+                return error.read().decode()
 
 
 class EtcdCluster(Cluster[EtcdServer]):
