@@ -171,6 +171,7 @@ def test_public_names() -> None:
         "Role",
         "Session",
         "Term",
+        "TermExecutor",
         "Timing",
         "__version__",
         "load_settings",
