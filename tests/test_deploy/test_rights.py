@@ -9,7 +9,8 @@ import re
 import secrets
 
 import pytest
-from support.deployment import BOTS, Deployment
+from support.aio import run
+from support.deployment import Deployment
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(240)]
 
@@ -34,7 +35,12 @@ def led(deployment: Deployment, code: int, lock: str | None = None, **variables:
 def test_shipped_rights_are_enough(deployment: Deployment) -> None:
     """With the bots' own token or certificate the bot's lock is asked for, which another instance holds; the one of
     another bot is refused."""
-    deployment.compose("up", "--detach", "--wait", *BOTS)  # one leads
+
+    async def one_leads() -> None:
+        async with deployment.watched() as watched:
+            await watched.settled()
+
+    run(one_leads(), timeout=120)
     led(deployment, HELD_ELSEWHERE)
     led(deployment, REFUSED, "telegram/43")
 
