@@ -16,9 +16,12 @@ from support.keepers import FAST, WORKER, KeeperProcess, gone, keepers
 from support.stores import SERVERS, Operator
 
 from cluster_lock import clock
-from cluster_lock.keeper.stopping import COPIES
 
 pytestmark = [pytest.mark.process, pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")]
+
+
+COPIES = 1.0
+"""Seconds within which signals are one."""
 
 
 def worker_pid(keeper: KeeperProcess) -> int:
