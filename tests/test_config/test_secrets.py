@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import base64
+import html
 import json
 import pickle
 import traceback
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 from support.settings import load_text, problems_of
 
 from cluster_lock.config import Settings, load, shown, shown_text
 from cluster_lock.errors import ConfigError
-from cluster_lock.masking import masked, masked_arguments
+from cluster_lock.masking import keep_secret, masked, masked_arguments
 
 SECRET = "hunter2hunter2"
 TOKEN = "123456789:AAhunter2hunter2hunter2hunter2hunter2"
@@ -140,3 +143,63 @@ def test_load_without_arguments_quotes_nothing(tmp_path: Path, monkeypatch: pyte
         load()
     assert str(refused.value).startswith("TELEGRAM_BOT_TOKEN: is not a bot token")
     assert "hunter2" not in str(refused.value)
+
+
+def test_a_registered_secret_is_known_in_every_form() -> None:
+    """However an address, JSON, Python, HTML or basic authentication writes it, and also the half of a bot's token."""
+    secret = 'pa:ss/wörd "\\quoted&'
+    keep_secret(secret, TOKEN)
+    forms = [
+        secret,
+        quote(secret),
+        quote(secret, safe="").lower(),
+        json.dumps(secret),
+        json.dumps({"a": json.dumps(secret)}),
+        repr(secret),
+        repr(secret.encode()),
+        html.escape(secret),
+        *(base64.b64encode(f"{user}:{secret}".encode()).decode() for user in ("u", "us", "use")),
+        TOKEN.partition(":")[2],
+        TOKEN.replace(":", "%3A"),
+    ]
+    kept = [form for form in forms if masked(f"a {form} b").count("***") != 1 or "wörd" in masked(form)]
+    assert kept == []
+    assert [form for form in forms if "hunter2" in masked(form)] == []
+
+
+def test_loaded_secrets_are_registered(tmp_path: Path) -> None:
+    """What the settings hold is blotted out of anything from then on, whoever shows it."""
+    load_text(tmp_path, GOOD)
+    assert masked(f"{SECRET} x") == "*** x"
+
+
+def test_a_private_key_is_masked(tmp_path: Path) -> None:
+    """A key that was given instead of its file's name is not repeated."""
+    pem = "-----BEGIN EC PRIVATE KEY-----\nMHchunter2\n-----END EC PRIVATE KEY-----"
+    assert "hunter2" not in masked(f"cannot use {pem}: no such file")
+
+
+def test_a_secret_in_the_place_of_its_file_is_not_quoted(tmp_path: Path) -> None:
+    """A name that no file has, and that may be the secret, is answered with where a secret may be given."""
+    (said,) = problems_of(tmp_path, f"backend: consul\nconsul: {{token_file: {SECRET}}}\n")
+    assert "names no file" in said
+    assert "set CLUSTER_LOCK_CONSUL__TOKEN" in said
+    assert "hunter2" not in said
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--set=consul.token=hunter2"],
+        ["--set", "consul.token=hunter2"],
+        ["--set", "etcd.user=root:hunter2"],
+        ["--set=etcd.user=root:hunter2"],
+        ["curl", "-u", "me:hunter2"],
+        ["psql", "postgres://u:p/hunter2@h/db"],
+        ["env", "AUTH=hunter2"],
+        ["curl", "-H", "X-Consul-Token: hunter2"],
+    ],
+)
+def test_arguments_are_masked(arguments: list[str]) -> None:
+    """A command line is shown without what looks like a secret in it."""
+    assert "hunter2" not in " ".join(masked_arguments(arguments))
