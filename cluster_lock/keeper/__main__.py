@@ -12,7 +12,7 @@ from cluster_lock.masking import masked
 from cluster_lock.process.core_dumps import no_core_dumps
 
 from .plan import Plan, received
-from .stopping import remember
+from .stopping import listen_no_more, remember
 
 
 def main(arguments: list[str]) -> int:
@@ -32,7 +32,10 @@ async def _keep(plan: Plan) -> int:
     from .keeping import keep
 
     gc.freeze()
-    return await keep(plan)
+    try:
+        return await keep(plan)
+    finally:
+        listen_no_more()
 
 
 if __name__ == "__main__":

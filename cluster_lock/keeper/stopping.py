@@ -39,6 +39,13 @@ def hold_back() -> None:
         signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
 
 
+def listen_no_more() -> None:
+    """All is done: a copy of a signal that still comes does not change the exit code."""
+    for number in STOPS:
+        asyncio.get_running_loop().remove_signal_handler(number)
+        signal.signal(number, signal.SIG_IGN)
+
+
 class Stopping:
     """`asked`: the first signal to stop, `hurried`: the next one that is no copy of it; their numbers."""
 
