@@ -173,6 +173,7 @@ class Election:
     async def _settle(self, held: Holding) -> None:
         """Wait until what a leader before may still be doing has ended, or there is no reason to any more."""
         left = self._contest.timing.settle_left(held.origin, held.since)
+        log.info("%s: lock found free, the term begins in %.2f s", held.name, left, extra=_about(held))
         lost, stopping = asyncio.ensure_future(held.wait_lost()), asyncio.ensure_future(self._stopping.wait())
         try:
             await asyncio.wait((lost, stopping), timeout=left, return_when=asyncio.FIRST_COMPLETED)

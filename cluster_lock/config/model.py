@@ -159,7 +159,7 @@ class Settings(Section):
     """The name of this process slot on this host; empty: POD_NAME, or the host name."""
     prefix: Prefix = "cluster-lock/"
     """What all keys in the backend begin with; the same on all instances."""
-    fencing_floor: int = Field(default=0, ge=0, lt=2**63)
+    fencing_floor: int = Field(default=0, ge=0, le=10**15)
     """Added to every fencing token; after the backend was restored or replaced, the largest token seen before."""
     health: Listening = HEALTH
     """Where the health page, probes and metrics are served, HOST:PORT; off: nowhere."""
