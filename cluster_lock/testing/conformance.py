@@ -19,7 +19,6 @@ from __future__ import annotations
 from ._conformance.bench import Backend
 from ._conformance.cancelling import Cancelling
 from ._conformance.handover import Handover
-from ._conformance.junk import Junk
 from ._conformance.leases import Leases
 from ._conformance.locks import Locks
 from ._conformance.strangers import Strangers
@@ -28,5 +27,5 @@ from ._conformance.watching import Watching
 __all__ = ["DriverConformance"]
 
 
-class DriverConformance(Leases, Locks, Handover, Watching, Cancelling, Junk, Strangers, Backend):
+class DriverConformance(Leases, Locks, Handover, Watching, Cancelling, Strangers, Backend):
     """The whole suite. Its attributes and hooks are described where `Backend` defines them."""

@@ -37,7 +37,7 @@ class TestConsul(DriverConformance):
         return f"/v1/kv/{quote(self.prefix + name)}"
 
     async def stranger_writes(self, name: str, value: bytes) -> None:
-        self.server.request("PUT", self._path(name), value.decode())
+        await self.stranger_writes_bytes(name.encode(), value, None)
 
     async def stranger_writes_bytes(self, key: bytes, value: bytes, lease: Lease | None) -> None:
         connection = http.client.HTTPConnection(self.server.host, self.server.http_port, timeout=5)

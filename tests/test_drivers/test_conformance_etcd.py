@@ -27,7 +27,7 @@ class TestEtcd(DriverConformance):
         return driver
 
     async def stranger_writes(self, name: str, value: bytes) -> None:
-        self.server.ctl("put", self.prefix + name, value.decode())
+        await self.stranger_writes_bytes(name.encode(), value, None)
 
     async def stranger_writes_bytes(self, key: bytes, value: bytes, lease: Lease | None) -> None:
         # etcdctl takes no such keys. By the driver's way, which keeps gRPC out of forks.

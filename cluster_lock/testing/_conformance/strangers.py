@@ -2,12 +2,28 @@
 
 from __future__ import annotations
 
+from cluster_lock.driver import Inspectable
 from cluster_lock.values import INVITE, REPLY, REQUEST, STANDBY
 
 from .bench import LOCK, Backend, Bench, check, record
 
 JUNK = (b"", b"\x00", b"\xff\xfe\x00", b'{"holder": "\\ud800"}', b"[" * 10_000)
 KEYS = tuple(kind + "stranger" for kind in (STANDBY, INVITE, REQUEST, REPLY))
+
+STRANGE_ENDS = (
+    b"\xff\xfe",
+    b"\x00",
+    b"\n",
+    b"%FF%FE",
+    b"%25FF",
+    b"%",
+    b"\xe2\x80\xae",
+    b"\xed\xa0\x80",
+    b"/",
+    b"//",
+    b"a" * 900,
+)
+"""Ends of keys: what is no text, or no name that a driver writes."""
 
 
 class Strangers(Backend):
@@ -39,6 +55,39 @@ class Strangers(Backend):
             await driver.announce(lease, key, content := record("holder"))
             entry = await bench.entry(other, key)
             assert (entry.lease, entry.record) == (lease.id, content)
+
+    @check
+    async def test_strange_keys_disturb_nobody(self, bench: Bench) -> None:
+        """Keys under the prefix that are no names, held by a living lease or by none, are passed over: a lock is taken,
+        watched, shown and released beside them, and a lease revoked."""
+        bench.needs_hook("stranger_writes_bytes")
+        driver, waiter = await bench.clients()
+        lease, mine = await bench.long_lease(driver), await bench.long_lease(waiter, "waiter")
+        position = (await waiter.read([LOCK, "standby/waiter"])).position
+        for end in STRANGE_ENDS:
+            for folder in (b"leader/", b"standby/"):
+                await self.stranger_writes_bytes(folder + end, b"\xff", lease)
+                await self.stranger_writes_bytes(folder + b"free" + end, b"\xff", None)
+        await self.stranger_writes_bytes(b"", b"\xff", lease)
+        await self.stranger_writes_bytes(b"leader/", b"\xff", lease)
+        grant = await bench.take(driver, lease)
+        await bench.until(
+            waiter, LOCK, lambda entry: entry.lease == lease.id, since=position, names=[LOCK, "standby/waiter"]
+        )
+        await waiter.announce(mine, "standby/waiter", record("waiter"))
+        for prefix in ("leader/", "standby/", ""):
+            names = [entry.name for entry in await waiter.scan(prefix)]
+            assert all(name.encode().decode() == name for name in names)
+            if prefix != "leader/":
+                assert names.count("standby/waiter") == 1
+            if prefix != "standby/":
+                assert names.count(LOCK) == 1
+            if isinstance(driver, Inspectable):
+                assert set(names) <= {entry.name for entry in await driver.inspect(prefix)}
+        await driver.release(grant, record("holder", released=True))
+        await bench.until_free(waiter, since=None)
+        await waiter.withdraw(mine, "standby/waiter")
+        await driver.revoke(lease)
 
     @check
     async def test_a_last_word_of_any_bytes(self, bench: Bench) -> None:
