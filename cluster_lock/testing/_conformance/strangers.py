@@ -90,15 +90,6 @@ class Strangers(Backend):
         await driver.revoke(lease)
 
     @check
-    async def test_a_last_word_of_any_bytes(self, bench: Bench) -> None:
-        """Bytes that are no record, left as the last word, do not keep the next one from the lock."""
-        driver, other = await bench.clients()
-        lease, next_lease = await bench.long_lease(driver), await bench.long_lease(other)
-        await driver.release(await bench.take(driver, lease), b'{"seen": 99}')
-        grant = await bench.take(other, next_lease)
-        assert grant.previous == b'{"seen": 99}'
-
-    @check
     async def test_a_store_that_was_set_back_says_so(self, bench: Bench) -> None:
         """After a restore a client that knew of something newer reads the state of then, with the lease and the index
         of then, and a wait from a newer position ends with it or with a later one."""
