@@ -30,6 +30,8 @@ IMPATIENT = 2.0
 LAST_WORDS = 1.0
 """Seconds that lines which are not out yet may hold up the end of the process."""
 
+_DONT_WAIT: int = getattr(socket, "MSG_DONTWAIT", 0)  # Windows has none
+
 _writers: weakref.WeakSet[LogWriter] = weakref.WeakSet()
 
 
@@ -158,7 +160,7 @@ def _without_waiting(descriptor: int) -> tuple[int, Callable[[int, bytes], int]]
     kind = os.fstat(descriptor).st_mode
     if stat.S_ISREG(kind):
         return descriptor, os.write
-    if stat.S_ISSOCK(kind) and hasattr(socket, "MSG_DONTWAIT"):
+    if stat.S_ISSOCK(kind) and _DONT_WAIT:
         return descriptor, _send
     if sys.platform == "linux":
         try:
@@ -180,7 +182,7 @@ def _write_ours(descriptor: int, content: bytes) -> int:
 def _send(descriptor: int, content: bytes) -> int:
     with socket.socket(fileno=os.dup(descriptor)) as one:
         try:
-            return one.send(content, socket.MSG_DONTWAIT)
+            return one.send(content, _DONT_WAIT)
         except BlockingIOError:
             return 0
 
@@ -191,7 +193,7 @@ def _write_if_writable(descriptor: int, content: bytes) -> int:
 
 
 def _wait_writable(descriptor: int, at_most: float) -> bool:
-    if not hasattr(select, "poll"):  # Windows, whose select knows sockets only
+    if sys.platform == "win32":  # whose select knows sockets only
         return True
     poll = select.poll()
     poll.register(descriptor, select.POLLOUT)

@@ -148,7 +148,7 @@ def _note(number: int, _: object) -> None:
 
 
 def _now() -> float:
-    return time.clock_gettime(time.CLOCK_BOOTTIME) if LINUX else time.monotonic()
+    return time.clock_gettime(time.CLOCK_BOOTTIME) if sys.platform == "linux" else time.monotonic()
 
 
 def _prctl(option: int, value: int | bytes) -> None:

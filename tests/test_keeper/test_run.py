@@ -357,9 +357,9 @@ def test_a_stopped_keeper_ends_at_its_deadline(tmp_path: Path) -> None:
     async def main() -> None:
         async with keepers(tmp_path) as them:
             keeper = await forking(them)
-            below = keeper.below()
+            everything = [psutil.Process(keeper.pid), *keeper.below()]
             keeper.signal(signal.SIGSTOP)
-            assert await gone(below, 10) < FAST.ttl
+            assert await gone(everything, 10) < FAST.ttl
 
     run(main())
 
