@@ -148,7 +148,9 @@ def _note(number: int, _: object) -> None:
 
 
 def _now() -> float:
-    return time.clock_gettime(time.CLOCK_BOOTTIME) if sys.platform == "linux" else time.monotonic()
+    if sys.platform == "linux":
+        return time.clock_gettime(time.CLOCK_BOOTTIME)
+    return time.monotonic()
 
 
 def _prctl(option: int, value: int | bytes) -> None:
