@@ -10,6 +10,8 @@ import pytest
 from cluster_lock.config import example, load
 from cluster_lock.errors import ConfigError
 
+pytestmark = pytest.mark.slow
+
 EXAMPLE = example().encode()
 PIECES = [
     *(bytes([number]) for number in range(256)),

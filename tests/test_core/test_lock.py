@@ -354,7 +354,7 @@ class Counted(MemoryDriver):
         return super().__getattribute__(name)
 
 
-@pytest.mark.parametrize("locks", [1, 100, 1000])
+@pytest.mark.parametrize("locks", [1, 100, pytest.param(1000, marks=pytest.mark.slow)])
 def test_renewals_do_not_grow_with_the_locks(locks: int) -> None:
     """A session renews three times per ttl whether it holds one lock or a thousand."""
 

@@ -17,6 +17,8 @@ from cluster_lock.pace import AT_ONCE, EVERY, Pace
 from cluster_lock.testing.virtual_time import run
 from cluster_lock.values import REPLY, REQUEST, Lease
 
+pytestmark = pytest.mark.slow
+
 
 class Spammer:
     """Asks whoever leads x, again and again, under a lease of its own."""

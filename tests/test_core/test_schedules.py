@@ -11,6 +11,8 @@ from support.schedules import TRUST, History, Work, play, problems
 from cluster_lock import election
 from cluster_lock.session import Session
 
+pytestmark = pytest.mark.slow
+
 SEEDS = 20
 
 

@@ -14,6 +14,8 @@ import pytest
 from support.docker import CHECKOUT, Docker
 from support.used_checkout import PLANTED, tracked_files, used_checkout
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:

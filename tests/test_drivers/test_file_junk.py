@@ -129,6 +129,7 @@ def clear(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
+@pytest.mark.slow
 def test_junk_in_one_key_is_foreign_for_that_key_alone(tmp_path: Path, crowd: list[str]) -> None:
     """Whatever stands in the place of a lock's key, no look at it raises, nobody holds it, who wants it is told where
     it is, it is left as it is, and the other lock is held, released and given again on a token that grew by little."""
@@ -298,6 +299,7 @@ def test_junk_elsewhere_is_told_or_left_alone(tmp_path: Path, name: str, what: s
     run(main())
 
 
+@pytest.mark.slow
 def test_any_damage_of_a_key_file_is_noticed() -> None:
     """Bytes changed, cut off, doubled or thrown together at random are no key, or the very key; never an exception."""
     chance = random.Random(20)

@@ -229,6 +229,7 @@ def port_of(url: str) -> int:
     return int(url.rpartition(":")[2])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "said", [b"", b"GET /livez HTTP/1.1\r\nHost: 127.0.0.1\r\nX-A: "], ids=["nothing", "half a header"]
 )
