@@ -43,9 +43,9 @@ def knock() -> socket.socket:
 
 def opened(door: socket.socket) -> socket.socket | None:
     """The keeper's, when there is something to read: the end that a worker has handed over; None if nobody is there any
-    more."""
-    said, numbers, _, _ = socket.recv_fds(door, len(_KNOCK), 1)
-    if not said:
+    more, or somebody who hands over nothing."""
+    try:
+        _, numbers, _, _ = socket.recv_fds(door, len(_KNOCK), 1)
+    except OSError:  # it was killed with something unread
         return None
-    [number] = numbers
-    return socket.socket(fileno=number)
+    return socket.socket(fileno=numbers[0]) if numbers else None
