@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 from urllib.parse import quote, unquote
 
@@ -80,6 +80,13 @@ def name_of(key: str) -> str | None:
         return name if quote_key(name) == key else None
     except UnicodeEncodeError:  # half a character
         return None
+
+
+def common_start(keys: Collection[str]) -> str:
+    """What all of them begin with; of no keys, nothing."""
+    first, last = min(keys, default=""), max(keys, default="")
+    unlike = (number for number, (one, other) in enumerate(zip(first, last, strict=False)) if one != other)
+    return first[: next(unlike, min(len(first), len(last)))]
 
 
 def duration(seconds: float) -> str:

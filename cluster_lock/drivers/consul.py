@@ -9,7 +9,6 @@ A key keeps its last value when its lock is freed: the next holder reads there w
 
 from __future__ import annotations
 
-import os.path
 from collections.abc import Collection, Sequence
 from typing import Any, Literal
 
@@ -24,6 +23,7 @@ from ._consul_words import (
     IN_ONE_TRANSACTION,
     Answered,
     Operation,
+    common_start,
     duration,
     is_ours,
     lease_is_gone,
@@ -297,7 +297,7 @@ class ConsulDriver(Inspecting):
         """Every answer has the state of all names, so an index that went back is nothing special: what is new stands in
         the answer, and the next wait goes on from there."""
         keys = {self._key(name): name for name in names}
-        common = os.path.commonprefix(list(keys)) or self._prefix  # noqa: RUF071  # keys are no paths
+        common = common_start(keys) or self._prefix
         known = self._link.seen
         index, rows = await client.kv.get(common, recurse=len(keys) != 1, **wait)
         found = {row["Key"]: row for row in ([rows] if isinstance(rows, dict) else rows or ())}

@@ -110,6 +110,7 @@ def test_a_line_that_cannot_be_made_shows_no_arguments(pipe: tuple[int, TextIO],
     assert third == "next"
 
 
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")  # it only logs
 def test_a_forked_child_logs_by_itself(pipe: tuple[int, TextIO], log: logging.Logger) -> None:
     """A child that is forked while a line is stuck writes its own, and none of its parent's."""
     reading, stream = pipe
