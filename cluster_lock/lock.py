@@ -14,6 +14,7 @@ from .errors import BackendUnavailable, ForeignValue, HeldElsewhere, LeaseExpire
 from .found import Found, ask_contenders
 from .hold import Hold, describe
 from .tasks import finish
+from .threads import Threads, watch_threads
 from .tokens import Evidence
 from .told import Told
 from .values import INVITE, LEADER, Entry, Grant, Lease, Origin, Record
@@ -48,14 +49,18 @@ class Lock:
         at once if somebody else holds it. Also raises what makes it impossible to get a lease, and TokenWentBack.
         With a lock that was found free the block begins `timing.settle` seconds later: whoever held it before may hear
         of the loss that much later than we do. `settle=False`: for a block that does no harm beside another one.
+        What the block put into threads (`asyncio.to_thread`) is waited for before the lock is given away; on a loss the
+        deadline is its limit.
         """
-        hold = await self.acquire(wait=wait)
+        watch_threads(asyncio.get_running_loop())
+        threads, hold = Threads(), await self.acquire(wait=wait)
         try:
             async with _CancelledOnLoss(hold):
                 await asyncio.sleep(self._session.timing.settle_left(hold.origin, hold.since) if settle else 0)
-                yield hold
+                with threads.current():
+                    yield hold
         finally:
-            await finish(hold.end({}))
+            await finish(_end(hold, threads))
 
     async def acquire(self, *, wait: bool = True) -> Hold:
         """The same without a block and without settling: the caller waits `timing.settle_left` himself, ends all work
@@ -235,6 +240,11 @@ class Lock:
             return found.last_word
         released = found.origin is not Origin.FOUND_FREE
         return self._session.record(self.name, released=released, handover=found.inherited).to_bytes()
+
+
+async def _end(hold: Hold, threads: Threads) -> None:
+    await threads.ended()
+    await hold.end({})
 
 
 class _CancelledOnLoss:

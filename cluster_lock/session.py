@@ -137,7 +137,11 @@ class Session:
             await self.driver.close()
 
     def lock(self, name: str) -> Lock:
-        """The lock called `name` ("telegram/123456", "reports/nightly")."""
+        """The lock called `name` ("telegram/123456", "reports/nightly"). Raises ValueError for what is no text."""
+        try:
+            name.encode()
+        except UnicodeEncodeError as error:  # half a character: the one watch of all locks would fail
+            raise ValueError(f"a lock cannot be called {name!r}: {error.reason}") from error
         return Lock(self, name)
 
     # The lease

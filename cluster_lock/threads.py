@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from contextvars import Context, ContextVar, copy_context
 from typing import Any, TypeVar
 from weakref import WeakSet
@@ -34,6 +35,16 @@ class Threads:
         context = copy_context()
         context.run(_current.set, self)
         return context
+
+    @contextmanager
+    def current(self) -> Iterator[None]:
+        """What the block begins in this task, at any depth, belongs to this term."""
+        before = _current.get()
+        _current.set(self)
+        try:
+            yield
+        finally:
+            _current.set(before)
 
     @property
     def running(self) -> frozenset[Future[Any]]:

@@ -56,7 +56,9 @@ class Watch:
         """Counts what was heard: note it before a request is sent, and its answer can be told from older news."""
         self._known_since: dict[str, int] = {}
         self.refused: BackendRefused | None = None
-        """What the backend answered if it does not let us look."""
+        """What the backend answered if it has never let us look. A refusal that comes later may be over with the next
+        answer, and is told and sat out like any trouble."""
+        self._has_heard = False
 
     @contextmanager
     def following(self, *names: str) -> Iterator[None]:
@@ -101,6 +103,7 @@ class Watch:
         """Take in what the backend says about some names, from whichever request. `asked`: the `moment` at which the
         linearizable read was sent that this is the answer to. Other news than of that kind may be old: it is dropped
         then."""
+        self._has_heard, self.refused = True, None
         older = [entry for entry in entries.values() if self._is_older(entry)]
         if (proof := next((one for one in older if self._known_since[one.name] <= asked), None)) is not None:
             before = self.entries[proof.name].index
@@ -170,11 +173,11 @@ class Watch:
                     why = str(error) or "no answer in time"
                     log.warning("cannot watch the locks (for %.0f s), trying on: %s", silent, why)
                 pause = min(1.0, pause * 2 or 0.1)
-                if isinstance(error, BackendRefused):
+                if isinstance(error, BackendRefused) and not self._has_heard:
                     self.refused = error
                     self.wake()
             else:
-                pause, said, self.refused = 0.0, False, None
+                pause, said = 0.0, False
 
     async def _hear(self, names: frozenset[str]) -> None:
         """One answer of the backend: what is not known yet is read, then we wait."""

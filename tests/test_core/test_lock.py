@@ -21,6 +21,7 @@ from cluster_lock.errors import (
     TokenWentBack,
 )
 from cluster_lock.reconcile import MANY
+from cluster_lock.testing.faulty import FaultyDriver, refuse
 from cluster_lock.testing.virtual_time import run
 from cluster_lock.values import Grant, Lease, Origin, Record
 
@@ -640,5 +641,44 @@ def test_the_last_word_knows_the_token_of_its_own_term() -> None:
         async with session(store, "b", fencing_floor=4980) as b:
             with pytest.raises(TokenWentBack, match=f"says that {hold.fencing_token} was there"):
                 await b.lock("x").acquire()
+
+    run(main())
+
+
+def test_a_name_that_is_no_text_is_refused() -> None:
+    """Half a character in a lock's name is refused at once, and costs the other locks nothing."""
+
+    async def main() -> None:
+        async with session(MemoryBackend(), "a") as one, one.lock("good").hold(settle=False) as hold:
+            with pytest.raises(ValueError, match="cannot be called"):
+                one.lock("jobs/\udc80")
+            assert hold.is_valid()
+
+    run(main())
+
+
+def test_a_refusal_that_is_over_ends_nobody() -> None:
+    """Who waits for a lock waits on after the backend had refused to let him look, with his lease lost meanwhile."""
+
+    async def main() -> None:
+        store = MemoryBackend()
+        driver = FaultyDriver(MemoryDriver(store))
+        async with session(store, "leader") as leader, session(store, "standby", driver=driver) as other:
+            hold = await leader.lock("x").acquire()
+            waiting = asyncio.ensure_future(other.lock("x").acquire())
+            await asyncio.sleep(1)
+            denied = refuse(PermissionRefused("the token is not known"))
+            for verb in ("wait_changed", "read"):
+                driver.always(verb, denied)
+            lease = other.current_lease
+            assert lease is not None
+            store.end_lease(lease.id)
+            await asyncio.sleep(30)
+            assert other.current_lease not in (None, lease)
+            assert not waiting.done()
+            for verb in ("wait_changed", "read"):
+                driver.always(verb, None)
+            await hold.end({})
+            await (await waiting).end({})
 
     run(main())

@@ -11,11 +11,13 @@ from functools import partial
 
 import pytest
 from support.aio import run, until
-from support.sessions import TIMING, holder, session
+from support.sessions import TIMING, holder, key_of, session
 
 from cluster_lock.drivers.memory import MemoryBackend
 from cluster_lock.election import Election
+from cluster_lock.errors import LockLost
 from cluster_lock.leadership import Term
+from cluster_lock.session import Session
 from cluster_lock.threads import Threads
 
 QUICK = replace(TIMING, cancel_grace=0.2)
@@ -77,6 +79,35 @@ def test_the_lock_is_held_while_a_thread_works(deed: Callable[[Blocking, Term, E
             await leading
             assert work.ended.is_set()
             assert holder(store, "x") is None
+
+    run(main())
+
+
+def test_a_block_holds_its_lock_while_a_thread_works() -> None:
+    """What a `hold()` block put into a thread is waited for before the lock is given away, and on a loss too."""
+
+    async def main() -> None:
+        store = MemoryBackend()
+        for lost in (False, True):
+            work = Blocking()
+            async with session(store, "a", timing=QUICK) as one:
+
+                async def block(one: Session = one, work: Blocking = work) -> None:
+                    async with one.lock("x").hold(settle=False):
+                        await asyncio.to_thread(work)
+
+                holding = asyncio.ensure_future(block())
+                await until(work.begun.is_set)
+                if lost:
+                    store.end_lease(store.entry(key_of("x"), "x").lease or "")
+                else:
+                    holding.cancel()
+                done, _ = await asyncio.wait([holding], timeout=0.5)
+                assert not done
+                assert (holder(store, "x") is None) is lost
+                work.may_end.set()
+                with pytest.raises(LockLost if lost else asyncio.CancelledError):
+                    await holding
 
     run(main())
 

@@ -27,7 +27,7 @@ from cluster_lock.session import Session
 from cluster_lock.step_down import ask_to_step_down
 from cluster_lock.testing.servers import ConsulServer, EtcdServer
 from cluster_lock.testing.servers.base import ServerFailed
-from cluster_lock.values import Timing
+from cluster_lock.values import STANDBY, Timing
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 PREFIX, LOCK, NODE = "cluster-lock/", "telegram/42", "cluster-lock"
@@ -120,6 +120,30 @@ def test_consul_policies(consul: ConsulServer) -> None:
     one, other = (at_consul(consul, token) for token in tokens)
     run(live(one, other))
     run(only_its_own(one, other))
+
+
+@pytest.mark.consul
+def test_a_dead_standby_of_another_bot_is_in_nobodys_way(consul: ConsulServer) -> None:
+    """A bot's rights are enough to revoke a lease, though a dead standby of another bot has left its record."""
+
+    async def main() -> None:
+        root = at_consul(consul, consul.management_token or "")()
+        mine = at_consul(consul, consul_token(consul, "bot.policy.hcl"))()
+        await root.open()
+        await mine.open()
+        try:
+            dead, key = await root.grant_lease("other-1", 10), f"{STANDBY}other-1.aaaa"
+            await root.announce(dead, key, b"{}")
+            consul.request("PUT", f"/v1/session/destroy/{dead.id}")
+            lease = await mine.grant_lease("web-1", 10)
+            await mine.revoke(lease)
+            assert consul.request("GET", f"/v1/session/info/{lease.id}?consistent") == []
+            assert (await root.read([key])).entries[key].record == b"{}"
+        finally:
+            await root.close()
+            await mine.close()
+
+    run(main())
 
 
 @pytest.mark.consul
