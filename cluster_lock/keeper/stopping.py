@@ -74,6 +74,9 @@ class Stopping:
         for number in PASSED_ON:
             if signal.getsignal(number) != signal.SIG_IGN:
                 loop.add_signal_handler(number, loop.call_later, REACHES_ALL, heard, number)
+        # A script whose trap sends what it hears to itself makes more of them than the loop can read: a full pipe wakes
+        # it as well.
+        signal.set_wakeup_fd(signal.set_wakeup_fd(-1), warn_on_full_buffer=False)
         while _early:
             self.ask(_early.pop(0))
 

@@ -17,7 +17,11 @@ import pytest
 from support.aio import run
 from support.keepers import TESTS, WORKER, keepers
 
+import cluster_lock
+
 pytestmark = [pytest.mark.process, pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")]
+
+LIBRARY = Path(cluster_lock.__file__).parent
 
 PATH = os.pathsep.join([str(TESTS.parent), str(TESTS)])
 
@@ -85,7 +89,7 @@ def test_an_upgrade_under_a_keeper(tmp_path: Path) -> None:
     """A keeper whose package was upgraded while it ran ends with 76 and a sentence when its worker has to be started
     again, and leaves its lock to whoever waits."""
     installed = tmp_path / "installed"
-    shutil.copytree(TESTS.parent / "cluster_lock", installed / "cluster_lock")
+    shutil.copytree(LIBRARY, installed / "cluster_lock")
     shutil.copytree(TESTS / "support", installed / "support")
 
     async def main() -> None:
@@ -110,7 +114,7 @@ def test_an_upgrade_under_a_keeper(tmp_path: Path) -> None:
 def test_a_command_after_an_upgrade(tmp_path: Path) -> None:
     """A keeper whose package was upgraded, or is gone, starts its command again as before."""
     installed = tmp_path / "installed"
-    shutil.copytree(TESTS.parent / "cluster_lock", installed / "cluster_lock")
+    shutil.copytree(LIBRARY, installed / "cluster_lock")
 
     async def main() -> None:
         async with keepers(tmp_path) as them:
