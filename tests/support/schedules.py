@@ -26,7 +26,7 @@ from cluster_lock.leadership import Term
 from cluster_lock.session import Session
 from cluster_lock.testing.faulty import LOST_REPLY, LOST_REQUEST, VERBS, Fault, FaultyDriver, slow_reply, slow_request
 from cluster_lock.testing.virtual_time import block, run, suspend
-from cluster_lock.values import Entry, Grant, Lease, Origin
+from cluster_lock.values import Entry, Grant, Lease
 
 from .sessions import PREFIX, TIMING, key_of, session, standby
 
@@ -347,8 +347,6 @@ class _Instance:
 
     @asynccontextmanager
     async def _at_work(self, name: str, under: Term | Hold) -> AsyncIterator[Callable[[], Awaitable[None]]]:
-        if under.origin is Origin.FOUND_FREE:
-            await asyncio.sleep(TIMING.settle)
         work: Work | None = None
 
         def note() -> None:

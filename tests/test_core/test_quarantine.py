@@ -34,8 +34,6 @@ class Worker:
 
     async def __call__(self, term: Term) -> None:
         self.terms.append(term)
-        if term.origin is Origin.FOUND_FREE:
-            await asyncio.sleep(TIMING.settle)
         self.worked.append([clock.now(), float("inf")])
         self.leading.set()
         try:
