@@ -25,6 +25,9 @@ _PLACES = (
     "bot/.env",
     "bot/config.yaml",
     "bot/secrets/telegram_token",
+    "bot/telegram_token",
+    "bot/id_rsa",
+    "bot/demo/token",
     "benchmarks/results/last.json",
     "cluster_lock/.env",
     "cluster_lock/config.yaml",
@@ -32,23 +35,42 @@ _PLACES = (
     "cluster_lock/config/example.yaml~",
     "cluster_lock/drivers/client.key",
     "cluster_lock/secrets/token",
+    "cluster_lock/telegram_token",
+    "cluster_lock/drivers/_file/token",
     "deploy/.env",
     "deploy/file/secrets/telegram_token",
     "deploy/etcd/certs/ca.key",
     "deploy/etcd/secrets/telegram_token",
+    "deploy/etcd/compose.override.yaml",
+    "deploy/etcd/set-up-old/ca.key",
+    "deploy/etcd/set-up-old/token",
+    "deploy/etcd/set-up-roles.bak",
+    "deploy/etcd/notes.md",
     "deploy/consul/certs/agent.crt",
     "deploy/consul/secrets/management_token",
+    "deploy/consul/agent-token.hcl",
+    "deploy/consul/compose.yaml.orig",
+    "deploy/consul/gossip.hcl",
     "deploy/kubernetes/secret.yaml",
+    "deploy/kubernetes/compose-secret.yaml",
+    "deploy/prometheus/web.yml",
     "deploy/systemd/bot.env",
+    "deploy/systemd/my.service",
     "docs/examples/existing_bot/.env",
     "docs/notes.txt",
+    "docs/private.md",
     "requirements/.netrc",
     "requirements/pip.conf",
+    "requirements/token",
     "scripts/.pypirc",
     "scripts/token",
+    "scripts/lock~",
     "tests/.env",
     "tests/test_deploy/telegram_token",
 )
+
+MODULES = frozenset({"bot/settings.py", "cluster_lock/settings_private.py"})
+"""Python modules that are not the project's: only the repository could tell that, and a build does not ask it."""
 
 
 def used_checkout(into: Path) -> Path:
@@ -58,6 +80,8 @@ def used_checkout(into: Path) -> Path:
         path = into / place
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(PLANTED)
+    for module in MODULES:
+        (into / module).write_text("# of whoever works here\n")
     with (into / "config.yaml").open("ab") as config:
         config.write(b"# " + PLANTED)
     return into

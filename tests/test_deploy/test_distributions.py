@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from support.docker import CHECKOUT, Docker
-from support.used_checkout import PLANTED, tracked_files, used_checkout
+from support.used_checkout import MODULES, PLANTED, tracked_files, used_checkout
 
 pytestmark = pytest.mark.slow
 
@@ -74,6 +74,15 @@ def test_the_source_distribution_is_the_repository(built: Path) -> None:
     assert {name for name in missing if not name.endswith(".gitignore")} == {"config.yaml"}
 
 
+def test_a_stranger_in_the_source_distribution_is_told(built: Path) -> None:
+    """It has no file that the repository does not know but Python modules, which are told here: commit or move them."""
+    tracked = tracked_files()
+    if tracked is None:
+        pytest.skip("runs in a repository")
+    found = {name for name, _ in contents(the("*.tar.gz", built))}
+    assert found - tracked == {"PKG-INFO", *MODULES}
+
+
 @pytest.mark.slow
 def test_the_source_distribution_can_be_tested(built: Path, tmp_path: Path) -> None:
     """All tests are found where it is unpacked, and those of the configuration pass there."""
@@ -114,4 +123,6 @@ def test_an_image_is_built_from_the_project_alone(docker: Docker, tmp_path: Path
     with tarfile.open(tmp_path / "context.tar") as context:
         found = {member.name: context.extractfile(member) for member in context if member.isfile()}
         assert {"pyproject.toml", "bot/__main__.py", "cluster_lock/config/example.yaml"} <= set(found)
+        packages = {name for name in tracked_files() or () if name.startswith(("bot/", "cluster_lock/"))}
+        assert packages - set(found) == set()
         assert [name for name, file in found.items() if file and PLANTED in file.read()] == []
