@@ -48,6 +48,8 @@ async def _examine(arguments: argparse.Namespace) -> list[Finding]:
         settings = settings_from(arguments)
     except ConfigError as error:
         return [Finding.problem("settings", problem, error.exit_code) for problem in error.problems]
+    except ClusterLockError as error:  # a file in the working directory that is not ours
+        return [Finding.problem("settings", str(error), error.exit_code)]
     origin = f"instance {settings.instance}, prefix {settings.prefix}"
     findings = [Finding.ok("settings", f"backend {settings.backend}, {origin}"), clock_source()]
     try:

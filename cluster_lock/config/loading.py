@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from cluster_lock.drivers import BUILTIN, available
+from cluster_lock.drivers._file.way import check_found
 from cluster_lock.errors import ConfigError
 from cluster_lock.masking import keep_secret
 from cluster_lock.state_directory import RELATIVE, state_directory
@@ -48,7 +49,9 @@ def load(
     `.env`, that over the file, that over the defaults. What is empty counts as not set.
 
     `path`: the file; else `CLUSTER_LOCK_CONFIG`; else ./config.yaml if there is one. `dotenv`: else ./.env if there is
-    one. Raises ConfigError with every problem at once, each with file and line, or the variable, and the key.
+    one. Raises ConfigError with every problem at once, each with file and line, or the variable, and the key; and
+    PermissionRefused if one of these two that nobody named, or its folder, is another user's or open to others: in a
+    directory that is not ours it could send our secrets anywhere.
     """
     problems = Problems()
     overrides = overrides or {}
@@ -78,6 +81,7 @@ def load(
 
 def _variables(environ: Mapping[str, str], dotenv: Path | str | None, problems: Problems) -> Variables:
     if dotenv is None and os.path.isfile(DEFAULT_DOTENV):
+        check_found(DEFAULT_DOTENV)
         dotenv = DEFAULT_DOTENV
     below = read_dotenv(Path(dotenv), problems) if dotenv else {}
     # An empty variable hides nothing: Compose hands on `NAME=` for what nobody set.
@@ -91,7 +95,10 @@ def _file(path: Path | str | None, variables: Variables) -> Path | None:
     named, _ = variables.get("CLUSTER_LOCK_CONFIG", ("", NOWHERE))
     if named:
         return Path(named)
-    return DEFAULT_FILE if os.path.exists(DEFAULT_FILE) else None
+    if not os.path.exists(DEFAULT_FILE):
+        return None
+    check_found(DEFAULT_FILE)
+    return DEFAULT_FILE
 
 
 def _foreign_sections(written: Branch, variables: Variables, overrides: Mapping[str, str]) -> tuple[str, ...]:

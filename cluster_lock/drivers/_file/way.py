@@ -32,10 +32,36 @@ def check_way_to(path: Path) -> None:
             )
 
 
+def check_found(path: Path) -> None:
+    """Raise PermissionRefused unless only root and we could have put the file there: it and its folder, by the path as
+    it is written and by where a link leads, belong to one of us, and nobody else may write to them, sticky or not."""
+    if sys.platform == "win32":
+        return
+    whole, led_to = path.absolute(), path.resolve()
+    for place in dict.fromkeys((whole.parent, whole, led_to.parent, led_to)):
+        found = place.lstat()
+        if found.st_uid not in (0, os.geteuid()):
+            raise PermissionRefused(
+                f"{whole} cannot be trusted: {place} belongs to user {user_name(found.st_uid)} (this process runs as"
+                f" {user_name(os.geteuid())}): start in another directory, or chown it"
+            )
+        if _others_may_write(found):
+            raise PermissionRefused(
+                f"{whole} cannot be trusted: others may write to {place}: start in another directory, or"
+                f" chmod go-w {place}"
+            )
+
+
 def _others_may_rename(folder: Path, found: os.stat_result) -> bool:
     """Not where the sticky bit leaves that to owners. And a volume that is mounted there belongs to whom it was given:
     Kubernetes makes the root of an emptyDir writable for all, and nobody in the container can change that."""
-    if stat.S_ISLNK(found.st_mode) or found.st_mode & stat.S_ISVTX or os.path.ismount(folder):
+    if found.st_mode & stat.S_ISVTX or os.path.ismount(folder):
+        return False
+    return _others_may_write(found)
+
+
+def _others_may_write(found: os.stat_result) -> bool:
+    if stat.S_ISLNK(found.st_mode):  # has a mode that says nothing
         return False
     return bool(found.st_mode & stat.S_IWOTH) or bool(found.st_mode & stat.S_IWGRP and not _is_own_group(found.st_gid))
 
