@@ -312,13 +312,22 @@ def test_the_group_of_one_user_alone_may_write(tmp_path: Path) -> None:
 
 
 @AS_ROOT
-def test_the_root_of_a_volume_may_be_open(tmp_path: Path) -> None:
-    """A volume whose root all may write to, as Kubernetes gives it, holds a folder of ours."""
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "mode=777", "tmpfs", tmp_path], capture_output=True)
+@pytest.mark.parametrize(
+    ("mode", "group", "trusted"), [("2777", 0, True), ("2775", 0, True), ("777", 0, False), ("2777", 12345, False)]
+)
+def test_the_root_of_a_volume_of_ours_may_be_open(tmp_path: Path, mode: str, group: int, trusted: bool) -> None:
+    """A volume as Kubernetes gives it to a group of ours (root's, setgid) holds a folder of ours, though all may write
+    to its root; another mount that all may write to does not."""
+    options = f"mode={mode},gid={group}"
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", tmp_path], capture_output=True)
     if mounted.returncode:
         pytest.skip("no mount here")
     try:
-        run(opened(tmp_path / "state"))
+        if trusted:
+            run(opened(tmp_path / "state"))
+        else:
+            with pytest.raises(PermissionRefused, match=f"others may write to {tmp_path} above it"):
+                run(opened(tmp_path / "state"))
     finally:
         subprocess.run(["umount", "-l", tmp_path], check=True)
 

@@ -53,11 +53,17 @@ def check_found(path: Path) -> None:
 
 
 def _others_may_rename(folder: Path, found: os.stat_result) -> bool:
-    """Not where the sticky bit leaves that to owners. And a volume that is mounted there belongs to whom it was given:
-    Kubernetes makes the root of an emptyDir writable for all, and nobody in the container can change that."""
-    if found.st_mode & stat.S_ISVTX or os.path.ismount(folder):
+    """Not where the sticky bit leaves that to owners, nor in a volume that was given to a group of ours."""
+    return _others_may_write(found) and not found.st_mode & stat.S_ISVTX and not _is_our_volume(folder, found)
+
+
+def _is_our_volume(folder: Path, found: os.stat_result) -> bool:
+    """Kubernetes makes the root of an emptyDir writable for all, and nobody in the container can change that. With an
+    `fsGroup` it is root's, with that group, one of ours, and the setgid bit; elsewhere a mount that all may write to,
+    such as a disk of many users, looks otherwise."""
+    if sys.platform == "win32" or not found.st_mode & stat.S_ISGID or not os.path.ismount(folder):
         return False
-    return _others_may_write(found)
+    return found.st_uid == 0 and found.st_gid in (os.getegid(), *os.getgroups())
 
 
 def _others_may_write(found: os.stat_result) -> bool:
