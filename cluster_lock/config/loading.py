@@ -50,8 +50,8 @@ def load(
 
     `path`: the file; else `CLUSTER_LOCK_CONFIG`; else ./config.yaml if there is one. `dotenv`: else ./.env if there is
     one. Raises ConfigError with every problem at once, each with file and line, or the variable, and the key; and
-    PermissionRefused if one of these two that nobody named, or its folder, is another user's or open to others: in a
-    directory that is not ours it could send our secrets anywhere.
+    PermissionRefused if one of these two that nobody named could have been put there by somebody else than root, us, or
+    whose directory it is: it could send our secrets anywhere.
     """
     problems = Problems()
     overrides = overrides or {}

@@ -33,14 +33,16 @@ def check_way_to(path: Path) -> None:
 
 
 def check_found(path: Path) -> None:
-    """Raise PermissionRefused unless only root and we could have put the file there: it and its folder, by the path as
-    it is written and by where a link leads, belong to one of us, and nobody else may write to them, sticky or not."""
+    """Raise PermissionRefused unless only root, we, and whose folder it is could have put the file there: it and its
+    folder, by the path as it is written and by where a link leads, belong to one of these, and nobody else may write to
+    them, sticky or not. In a container the folder is often somebody's of the host, and we were started in it."""
     if sys.platform == "win32":
         return
     whole, led_to = path.absolute(), path.resolve()
+    trusted = (0, os.geteuid(), whole.parent.lstat().st_uid)
     for place in dict.fromkeys((whole.parent, whole, led_to.parent, led_to)):
         found = place.lstat()
-        if found.st_uid not in (0, os.geteuid()):
+        if found.st_uid not in trusted:
             raise PermissionRefused(
                 f"{whole} cannot be trusted: {place} belongs to user {user_name(found.st_uid)} (this process runs as"
                 f" {user_name(os.geteuid())}): start in another directory, or chown it"
