@@ -32,7 +32,7 @@ OURS = frozenset({"cluster_lock", "aiogram", "aiohttp", "asyncio", "grpc"})
 
 _USUAL = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029]")
-_SECONDS = re.compile(r"[0-9]+(?:\.[0-9]+)? s\b")
+_SECONDS = re.compile(r"(?<![0-9])[0-9]+(?:\.[0-9]+)? s\b")
 _TRANSITION = "term"
 """The field of a line about a term: each is a line of its own, however much it looks like another one."""
 

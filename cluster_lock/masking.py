@@ -20,14 +20,18 @@ _BY_LOOK = (
         r"(?<!\d)\d{5,}(?::|%3A|%253A)[\w-]{10,}", re.IGNORECASE
     ),  # a Telegram token, also in "/bot123:ABC/getMe"
     re.compile(r"(?<=-----BEGIN )[A-Z ]*PRIVATE KEY-----.*?(?=-----END|\Z)", re.DOTALL),
-    re.compile(r"(?<=://)[^/@\s]+(?=@)"),  # user and password in an address
-    re.compile(r"(?<=://)[^/@\s:]*:[^@\s]*(?=@[\w.-])"),  # the same where the password has a slash
+    # User and password in an address, up to the last "@": a password may have a slash or an "@" in it. Where there is
+    # none, the same is looked at again from the next "://" on: hence the limit.
+    re.compile(r"(?<=://)[^/@\s:]*:\S{0,500}(?=@[\w.-])"),
+    re.compile(r"(?<=://)[^/\s]+(?=@)"),
 )
 _TOKEN = re.compile(r"\d+:([\w-]{10,})")
 """Telegram's: the half behind the colon is the secret."""
 _SHORTEST = 4
 _SHORTEST_ENCODED = 8
 """Characters: what is left in the middle of a shorter one, in base64, would be found anywhere."""
+_LONGEST_BY_LOOK = 4096
+"""Characters of a secret that nobody told us, at most."""
 
 
 class _Register:
@@ -37,6 +41,8 @@ class _Register:
         self._lock = threading.Lock()
         self._known: frozenset[str] = frozenset()
         self.pattern: re.Pattern[str] | None = None
+        self.longest = 0
+        """Characters of the longest form."""
 
     def add(self, secrets: Iterable[str]) -> None:
         with self._lock:
@@ -44,6 +50,7 @@ class _Register:
             if new != self._known:
                 self._known = new
                 self.pattern = _pattern(new)
+                self.longest = max((len(form) for secret in new for form in _forms(secret)), default=0)
 
 
 _register = _Register()
@@ -66,7 +73,12 @@ def masked(text: str, secrets: Iterable[str] = ()) -> str:
 
 
 def shortened(text: str, limit: int) -> str:
-    """`masked(text)`, in at most so many characters and a sign that there were more."""
+    """`masked(text)`, in at most so many characters and a sign that there were more. However long it is, no more of it
+    is looked at than is needed: it may be of a stranger."""
+    spare = max(_LONGEST_BY_LOOK, _register.longest)
+    if len(text) > limit + 2 * spare:
+        # At the end may stand a part of a secret, which is not known as one.
+        return f"{masked(text[: limit + 2 * spare])[:-spare][:limit]}..."
     text = masked(text)
     return text if len(text) <= limit else f"{text[:limit]}..."
 
