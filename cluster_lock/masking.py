@@ -34,6 +34,10 @@ _LONGEST_BY_LOOK = 4096
 """Characters of a secret that nobody told us, at most."""
 
 
+_STEERING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+"""What moves a terminal's cursor, colours it, sets its title or turns its text round. Not the end of a line."""
+
+
 class _Register:
     """The secrets of this process, in all the forms that they are written in, longest first."""
 
@@ -70,6 +74,12 @@ def masked(text: str, secrets: Iterable[str] = ()) -> str:
         if pattern is not None:
             text = pattern.sub(MASK, text)
     return text.encode(errors="backslashreplace").decode()
+
+
+def harmless(text: str) -> str:
+    """`masked(text)`, without what would steer a terminal: a server wrote it, or another instance. Lines stay lines,
+    and JSON stays the same JSON."""
+    return _STEERING.sub(lambda found: f"\\u{ord(found[0]):04x}", masked(text.replace("\r\n", "\n")))
 
 
 def shortened(text: str, limit: int) -> str:
