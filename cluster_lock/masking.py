@@ -43,16 +43,16 @@ class _Register:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._known: frozenset[str] = frozenset()
+        self.known: frozenset[str] = frozenset()
         self.pattern: re.Pattern[str] | None = None
         self.longest = 0
         """Characters of the longest form."""
 
     def add(self, secrets: Iterable[str]) -> None:
         with self._lock:
-            new = self._known.union(secrets)
-            if new != self._known:
-                self._known = new
+            new = self.known.union(secrets)
+            if new != self.known:
+                self.known = new
                 self.pattern = _pattern(new)
                 self.longest = max((len(form) for secret in new for form in _forms(secret)), default=0)
 
@@ -65,6 +65,11 @@ def keep_secret(*secrets: str) -> None:
     `config.load` does it with all that it finds."""
     halves = [found[1] for secret in secrets if (found := _TOKEN.fullmatch(secret))]
     _register.add(secret for secret in (*secrets, *halves) if len(secret) >= _SHORTEST)
+
+
+def kept_secrets() -> frozenset[str]:
+    """All that `keep_secret` was given, for a process that takes this one's place. Show them to nobody."""
+    return _register.known
 
 
 def masked(text: str, secrets: Iterable[str] = ()) -> str:
