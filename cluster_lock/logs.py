@@ -19,7 +19,7 @@ from typing import Any, Literal, TextIO
 
 from . import clock
 from .log_writer import LogWriter
-from .masking import keep_secret, masked
+from .masking import harmless, keep_secret, masked
 
 log = logging.getLogger("cluster_lock")
 
@@ -31,8 +31,8 @@ OURS = frozenset({"cluster_lock", "aiogram", "aiohttp", "asyncio", "grpc"})
 """Whose warnings may be left out."""
 
 _USUAL = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029]")
-_SECONDS = re.compile(r"[0-9]+(?:\.[0-9]+)? s\b")
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+_SECONDS = re.compile(r"(?<![0-9])[0-9]+(?:\.[0-9]+)? s\b")
 _TRANSITION = "term"
 """The field of a line about a term: each is a line of its own, however much it looks like another one."""
 
@@ -73,7 +73,7 @@ def configure(
 def _say_uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     if issubclass(kind, KeyboardInterrupt):
         if sys.stderr is not None:
-            sys.stderr.write(masked("".join(traceback.format_exception(kind, error, trace))))
+            sys.stderr.write(harmless("".join(traceback.format_exception(kind, error, trace))))
     else:
         log.critical("nobody caught this, the process ends", exc_info=(kind, error, trace))
 

@@ -20,14 +20,22 @@ _BY_LOOK = (
         r"(?<!\d)\d{5,}(?::|%3A|%253A)[\w-]{10,}", re.IGNORECASE
     ),  # a Telegram token, also in "/bot123:ABC/getMe"
     re.compile(r"(?<=-----BEGIN )[A-Z ]*PRIVATE KEY-----.*?(?=-----END|\Z)", re.DOTALL),
-    re.compile(r"(?<=://)[^/@\s]+(?=@)"),  # user and password in an address
-    re.compile(r"(?<=://)[^/@\s:]*:[^@\s]*(?=@[\w.-])"),  # the same where the password has a slash
+    # User and password in an address, up to the last "@": a password may have a slash or an "@" in it. Where there is
+    # none, the same is looked at again from the next "://" on: hence the limit.
+    re.compile(r"(?<=://)[^/@\s:]*:\S{0,500}(?=@[\w.-])"),
+    re.compile(r"(?<=://)[^/\s]+(?=@)"),
 )
 _TOKEN = re.compile(r"\d+:([\w-]{10,})")
 """Telegram's: the half behind the colon is the secret."""
 _SHORTEST = 4
 _SHORTEST_ENCODED = 8
 """Characters: what is left in the middle of a shorter one, in base64, would be found anywhere."""
+_LONGEST_BY_LOOK = 4096
+"""Characters of a secret that nobody told us, at most."""
+
+
+_STEERING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+"""What moves a terminal's cursor, colours it, sets its title or turns its text round. Not the end of a line."""
 
 
 class _Register:
@@ -35,15 +43,18 @@ class _Register:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._known: frozenset[str] = frozenset()
+        self.known: frozenset[str] = frozenset()
         self.pattern: re.Pattern[str] | None = None
+        self.longest = 0
+        """Characters of the longest form."""
 
     def add(self, secrets: Iterable[str]) -> None:
         with self._lock:
-            new = self._known.union(secrets)
-            if new != self._known:
-                self._known = new
+            new = self.known.union(secrets)
+            if new != self.known:
+                self.known = new
                 self.pattern = _pattern(new)
+                self.longest = max((len(form) for secret in new for form in _forms(secret)), default=0)
 
 
 _register = _Register()
@@ -56,6 +67,11 @@ def keep_secret(*secrets: str) -> None:
     _register.add(secret for secret in (*secrets, *halves) if len(secret) >= _SHORTEST)
 
 
+def kept_secrets() -> frozenset[str]:
+    """All that `keep_secret` was given, for a process that takes this one's place. Show them to nobody."""
+    return _register.known
+
+
 def masked(text: str, secrets: Iterable[str] = ()) -> str:
     """`text` fit for a terminal or a log: without the secrets of this process, nor these, without what looks like one,
     and printable. Mask first and cut then: of a secret that is cut in two, neither half is known."""
@@ -65,8 +81,19 @@ def masked(text: str, secrets: Iterable[str] = ()) -> str:
     return text.encode(errors="backslashreplace").decode()
 
 
+def harmless(text: str) -> str:
+    """`masked(text)`, without what would steer a terminal: a server wrote it, or another instance. Lines stay lines,
+    and JSON stays the same JSON."""
+    return _STEERING.sub(lambda found: f"\\u{ord(found[0]):04x}", masked(text.replace("\r\n", "\n")))
+
+
 def shortened(text: str, limit: int) -> str:
-    """`masked(text)`, in at most so many characters and a sign that there were more."""
+    """`masked(text)`, in at most so many characters and a sign that there were more. However long it is, no more of it
+    is looked at than is needed: it may be of a stranger."""
+    spare = max(_LONGEST_BY_LOOK, _register.longest)
+    if len(text) > limit + 2 * spare:
+        # At the end may stand a part of a secret, which is not known as one.
+        return f"{masked(text[: limit + 2 * spare])[:-spare][:limit]}..."
     text = masked(text)
     return text if len(text) <= limit else f"{text[:limit]}..."
 

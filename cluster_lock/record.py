@@ -12,6 +12,8 @@ FORMAT, FIRST_FORMAT = 2, 1
 """Of the records and keys: what this version writes, and that of 0.1, whose records do not say it."""
 LARGEST = 2**53
 """No fencing token is larger: a backend that takes a million writes a second gets there in 285 years."""
+LONGEST = 1000
+"""Characters of a text in a record: longer ones are shown to nobody, so a record with one is none of ours."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,8 +86,12 @@ def _is_text(value: Any) -> bool:
     return isinstance(value, str)
 
 
-def _is_text_or_none(value: Any) -> bool:
-    return value is None or isinstance(value, str)
+def _is_short_text(value: Any) -> bool:
+    return isinstance(value, str) and len(value) <= LONGEST
+
+
+def _is_short_text_or_none(value: Any) -> bool:
+    return value is None or _is_short_text(value)
 
 
 def _is_number(value: Any) -> bool:
@@ -102,8 +108,8 @@ def _is_mapping(value: Any) -> bool:
 
 
 _CHECKS: dict[str, Callable[[Any], bool]] = {
-    **dict.fromkeys(("holder", "instance", "host", "since", "version"), _is_text),
-    **dict.fromkeys(("health", "config", "handed_over_by"), _is_text_or_none),
+    **dict.fromkeys(("holder", "instance", "host", "since", "version"), _is_short_text),
+    **dict.fromkeys(("health", "config", "handed_over_by"), _is_short_text_or_none),
     **dict.fromkeys(("pid", "seen", "format"), _is_number),
     **dict.fromkeys(("handover", "answer"), _is_mapping),
     "gap": _is_seconds,

@@ -21,7 +21,7 @@ from . import __version__, clock
 from .asking import Ask
 from .contender import Contender
 from .driver import Driver
-from .errors import BackendRefused, BackendUnavailable, ClusterLockError, LeaseExpired
+from .errors import BackendRefused, BackendUnavailable, ClusterLockError, ConfigError, LeaseExpired
 from .guard import Guard, NoGuard, process_guard
 from .hold import Hold
 from .lock import Lock
@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("cluster_lock.session")
 
+LONGEST_INSTANCE = 500
+"""Characters."""
 GIVE_UP = 10
 """For so many ttl we try to revoke an abandoned lease. By then it is forgotten, or nobody answers at all."""
 
@@ -49,7 +51,8 @@ class Session:
     `driver`: not yet opened; the session opens and closes it. `instance`: names this process slot among the contenders.
     `health`, `config`: shown in the records (an address, a fingerprint). `fencing_floor`: added to every token; what an
     operator sets after the backend was restored or moved. `fail_fast`: `lease()` raises BackendUnavailable when the
-    backend cannot be reached at first, instead of waiting for it. `observer`: told what happens to the lease.
+    backend cannot be reached at first, instead of waiting for it. `observer`: told what happens to the lease. Raises
+    ConfigError for an `instance` of more than 500 characters.
     """
 
     def __init__(
@@ -70,6 +73,8 @@ class Session:
         self.timing = timing or Timing()
         self.host = socket.gethostname()
         self.instance = instance or self.host
+        if len(self.instance) > LONGEST_INSTANCE:  # a record of ours with more in it would be read as a stranger's
+            raise ConfigError([f"the instance's name must have at most {LONGEST_INSTANCE} characters"])
         self.holder = f"{self.instance}@{self.host}/{os.getpid()}-{secrets.token_hex(4)}"
         self.fencing_floor = fencing_floor
         self.tokens = Tokens(fencing_floor)

@@ -41,6 +41,8 @@ class Failure:
 
 WEBHOOK_TEXTS = "webhook is active", "terminated by setWebhook"  # Client.cpp:15701 and 15779
 LONGEST_TEXT = 200
+LONGEST_PAUSE = 3600
+"""Seconds. Telegram asks for less, and what asks for a year must not keep a leader from polling."""
 
 
 def classify(error: Exception, token: str) -> Failure:
@@ -52,7 +54,7 @@ def classify(error: Exception, token: str) -> Failure:
         case TelegramConflictError():
             return Failure(Kind.CONFLICT, text)
         case TelegramRetryAfter():
-            return Failure(Kind.FLOOD, text, float(error.retry_after))
+            return Failure(Kind.FLOOD, text, float(min(max(error.retry_after, 0), LONGEST_PAUSE)))
         case TelegramUnauthorizedError() | TelegramNotFound():
             return Failure(Kind.TOKEN, text)
         case TelegramNetworkError() | OSError():  # TimeoutError is an OSError

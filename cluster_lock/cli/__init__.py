@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 from cluster_lock import __version__
 from cluster_lock.errors import ClusterLockError
-from cluster_lock.masking import masked
+from cluster_lock.masking import harmless
 
 from . import bot, config_command, doctor, drivers, release, run, status, step_down
 from .completion import add_completion_option
@@ -59,7 +59,7 @@ def run_command(arguments: argparse.Namespace) -> int:
         code: int = arguments.run(arguments)
         sys.stdout.flush()
     except ClusterLockError as error:
-        print(masked(str(error)), file=sys.stderr)  # it may be of the user's own program
+        print(harmless(str(error)), file=sys.stderr)  # it may be of the user's own program
         return error.exit_code
     except KeyboardInterrupt:
         return 128 + signal.SIGINT

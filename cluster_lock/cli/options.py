@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -22,6 +23,8 @@ class Parser(argparse.ArgumentParser):
     """Of whole words only: what is short for an option today may be short for two tomorrow."""
 
     def __init__(self, **options: Any) -> None:
+        if sys.version_info >= (3, 14):  # what steers the terminal leaves no command as text, see `streams`
+            options.setdefault("color", False)
         super().__init__(**options, allow_abbrev=False)
 
     def error(self, message: str) -> NoReturn:

@@ -10,6 +10,7 @@ from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from cluster_lock.errors import ConfigError
+from cluster_lock.masking import kept_secrets
 
 from .options import add_settings_options, settings_from
 
@@ -115,7 +116,7 @@ def plan_for(
         state_directory=str(settings.state_directory) if lock is None else None,
         health=settings.health,
         log_format=arguments.log_format,
-        secrets=secret_texts(settings),
+        secrets=tuple(kept_secrets().union(secret_texts(settings))),  # a foreign driver's too
     )
 
 

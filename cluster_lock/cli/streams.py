@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import Any, TextIO
 
 from cluster_lock.errors import ClusterLockError
-from cluster_lock.masking import masked
+from cluster_lock.masking import harmless, masked
 
 
 def open_missing() -> None:
@@ -30,14 +30,15 @@ def open_missing() -> None:
 
 
 class Speech:
-    """A text stream that what is written to leaves masked, for as long as somebody reads."""
+    """A text stream that what is written to leaves masked and harmless, for as long as somebody reads."""
 
-    def __init__(self, stream: TextIO) -> None:
+    def __init__(self, stream: TextIO, clean: Callable[[str], str] = harmless) -> None:
         self.stream = stream
+        self._clean = clean
         self.unread = False
 
     def write(self, text: str) -> int:
-        self._tell(lambda: self.stream.write(masked(text)))
+        self._tell(lambda: self.stream.write(self._clean(text)))
         return len(text)
 
     def writelines(self, lines: Iterable[str]) -> None:
@@ -60,6 +61,11 @@ class Speech:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.stream, name)
+
+
+def steered() -> TextIO | None:
+    """stdout for what draws on a terminal, and writes texts of others without what would steer it."""
+    return Speech(sys.stdout.stream, masked) if isinstance(sys.stdout, Speech) else None  # type: ignore[return-value]
 
 
 @contextmanager

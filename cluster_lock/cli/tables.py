@@ -10,7 +10,9 @@ from dataclasses import dataclass, field
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from .streams import stop_if_unread
+from cluster_lock.masking import masked
+
+from .streams import steered, stop_if_unread
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -51,7 +53,9 @@ Part = Line | Table
 
 
 def printable(text: str) -> str:
-    """Without what would steer a terminal: records are written by whoever may write to the backend."""
+    """Masked, before a line is folded somewhere inside a secret, and without what would steer a terminal: records are
+    written by whoever may write to the backend."""
+    text = masked(text)
     return text if text.isprintable() else "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
 
 
@@ -91,7 +95,7 @@ def _in_turn(parts: Sequence[Part]) -> None:
 def _console() -> Console:
     from rich.console import Console
 
-    return Console(highlight=False)
+    return Console(highlight=False, file=steered())
 
 
 def _rich(parts: Sequence[Part]) -> Any:

@@ -88,6 +88,15 @@ def leaves(node: Node, path: str = "") -> Iterator[tuple[str, Leaf | Items]]:
         yield path, node
 
 
+def below_lists(node: Node) -> Iterator[tuple[str, Leaf | Items]]:
+    """Every value that stands in a section in a list, with its name."""
+    for child in node.children if isinstance(node, Items) else ():
+        for path, value in leaves(child):
+            if path:
+                yield path, value
+            yield from below_lists(value)
+
+
 def texts(node: Node) -> Iterator[str]:
     """Every text under `node`."""
     for child in node.children if isinstance(node, Items) else ():

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from cluster_lock.masking import SECRET_NAME
 
-from .places import Branch, Leaf, Place, Problems, leaves, texts
+from .places import Branch, Leaf, Place, Problems, below_lists, leaves, texts
 from .reading import read_text
 from .shape import shape
 from .variables import PREFIX, TOKEN
@@ -16,7 +16,9 @@ from .variables import PREFIX, TOKEN
 
 def note_secrets(tree: Branch, problems: Problems) -> None:
     """From here on no problem quotes them."""
-    for path, node in leaves(tree):
+    written = list(leaves(tree))
+    inside = [(f"{path}.{name}", value) for path, node in written for name, value in below_lists(node)]
+    for path, node in (*written, *inside):
         if path == "etcd.user":  # etcdctl's variable may carry the password behind a colon
             secrets = {text.partition(":")[2] for text in texts(node)}
         elif is_secret(path):

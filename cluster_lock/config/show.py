@@ -59,6 +59,8 @@ def _paths(content: Mapping[str, Any], above: str = "") -> Iterator[str]:
 def _masked(value: Any, name: str = "") -> Any:
     if isinstance(value, dict):
         return {key: _masked(below, key) for key, below in value.items()}
+    if isinstance(value, list | tuple):
+        return [_masked(below, name) for below in value]
     return MASK if value not in (None, "") and SECRET_NAME.search(name) else value
 
 

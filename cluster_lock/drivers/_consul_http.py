@@ -19,6 +19,11 @@ from ._consul_words import Response
 from ._tls_files import TLSFiles
 
 _CLOSE_WITHIN = 1.0
+_MIB = 2**20
+_LONGEST = 64 * _MIB
+"""Bytes of what is read: tens of thousands of records."""
+_LONGEST_OTHER = _MIB
+"""Bytes of any other answer."""
 _REFUSES_OURS = re.compile("ALERT_.*(CERTIFICATE|UNKNOWN_CA)")
 
 
@@ -64,6 +69,7 @@ class Http:
             timeout=aiohttp.ClientTimeout(),  # none: ours is the only one
             # Agents compress by default: on the way to the next process that only costs both of us.
             headers={"Accept-Encoding": "identity"},
+            auto_decompress=False,
         )
 
     async def close(self) -> None:
@@ -102,8 +108,24 @@ class Http:
             allow_redirects=False,
             ssl=context,  # connections are kept by it: with another one there are new connections
         ) as answer:
-            content = await answer.read()
+            content = await _content(url, answer)
             return Response(answer.status, answer.headers, content.decode(errors="replace"), content)
+
+
+async def _content(url: str, answer: aiohttp.ClientResponse) -> bytes:
+    """The body. Raises BackendUnavailable for one that is larger than any agent's, or compressed, so that nobody knows
+    how large it is."""
+    encoding = answer.headers.get("Content-Encoding", "identity")
+    if encoding.lower() != "identity":
+        raise BackendUnavailable(f"{url} answered in the encoding {encoding[:20]!r}, which nobody asked for")
+    limit = _LONGEST if answer.method == "GET" and answer.status == 200 else _LONGEST_OTHER
+    content = bytearray()
+    async for chunk in answer.content.iter_any():
+        content += chunk
+        if len(content) > limit:
+            answer.close()  # the rest is not waited for
+            raise BackendUnavailable(f"{url} answered {answer.status} with more than {limit // _MIB} MiB")
+    return bytes(content)
 
 
 def unreachable(url: str, error: Exception) -> BackendUnavailable | BackendRefused:

@@ -10,7 +10,7 @@ from typing import Any
 from cluster_lock.values import BackendNode, Entry, LeaseTimes
 
 from ._consul_link import Link, Row
-from ._consul_words import Answered, is_ours, name_of
+from ._consul_words import HEALTH, Answered, is_ours, name_of, understood
 
 _IN_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 
@@ -53,13 +53,13 @@ class Inspecting:
 async def _health(client: Any) -> list[Mapping[str, Any]]:
     """Nothing if that right is missing, or autopilot has not looked yet."""
     try:
-        health = await client.ask("/v1/operator/autopilot/health")
+        health = await client.ask(HEALTH)
     except Answered as answer:
         if answer.status != 429:
             return []
         try:
-            health = json.loads(answer.body)  # 429: somebody is not healthy; the answer says who
-        except ValueError:
+            health = understood(HEALTH, json.loads(answer.body))  # 429: somebody is not healthy; it says who
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
             return []
     return health.get("Servers") or []
 

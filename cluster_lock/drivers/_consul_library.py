@@ -49,8 +49,16 @@ def client_class() -> Any:
 
         async def transact(self, operations: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
             """What each operation left in the store, in their order; those that delete leave nothing."""
-            results: list[dict[str, Any]] = await self._put("/v1/txn", [{"KV": each} for each in operations], _results)
-            return results
+
+            def results(response: Any) -> Any:
+                left = [result["KV"] for result in json.loads(response.body)["Results"] or ()]
+                last = operations[-1]
+                if last["Verb"] in ("lock", "unlock") and left[-1]["Key"] != last["Key"]:
+                    raise ValueError(f"no word of {last['Key']}")
+                return left
+
+            made: list[dict[str, Any]] = await self._put("/v1/txn", [{"KV": each} for each in operations], results)
+            return made
 
         async def ask(self, path: str) -> Any:
             """What a path answers that has no parameters but the datacenter."""
@@ -71,11 +79,10 @@ def _content(response: Any) -> Any:
 
 
 def _session_id(response: Any) -> Any:
-    return json.loads(response.body)["ID"]
-
-
-def _results(response: Any) -> Any:
-    return [result["KV"] for result in json.loads(response.body)["Results"] or ()]
+    session = json.loads(response.body)["ID"]
+    if not isinstance(session, str) or not session:
+        raise TypeError("the id of a session is a text")
+    return session
 
 
 def _part(base: Any, name: str) -> Any:

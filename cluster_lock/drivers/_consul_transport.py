@@ -23,7 +23,7 @@ from cluster_lock.errors import BackendRefused, BackendUnavailable, PermissionRe
 from cluster_lock.tasks import end
 
 from ._consul_http import Http, Request, ServerUntrusted, unreachable
-from ._consul_words import Answered, brief, is_denied, is_the_answer, may_pass
+from ._consul_words import Answered, brief, is_denied, is_the_answer, may_pass, understood
 from ._one_cluster import OneCluster
 from ._tls_files import TLSFiles
 
@@ -75,7 +75,11 @@ class Transport:
         self._cluster, self._peers = cluster, peers
         self._looked = clock.now()
         self._looking: asyncio.Task[dict[str, str]] | None = None
-        self._misread: tuple[type[Exception], ...] = (ValueError, LookupError, TypeError, AttributeError, *misread)
+        self._misread: tuple[type[Exception], ...] = (
+            *(ValueError, LookupError, TypeError, AttributeError),
+            *(RecursionError, ArithmeticError),  # brackets a hundred thousand deep, a number without an end
+            *misread,
+        )
         self._lines: dict[Lane, asyncio.Semaphore] = {
             "ordinary": asyncio.Semaphore(AT_ONCE - _FOR_RENEWALS),
             "renewal": asyncio.Semaphore(_FOR_RENEWALS),
@@ -185,7 +189,7 @@ class Transport:
         if response.code != 200 and not (response.code == 404 and "X-Consul-Index" in response.headers):
             raise Answered(url, request.path, response)
         try:
-            return callback(response)
+            return understood(request.path, callback(response))
         except self._misread as error:
             raise BackendUnavailable(f"{url} answered what is no answer of Consul: {brief(response.body)}") from error
 

@@ -11,10 +11,12 @@ from urllib.parse import quote, unquote
 
 from cluster_lock.errors import BackendRefused, BackendUnavailable, PermissionRefused
 from cluster_lock.masking import shortened
+from cluster_lock.record import LARGEST
 from cluster_lock.values import Record
 
 Operation = dict[str, Any]
 
+HEALTH = "/v1/operator/autopilot/health"
 _RENEW = "/v1/session/renew/"
 _NO_SESSION = re.compile(r"Session id '[^']*' not found")
 _ALLOWED_TTL = re.compile(r"must be between \[(.+?)=(.+?)\]")
@@ -53,6 +55,41 @@ _ADVICE = (
     ("no space left on device", "the disk of a server is full"),
     ("leadership lost while committing", "the leading server changed, or cannot write to its disk"),
 )
+
+
+def understood(path: str, found: Any) -> Any:
+    """What a client library made of an answer to a request for `path`, if it is of the kinds that Consul writes. Raises
+    ValueError, LookupError, TypeError or AttributeError."""
+    if path.startswith("/v1/kv/"):
+        index, rows = found
+        _must(0 <= int(index) <= LARGEST)
+        for row in [rows] if isinstance(rows, dict) else rows or ():
+            _check_row(row)
+            _must(isinstance(row["Value"], bytes | None))
+    elif path == "/v1/txn":
+        for row in found:
+            _check_row(row)
+    elif path == "/v1/session/list":
+        for session in found[1]:
+            _must(isinstance(session["ID"], str) and isinstance(session.get("TTL", ""), str))
+    elif path == HEALTH:
+        for server in found.get("Servers") or ():
+            _must(all(isinstance(server[name], str) for name in ("Name", "Address", "SerfStatus", "Version")))
+            _must(all(isinstance(server[name], bool) for name in ("Healthy", "Leader")))
+    elif path in ("/v1/status/leader", "/v1/status/peers"):
+        _must(isinstance(found, str) or (isinstance(found, list) and all(isinstance(peer, str) for peer in found)))
+    return found
+
+
+def _check_row(row: Any) -> None:
+    _must(isinstance(row["Key"], str) and isinstance(row.get("Session"), str | None))
+    for name in ("CreateIndex", "ModifyIndex", "LockIndex"):
+        _must(type(row[name]) is int and 0 <= row[name] <= LARGEST)
+
+
+def _must(hold: bool) -> None:
+    if not hold:
+        raise ValueError("of another kind than Consul writes")
 
 
 def brief(text: str) -> str:

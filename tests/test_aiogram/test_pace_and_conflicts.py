@@ -57,6 +57,12 @@ def test_errors_are_told_apart(error: Exception, kind: Kind) -> None:
     assert failure.retry_after == (7 if kind is Kind.FLOOD else 0)
 
 
+@pytest.mark.parametrize(("asked", "kept"), [(-5, 0), (3600, 3600), (10**9, 3600), (10**400, 3600)])
+def test_a_pause_that_is_asked_for_has_an_end(asked: int, kept: int) -> None:
+    """Whatever an answer asks for, nobody waits for less than nothing or for more than an hour."""
+    assert classify(TelegramRetryAfter(METHOD, "Too Many Requests", asked), TOKEN).retry_after == kept
+
+
 def test_no_text_of_an_error_holds_the_token_or_a_whole_page() -> None:
     """What is logged or shown of an error is one short line without the token."""
     page = "<html>\n" + "x" * 5000 + f"https://api.telegram.org/bot{TOKEN}/getUpdates"

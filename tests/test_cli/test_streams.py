@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -10,6 +11,8 @@ from pathlib import Path
 import pytest
 from support.bot_process import environment
 from support.echo import Echo
+
+from cluster_lock.cli.streams import spoken
 
 pytestmark = [pytest.mark.process, pytest.mark.skipif(sys.platform == "win32", reason="descriptors as on POSIX")]
 
@@ -74,6 +77,30 @@ def test_a_server_that_repeats_what_it_is_sent(tmp_path: Path, status: int) -> N
             )  # fmt: skip
             assert CONSUL_TOKEN not in done.stdout + done.stderr, done
             assert "Traceback" not in done.stderr, done
+
+
+def test_a_server_does_not_steer_the_terminal(tmp_path: Path) -> None:
+    """What a server's refusal would do to a terminal (set its title, clear it, its clipboard) is shown as text."""
+    steering = "no \x1b]52;c;cm0gLXJmIH4=\x07\x1b[2J\x1b[31mall is well \x9b31m \u202e\r\nsecond"
+    with Echo(400, lambda _: steering) as echo:
+        for arguments in (
+            ["status"],
+            ["run", "--fail-fast", "--", "true"],
+        ):
+            done = ended(*arguments, folder=tmp_path, CLUSTER_LOCK_BACKEND="consul", CONSUL_HTTP_ADDR=echo.url)
+            said = done.stdout + done.stderr
+            assert "all is well" in said, done
+            assert [char for char in said if not char.isprintable() and char != "\n"] == [], done
+
+
+def test_what_is_printed_stays_the_same_json(capsys: pytest.CaptureFixture[str]) -> None:
+    """A text with what steers a terminal is harmless as it stands, and is the same again when its JSON is read."""
+    content = {"leader": "\x1b]0;owned\x07 \x9b31m \u202e \u2028 \t é"}
+    with spoken():
+        print(json.dumps(content, ensure_ascii=False, indent=2))
+    printed = capsys.readouterr().out
+    assert all(char.isprintable() or char == "\n" for char in printed)
+    assert json.loads(printed) == content
 
 
 def test_telegram_that_repeats_what_it_is_sent(tmp_path: Path) -> None:

@@ -15,13 +15,16 @@ from cluster_lock.cli.tables import Line, Table, show
 PROGRAM = """
 import sys
 from cluster_lock.cli.tables import Line, Table, living, show
+from cluster_lock.masking import keep_secret
 if sys.argv[1:] == ["plain"]:
     import cluster_lock.cli.tables as tables
     tables.find_spec = lambda name: None
 table = Table(("LOCK", "TERM"), right=("TERM",))
 table.add(("telegram/42", "1234"))
 table.add(("x\\x1b[31m", "5"), "red")
-show([Line("title", "bold"), table])
+keep_secret("Se-cret" * 20)
+table.add(("y" * 30 + "Se-cret" * 20, "6"))
+show([Line("title", "bold"), table, Line("z" * 60 + "Se-cret" * 20)])
 with living() as draw:
     draw([Line("first")])
     draw([Line("second")])
@@ -61,4 +64,5 @@ def test_at_a_terminal(how: str) -> None:
         os.close(theirs)
     for text in ("title", "LOCK", "telegram/42", "1234", "x\\x1b[31m", "first", "second"):
         assert text in printed
+    assert "Se-" not in printed, "masked before the line was folded"
     assert ("\x1b[1m" in printed) == (how == "rich")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,11 @@ from typing import Any
 import pytest
 from support.settings import load_text, problems_of
 
-from cluster_lock.config import driver_options, open_driver, shown
+from cluster_lock.cli.run import plan_for
+from cluster_lock.config import driver_options, open_driver, shown, shown_text
 from cluster_lock.drivers.file import FileDriver
 from cluster_lock.errors import ConfigError
+from cluster_lock.masking import masked
 
 
 class ForeignDriver:
@@ -121,3 +124,16 @@ def test_an_unknown_backend_names_all_that_are_there(tmp_path: Path) -> None:
     """A backend that nobody has is refused with the names of those that are installed."""
     (said,) = problems_of(tmp_path, "backend: eter\n")
     assert said == "config.yaml:1: backend: must be one of file, etcd, consul, ether, but is 'eter'"
+
+
+@pytest.mark.usefixtures("installed")
+def test_secrets_in_a_list_of_a_foreign_section(tmp_path: Path) -> None:
+    """A secret inside a list of another driver's section is printed nowhere, and the keeper is told what it is."""
+    text = "backend: ether\nether:\n  password: pw-plain\n  servers:\n    - {host: a, password: pw-nested}\n"
+    settings = load_text(tmp_path, text)
+    assert "pw-" not in shown_text(settings)
+    assert "pw-" not in masked("cannot log in with 'pw-plain' / 'pw-nested'")
+    given = argparse.Namespace(
+        instance=None, restart="never", fail_fast=False, allow_setuid=False, log_format="text", replace=False
+    )
+    assert {"pw-plain", "pw-nested"} <= set(plan_for(settings, ["true"], given, lock="x").secrets)

@@ -11,11 +11,13 @@ from support.sessions import PREFIX, TIMING, session
 
 from cluster_lock.drivers.memory import MemoryBackend, MemoryDriver
 from cluster_lock.election import Election
+from cluster_lock.errors import ConfigError
 from cluster_lock.health import Board
 from cluster_lock.health.document import document
 from cluster_lock.health.peers import SessionPeers
 from cluster_lock.leadership import Term
 from cluster_lock.overview import look
+from cluster_lock.session import LONGEST_INSTANCE
 from cluster_lock.step_down import ask_to_step_down
 from cluster_lock.testing.virtual_time import run
 from cluster_lock.values import INVITE, LEADER, REPLY, REQUEST, STANDBY, Record
@@ -35,6 +37,7 @@ JUNK = [
             {"seen": 2**62, "format": 1},
             {"tokens": {"x": 2**62}},
             {"instance": "\ud800"},
+            {"instance": "://:" * 16_000},
             {"names": {"x": 1}},
             {"pid": "1"},
             {"handover": {"x": "\ud800"}},
@@ -107,3 +110,14 @@ def test_junk_as_the_last_word_stops_nobody(junk: bytes) -> None:
         assert store.entry(f"{PREFIX}{LEADER}x", "x").lease is None
 
     run(main())
+
+
+def test_a_text_that_nobody_could_be_shown_makes_no_record() -> None:
+    """A record with a text of 64 KiB is none of ours; the longest name that an instance may have makes one, and what it
+    leaves for the next leader may be as long as the store takes."""
+    for name in ("holder", "instance", "host", "since", "version", "health", "config", "handed_over_by"):
+        assert Record.from_bytes(json.dumps(RECORD | {name: "://:" * 16_000}).encode()) is None, name
+    longest = session(MemoryBackend(), "i" * LONGEST_INSTANCE).record("x", handover={"x": "y" * 100_000})
+    assert Record.from_bytes(longest.to_bytes()) == longest
+    with pytest.raises(ConfigError, match="at most 500 characters"):
+        session(MemoryBackend(), "i" * (LONGEST_INSTANCE + 1))
