@@ -173,6 +173,40 @@ def test_a_worker_that_restarts_itself(tmp_path: Path, how: str) -> None:
     run(main(), timeout=60)
 
 
+def test_a_child_that_would_lead_too(tmp_path: Path) -> None:
+    """A child that was forked before the worker knocked is not under the keeper: it gets no lock from it, and the
+    worker keeps its own."""
+
+    async def main() -> None:
+        async with keepers(tmp_path) as them:
+            keeper = await them.worker("a", "works", "forks first")
+            await keeper.says("a: leading")
+            await keeper.says("a: child: False")
+            await keeper.says("it is that of the process which has started this one")
+            assert "another program" not in keeper.output
+            assert "child: leading" not in keeper.output
+            keeper.signal(signal.SIGTERM)
+            assert await keeper.ended() == 0
+
+    run(main(), timeout=60)
+
+
+def test_two_that_would_be_one_worker(tmp_path: Path) -> None:
+    """When another process knocks at the keeper's door while the worker is there, all of the worker is ended, with a
+    reason, before anybody gets its lock."""
+
+    async def main() -> None:
+        async with keepers(tmp_path) as them:
+            keeper = await them.worker("a", "starts another worker")
+            await keeper.says("a: leading")
+            await keeper.says("killing the worker: process")
+            assert await keeper.ended() == 137
+            assert "which is not process" in keeper.output
+            assert keeper.output.count("a: leading") == 1
+
+    run(main(), timeout=60)
+
+
 def test_an_exec_that_fails(tmp_path: Path) -> None:
     """A worker whose exec fails leads on; when it is killed later its lock is released when nothing of it is left."""
 
