@@ -60,6 +60,26 @@ def test_the_next_command_is_alone(tmp_path: Path) -> None:
     run(main(), timeout=200)
 
 
+def test_what_is_left_when_the_lock_is_handed_over(tmp_path: Path) -> None:
+    """What a keeper left is gone before a command starts whose keeper was given the lock by another one."""
+
+    async def main() -> None:
+        async with keepers(tmp_path) as them:
+            first, _ = await forking(them, tmp_path, "a", "y")
+            holder = await them.start("b", "sh", "-c", "echo holds; sleep 2003", lock="x")
+            await holder.says("holds")
+            heir = await them.start("c", "sh", "-c", LOOKS, lock="x")
+            await heir.says("waiting, held by b")
+            await kill_with_inits(first)
+            holder.signal(signal.SIGTERM)
+            assert await heir.ended() == 0
+            assert "handed over" in heir.output or "lock released" in heir.output
+            assert "looked\n" in heir.output
+            assert "beside" not in heir.output
+
+    run(main(), timeout=200)
+
+
 def test_a_new_keeper_ends_it(tmp_path: Path) -> None:
     """A keeper that is started ends at once what another one left, and leaves alone what belongs to one that lives."""
 
