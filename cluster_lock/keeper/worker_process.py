@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import signal
 import socket
 from collections.abc import Coroutine, Mapping, Sequence
 from typing import Any, Self
@@ -55,6 +56,7 @@ class WorkerProcess:
         self._pipe: socket.socket | None = None
         self._doing: asyncio.Future[None] | None = None
         self._knocker: int | None = None
+        self._stop: str | None = None
         self._begin()
         self.link.close("the worker has not knocked yet")
         door.setblocking(False)
@@ -96,6 +98,14 @@ class WorkerProcess:
                 ours.close()
                 raise
         return cls(child, ours, session, board, plan.scope)
+
+    def stop(self, reason: str) -> None:
+        """Ask it to stop, and whatever program it becomes from now on."""
+        self._stop = reason
+        if self.alive_at is not None:
+            self.link.tell("stop", reason=reason)
+        else:
+            self.child.signal(signal.SIGTERM)
 
     def is_silent(self, limit: float) -> bool:
         """Does it lead, or stand by, and has its loop given no sign of life for so many seconds?"""
@@ -185,6 +195,8 @@ class WorkerProcess:
         if version != __version__:
             self.mismatch = mismatch(__version__, version)
             self._is_wrong(str(self.mismatch))
+        elif self._stop is not None:
+            self.link.tell("stop", reason=self._stop)
 
     def _alive(self, pollers: Sequence[Mapping[str, Any]]) -> None:
         self._handovers = None  # it is there still

@@ -38,6 +38,9 @@ async def body(term: Term) -> None:
                         say("swallowed")
             case "restarts" if not term.inherited:
                 await asyncio.to_thread(os.execv, sys.executable, sys.orig_argv)
+            case "restarts at the stop":
+                await term.wait_step_down()
+                os.execv(sys.executable, sys.orig_argv)
             case "restarts":
                 await term.wait_step_down()
             case "fails to restart":
