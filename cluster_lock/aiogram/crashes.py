@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import mmap
+import os
 import struct
 from collections.abc import Iterable
 from contextvars import ContextVar
@@ -17,6 +18,7 @@ from pathlib import Path
 
 from cluster_lock.drivers._file.private import make_private_directory, read_private, write_private
 from cluster_lock.errors import ClusterLockError
+from cluster_lock.process.instance_lock import process_started
 
 log = logging.getLogger("cluster_lock.aiogram")
 
@@ -25,8 +27,9 @@ GIVEN_UP = 3
 """Crashes of one instance in which an update was being handled."""
 
 HANDLED, DONE = 1, 2
-_SLOT = struct.Struct("<qii")
-"""update_id, crashes, and whether it is being handled, or is not to be handled again."""
+_SLOT = struct.Struct("<qiiqq")
+"""update_id, crashes, and whether it is being handled, or is not to be handled again: by a program in this process, of
+which there are the number and since when it runs. Whether an exec succeeds nobody knows before."""
 _SLOTS = 1024
 """More handlers at once than these are not noted."""
 
@@ -49,6 +52,8 @@ class CrashNotes:
     def __init__(self, path: Path | None) -> None:
         self.crashes: dict[int, int] = {}
         self.done: set[int] = set()
+        self._process = (os.getpid(), process_started(os.getpid()) or 0)
+        self._left: set[int] = set()
         self._slots: dict[int, int] = {}
         self._free = list(range(0, _SLOTS * _SLOT.size, _SLOT.size))
         self._notes = _mapped(path) if path is not None else None
@@ -67,14 +72,19 @@ class CrashNotes:
 
     def leave(self, update_ids: Iterable[int]) -> None:
         """Another program takes the place of this one, and these are not to be handled again by it."""
-        for update_id in update_ids:
+        done = set(update_ids)
+        for update_id in self._left - done:  # the exec before has failed
+            self._write(update_id, HANDLED)
+        for update_id in done:
             self._write(update_id, DONE)
+        self._left = done
 
     def end(self, update_id: int) -> None:
         """It has ended, well or badly, and the process lives."""
+        self._left.discard(update_id)
         slot = self._slots.pop(update_id, None)
         if slot is not None and self._notes is not None:
-            _SLOT.pack_into(self._notes, slot, 0, 0, 0)
+            _SLOT.pack_into(self._notes, slot, 0, 0, 0, 0, 0)
             self._free.append(slot)
             self.crashes.pop(update_id, None)
 
@@ -92,20 +102,20 @@ class CrashNotes:
         if slot is None and self._free:
             slot = self._slots[update_id] = self._free.pop()
         if slot is not None:
-            _SLOT.pack_into(self._notes, slot, update_id, self.crashes.get(update_id, 0), state)
+            _SLOT.pack_into(self._notes, slot, update_id, self.crashes.get(update_id, 0), state, *self._process)
 
     def _read(self, notes: mmap.mmap) -> None:
         for slot in tuple(self._free):
-            update_id, crashes, state = _SLOT.unpack_from(notes, slot)
+            update_id, crashes, state, *process = _SLOT.unpack_from(notes, slot)
             if update_id <= 0 or update_id in self._slots:
                 continue
             self._slots[update_id] = slot
             self._free.remove(slot)
-            if state == DONE:
+            if state == DONE and tuple(process) == self._process:
                 self.done.add(update_id)
                 continue
-            self.crashes[update_id] = crashes + (state == HANDLED)
-            _SLOT.pack_into(notes, slot, update_id, self.crashes[update_id], 0)
+            self.crashes[update_id] = crashes + (state != 0)
+            _SLOT.pack_into(notes, slot, update_id, self.crashes[update_id], 0, 0, 0)
 
 
 def _mapped(path: Path) -> mmap.mmap | None:

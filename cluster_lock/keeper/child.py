@@ -14,7 +14,7 @@ from cluster_lock import clock
 from cluster_lock.guard import end_process
 from cluster_lock.patience import Patience
 
-from .init import CORE, NO_NEW_PRIVILEGES, become_subreaper, descendants, reap, sweep
+from .init import CORE, NO_NEW_PRIVILEGES, PROCESS, become_subreaper, descendants, reap, sweep
 from .left_over import HOPELESS, mark
 from .names import MARK
 
@@ -43,13 +43,15 @@ class Child:
         fds: Sequence[int] = (),
         until: float | None = None,
         core: int | None = None,
+        numbered: str | None = None,
         allow_setuid: bool = False,
     ) -> Self:
         """Run `command` with this environment, in a session of its own; it gets our stdin, stdout and stderr, and `fds`
         as 3, 4...
 
         `scope`: of its keeper's mark. `until`: as for `until()`. `core`: its limit for core dumps in bytes, if not
-        ours. `allow_setuid`: it may start programs of another user, which we could not end unless we are root.
+        ours. `numbered`: the variable of `environ` that is to say the command's number too, after a colon.
+        `allow_setuid`: it may start programs of another user, which we could not end unless we are root.
 
         To be called in the main thread. A command that cannot be run ends with 127, as in a shell.
         """
@@ -58,6 +60,8 @@ class Child:
         os.set_blocking(control, False)
         # Not for the inits: they end by themselves, and what they stand over with them.
         options = [f"{MARK}={mark(scope)}", *([f"{CORE}{core}"] if core is not None else [])]
+        if numbered is not None:
+            options.append(f"{PROCESS}{numbered}")
         if not allow_setuid and os.geteuid() != 0:
             options.append(NO_NEW_PRIVILEGES)
         try:

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import os
 import socket
+import struct
+import sys
 
 from cluster_lock.at_exec import at_exec
 from cluster_lock.errors import ConfigError
@@ -49,3 +51,11 @@ def opened(door: socket.socket) -> socket.socket | None:
     except OSError:  # it was killed with something unread
         return None
     return socket.socket(fileno=numbers[0]) if numbers else None
+
+
+def made_by(pipe: socket.socket) -> int | None:
+    """The number of the process that has made it and handed over this end; None where nobody says."""
+    if sys.platform != "linux":
+        return None
+    pid: int = struct.unpack("3i", pipe.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i")))[0]
+    return pid

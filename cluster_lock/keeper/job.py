@@ -17,7 +17,6 @@ from cluster_lock.health import Board
 from cluster_lock.leadership import Leadership, Term
 from cluster_lock.patience import Patience
 from cluster_lock.tasks import end, finish
-from cluster_lock.values import Origin
 
 from .child import Child
 from .init import FIRST_FD
@@ -78,8 +77,8 @@ class Job:
 
     async def _term(self, term: Term) -> None:
         """One term: the command from its start to the end of all that it started."""
-        if term.origin is Origin.FOUND_FREE:
-            await end_left_over(self._plan.scope)
+        # However it came to us: what was left here may be from a term before that of whoever gave the lock away.
+        await end_left_over(self._plan.scope)
         ours, theirs = socket.socketpair()
         with ours, theirs:
             ours.setblocking(False)

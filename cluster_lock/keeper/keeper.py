@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import signal
 
 from cluster_lock import clock
 from cluster_lock.health import Board
@@ -116,10 +115,7 @@ class Keeper:
     async def _stop(self, worker: WorkerProcess) -> None:
         """Let it finish what is under way, and end it if it does not."""
         self._board.stop(self._stopping.reason)
-        if worker.alive_at is not None:
-            worker.link.tell("stop", reason=self._stopping.reason)
-        else:
-            worker.child.signal(signal.SIGTERM)
+        worker.stop(self._stopping.reason)
         hurried = asyncio.ensure_future(self._stopping.wait_hurried())
         ended = asyncio.ensure_future(worker.child.wait())
         try:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import re
 import select
 import signal
 import sys
@@ -18,6 +19,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+from cluster_lock import clock
 from cluster_lock.patience import Patience
 from cluster_lock.process.instance_lock import process_started
 
@@ -28,11 +30,15 @@ log = logging.getLogger("cluster_lock.keeper")
 
 HOPELESS = 10.0
 """Seconds after which what was killed will not end any more."""
+STRANGERS = 1.0
+"""Seconds for what another user has started since we look: anybody may write a mark into an environment, again and
+again. What our own user has, or what was there before, has until HOPELESS."""
+_MARK = re.compile(r"([0-9]{1,10}) ([0-9]{1,20}) (\S*) (.*)", re.ASCII | re.DOTALL)
 
 
 def mark(scope: str) -> str:
-    """Of this keeper: its number, since when it runs, where that number means something, and its scope."""
-    return f"{os.getpid()} {process_started(os.getpid())} {_pid_namespace()} {scope}"
+    """Of this keeper: its number, since when it runs, where these mean something, and its scope."""
+    return f"{os.getpid()} {process_started(os.getpid())} {_namespaces()} {scope}"
 
 
 async def end_left_over(scope: str) -> None:
@@ -43,8 +49,12 @@ async def end_left_over(scope: str) -> None:
 
 def _end(scope: str) -> None:
     seen: set[int] = set()
-    patience = Patience()
+    began, patience = clock.now(), Patience()
     while found := set(_left_over(scope)):
+        if patience.seconds() > STRANGERS:
+            found = {pid for pid in found if _is_ours(pid) or not _is_younger(pid, began)}
+        if not found:
+            break
         for pid in found:
             with suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, signal.SIGKILL)
@@ -62,16 +72,18 @@ def _listed(pids: set[int]) -> str:
 
 
 def _left_over(scope: str) -> Iterator[int]:
-    here = [_pid_namespace(), scope]
+    here = (_namespaces(), scope)
     for name in os.listdir("/proc"):
         if not name.isdigit() or (found := _mark_of(name)) is None:
             continue
         keeper, started, *where = found
-        if where == here and str(process_started(int(keeper))) != started:
+        if tuple(where) != here or str(process_started(int(keeper))) == started:
+            continue
+        if os.geteuid() == 0 or _is_ours(int(name)):  # what is another user's only root can end
             yield int(name)
 
 
-def _mark_of(pid: str) -> list[str] | None:
+def _mark_of(pid: str) -> tuple[str, ...] | None:
     """None if it has none, has ended, or is another user's."""
     start = f"{MARK}=".encode()
     try:
@@ -80,13 +92,31 @@ def _mark_of(pid: str) -> list[str] | None:
         return None
     for each in environ:
         if each.startswith(start):
-            parts = each.removeprefix(start).decode(errors="replace").split(" ", 3)
-            return parts if len(parts) == 4 and parts[0].isdecimal() else None
+            found = _MARK.fullmatch(each.removeprefix(start).decode(errors="replace"))
+            return found.groups() if found is not None else None
     return None
 
 
-def _pid_namespace() -> str:
+def _is_ours(pid: int) -> bool:
+    """By the user who started it, which no setuid program changes."""
     try:
-        return os.readlink("/proc/self/ns/pid")
+        status = Path(f"/proc/{pid}/status").read_bytes()
+    except OSError:
+        return False
+    return status.partition(b"\nUid:")[2].split()[:1] == [b"%d" % os.getuid()]
+
+
+def _is_younger(pid: int, moment: float) -> bool:
+    return (process_started(pid) or 0) > moment * os.sysconf("SC_CLK_TCK")
+
+
+def _namespaces() -> str:
+    """In which a number means this process, and a moment since the start of the host this one."""
+    return "".join(_namespace(kind) for kind in ("pid", "time"))
+
+
+def _namespace(kind: str) -> str:
+    try:
+        return os.readlink(f"/proc/self/ns/{kind}")
     except OSError:
         return ""

@@ -9,7 +9,7 @@ from cluster_lock.errors import ConfigError
 
 FD = "CLUSTER_LOCK_FD"
 """For a command: the number of the pipe from the keeper, a line of JSON for each change of the lease; its end means
-that the lock is lost. For a worker: the number of the door, and, once it has used it, its process."""
+that the lock is lost. For a worker: the number of the door, and its process."""
 NAME = "CLUSTER_LOCK_NAME"
 """The lock that it runs under."""
 TOKEN = "CLUSTER_LOCK_FENCING_TOKEN"
@@ -34,7 +34,9 @@ def under_keeper(environ: Mapping[str, str] = os.environ) -> bool:
 def claim() -> int:
     """The number of the door, which is this process's from now on. Raises ConfigError if there is none."""
     global _claimed
-    number = os.environ[FD].partition(":")[0]
+    number, _, process = os.environ[FD].partition(":")
+    if process not in ("", str(os.getpid())):
+        raise no_keeper(number, "it is that of the process which has started this one")
     if not number.isascii() or not number.isdecimal():
         raise no_keeper(number, "that is no number of a pipe")
     os.environ[FD] = f"{number}:{os.getpid()}"

@@ -15,7 +15,7 @@ from cluster_lock.errors import LockLost
 from cluster_lock.observer import Ending
 from cluster_lock.session import Session
 from cluster_lock.tasks import end, finish
-from cluster_lock.values import GUARD_BEFORE, Origin
+from cluster_lock.values import GUARD_BEFORE
 
 from .left_over import end_left_over
 from .link import Link, LinkClosed
@@ -79,8 +79,8 @@ class Relay:
                 if not taking.done():
                     answering.result()  # it never returns, so this raises what broke it
                 held = taking.result()
-                if held.origin is Origin.FOUND_FREE:
-                    await end_left_over(self._scope)
+                # However it came: what was left here may be from a term before that of whoever gave the lock away.
+                await end_left_over(self._scope)
                 # Whatever cancels us from here on: it is given back by `drop` or `give_back`.
                 self._hold(held)
             except BaseException:

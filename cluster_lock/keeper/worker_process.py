@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import signal
 import socket
 from collections.abc import Coroutine, Mapping, Sequence
 from typing import Any, Self
@@ -20,7 +21,7 @@ from cluster_lock.patience import Patience
 from cluster_lock.session import Session
 
 from .child import Child
-from .door import opened
+from .door import made_by, opened
 from .init import FIRST_FD
 from .link import LONGEST_LINE, Link, mismatch
 from .names import FD, NAME, TOKEN
@@ -54,6 +55,8 @@ class WorkerProcess:
         self._door = door
         self._pipe: socket.socket | None = None
         self._doing: asyncio.Future[None] | None = None
+        self._knocker: int | None = None
+        self._stop: str | None = None
         self._begin()
         self.link.close("the worker has not knocked yet")
         door.setblocking(False)
@@ -88,12 +91,21 @@ class WorkerProcess:
                     environ,
                     scope=plan.scope,
                     fds=[theirs.fileno()],
+                    numbered=FD,
                     allow_setuid=plan.allow_setuid,
                 )
             except BaseException:
                 ours.close()
                 raise
         return cls(child, ours, session, board, plan.scope)
+
+    def stop(self, reason: str) -> None:
+        """Ask it to stop, and whatever program it becomes from now on."""
+        self._stop = reason
+        if self.alive_at is not None:
+            self.link.tell("stop", reason=reason)
+        else:
+            self.child.signal(signal.SIGTERM)
 
     def is_silent(self, limit: float) -> bool:
         """Does it lead, or stand by, and has its loop given no sign of life for so many seconds?"""
@@ -125,19 +137,42 @@ class WorkerProcess:
             self._then(self._enter(pipe))
 
     async def _enter(self, pipe: socket.socket) -> None:
+        wrong = self._not_instead(pipe)
+        if wrong is not None:
+            pipe.close()
+            self._is_wrong(wrong)
+            return
         if self._pipe is not None:
-            await self._replaced()
+            await self._replaced(self._pipe)
         await self.relay.give_back()
         self._begin()
         self._pipe, self._outbox = pipe, Outbox(pipe)
         self._loop.add_reader(pipe, self._read)
 
+    def _not_instead(self, pipe: socket.socket) -> str | None:
+        """Why whoever knocks is not the one program that the worker is now: a child of it, perhaps. None: it is."""
+        knocker = made_by(pipe)
+        if self._knocker not in (None, knocker):
+            return f"process {knocker} knocked, which is not process {self._knocker} that had knocked before"
+        self._knocker = knocker
+        # What the one before has said last, and the end of its pipe, may have come together with the knock.
+        while self._pipe is not None and (came := _received(self._pipe)) is not None:
+            if not came:
+                return None
+            self._heard(came)
+        if self._pipe is not None and self._handovers is None:
+            return "another program knocked while the one before was there"
+        return None
+
     def _execs(self, handovers: Mapping[str, Mapping[str, Any]]) -> None:
         """If its pipe comes to an end now, it was by that."""
         self._handovers = handovers
 
-    async def _replaced(self) -> None:
-        """Nothing of the program that it was runs any more: what that one held is free, and the next one starts."""
+    async def _replaced(self, pipe: socket.socket) -> None:
+        """Nothing of the program that it was, which had this pipe, runs any more: what that one held is free, and the
+        next one starts."""
+        if self._pipe is not pipe:  # known already, by a knock that came together with the end of the pipe
+            return
         log.info("the worker has put another program in its place")
         self._hang_up("another program has taken its place")
         self.alive_at, self.asks, self.pollers, self._deaf_since = None, False, (), None
@@ -160,6 +195,8 @@ class WorkerProcess:
         if version != __version__:
             self.mismatch = mismatch(__version__, version)
             self._is_wrong(str(self.mismatch))
+        elif self._stop is not None:
+            self.link.tell("stop", reason=self._stop)
 
     def _alive(self, pollers: Sequence[Mapping[str, Any]]) -> None:
         self._handovers = None  # it is there still
@@ -186,18 +223,15 @@ class WorkerProcess:
 
     def _read(self) -> None:
         assert self._pipe is not None
-        try:
-            came = self._pipe.recv(65536)
-        except BlockingIOError:
+        came = _received(self._pipe)
+        if came is None:
             return
-        except OSError:
-            came = b""
         if not came and self._handovers is None:
             self.left_at = self.patience.seconds()
             self._hang_up("the worker is gone")
         elif not came:
             self._loop.remove_reader(self._pipe)
-            self._then(self._replaced())
+            self._then(self._replaced(self._pipe))
         else:
             self._heard(came)
 
@@ -215,6 +249,16 @@ class WorkerProcess:
             self._pipe.close()
             self._pipe = None
         self.link.close(reason)
+
+
+def _received(pipe: socket.socket) -> bytes | None:
+    """What has come; nothing at its end; None if there is nothing now."""
+    try:
+        return pipe.recv(65536)
+    except BlockingIOError:
+        return None
+    except OSError:
+        return b""
 
 
 async def _after(before: asyncio.Future[None] | None, work: Coroutine[Any, Any, None]) -> None:

@@ -9,6 +9,7 @@ import sys
 import time
 
 from cluster_lock.errors import ClusterLockError
+from cluster_lock.keeper.names import under_keeper
 from cluster_lock.keeper.worker import open_worker_election
 from cluster_lock.leadership import Term
 
@@ -37,6 +38,9 @@ async def body(term: Term) -> None:
                         say("swallowed")
             case "restarts" if not term.inherited:
                 await asyncio.to_thread(os.execv, sys.executable, sys.orig_argv)
+            case "restarts at the stop":
+                await term.wait_step_down()
+                os.execv(sys.executable, sys.orig_argv)
             case "restarts":
                 await term.wait_step_down()
             case "fails to restart":
@@ -50,6 +54,13 @@ async def body(term: Term) -> None:
                     time.sleep(60)  # noqa: ASYNC251 - a child of a pool that waits for work
                 os.execve(sys.executable, sys.orig_argv, dict(os.environ))
             case "forks and restarts":
+                await term.wait_step_down()
+            case "starts another worker":
+                if os.fork() == 0:
+                    number = os.environ["CLUSTER_LOCK_FD"].partition(":")[0]
+                    os.environ["CLUSTER_LOCK_FD"] = number
+                    os.set_inheritable(int(number), True)
+                    os.execv(sys.executable, [*sys.orig_argv[:-1], "works"])
                 await term.wait_step_down()
             case "becomes another":
                 os.execv(sys.executable, [sys.executable, "-c", "import time; time.sleep(60)"])
@@ -81,6 +92,10 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
+    if "forks first" in sys.argv and os.fork() == 0:
+        sys.argv.remove("forks first")
+        say(f"child: {under_keeper()}")
+        os.environ["INSTANCE"] += "'s child"
     try:
         asyncio.run(main())
     except ClusterLockError as error:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -41,6 +43,24 @@ def test_what_a_program_leaves_to_the_next_one(tmp_path: Path) -> None:
     assert (second.crashes, second.done, second.current()) == ({5: 1}, {6, 7}, None)
     second.close()
     assert CrashNotes(path).done == set()
+
+
+def test_an_exec_that_fails_leaves_nothing(tmp_path: Path) -> None:
+    """What was left for a program that never came is done for no other process, and was in a crash; nor is it done for
+    the program of a later exec that succeeds."""
+    path = tmp_path / "notes"
+    script = (
+        "import sys; from pathlib import Path; from cluster_lock.aiogram.crashes import CrashNotes;"
+        "notes = CrashNotes(Path(sys.argv[1])); notes.begin(5); notes.leave([5])"
+    )
+    subprocess.run([sys.executable, "-c", script, str(path)], check=True, timeout=60)
+    second = CrashNotes(path)
+    assert (second.crashes, second.done) == ({5: 1}, set())
+    for update_id in (6, 7):
+        second.begin(update_id)
+        second.leave([update_id])
+    third = CrashNotes(path)
+    assert (third.crashes, third.done) == ({5: 1, 6: 1}, {7})
 
 
 def test_who_survives_a_term_suspects_nothing(tmp_path: Path) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -10,6 +12,10 @@ import psutil
 import pytest
 from support.aio import run, until
 from support.keepers import WORKER, KeeperProcess, Keepers, gone, keepers
+
+from cluster_lock import clock
+from cluster_lock.keeper.left_over import HOPELESS, end_left_over, mark
+from cluster_lock.keeper.names import MARK
 
 pytestmark = [pytest.mark.process, pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")]
 
@@ -54,6 +60,26 @@ def test_the_next_command_is_alone(tmp_path: Path) -> None:
     run(main(), timeout=200)
 
 
+def test_what_is_left_when_the_lock_is_handed_over(tmp_path: Path) -> None:
+    """What a keeper left is gone before a command starts whose keeper was given the lock by another one."""
+
+    async def main() -> None:
+        async with keepers(tmp_path) as them:
+            first, _ = await forking(them, tmp_path, "a", "y")
+            holder = await them.start("b", "sh", "-c", "echo holds; sleep 2003", lock="x")
+            await holder.says("holds")
+            heir = await them.start("c", "sh", "-c", LOOKS, lock="x")
+            await heir.says("waiting, held by b")
+            await kill_with_inits(first)
+            holder.signal(signal.SIGTERM)
+            assert await heir.ended() == 0
+            assert "handed over" in heir.output or "lock released" in heir.output
+            assert "looked\n" in heir.output
+            assert "beside" not in heir.output
+
+    run(main(), timeout=200)
+
+
 def test_a_new_keeper_ends_it(tmp_path: Path) -> None:
     """A keeper that is started ends at once what another one left, and leaves alone what belongs to one that lives."""
 
@@ -85,5 +111,69 @@ def test_no_pattern_finds_an_init(tmp_path: Path) -> None:
             assert found == []
             keeper.signal(signal.SIGKILL)
             assert await gone(below, 5) < 2
+
+    run(main(), timeout=200)
+
+
+NOBODY = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
+
+
+def own_mark(scope: str, keeper: str = "1", since: str = "1") -> dict[str, str]:
+    """As of a keeper that is gone: process 1 began at another moment."""
+    where = mark("").split(" ")[2]
+    return {"PATH": os.environ["PATH"], MARK: f"{keeper} {since} {where} {scope}"}
+
+
+@pytest.mark.parametrize("keeper", ["9" * 5000, "\u0661", "", "-1"], ids=["long", "arabic", "empty", "negative"])
+def test_a_mark_that_says_nothing(tmp_path: Path, keeper: str) -> None:
+    """A mark that no keeper has written, which any user of the host may set, stops no keeper and ends nothing."""
+    stranger = subprocess.Popen(["sleep", "100"], env=own_mark("some", keeper))
+    left = subprocess.Popen(["sleep", "100"], env=own_mark("some"))
+    try:
+        run(end_left_over("some"))
+        assert left.wait(5) == -signal.SIGKILL
+        assert stranger.poll() is None
+    finally:
+        for each in (stranger, left):
+            each.kill()
+            each.wait()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root sees another user's")
+def test_another_user_delays_nobody() -> None:
+    """Where another user starts marked processes again and again, a keeper of root ends what was there before, and
+    goes on soon."""
+    script = f'for i in 1 2 3 4 5 6 7 8; do while :; do {MARK}="$TEXT" sleep 100; done & done; wait'
+    environ = own_mark("some")
+    environ["TEXT"] = environ.pop(MARK)
+    respawns = subprocess.Popen(
+        [*NOBODY, "sh", "-c", script], env=environ, start_new_session=True, stderr=subprocess.DEVNULL
+    )
+    left = subprocess.Popen([*NOBODY, "sleep", "100"], env=own_mark("some"))
+    try:
+        began = clock.now()
+        run(end_left_over("some"))
+        assert clock.now() - began < HOPELESS / 2
+        assert left.wait(5) == -signal.SIGKILL
+        assert respawns.poll() is None
+    finally:
+        os.killpg(respawns.pid, signal.SIGKILL)
+        left.kill()
+        respawns.wait()
+        left.wait()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may make a time namespace")
+def test_a_keeper_of_another_time(tmp_path: Path) -> None:
+    """A keeper that counts the time since the start of the host otherwise ends nothing of one that lives."""
+
+    async def main() -> None:
+        async with keepers(tmp_path) as them:
+            living, others = await forking(them, tmp_path, "a", "x")
+            shifted = ("unshare", "-T", "--boottime", "100000", "--monotonic", "100000", "--fork", "--kill-child")
+            other = await them.start("b", "sh", "-c", "exit 5", lock="y", prefix=shifted)
+            assert await other.ended() == 5
+            assert all(each.is_running() for each in others)
+            assert living.code is None
 
     run(main(), timeout=200)

@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -169,6 +170,59 @@ def test_a_worker_that_restarts_itself(tmp_path: Path, how: str) -> None:
             keeper.signal(signal.SIGTERM)
             assert await keeper.ended() == 0
             assert "a: done" in keeper.output
+
+    run(main(), timeout=60)
+
+
+def test_a_restart_while_it_stops(tmp_path: Path) -> None:
+    """A worker that was asked to stop and puts itself in its own place is asked again: it leads no more, and ends in
+    good order."""
+
+    async def main() -> None:
+        async with keepers(tmp_path) as them:
+            patient = replace(FAST, drain=40)  # a program may take its time to start
+            keeper = await them.start("a", sys.executable, *WORKER, "restarts at the stop", timing=patient)
+            await keeper.says("a: leading")
+            keeper.signal(signal.SIGTERM)
+            assert await keeper.ended() == 0
+            assert "another program in its place" in keeper.output
+            assert "a: done" in keeper.output
+            assert keeper.output.count("a: leading") == 1
+            assert "has not ended" not in keeper.output
+
+    run(main(), timeout=60)
+
+
+def test_a_child_that_would_lead_too(tmp_path: Path) -> None:
+    """A child that was forked before the worker knocked is not under the keeper: it gets no lock from it, and the
+    worker keeps its own."""
+
+    async def main() -> None:
+        async with keepers(tmp_path) as them:
+            keeper = await them.worker("a", "works", "forks first")
+            await keeper.says("a: leading")
+            await keeper.says("a: child: False")
+            await keeper.says("it is that of the process which has started this one")
+            assert "another program" not in keeper.output
+            assert "child: leading" not in keeper.output
+            keeper.signal(signal.SIGTERM)
+            assert await keeper.ended() == 0
+
+    run(main(), timeout=60)
+
+
+def test_two_that_would_be_one_worker(tmp_path: Path) -> None:
+    """When another process knocks at the keeper's door while the worker is there, all of the worker is ended, with a
+    reason, before anybody gets its lock."""
+
+    async def main() -> None:
+        async with keepers(tmp_path) as them:
+            keeper = await them.worker("a", "starts another worker")
+            await keeper.says("a: leading")
+            await keeper.says("killing the worker: process")
+            assert await keeper.ended() == 137
+            assert "which is not process" in keeper.output
+            assert keeper.output.count("a: leading") == 1
 
     run(main(), timeout=60)
 
