@@ -113,7 +113,8 @@ class Link:
 
     def stream(self, node: Node, call: Any, request: Any) -> Stream:
         """A stream from `node` that ends with this link at the latest."""
-        stream = Stream(call, request, lambda answer: self._is_of(node, answer))
+        failure = self._library.grpc.aio.AioRpcError
+        stream = Stream(call, request, lambda answer: self._is_of(node, answer), failure)
         self._streams.add(stream)
         return stream
 

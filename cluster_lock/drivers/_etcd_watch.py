@@ -26,7 +26,7 @@ _KEPT = 1.0
 """Seconds for which a stream waits for its next wait."""
 _OPENING = 1.0
 """Seconds by which a wait may be late because its watch is not answered."""
-# A server that has lost its cluster ends the stream instead of leaving us to listen to nothing (coordination trap 16).
+# A server that has lost its cluster ends the stream instead of leaving us to listen to nothing.
 _REQUIRE_LEADER: Metadata = (("hasleader", "true"),)
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Awaitable, Callable, Coroutine
+import threading
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from contextlib import AbstractAsyncContextManager, contextmanager
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -18,6 +20,32 @@ def run(main: Coroutine[Any, Any, T], *, timeout: float = 30.0) -> T:
             return await main
 
     return asyncio.run(bounded())
+
+
+@contextmanager
+def in_a_thread(entered: AbstractAsyncContextManager[T]) -> Iterator[T]:
+    """What `entered` gives, living in a loop and a thread of its own while the block runs."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    try:
+        given = asyncio.run_coroutine_threadsafe(_enter(entered), loop).result()
+        try:
+            yield given
+        finally:
+            asyncio.run_coroutine_threadsafe(_leave(entered), loop).result()
+    finally:
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
+
+
+async def _enter(entered: AbstractAsyncContextManager[T]) -> T:
+    return await entered.__aenter__()
+
+
+async def _leave(entered: AbstractAsyncContextManager[Any]) -> None:
+    await entered.__aexit__(None, None, None)
 
 
 async def until(condition: Callable[[], Any] | Callable[[], Awaitable[Any]], *, timeout: float = 10.0) -> None:

@@ -8,6 +8,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, Self
 
+from cluster_lock.drivers._etcd_library import load
+
 
 class RefusingEtcd(list[str]):
     """The names of the gRPC methods that it was asked for, each of which it answered with `code` and `words`."""
@@ -17,12 +19,10 @@ class RefusingEtcd(list[str]):
 
 @asynccontextmanager
 async def refusing_etcd(code: str, words: str) -> AsyncIterator[RefusingEtcd]:
-    import grpc
-    import grpc.aio
-
+    grpc = load().grpc
     asked = RefusingEtcd()
 
-    class Handler(grpc.GenericRpcHandler):  # type: ignore[misc]
+    class Handler(grpc.GenericRpcHandler):  # type: ignore[misc, name-defined]
         def service(self, details: Any) -> Any:
             asked.append(details.method.rpartition("/")[2])
 

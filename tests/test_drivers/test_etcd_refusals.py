@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 import pytest
-from support.aio import run, until
+from support.aio import in_a_thread, run, until
 from support.etcd import LOCK, announced, entry, opened, taken, works
 from support.refusing import refusing_etcd
 
@@ -128,6 +129,29 @@ def test_a_refusal_is_what_all_say(one: tuple[str, str], other: tuple[str, str],
                 assert type(caught.value) is kind
                 assert first.url in str(caught.value)
                 assert second.url in str(caught.value)
+
+    run(main())
+
+
+def test_a_stream_that_is_refused_at_once_says_why() -> None:
+    """The server's own words reach whoever watches, also when they come while the request is on its way, as they do
+    to a loop that is slow."""
+
+    async def slow(pause: float) -> None:
+        while True:
+            time.sleep(pause)  # noqa: ASYNC251  # each turn of the loop takes so long
+            await asyncio.sleep(0)
+
+    async def main() -> None:
+        with in_a_thread(refusing_etcd("UNIMPLEMENTED", "no such service")) as refusing:
+            async with opened([refusing.url]) as driver:
+                for pause in (0.0, 0.001, 0.003):
+                    slowness = asyncio.ensure_future(slow(pause))
+                    tried = (driver.wait_changed([f"leader/{number}"], 1, 5.0) for number in range(100))
+                    for end in await asyncio.gather(*tried, return_exceptions=True):
+                        assert isinstance(end, BackendRefused), end
+                        assert "no such service" in str(end)
+                    slowness.cancel()
 
     run(main())
 
