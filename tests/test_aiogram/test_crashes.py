@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
-import subprocess
-import sys
+import os
 from pathlib import Path
 
 import pytest
+from support.nursery import Nursery
 
 from cluster_lock.aiogram.crashes import CrashNotes
 
@@ -45,15 +45,19 @@ def test_what_a_program_leaves_to_the_next_one(tmp_path: Path) -> None:
     assert CrashNotes(path).done == set()
 
 
-def test_an_exec_that_fails_leaves_nothing(tmp_path: Path) -> None:
+@pytest.mark.slow
+@pytest.mark.xdist_group("nursery 0")
+def test_an_exec_that_fails_leaves_nothing(tmp_path: Path, nursery: Nursery) -> None:
     """What was left for a program that never came is done for no other process, and was in a crash; nor is it done for
     the program of a later exec that succeeds."""
     path = tmp_path / "notes"
-    script = (
-        "import sys; from pathlib import Path; from cluster_lock.aiogram.crashes import CrashNotes;"
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import sys; from pathlib import Path; from cluster_lock.aiogram.crashes import CrashNotes\n"
         "notes = CrashNotes(Path(sys.argv[1])); notes.begin(5); notes.leave([5])"
     )
-    subprocess.run([sys.executable, "-c", script, str(path)], check=True, timeout=60)
+    child = nursery.start([str(script), str(path)], os.environ, log=tmp_path / "log")
+    assert child.wait(60) == 0, child.output
     second = CrashNotes(path)
     assert (second.crashes, second.done) == ({5: 1}, set())
     for update_id in (6, 7):

@@ -4,14 +4,21 @@ could not be reset. Each change is made in a process of its own, in which the li
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 import textwrap
 from pathlib import Path
 
 import pytest
+from support.nursery import Nursery
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(240), pytest.mark.xdist_group("nursery 0")]
+
+# Born with aiogram's imports done, and of ours none.
+ANEW = """
+import sys
+for name in list(sys.modules):
+    if name.startswith(("cluster_lock", "support", "bot")):
+        del sys.modules[name]
+"""
 
 POLLS = """
 import asyncio, logging, os, sys, tempfile
@@ -60,13 +67,15 @@ asyncio.run(main())
 """
 
 
-def polled(change: str, used: bool) -> str:
-    """The last line that a process prints in which `change` was made before anything was used."""
-    code = f"USED = {used}\n{textwrap.dedent(change)}\n{POLLS}"
+def polled(change: str, used: bool, nursery: Nursery, folder: Path) -> str:
+    """The last line that a process prints in which `change` was made before anything of ours was imported."""
+    program, log = folder / "program.py", folder / "log"
+    program.write_text(f"{ANEW}\nUSED = {used}\n{textwrap.dedent(change)}\n{POLLS}")
     environ = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=230, env=environ)
-    lines = [line for line in done.stdout.splitlines() if line.startswith(("REFUSED", "GUARDED", "LOST"))]
-    return lines[-1] if lines else done.stdout + done.stderr
+    nursery.start([str(program)], environ, log=log, folder=folder).wait(230)
+    said = log.read_text()
+    lines = [line for line in said.splitlines() if line.startswith(("REFUSED", "GUARDED", "LOST"))]
+    return lines[-1] if lines else said
 
 
 def renamed(module: str, *pairs: tuple[str, str]) -> str:
@@ -115,14 +124,14 @@ LOUD = {
 }
 
 
-def test_private_names_of_aiogram_are_nothing_to_us() -> None:
+def test_private_names_of_aiogram_are_nothing_to_us(nursery: Nursery, tmp_path: Path) -> None:
     """Whatever aiogram calls its own, each getUpdates is on a connection that is known, also on a session in use."""
     change = renamed(AIOGRAM, *((name, f"{name}_of_tomorrow") for name in PRIVATE))
-    assert polled(change, used=True).startswith("GUARDED")
+    assert polled(change, used=True, nursery=nursery, folder=tmp_path).startswith("GUARDED")
 
 
 @pytest.mark.parametrize("change", LOUD)
-def test_a_connection_that_is_not_known_is_never_polled_on(change: str) -> None:
+def test_a_connection_that_is_not_known_is_never_polled_on(change: str, nursery: Nursery, tmp_path: Path) -> None:
     """What the guard relies on is looked at with a request that is no getUpdates, and none is sent if it fails."""
-    line = polled(LOUD[change], used=False)
+    line = polled(LOUD[change], used=False, nursery=nursery, folder=tmp_path)
     assert line.startswith("REFUSED 0 "), line

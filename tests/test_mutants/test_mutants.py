@@ -16,7 +16,7 @@ CORE, DRIVERS, LEADER, POLLER = "tests/test_core", "tests/test_drivers", "tests/
 KEEPER = "tests/test_keeper"
 
 CHECKOUT = Path(__file__).parents[2]
-PYTEST = ("-m", "pytest", "-q", "-x", "-p", "support.mutants", "-p", "no:cacheprovider", "--timeout=60")
+PYTEST = ("-m", "pytest", "-q", "-x", "-p", "support.mutants", "-p", "no:cacheprovider", "--timeout=30")
 
 KILLED_BY = {
     "counts_from_the_reply": f"{CORE}/test_watchdog.py::test_deadline_counts_from_before_the_request",
@@ -107,8 +107,8 @@ def marks_of_servers(mutant: str) -> list[pytest.MarkDecorator]:
 
 
 def marks(mutant: str) -> list[pytest.MarkDecorator]:
-    # In one worker of those that share the tests: each has a nursery of its own.
-    return marks_of_servers(mutant) or [pytest.mark.xdist_group("nursery")]
+    # In two workers of those that share the tests: each has a nursery of its own.
+    return marks_of_servers(mutant) or [pytest.mark.xdist_group(f"nursery {list(KILLED_BY).index(mutant) % 2}")]
 
 
 def test_every_mutant_has_its_test() -> None:
