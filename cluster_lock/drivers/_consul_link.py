@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlencode
 
 from cluster_lock import clock
 from cluster_lock.errors import BackendUnavailable, ConfigError, DriverMissing
 
 from ._addresses import addresses
+from ._consul_cluster import AgentsCluster
 from ._consul_library import client_class
 from ._consul_words import Answered, Operation, is_the_answer, lease_is_gone, refusal
-from ._one_cluster import OneCluster
 from ._tls_files import TLSFiles
 
 if TYPE_CHECKING:
@@ -58,9 +57,7 @@ class Link:
         self._rules = rules
         self._transport: Transport | None = None
         self._client: Any = None
-        self.cluster: OneCluster[frozenset[str]] = OneCluster("consul", self.urls, _overlap, _shown)
-        """A cluster is known by the addresses of its servers: no right is needed to ask for them, and while servers are
-        replaced some are still the same."""
+        self.cluster = AgentsCluster(self.urls)
         self.seen = 0
         """The largest index that any answer told: whatever is asked from now on knows at least that much."""
 
@@ -78,8 +75,9 @@ class Link:
         if self._access.secure:
             self._access.files.load()
         files = self._access.files if self._access.secure else None
-        peers = "/v1/status/peers" + (f"?{urlencode({'dc': self._datacenter})}" if self._datacenter else "")
-        self._transport = Transport(self.urls, files, self.cluster, peers, client.misread)
+        self._transport = Transport(
+            self.urls, files, self.cluster, self._datacenter, self._access.token, client.misread
+        )
         self._client = client(self._transport, self._access.token, self._datacenter)
 
     async def close(self) -> None:
@@ -94,11 +92,17 @@ class Link:
             await self.ask_clusters()
         self.cluster.judge(begun, ttl, ())
 
-    async def ask_clusters(self) -> dict[str, str]:
+    async def agree_on_a_session(self, session: str, ttl: float) -> None:
+        """Inside `asking`, when a session was made: does every agent know it? Raises BackendRefused."""
+        self.cluster.made(session, ttl)
+        await self.ask_clusters(again=True)
+        self.cluster.check()
+
+    async def ask_clusters(self, *, again: bool = False) -> dict[str, str]:
         """Inside `asking`: ask each of several agents for its cluster, in a part of the time. By address, what is the
-        matter with those that do not serve."""
+        matter with those that do not serve. `again`: only those that have just told."""
         assert self._transport is not None, "open() comes first"
-        return await self._transport.ask_clusters() if len(self.urls) > 1 else {}
+        return await self._transport.ask_clusters(again=again) if len(self.urls) > 1 else {}
 
     @contextmanager
     def asking(self, doing: str, *, seconds: float | None = None, lane: Lane = "ordinary") -> Iterator[Any]:
@@ -131,11 +135,3 @@ class Link:
 
     def saw(self, index: int, rows: Iterable[Row]) -> None:
         self.seen = max(self.seen, index, *(int(row["ModifyIndex"]) for row in rows))
-
-
-def _overlap(one: frozenset[str], other: frozenset[str]) -> bool:
-    return not one.isdisjoint(other)
-
-
-def _shown(servers: frozenset[str]) -> str:
-    return f"[{' '.join(sorted(servers))}]"

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -22,9 +21,10 @@ from cluster_lock import clock
 from cluster_lock.errors import BackendRefused, BackendUnavailable, PermissionRefused
 from cluster_lock.tasks import end
 
+from ._consul_asking import Asking
+from ._consul_cluster import AgentsCluster
 from ._consul_http import Http, Request, ServerUntrusted, unreachable
 from ._consul_words import Answered, brief, is_denied, is_the_answer, may_pass, understood
-from ._one_cluster import OneCluster
 from ._tls_files import TLSFiles
 
 AT_ONCE = 50
@@ -57,22 +57,24 @@ class Transport:
 
     Each call runs under `limited()`, which says how long it may take in all: with several agents, the next one is asked
     inside the same time, and the last one that answered is asked first. A request may therefore be applied twice. Of
-    several agents only those are asked that said within the last ttl, to a GET of `peers`, that they are of our
-    `cluster`. `files`: for https.
+    several agents only those are asked that said within the last ttl that they are of our `cluster`. `files`: for
+    https. `datacenter`, `token`: for the question of the cluster.
     """
 
     def __init__(
         self,
         urls: Sequence[str],
         files: TLSFiles | None,
-        cluster: OneCluster[frozenset[str]],
-        peers: str,
+        cluster: AgentsCluster,
+        datacenter: str | None,
+        token: str | None,
         misread: tuple[type[Exception], ...] = (),
     ) -> None:
         self._urls = tuple(urls)
         self._current = 0
         self._http = Http(files)
-        self._cluster, self._peers = cluster, peers
+        self._cluster = cluster
+        self._asking = Asking(self._http, cluster, urls, datacenter, token)
         self._looked = clock.now()
         self._looking: asyncio.Task[dict[str, str]] | None = None
         self._misread: tuple[type[Exception], ...] = (
@@ -184,7 +186,7 @@ class Transport:
     async def _ask(self, url: str, request: Request, callback: Callable[[Any], Any], share: float) -> Any:
         if len(self._urls) > 1 and not self._cluster.knows(url):
             async with asyncio.timeout(min(share / 2, _CLUSTER_WITHIN)):
-                await self._ask_cluster(url)
+                await self._asking.learn(url)
         response = await self._http.send(url, request)
         if response.code != 200 and not (response.code == 404 and "X-Consul-Index" in response.headers):
             raise Answered(url, request.path, response)
@@ -211,37 +213,10 @@ class Transport:
                 self._cluster.agree()
         return found
 
-    async def ask_clusters(self) -> dict[str, str]:
+    async def ask_clusters(self, *, again: bool = False) -> dict[str, str]:
         """Ask each agent for its cluster, in a third of the time. By address, what is the matter with those that do not
-        serve. No token is shown."""
-        within = (_limit.get().ends - clock.now()) / 3
-        troubles = await asyncio.gather(*(self._trouble_with(url, within) for url in self._urls))
-        return {url: trouble for url, trouble in zip(self._urls, troubles, strict=True) if trouble}
-
-    async def _trouble_with(self, url: str, within: float) -> str:
-        try:
-            async with asyncio.timeout(within):
-                await self._ask_cluster(url)
-        except TimeoutError:
-            return f"{url} did not answer within {within:.1f} s"
-        except (aiohttp.ClientError, OSError) as error:
-            return str(unreachable(url, error))
-        except (BackendUnavailable, Answered) as error:
-            return str(error)
-        return ""
-
-    async def _ask_cluster(self, url: str) -> None:
-        """Raises OtherCluster, and what any request does."""
-        response = await self._http.send(url, Request("GET", self._peers, self._peers, None, b""))
-        if response.code != 200:
-            raise Answered(url, self._peers, response)
-        try:
-            servers = frozenset(map(str, json.loads(response.body)))
-        except (ValueError, TypeError, RecursionError):
-            servers = frozenset()
-        if not servers:
-            raise BackendUnavailable(f"{url} does not tell the servers of its cluster: {brief(response.body)}")
-        self._cluster.heard(url, servers)
+        serve. `again`: only those that have just told."""
+        return await self._asking.learn_all((_limit.get().ends - clock.now()) / 3, again=again)
 
 
 @lru_cache(maxsize=512)

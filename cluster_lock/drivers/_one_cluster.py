@@ -55,7 +55,7 @@ class OneCluster(Generic[Id]):
         self._told[endpoint] = [*told, (cluster, clock.now())]
         if self._ours is None:
             self._ours = cluster
-        if not self._is_ours(cluster):
+        if not self.is_ours(cluster):
             raise OtherCluster(
                 f"{self._driver} {endpoint} is of cluster {self._shown(cluster)} and not of ours,"
                 f" {self._shown(self._ours)}: it is not listened to"
@@ -65,13 +65,13 @@ class OneCluster(Generic[Id]):
     def knows(self, endpoint: str) -> bool:
         """Has it said within the last ttl that it is of our cluster?"""
         self._forget()
-        return any(self._is_ours(cluster) for cluster, _ in self._told.get(endpoint, ()))
+        return any(self.is_ours(cluster) for cluster, _ in self._told.get(endpoint, ()))
 
     @property
     def in_doubt(self) -> bool:
         """Has anybody told another cluster than ours within the last ttl?"""
         self._forget()
-        return not all(self._is_ours(cluster) for told in self._told.values() for cluster, _ in told)
+        return not all(self.is_ours(cluster) for told in self._told.values() for cluster, _ in told)
 
     def check(self) -> None:
         """Raises BackendRefused while two clusters answer."""
@@ -121,7 +121,8 @@ class OneCluster(Generic[Id]):
                     where.append(endpoint)
         return groups
 
-    def _is_ours(self, cluster: Id) -> bool:
+    def is_ours(self, cluster: Id) -> bool:
+        """Is it the same as ours? Nobody's is, before anybody has told one."""
         return self._ours is not None and self._same(self._ours, cluster)
 
     def _forget(self) -> None:

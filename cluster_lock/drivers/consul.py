@@ -122,6 +122,13 @@ class ConsulDriver(Inspecting):
                 if error := refused_session(answer, ttl, self._node):
                     raise error from answer
                 raise
+            try:
+                await self._link.agree_on_a_session(session_id, ttl)
+            except BackendRefused:
+                self._link.cluster.gone(session_id)
+                with contextlib.suppress(BackendUnavailable, BackendRefused, Answered):  # then it ends with its ttl
+                    await client.session.destroy(session_id)
+                raise
         return Lease(session_id, ttl, holder)
 
     async def renew(self, lease: Lease) -> int:
@@ -134,9 +141,11 @@ class ConsulDriver(Inspecting):
                 if lease_is_gone(answer):
                     raise self._expired(lease) from answer
                 raise
+        self._link.cluster.renewed(lease.id, lease.ttl)
         return 0
 
     async def revoke(self, lease: Lease) -> None:
+        self._link.cluster.gone(lease.id)
         # Released first: the end of a session starts the lock-delay of each lock that it still holds.
         with self._link.asking(f"read {self._prefix}") as client:
             _, rows = await client.kv.get(self._prefix, recurse=True)
@@ -334,4 +343,5 @@ class ConsulDriver(Inspecting):
 
     def _expired(self, lease: Lease) -> LeaseExpired:
         self._grants.forget(lease.id)
+        self._link.cluster.gone(lease.id)
         return LeaseExpired(f"Consul has no session {lease.id} (of {lease.holder})")

@@ -457,6 +457,10 @@ def etcd_begins_where_somebody_answers() -> None:
     OneCluster.judge = judge  # type: ignore[method-assign]
 
 
+def consul_knows_a_cluster_by_its_addresses_alone() -> None:
+    _driver_part("_consul_cluster").AgentsCluster.made = lambda self, session, ttl: None
+
+
 def consul_ends_a_term_by_any_404() -> None:
     transport = _driver_part("_consul_transport")
     is_the_answer = transport.is_the_answer

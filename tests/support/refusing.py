@@ -49,7 +49,8 @@ class RefusingAgent:
     def __init__(self, status: str, body: str, peers: str | None = None) -> None:
         self._status, self._body, self._peers = status, body, peers
         self.asked: list[str] = []
-        """The request lines but for the question of the cluster."""
+        """The request lines but for the questions of the cluster: who its servers are, and whether it knows a
+        session."""
         self.url = ""
 
     async def __aenter__(self) -> Self:
@@ -68,7 +69,8 @@ class RefusingAgent:
                 await reader.readexactly(int(lengths[0].partition(":")[2]) if lengths else 0)
                 status, body = self._status, self._body
                 if "/v1/status/peers" not in head:
-                    self.asked.append(head.split("\r\n")[0])
+                    if "/v1/session/info/" not in head:
+                        self.asked.append(head.split("\r\n")[0])
                 elif self._peers is not None:
                     status, body = "200 OK", self._peers
                 writer.write(f"HTTP/1.1 {status}\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode())

@@ -1,14 +1,14 @@
-"""Agents of Consul that answer and refuse, whatever stands in front of them, and agents of two clusters in one list."""
+"""Agents of Consul that answer and refuse, whatever stands in front of them, and a cluster that changes."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 
 import pytest
-from support.aio import run, until
+from support.aio import run
 from support.consul_lab import HEIR, LOCK, Recorder, client, destroy, record, session_of, taken
 from support.refusing import RefusingAgent
+from support.two_clusters import granted
 
 from cluster_lock import clock
 from cluster_lock.drivers.consul import ConsulDriver
@@ -173,106 +173,19 @@ def test_a_lease_does_not_end_by_what_stands_in_front(consul_server: ConsulServe
     run(main())
 
 
-# -- two clusters ------------------------------------------------------------------------------------------------------
+# -- another cluster ---------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def two() -> Iterator[tuple[ConsulServer, ConsulServer]]:
-    with ConsulServer(dev=True) as one, ConsulServer(dev=True) as other:
-        yield one, other
-
-
-def sessions(server: ConsulServer) -> int:
-    return len(server.request("GET", "/v1/session/list?consistent"))
-
-
-def test_two_clusters_at_first_contact(two: tuple[ConsulServer, ConsulServer]) -> None:
-    """A list with agents of two clusters gives no lease, in either order, and the text names both."""
-    urls = [server.url for server in two]
-
-    async def main() -> None:
-        for order in (urls, urls[::-1]):
-            async with client(*order) as driver:
-                with pytest.raises(BackendRefused, match="belong to 2 clusters") as refused:
-                    await driver.grant_lease("a", 30)
-                assert all(url in str(refused.value) for url in urls)
-        assert [sessions(server) for server in two] == [0, 0]
-
-    run(main())
-
-
-def test_one_of_two_clusters_is_silent_at_first(two: tuple[ConsulServer, ConsulServer]) -> None:
-    """Who starts while one of them is silent waits, and is refused when both answer."""
-    one, other = two
-
-    async def main() -> None:
-        one.pause()
-        async with client(one.url, other.url, request_timeout=1.0) as driver:
-            for _ in range(3):
-                with pytest.raises(BackendUnavailable, match=f"no lease yet: {one.url}"):
-                    await driver.grant_lease("a", 30)
-            one.resume()
-
-            async def refused() -> bool:
-                try:
-                    await driver.grant_lease("a", 30)
-                except BackendUnavailable:  # it has not come round yet
-                    return False
-                except BackendRefused as error:
-                    return "2 clusters" in str(error)
-                raise AssertionError("granted")
-
-            await until(refused)
-        assert [sessions(server) for server in two] == [0, 0]
-
-    run(main())
-
-
-def test_a_second_cluster_appears_later(two: tuple[ConsulServer, ConsulServer]) -> None:
-    """A leader does not follow its list into another cluster, to which its lease would be gone; and its lease is
-    renewed no more while both answer."""
-    one, other = two
-
-    async def main() -> None:
-        async with Recorder(one) as first, Recorder(other) as second:
-            await second.refuse()
-            async with client(first.url, second.url, request_timeout=2.0) as driver:
-                lease = await granted(driver, 4)
-                grant = await taken(driver, lease)
-                await second.accept()
-                await first.refuse()
-                with pytest.raises(BackendUnavailable, match="not listened to"):
-                    await driver.renew(lease)
-                await first.accept()
-
-                async def refused() -> bool:
-                    try:
-                        await driver.renew(lease)
-                    except BackendRefused as error:
-                        return first.url in str(error) and second.url in str(error)
-                    except BackendUnavailable:
-                        return False
-                    return False
-
-                await until(refused)
-                with pytest.raises(BackendUnavailable, match="2 clusters"):
-                    await driver.acquire(lease, "leader/other", record("a"))
-                (stranger,) = [node for node in await driver.nodes() if node.address == second.url]
-                assert "not of ours" in (stranger.problem or "")
-                await driver.release(grant, record("a", released=True))
-                await driver.revoke(lease)
-                assert sessions(other) == 0
-                assert not [line for line in second.lines() if "/v1/status/peers" not in line]
-
-    run(main(), timeout=60)
-
-
-def test_a_rebuilt_cluster_is_taken_after_a_ttl(two: tuple[ConsulServer, ConsulServer]) -> None:
+def test_a_rebuilt_cluster_is_taken_after_a_ttl(consul_server: ConsulServer) -> None:
     """A cluster that took the place of ours grants nothing for one ttl. Then it is ours; leases of the old one are
     gone."""
-    one, other = two
+    one = consul_server
 
     async def main() -> None:
+        with ConsulServer(dev=True) as other:
+            await rebuilt(other)
+
+    async def rebuilt(other: ConsulServer) -> None:
         async with (
             Recorder(one) as first,
             Recorder(one) as second,
@@ -291,21 +204,6 @@ def test_a_rebuilt_cluster_is_taken_after_a_ttl(two: tuple[ConsulServer, ConsulS
             await driver.renew(fresh)
 
     run(main(), timeout=60)
-
-
-async def granted(driver: ConsulDriver, ttl: float) -> Lease:
-    """A lease, as soon as there is one."""
-    found: list[Lease] = []
-
-    async def tried() -> bool:
-        try:
-            found.append(await driver.grant_lease("a", ttl))
-        except (BackendUnavailable, BackendRefused):
-            return False
-        return True
-
-    await until(tried, timeout=30)
-    return found[0]
 
 
 def test_servers_may_be_replaced_one_by_one(consul_server: ConsulServer) -> None:

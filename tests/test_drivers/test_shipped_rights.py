@@ -14,6 +14,7 @@ import pytest
 from support.aio import run, until
 from support.backends import Backend
 from support.company import write_config
+from support.consul_lab import client
 
 from cluster_lock.cli import main
 from cluster_lock.driver import Driver
@@ -120,6 +121,20 @@ def test_consul_policies(consul: ConsulServer) -> None:
     one, other = (at_consul(consul, token) for token in tokens)
     run(live(one, other))
     run(only_its_own(one, other))
+
+
+@pytest.mark.consul
+@pytest.mark.parametrize("policy", ["bot.policy.hcl", "operator.policy.hcl"])
+def test_a_token_is_shown_its_own_session(consul: ConsulServer, policy: str) -> None:
+    """The right to make a session is enough to ask each agent for it, by which clusters are told from each other."""
+    urls = consul.url, consul.url.replace("127.0.0.1", "localhost")
+
+    async def main() -> None:
+        async with client(*urls, token=consul_token(consul, policy), session_node=NODE) as driver:
+            await driver.grant_lease("a", 30)
+            assert [node.problem for node in await driver.nodes()] == [None]
+
+    run(main())
 
 
 @pytest.mark.consul
