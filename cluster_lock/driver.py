@@ -40,7 +40,8 @@ class Driver(Protocol):
     async def grant_lease(self, holder: str, ttl: float) -> Lease:
         """A new lease. `holder` is shown where the backend can show it. `Lease.ttl` is the server's own promise.
 
-        Raises BackendRefused with the server's own number when `ttl` is below what it allows.
+        Raises BackendRefused with the server's own number when `ttl` is below what it allows; NoLeaseYet while too few
+        of several endpoints answer.
         """
         ...
 

@@ -42,6 +42,11 @@ class BackendUnavailable(ClusterLockError):
     exit_code = 69
 
 
+class NoLeaseYet(BackendUnavailable):
+    """Too few of several endpoints have answered to know that they are of one cluster, so that nobody leads elsewhere.
+    Ask the same driver again: after one ttl at most it no longer waits for the silent ones."""
+
+
 class BackendRefused(ClusterLockError):
     """The backend understood and said no; the same request would be refused again (a ttl below its floor)."""
 

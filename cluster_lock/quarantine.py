@@ -19,6 +19,7 @@ from typing import TypeVar
 from . import clock
 from .driver import Driver, Inspectable
 from .errors import BackendRefused, BackendUnavailable, LeaseExpired
+from .first_lease import first_lease
 from .tasks import end
 from .values import LEADER, STANDBY, Entry, Grant, Lease, LeaseTimes, Record, contender_key
 
@@ -92,7 +93,7 @@ async def break_slowly(
     if not driver.traits.transfers:
         raise BackendRefused(f"{driver.backend} cannot move a lock, so it can only be freed at once (--now)")
     # As long as the lease that it follows, so that even a death of ours lets nobody in early.
-    lease = await _within(driver, request, driver.grant_lease(ours.holder, breaking.ttl))
+    lease = await first_lease(driver, ours.holder, breaking.ttl, request=request)
     renewing = asyncio.ensure_future(_keep(driver, lease, request))
     try:
         entry = await _move(driver, breaking, lease, ours, request)

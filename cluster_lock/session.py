@@ -21,7 +21,7 @@ from . import __version__, clock
 from .asking import Ask
 from .contender import Contender
 from .driver import Driver
-from .errors import BackendRefused, BackendUnavailable, ClusterLockError, ConfigError, LeaseExpired
+from .errors import BackendRefused, BackendUnavailable, ClusterLockError, ConfigError, LeaseExpired, NoLeaseYet
 from .guard import Guard, NoGuard, process_guard
 from .hold import Hold
 from .lock import Lock
@@ -51,7 +51,8 @@ class Session:
     `driver`: not yet opened; the session opens and closes it. `instance`: names this process slot among the contenders.
     `health`, `config`: shown in the records (an address, a fingerprint). `fencing_floor`: added to every token; what an
     operator sets after the backend was restored or moved. `fail_fast`: `lease()` raises BackendUnavailable when the
-    backend cannot be reached at first, instead of waiting for it. `observer`: told what happens to the lease. Raises
+    backend cannot be reached at first, instead of waiting for it; silent endpoints beside others that answer are waited
+    for in any case, for a ttl at most. `observer`: told what happens to the lease. Raises
     ConfigError for an `instance` of more than 500 characters.
     """
 
@@ -227,7 +228,9 @@ class Session:
                 error.__cause__ = late
             except (BackendUnavailable, BackendRefused) as answer:
                 error = answer
-            if first and (self._fail_fast or isinstance(error, BackendRefused)):
+            # Whoever starts once more begins that wait anew.
+            at_once = self._fail_fast and not isinstance(error, NoLeaseYet)
+            if first and (at_once or isinstance(error, BackendRefused)):
                 raise error
             self.observer.lease_unsure(f"no lease from {self.driver.backend}: {error}")
             if not said:

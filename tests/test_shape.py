@@ -26,7 +26,7 @@ LAYERS = [
     {"session", "lock", "hold", "reconcile", "found", "told"},
     {"leadership", "contender", "watch", "watchdog", "config", "process"},
     {"drivers", "state_directory", "masking", "logs", "log_writer", "quarantine", "listening", "overview"},
-    {"driver", "guard", "tasks", "threads", "at_exec", "patience", "observer", "asking", "pace"},
+    {"driver", "guard", "tasks", "threads", "at_exec", "patience", "observer", "asking", "pace", "first_lease"},
     {"kernel_timer", "values", "tokens"},
     {"record"},
     {"clock"},

@@ -14,6 +14,7 @@ from cluster_lock import __version__, clock
 from cluster_lock.config import Settings
 from cluster_lock.driver import Driver, Inspectable
 from cluster_lock.errors import BackendRefused, BackendUnavailable, ClusterLockError, PermissionRefused
+from cluster_lock.first_lease import first_lease
 from cluster_lock.values import INVITE, LEADER, REPLY, REQUEST, STANDBY, BackendNode, Entry, Lease, Record
 
 from .findings import Finding
@@ -101,7 +102,8 @@ class _Examination:
         """A lease as a bot would get it. The server's floor shows in its answer."""
         asked = self.settings.timing.ttl
         try:
-            lease = await self.within(self.driver.grant_lease(f"doctor@{socket.gethostname()}/{os.getpid()}", asked))
+            holder = f"doctor@{socket.gethostname()}/{os.getpid()}"
+            lease = await first_lease(self.driver, holder, asked, request=self.request)
         except ClusterLockError as error:
             return None, [self.refused("lease", error)]
         try:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Collection, Sequence
 from typing import Generic, TypeVar
 
 from cluster_lock import clock
-from cluster_lock.errors import BackendRefused, BackendUnavailable
+from cluster_lock.errors import BackendRefused, BackendUnavailable, NoLeaseYet
 
 Id = TypeVar("Id")
 
@@ -85,7 +85,7 @@ class OneCluster(Generic[Id]):
 
     def judge(self, since: float, ttl: float, members: Collection[str]) -> None:
         """Before a lease is granted for `ttl`, every endpoint having been asked at `since`. `members`: the endpoints
-        that the cluster calls its own. Raises BackendRefused; BackendUnavailable while too few have answered."""
+        that the cluster calls its own. Raises BackendRefused; NoLeaseYet while too few have answered."""
         self.ttl = max(self.ttl, ttl)
         if self._begun is None:
             self._begun = since
@@ -96,7 +96,7 @@ class OneCluster(Generic[Id]):
         unknown = [each for each in silent if each not in members]
         enough = len(silent) * 2 < len(self._endpoints) or not unknown
         if not enough and clock.now() < self._begun + ttl:
-            raise BackendUnavailable(
+            raise NoLeaseYet(
                 f"{self._driver}: no lease yet: {' and '.join(unknown)} did not answer and may be of another cluster;"
                 f" waiting for an answer for at most {ttl:g} s"
             )

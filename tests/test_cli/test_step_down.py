@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
-from support.company import Company
+from support.backends import Backend
+from support.company import Company, write_config
 from support.stores import SERVERS, open_driver
 
 from cluster_lock.cli import main
+from cluster_lock.testing.servers.base import free_ports
 from cluster_lock.values import REPLY, REQUEST, Origin
 
 
@@ -61,6 +64,21 @@ def test_a_name_that_does_not_stand_by(company: Company, capsys: pytest.CaptureF
     assert content["leader"]["term"] == content["before"]["term"] == first.terms[0].fencing_token
     assert first.leading.is_set()
     assert first.terms[0].is_valid()
+
+
+@pytest.mark.parametrize("backend", [SERVERS[-1]], indirect=True, scope="session")
+def test_half_of_the_list_is_down(company: Company, caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
+    """With half of the addresses silent a command that needs a lease waits for them, a ttl at most, says so once, and
+    does its work; so do those that end at once if nobody can be reached."""
+    backend, silent = company.backend, f"http://127.0.0.1:{next(free_ports())}"
+    both = Backend(backend.name, {"url": f"{backend.section['url']},{silent}"}, backend.server)
+    company.config = write_config(tmp_path / "both.yaml", both, company.prefix, company.timing)
+    first = company.join("web-1")
+    for command, code in ((["step-down", "x"], 75), (["release", "x", "--force", "--yes"], 0)):
+        assert company.command(*command) == code
+        assert caplog.text.count(f"no lease yet: {silent} did not answer") == 1
+        caplog.clear()
+    assert len(first.terms) == 1
 
 
 def test_nobody_leads(company: Company, capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,7 +10,7 @@ from support.etcd import entry, opened, taken
 from support.two_clusters import granted
 
 from cluster_lock import clock
-from cluster_lock.errors import BackendRefused, BackendUnavailable, LeaseExpired
+from cluster_lock.errors import BackendRefused, BackendUnavailable, LeaseExpired, NoLeaseYet
 from cluster_lock.testing.servers import EtcdCluster, EtcdServer
 
 pytestmark = pytest.mark.etcd
@@ -74,6 +74,8 @@ def test_an_endpoint_that_nobody_knows_is_waited_for_once(etcd_server: EtcdServe
             silent.pause()
             async with opened([silent.endpoint, etcd_server.endpoint], request_timeout=1.5) as driver:
                 begun = clock.now()
+                with pytest.raises(NoLeaseYet):
+                    await driver.grant_lease("a", 2)
                 await granted(driver, 2)
                 assert clock.now() - begun >= 2
                 await driver.grant_lease("a", 2)
