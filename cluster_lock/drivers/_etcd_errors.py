@@ -17,6 +17,7 @@ from cluster_lock.errors import (
     LeaseExpired,
     PermissionRefused,
 )
+from cluster_lock.masking import shortened
 
 from ._etcd_stream import StreamEnded
 
@@ -88,6 +89,10 @@ _ADVICE: tuple[tuple[str, str], ...] = (
 )
 
 
+_LONGEST = 1000
+"""Characters of what an endpoint says, in an error."""
+
+
 def said(error: BaseException) -> tuple[str, str]:
     """The name of gRPC's code, and the words."""
     if isinstance(error, TimeoutError):
@@ -102,7 +107,7 @@ def meaning(error: BaseException, text: str, *, tls: str, has_user: bool, needs:
     """`text`: where and what for. `tls`: with which files TLS is spoken there, "" if it is not. `needs`: the right to
     be named when it is missing."""
     code, words = said(error)
-    told = f"{text}: {words}"
+    told = f"{text}: {shortened(' '.join(words.split()), _LONGEST)}"
     for start, advice in _ADVICE:
         if start in words:
             told = f"{told} ({advice})"

@@ -19,6 +19,7 @@ from cluster_lock.errors import BackendRefused, BackendUnavailable, ClusterLockE
 from cluster_lock.tasks import end
 
 from ._etcd_address import Access
+from ._etcd_answers import check
 from ._etcd_errors import AUTH_IS_OFF, IS_THE_ANSWER, ServerUntrusted, is_stale, meaning, summary
 from ._etcd_library import Library
 from ._etcd_node import Node, Nodes
@@ -52,7 +53,7 @@ class Link:
             *self._failures,
             self._misuse,
             asyncio.CancelledError,
-            BackendUnavailable,  # an answer of another cluster
+            BackendUnavailable,  # an answer of another cluster, or none of etcd's
         )
         self._nodes = Nodes(library, access)
         self._preferred = 0
@@ -114,21 +115,25 @@ class Link:
     def stream(self, node: Node, call: Any, request: Any) -> Stream:
         """A stream from `node` that ends with this link at the latest."""
         failure = self._library.grpc.aio.AioRpcError
-        stream = Stream(call, request, lambda answer: self._is_of(node, answer), failure)
+        stream = Stream(call, request, lambda answer: self._check(node, request, answer), failure)
         self._streams.add(stream)
         return stream
 
     def _unary(self, method: Method, request: Any) -> Attempt[Any]:
         async def attempt(node: Node, metadata: Metadata, limit: float) -> Any:
             answer = await method(node)(request, timeout=limit, metadata=metadata)
-            self._is_of(node, answer)
+            self._check(node, request, answer)
             return answer
 
         return attempt
 
-    def _is_of(self, node: Node, answer: Any) -> None:
-        """Raises OtherCluster. etcd's own proxy leaves the cluster out of what it tells a watch."""
-        if answer.header.cluster_id:
+    def _check(self, node: Node, request: Any, answer: Any) -> None:
+        """Raises OtherCluster; BackendUnavailable for what is no answer of etcd's to that."""
+        try:
+            check(request, answer)
+        except ValueError as error:
+            raise BackendUnavailable(f"etcd {node.name} answered what is no answer of etcd to that") from error
+        if answer.header.cluster_id:  # etcd's own proxy leaves it out of what it tells a watch
             self.cluster.heard(node.name, answer.header.cluster_id)
 
     async def rotate(self, attempt: Attempt[T], doing: str, *, deadline: float | None = None) -> T:
@@ -249,7 +254,7 @@ class Link:
             if self._token is None or self._token == refused:
                 try:
                     answer = await node.auth.Authenticate(request, timeout=limit)
-                    self._is_of(node, answer)
+                    self._check(node, request, answer)
                     self._token = str(answer.token)
                 except self._library.grpc.aio.AioRpcError as error:
                     if AUTH_IS_OFF not in (error.details() or ""):

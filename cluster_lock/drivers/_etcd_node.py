@@ -24,8 +24,10 @@ _CHANNEL_OPTIONS = (
     ("grpc.enable_retries", 0),
     # The environment must not lead a lock's requests, and passwords, through a proxy that nobody named here.
     ("grpc.enable_http_proxy", 0),
-    # A scan of ten thousand records is larger than the 4 MiB that gRPC takes by default.
-    ("grpc.max_receive_message_length", -1),
+    # A scan of ten thousand records is larger than the 4 MiB that gRPC takes by default. What is larger than this is
+    # nobody's, and what is compressed could be blown up to anything: nobody asks for that.
+    ("grpc.max_receive_message_length", 64 * 2**20),
+    ("grpc.compression_enabled_algorithms_bitset", 1),
     # Two drivers of one process share nothing, not even a connection's troubles.
     ("grpc.use_local_subchannel_pool", 1),
 )

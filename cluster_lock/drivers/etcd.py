@@ -160,7 +160,10 @@ class EtcdDriver(Inspecting):
         if answer.succeeded:
             put, token = answer.responses[1].response_put, answer.header.revision
             return Grant(name, lease, token, token, record, put.prev_kv.value if put.HasField("prev_kv") else None)
-        (stands,) = answer.responses[0].response_range.kvs
+        kvs = answer.responses[0].response_range.kvs
+        if not kvs:
+            raise BackendUnavailable(f"{self.backend} refused {shown(key)} and shows nothing that stands there")
+        (stands,) = kvs
         if not stands.lease:
             raise ForeignValue(
                 f"{self.backend}: what stands under {shown(key)} was written without a lease, so not by a leader, and"

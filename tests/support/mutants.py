@@ -443,7 +443,11 @@ def consul_prefers_who_refuses() -> None:
 def etcd_reads_no_cluster() -> None:
     from cluster_lock.drivers._etcd_link import Link
 
-    Link._is_of = lambda self, node, answer: None  # type: ignore[method-assign]
+    Link._check = lambda self, node, request, answer: None  # type: ignore[method-assign]
+
+
+def etcd_takes_any_answer() -> None:
+    _driver_part("_etcd_link").check = lambda request, answer: None
 
 
 def etcd_begins_where_somebody_answers() -> None:

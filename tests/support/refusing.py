@@ -1,10 +1,11 @@
-"""Servers that answer and refuse: what a learner of etcd 3.6, an agent without its servers or an ingress says."""
+"""Servers that answer and refuse: what a learner of etcd 3.6, an agent without its servers or an ingress says. And one
+that answers nonsense."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Self
 
@@ -39,6 +40,40 @@ async def refusing_etcd(code: str, words: str) -> AsyncIterator[RefusingEtcd]:
     await server.start()
     try:
         yield asked
+    finally:
+        await server.stop(None)
+
+
+@asynccontextmanager
+async def answering_etcd(
+    body: bytes, pages: Mapping[str, bytes] | None = None, *, compressed: bool = False
+) -> AsyncIterator[str]:
+    """The address of a gRPC server that answers each request with these bytes. `pages`: other ones, by method."""
+    grpc = load().grpc
+
+    class Handler(grpc.GenericRpcHandler):  # type: ignore[misc, name-defined]
+        def service(self, details: Any) -> Any:
+            method = details.method.rpartition("/")[2]
+            content = (pages or {}).get(method, body)
+
+            async def answer(request: Any, context: Any) -> bytes:
+                return content
+
+            async def answers(requests: Any, context: Any) -> AsyncIterator[bytes]:
+                await anext(aiter(requests))
+                yield content
+
+            if method in ("LeaseKeepAlive", "Watch"):
+                return grpc.stream_stream_rpc_method_handler(answers)
+            return grpc.unary_unary_rpc_method_handler(answer)
+
+    how = grpc.Compression.Gzip if compressed else grpc.Compression.NoCompression
+    server = grpc.aio.server(options=(("grpc.max_send_message_length", -1),), compression=how)
+    server.add_generic_rpc_handlers((Handler(),))
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    try:
+        yield f"http://127.0.0.1:{port}"
     finally:
         await server.stop(None)
 

@@ -9,12 +9,12 @@ import pytest
 from support.aio import in_a_thread, run, until
 from support.etcd import LOCK, announced, entry, opened, taken, works
 from support.refusing import refusing_etcd
+from support.two_clusters import granted
 
 from cluster_lock import clock
 from cluster_lock.drivers.etcd import EtcdDriver
 from cluster_lock.errors import BackendRefused, BackendUnavailable, LeaseExpired, PermissionRefused
 from cluster_lock.testing.servers import EtcdServer
-from cluster_lock.values import Lease
 
 pytestmark = pytest.mark.etcd
 
@@ -76,7 +76,7 @@ def test_who_refuses_does_not_keep_what_it_was_given(etcd_release: str) -> None:
             ):
                 with pytest.raises(BackendUnavailable, match="may be of another cluster"):
                     await driver.grant_lease("a", 1)
-                lease = await until_granted(driver)
+                lease = await granted(driver, 2)
                 await asyncio.to_thread(server.kill)
                 for _ in range(3):
                     with pytest.raises(BackendUnavailable, match="learner"):
@@ -88,20 +88,6 @@ def test_who_refuses_does_not_keep_what_it_was_given(etcd_release: str) -> None:
                 assert refusing.count("LeaseKeepAlive") == asked
 
     run(main(), timeout=60)
-
-
-async def until_granted(driver: EtcdDriver) -> Lease:
-    granted: list[Lease] = []
-
-    async def tried() -> bool:
-        try:
-            granted.append(await driver.grant_lease("a", 30))
-        except BackendUnavailable:
-            return False
-        return True
-
-    await until(tried, timeout=40)
-    return granted[0]
 
 
 @pytest.mark.parametrize(

@@ -32,6 +32,7 @@ KILLED_BY = {
     "etcd_prefers_who_refuses": f"{DRIVERS}/test_etcd_refusals.py -k who_refuses",
     "consul_prefers_who_refuses": f"{DRIVERS}/test_consul_refusals.py -k who_refuses",
     "etcd_reads_no_cluster": f"{DRIVERS}/test_two_clusters.py -k first_contact",
+    "etcd_takes_any_answer": f"{DRIVERS}/test_etcd_answers.py -k renewal-renew",
     "etcd_begins_where_somebody_answers": f"{DRIVERS}/test_two_clusters.py -k silent_at_first",
     "consul_knows_a_cluster_by_its_addresses_alone": f"{DRIVERS}/test_two_clusters.py -k twins",
     "consul_ends_a_term_by_any_404": f"{DRIVERS}/test_consul_refusals.py -k does_not_end",
