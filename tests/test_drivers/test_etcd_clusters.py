@@ -26,8 +26,8 @@ def test_a_rebuilt_cluster_is_taken_after_a_ttl(etcd_release: str) -> None:
             try:
                 async with opened(old.endpoints, request_timeout=1.0) as driver:
                     lease = await driver.grant_lease("a", 3)
+                    renewed = clock.now()  # or a little later: the old cluster is heard of in the answer
                     await driver.renew(lease)
-                    renewed = clock.now()
                     old.kill()
                     await asyncio.to_thread(new.start)
 
