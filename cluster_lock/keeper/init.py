@@ -13,8 +13,9 @@ The exit status is the command's, or 128 + the number of the signal that ended i
 
 Two processes do this, one under the other (PR_SET_CHILD_SUBREAPER makes each the parent of what is orphaned below it),
 because PR_SET_PDEATHSIG reaches a direct child only: if the keeper and one of the two are killed at once, the other one
-still hears of it and kills what is left. If the two are killed, the keeper does (`sweep`). Elsewhere than on Linux
-there is the process group, and what leaves it is not found.
+still hears of it and kills what is left. If the two are killed, the keeper does (`sweep`). If they are stopped, and hear
+nothing, the death of the parent wakes them. Elsewhere than on Linux there is the process group, and what leaves it is
+not found.
 
 No signal ends the two that can be ignored, so a stop signal to every process of a service leaves the command its time.
 Nor do they stand in lists of processes under a name that a pattern for this library, for Python or for the command
@@ -117,6 +118,13 @@ def _kill(pid: int, number: int) -> None:
         return  # gone, or another user's by a setuid program, which only root could end
 
 
+def wake_at_the_end_of(parent: int) -> None:
+    """Have the kernel continue this process, if it is stopped, when its parent dies; end it if that has died already."""
+    _prctl(PR_SET_PDEATHSIG, signal.SIGCONT)
+    if os.getppid() != parent:
+        os._exit(CANNOT_RUN)
+
+
 def rename(name: str) -> None:
     """Stand under another name in lists of processes."""
     if not LINUX:
@@ -164,8 +172,8 @@ def _fork() -> int:
     """The lower of the two."""
     parent = os.getpid()
     pid = os.fork()
-    if pid == 0 and os.getppid() != parent:
-        os._exit(CANNOT_RUN)
+    if pid == 0:
+        wake_at_the_end_of(parent)
     return pid
 
 
@@ -279,8 +287,7 @@ def main(arguments: list[str]) -> int:
     signals = ignore()
     rename(f"init of process {keeper}")
     become_subreaper()
-    if os.getppid() != keeper:  # it died before we could hear of it
-        return CANNOT_RUN
+    wake_at_the_end_of(keeper)
     lower = _fork()
     if lower:
         for fd in fds:

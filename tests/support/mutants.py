@@ -340,6 +340,10 @@ def leaves_everything_to_a_keeper_that_is_gone() -> None:
     _another_init("over = not said or", "if not said:\n                os._exit(1)\n            over =")
 
 
+def sleeps_through_the_end_of_its_keeper() -> None:
+    _another_init("_prctl(PR_SET_PDEATHSIG, signal.SIGCONT)", "pass")
+
+
 def inits_die_of_a_stop_signal() -> None:
     _another_init("    signals = ignore()\n", "    signals = []\n")
 

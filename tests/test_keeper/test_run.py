@@ -320,6 +320,22 @@ def test_nothing_is_left(tmp_path: Path, victims: str) -> None:
     run(main())
 
 
+def test_inits_that_are_stopped(tmp_path: Path) -> None:
+    """Nothing that the command started is left when the keeper is killed whose inits were both stopped."""
+
+    async def main() -> None:
+        async with keepers(tmp_path) as them:
+            keeper = await forking(them)
+            below, inits = keeper.below(), keeper.inits()
+            for each in inits:
+                each.suspend()
+            await until(lambda: all(each.status() == psutil.STATUS_STOPPED for each in inits))
+            keeper.signal(signal.SIGKILL)
+            assert await gone(below, 5) < 2
+
+    run(main())
+
+
 @pytest.mark.parametrize("ends", ["command", "keeper", "both inits"])
 def test_what_looks_like_a_zombie_is_not_left(tmp_path: Path, ends: str) -> None:
     """A process whose first thread has ended is gone, as all others are, when the command, its keeper or both inits
