@@ -7,12 +7,14 @@ import contextlib
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
-from typing import Self
+from typing import NoReturn, Self
 
 from cluster_lock import clock
 from cluster_lock.guard import end_process
 from cluster_lock.patience import Patience
+from cluster_lock.process.instance_lock import process_started
 
 from .init import CORE, NO_NEW_PRIVILEGES, PROCESS, become_subreaper, descendants, reap, sweep
 from .left_over import HOPELESS, mark
@@ -55,6 +57,7 @@ class Child:
 
         To be called in the main thread. A command that cannot be run ends with 127, as in a shell.
         """
+        _strangers()
         become_subreaper()
         hears, control = os.pipe()
         os.set_blocking(control, False)
@@ -114,8 +117,7 @@ class Child:
             with contextlib.suppress(ProcessLookupError):
                 self._process.kill()
         if not await self.ended_within(HOPELESS):
-            left = ", ".join(map(str, descendants()))
-            end_process(f"what it started cannot be ended (process {left})")
+            _give_up()
         return await self.wait()
 
     async def wait(self) -> int:
@@ -144,9 +146,25 @@ class Child:
         code = await self._process.wait()
         self._close()
         # Only if the init was killed is something left, and this process is its parent now.
-        if reap() is not None:
-            await asyncio.to_thread(sweep)
+        if reap() is not None and not await asyncio.to_thread(sweep, _strangers_left, HOPELESS):
+            _give_up()
         return code if code >= 0 else 128 - code
+
+
+@cache
+def _strangers() -> frozenset[tuple[int, int | None]]:
+    """What was below this process before it started anything, and since when: a shell that becomes a keeper may have
+    started something before, and that is not ours to end. To be called first before anything is started."""
+    return frozenset((pid, process_started(pid)) for pid in descendants())
+
+
+def _strangers_left() -> set[int]:
+    return {pid for pid, since in _strangers() if process_started(pid) == since}
+
+
+def _give_up() -> NoReturn:
+    left = ", ".join(map(str, descendants(_strangers_left())))
+    end_process(f"what it started cannot be ended (process {left})")
 
 
 def _until(deadline: float) -> bytes:

@@ -13,9 +13,9 @@ The exit status is the command's, or 128 + the number of the signal that ended i
 
 Two processes do this, one under the other (PR_SET_CHILD_SUBREAPER makes each the parent of what is orphaned below it),
 because PR_SET_PDEATHSIG reaches a direct child only: if the keeper and one of the two are killed at once, the other one
-still hears of it and kills what is left. If the two are killed, the keeper does (`sweep`). If they are stopped, and hear
-nothing, the death of the parent wakes them. Elsewhere than on Linux there is the process group, and what leaves it is
-not found.
+still hears of it and kills what is left. If the two are killed, the keeper does (`sweep`). If they are stopped, and
+hear nothing, the death of the parent wakes them. Elsewhere than on Linux there is the process group, and what leaves it
+is not found.
 
 No signal ends the two that can be ignored, so a stop signal to every process of a service leaves the command its time.
 Nor do they stand in lists of processes under a name that a pattern for this library, for Python or for the command
@@ -34,7 +34,7 @@ import select
 import signal
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 
 PR_SET_PDEATHSIG, PR_SET_NAME, PR_SET_CHILD_SUBREAPER, PR_SET_NO_NEW_PRIVS = 1, 15, 36, 38  # linux/prctl.h
 LINUX = sys.platform == "linux"
@@ -62,12 +62,21 @@ def become_subreaper() -> None:
     _prctl(PR_SET_CHILD_SUBREAPER, 1)
 
 
-def sweep() -> None:
-    """Kill every descendant, and come back when none is left. Those that are born meanwhile too."""
+def sweep(spared: Callable[[], Collection[int]] = set, limit: float = float("inf")) -> bool:
+    """Kill every descendant, and come back when none is left. Those that are born meanwhile too. False if some are
+    after `limit` seconds. `spared()`: these are not killed, nor what is below them, and not waited for."""
+    began = _now()
     while reap() is not None:  # looked at first: mostly there is none, and a look at /proc takes milliseconds
-        for pid in descendants():
+        spare = spared()
+        found = list(descendants(spare))
+        if spare and not found:
+            return True
+        if _now() - began > limit:
+            return False
+        for pid in found:
             _kill(pid, signal.SIGKILL)
         select.select([], [], [], PAUSE)
+    return True
 
 
 def reap(command: int | None = None) -> int | None:
@@ -87,14 +96,15 @@ def reap(command: int | None = None) -> int | None:
 statuses: dict[int, int] = {}
 
 
-def descendants() -> Iterator[int]:
-    """The processes below this one, children first. Zombies too: a process whose first thread has ended looks like one,
-    and lives. What is one is collected by its parent, or by us when that is killed."""
+def descendants(spared: Collection[int] = ()) -> Iterator[int]:
+    """The processes below this one, children first, but not `spared` and what is below them. Zombies too: a process
+    whose first thread has ended looks like one, and lives. What is one is collected by its parent, or by us when that
+    is killed."""
     if not LINUX:
         return
     below: dict[int, list[int]] = {}
     for name in os.listdir("/proc"):
-        if name.isdigit() and (parent := _parent(name)) is not None:
+        if name.isdigit() and int(name) not in spared and (parent := _parent(name)) is not None:
             below.setdefault(parent, []).append(int(name))
     found = below.get(os.getpid(), [])
     while found:
@@ -119,7 +129,7 @@ def _kill(pid: int, number: int) -> None:
 
 
 def wake_at_the_end_of(parent: int) -> None:
-    """Have the kernel continue this process, if it is stopped, when its parent dies; end it if that has died already."""
+    """Have the kernel continue this process, if it is stopped, when its parent dies. If that is dead, end."""
     _prctl(PR_SET_PDEATHSIG, signal.SIGCONT)
     if os.getppid() != parent:
         os._exit(CANNOT_RUN)

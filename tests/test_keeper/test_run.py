@@ -336,6 +336,26 @@ def test_inits_that_are_stopped(tmp_path: Path) -> None:
     run(main())
 
 
+def test_what_was_there_before_the_keeper_is_not_its_own(tmp_path: Path) -> None:
+    """What a shell started before it became the keeper lives on when all of the command is ended, and nobody waits for
+    it."""
+
+    async def main() -> None:
+        async with keepers(tmp_path) as them:
+            helper = 'sh -c "sleep 1007; true" & exec "$0" "$@"'
+            keeper = await them.start("a", "sh", "-c", FORKS, lock="x", prefix=("sh", "-c", helper))
+            await keeper.says("up")
+            below = keeper.below()
+            others = [each for each in below if "sleep 1007" in " ".join(each.cmdline())]
+            for each in keeper.inits():
+                each.kill()
+            assert await keeper.ended() == 137
+            assert len(others) == 2
+            assert [each for each in below if each.is_running()] == others
+
+    run(main())
+
+
 @pytest.mark.parametrize("ends", ["command", "keeper", "both inits"])
 def test_what_looks_like_a_zombie_is_not_left(tmp_path: Path, ends: str) -> None:
     """A process whose first thread has ended is gone, as all others are, when the command, its keeper or both inits
