@@ -21,7 +21,7 @@ from cluster_lock.patience import Patience
 from cluster_lock.session import Session
 
 from .child import Child
-from .door import made_by, opened
+from .door import is_ending, made_by, opened
 from .init import FIRST_FD
 from .link import LONGEST_LINE, Link, mismatch
 from .names import FD, NAME, TOKEN
@@ -126,7 +126,7 @@ class WorkerProcess:
         if self._doing is not None:
             await self._doing
         self._hang_up("the worker has ended")
-        await self.relay.give_back(self._handovers)
+        await self.relay.give_back()
 
     def _knocked(self) -> None:
         """A program begins in the worker: the first, or one that has taken the place of the one before."""
@@ -165,7 +165,7 @@ class WorkerProcess:
         return None
 
     def _execs(self, handovers: Mapping[str, Mapping[str, Any]]) -> None:
-        """If its pipe comes to an end now, it was by that."""
+        """If its pipe comes to an end now, and it lives, it was by that. An exec may fail, and says so to nobody."""
         self._handovers = handovers
 
     async def _replaced(self, pipe: socket.socket) -> None:
@@ -226,7 +226,7 @@ class WorkerProcess:
         came = _received(self._pipe)
         if came is None:
             return
-        if not came and self._handovers is None:
+        if not came and (self._handovers is None or is_ending(self._knocker)):
             self.left_at = self.patience.seconds()
             self._hang_up("the worker is gone")
         elif not came:

@@ -607,6 +607,12 @@ def keeps_what_a_replaced_program_held() -> None:
     WorkerProcess._execs = lambda self, handovers: None  # type: ignore[method-assign]
 
 
+def believes_in_every_exec() -> None:
+    from cluster_lock.keeper import worker_process
+
+    worker_process.is_ending = lambda pid: False  # type: ignore[attr-defined]
+
+
 def forgets_threads() -> None:
     from cluster_lock.threads import Threads
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import signal
 import sys
 import time
 
@@ -43,11 +44,13 @@ async def body(term: Term) -> None:
                 os.execv(sys.executable, sys.orig_argv)
             case "restarts":
                 await term.wait_step_down()
-            case "fails to restart":
+            case "fails to restart" | "fails to restart and crashes":
                 try:
                     os.execv("/nowhere", ["/nowhere"])
                 except OSError:
                     say("goes on")
+                if deed.endswith("crashes"):
+                    os.kill(os.getpid(), signal.SIGKILL)
                 await term.wait_step_down()
             case "forks and restarts" if not term.inherited:
                 if os.fork() == 0:

@@ -244,6 +244,22 @@ def test_an_exec_that_fails(tmp_path: Path) -> None:
     run(main(), timeout=60)
 
 
+def test_a_crash_right_after_an_exec_that_failed(tmp_path: Path) -> None:
+    """A worker that is killed right after its exec failed has crashed: what it would have left to the program in its
+    place is left to nobody."""
+
+    async def main() -> None:
+        async with keepers(tmp_path) as them:
+            first = await them.worker("a", "fails to restart and crashes")
+            assert await first.ended() == 137
+            second = await them.worker("b")
+            await second.says("b: leading")
+            assert "released {}" in second.output
+            assert "another program" not in first.output
+
+    run(main(), timeout=60)
+
+
 def test_a_worker_that_becomes_something_else(tmp_path: Path) -> None:
     """Where a worker puts a program in its place that knows nothing of us, its lock goes to the next one at once."""
 

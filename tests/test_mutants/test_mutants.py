@@ -93,6 +93,7 @@ KILLED_BY = {
     "counts_the_silence_of_a_start": f"{KEEPER}/test_worker.py::test_a_worker_takes_its_time_to_start",
     "handles_what_restarted_again": f"{POLLER}/test_restarts.py",
     "keeps_what_a_replaced_program_held": f"{KEEPER}/test_worker.py -k becomes_something_else",
+    "believes_in_every_exec": f"{KEEPER}/test_worker.py -k right_after",
     "forgets_threads": f"{LEADER}/test_last_resort.py -k thread",
     "names_the_instance_alone": f"{POLLER}/test_slots.py -k two_bots",
     "starts_the_same_bot_twice": f"{POLLER}/test_slots.py -k the_same_bot",
