@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import NoReturn, Self
 
 from cluster_lock import clock
+from cluster_lock.errors import ConfigError
 from cluster_lock.guard import end_process
 from cluster_lock.patience import Patience
 from cluster_lock.process.instance_lock import process_started
@@ -55,7 +57,8 @@ class Child:
         ours. `numbered`: the variable of `environ` that is to say the command's number too, after a colon.
         `allow_setuid`: it may start programs of another user, which we could not end unless we are root.
 
-        To be called in the main thread. A command that cannot be run ends with 127, as in a shell.
+        To be called in the main thread. A command that cannot be run ends with 127, as in a shell. Raises ConfigError
+        if it is too long.
         """
         _strangers()
         become_subreaper()
@@ -80,8 +83,11 @@ class Child:
                 pass_fds=(hears, *fds),
                 start_new_session=True,
             )
-        except BaseException:
+        except BaseException as error:
             os.close(control)
+            if isinstance(error, OSError) and error.errno == errno.E2BIG:
+                what = f"{command[0]}: its arguments and the environment are too long for this system"
+                raise ConfigError([what]) from error
             raise
         finally:
             os.close(hears)

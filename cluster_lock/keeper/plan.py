@@ -1,18 +1,21 @@
 """What a keeper needs to know, as plain values.
 
-The command that read the settings hands it over through a pipe, so that the keeper itself stays small and no secret
-stands in its arguments.
+The command that read the settings hands it over through an open file that has no name, so that the keeper itself stays
+small and no secret stands in its arguments.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from cluster_lock.driver import Driver
+from cluster_lock.errors import ConfigError
 from cluster_lock.values import Timing
 
 Restart = Literal["on-failure", "always", "never"]
@@ -70,19 +73,36 @@ class Plan:
         return driver_class(self.backend)(**self.options)
 
 
+PIPE_TAKES = 60_000
+"""Bytes that certainly fit into a pipe before somebody reads."""
+
+
 def handed_over(plan: Plan) -> int:
-    """The reading end of a pipe with `plan` in it, for a program that replaces this one."""
+    """The number of an open file with `plan` in it, nowhere but in memory, for a program that replaces this one. Raises
+    ConfigError if it is too long for what this platform has."""
+    content = plan.to_bytes()
+    number = _written(content)
+    os.set_inheritable(number, True)
+    return number
+
+
+def _written(content: bytes) -> int:
+    if sys.platform == "linux":
+        with suppress(OSError):  # forbidden here (sysctl vm.memfd_noexec)
+            number = os.memfd_create("plan")
+            with os.fdopen(number, "wb", closefd=False) as file:
+                file.write(content)
+                file.seek(0)
+            return number
+    if len(content) > PIPE_TAKES:
+        raise ConfigError(["the command line is too long to be handed to a keeper on this platform"])
     reading, writing = os.pipe()
     with os.fdopen(writing, "wb") as pipe:
-        content = plan.to_bytes()
-        if len(content) > 60_000:  # what a pipe takes before somebody reads
-            raise ValueError("the plan is too long for a pipe")
         pipe.write(content)
-    os.set_inheritable(reading, True)
     return reading
 
 
 def received(number: int) -> Plan:
-    """The plan from the pipe with this number."""
-    with os.fdopen(number, "rb") as pipe:
-        return Plan.from_bytes(pipe.read())
+    """The plan from the file with this number."""
+    with os.fdopen(number, "rb") as file:
+        return Plan.from_bytes(file.read())

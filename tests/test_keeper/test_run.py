@@ -59,6 +59,20 @@ def test_the_exit_status_is_the_commands(tmp_path: Path, script: str, code: int)
     run(main())
 
 
+@pytest.mark.parametrize(("length", "code"), [(100_000, 0), (200_000, 78)], ids=["run", "refused"])
+def test_a_long_command(tmp_path: Path, length: int, code: int) -> None:
+    """A command line that the system can run is run, however long, and another one is refused in a sentence."""
+
+    async def main() -> None:
+        async with keepers(tmp_path) as them:
+            keeper = await them.start("a", "sh", "-c", 'echo "length ${#1}"', "sh", length * "a", lock="x")
+            assert await keeper.ended() == code, keeper.output
+            assert ("length 100000\n" if code == 0 else "too long for this system") in keeper.output
+            assert "Traceback" not in keeper.output
+
+    run(main())
+
+
 def test_what_it_finds_in_its_environment(tmp_path: Path) -> None:
     """The command is told the lock's name, its fencing token, and the number of a pipe with the lease."""
 
