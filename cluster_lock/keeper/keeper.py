@@ -1,5 +1,5 @@
-"""The keeper of a worker: owns the session, and sees to it that no lock is held for a worker that is not there, or that
-nothing of a worker goes on when its lock is gone."""
+"""The keeper of a worker: owns the session, and sees to it that no lock is held for a worker that is not there, and
+that no worker goes on with its work when its lock is gone."""
 
 from __future__ import annotations
 

@@ -59,8 +59,8 @@ class Relay:
         self._link.tell("lease", deadline=deadline, now=clock.now(), clock=clock.NAME)
 
     async def give_back(self, handovers: Mapping[str, Mapping[str, Any]] | None = None) -> None:
-        """The worker is gone, with all that it started: release what it held, at once. `handovers`: what it left, by
-        lock."""
+        """The worker is gone, with all that it started, or is another program now: release what it held, at once.
+        `handovers`: what it left, by lock."""
         await self._link.ended()
         if self._dropping:
             await asyncio.wait(self._dropping)

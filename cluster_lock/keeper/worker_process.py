@@ -1,7 +1,8 @@
 """One worker as its keeper sees it: the process, the link to it, its signs of life.
 
-The process stays the same when it puts another program in its own place (os.execv, to restart itself). What ran before
-is gone then, so its locks are given back; what comes instead is a worker that starts.
+The process stays the same when it puts another program in its own place (os.execv, to restart itself). What ran in it
+before is gone then, so its locks are given back; what comes instead is a worker that starts. Processes that the program
+before had started are still there: they were not ours to end while it lived, and are now below the next one.
 """
 
 from __future__ import annotations
