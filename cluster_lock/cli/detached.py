@@ -125,6 +125,13 @@ class Background:
         return 128 + self._heard[0]
 
     def __enter__(self) -> Self:
+        from cluster_lock.keeper.left_over import keeper_above
+
+        if (keeper := keeper_above()) is not None:
+            why = f"what runs under keeper {keeper}, as this command does, ends together with it"
+            raise ConfigError(
+                [f"{why}, and leaves nothing behind: give it from outside (a bot restarts itself by os.execv)"]
+            )
         with mapped(self.log):
             for folder in (self.log.parent.parent, self.log.parent):
                 make_private_directory(folder)

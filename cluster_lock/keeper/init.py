@@ -104,15 +104,15 @@ def descendants(spared: Collection[int] = ()) -> Iterator[int]:
         return
     below: dict[int, list[int]] = {}
     for name in os.listdir("/proc"):
-        if name.isdigit() and int(name) not in spared and (parent := _parent(name)) is not None:
-            below.setdefault(parent, []).append(int(name))
+        if name.isdigit() and int(name) not in spared and (above := parent(name)) is not None:
+            below.setdefault(above, []).append(int(name))
     found = below.get(os.getpid(), [])
     while found:
         yield from found
         found = [pid for parent in found for pid in below.get(parent, [])]
 
 
-def _parent(pid: str) -> int | None:
+def parent(pid: str) -> int | None:
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
             # The name stands in brackets and may hold anything.

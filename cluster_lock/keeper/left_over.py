@@ -23,7 +23,7 @@ from cluster_lock import clock
 from cluster_lock.patience import Patience
 from cluster_lock.process.instance_lock import process_started
 
-from .init import PAUSE
+from .init import PAUSE, parent
 from .names import MARK
 
 log = logging.getLogger("cluster_lock.keeper")
@@ -39,6 +39,18 @@ _MARK = re.compile(r"([0-9]{1,10}) ([0-9]{1,20}) (\S*) (.*)", re.ASCII | re.DOTA
 def mark(scope: str) -> str:
     """Of this keeper: its number, since when it runs, where these mean something, and its scope."""
     return f"{os.getpid()} {process_started(os.getpid())} {_namespaces()} {scope}"
+
+
+def keeper_above() -> int | None:
+    """The keeper that this process runs under, and whose end will be its own too; None if there is none."""
+    line = [os.getpid()]
+    while above := parent(str(line[-1])):
+        line.append(above)
+    for pid in line:  # each, as one may have an environment of its own
+        found = _mark_of(str(pid))
+        if found is not None and int(found[0]) in line and _is_of_living(found):
+            return int(found[0])
+    return None
 
 
 async def end_left_over(scope: str) -> None:
@@ -72,12 +84,10 @@ def _listed(pids: set[int]) -> str:
 
 
 def _left_over(scope: str) -> Iterator[int]:
-    here = (_namespaces(), scope)
     for name in os.listdir("/proc"):
         if not name.isdigit() or (found := _mark_of(name)) is None:
             continue
-        keeper, started, *where = found
-        if tuple(where) != here or str(process_started(int(keeper))) == started:
+        if found[2:] != (_namespaces(), scope) or _is_of_living(found):
             continue
         if os.geteuid() == 0 or _is_ours(int(name)):  # what is another user's only root can end
             yield int(name)
@@ -95,6 +105,11 @@ def _mark_of(pid: str) -> tuple[str, ...] | None:
             found = _MARK.fullmatch(each.removeprefix(start).decode(errors="replace"))
             return found.groups() if found is not None else None
     return None
+
+
+def _is_of_living(found: tuple[str, ...]) -> bool:
+    """Does the keeper with this mark still run, if its number means something here?"""
+    return found[2] == _namespaces() and str(process_started(int(found[0]))) == found[1]
 
 
 def _is_ours(pid: int) -> bool:

@@ -11,11 +11,13 @@ from pathlib import Path
 import psutil
 import pytest
 from support.aio import run, until
+from support.bot_process import TOKEN
 from support.keepers import WORKER, KeeperProcess, Keepers, gone, keepers
 
 from cluster_lock import clock
 from cluster_lock.keeper.left_over import HOPELESS, end_left_over, mark
 from cluster_lock.keeper.names import MARK
+from cluster_lock.process.instance_lock import process_started
 
 pytestmark = [pytest.mark.process, pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")]
 
@@ -177,3 +179,40 @@ def test_a_keeper_of_another_time(tmp_path: Path) -> None:
             assert living.code is None
 
     run(main(), timeout=200)
+
+
+@pytest.mark.parametrize("command", ["restart", "start --detach"])
+def test_nothing_goes_on_in_the_background_of_a_keeper(command: str, tmp_path: Path) -> None:
+    """`bot restart` and `bot start --detach` below a keeper end with one sentence: what they start would end with it.
+    An environment of their own hides no keeper."""
+
+    async def main() -> None:
+        async with keepers(tmp_path) as them:
+            (tmp_path / "home").mkdir(mode=0o700)
+            settings = f"TELEGRAM_BOT_TOKEN={TOKEN} CLUSTER_LOCK_STATE_DIR={tmp_path / 'home'}"
+            bot = f"env -u {MARK} {settings} {sys.executable} -m bot {command} --set health=off --set telegram.api=http://127.0.0.1:1"
+            keeper = await them.start("a", "sh", "-c", f"{bot}; exit $?", lock="x")
+            assert await keeper.ended() == 78
+            assert f"what runs under keeper {keeper.pid}, as this command does, ends together with it" in keeper.output
+            assert "Traceback" not in keeper.output
+            assert list((tmp_path / "home").iterdir()) == []
+
+    run(main(), timeout=100)
+
+
+def test_whose_keeper_is_above() -> None:
+    """A process is under the keeper that its environment names if that lives, and is above it."""
+    ask = "from cluster_lock.keeper.left_over import keeper_above; print(keeper_above())"
+    stranger = subprocess.Popen(["sleep", "100"])
+    try:
+        for pid, since, found in (
+            (os.getpid(), None, os.getpid()),
+            (os.getpid(), 1, None),
+            (stranger.pid, None, None),
+        ):
+            environ = own_mark("some", str(pid), str(since or process_started(pid)))
+            done = subprocess.run([sys.executable, "-c", ask], env=environ, capture_output=True, text=True, timeout=60)
+            assert done.stdout == f"{found}\n", done.stderr
+    finally:
+        stranger.kill()
+        stranger.wait()
