@@ -18,6 +18,7 @@ from cluster_lock.drivers._file.private import make_private_directory, mapped, o
 from cluster_lock.errors import ConfigError
 from cluster_lock.patience import Patience
 
+from .environment import given
 from .options import settings_from
 from .slots import lock_of, slots_here, slots_of
 
@@ -143,7 +144,12 @@ class Background:
             with os.fdopen(descriptor, "ab") as output:
                 self._began_at = os.fstat(output.fileno()).st_size
                 self._process = subprocess.Popen(
-                    self._command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
+                    self._command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=output,
+                    env=given(),
+                    start_new_session=True,
                 )
         except BaseException:
             self._restore()

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from cluster_lock import clock
 
+from .environment import quiet_grpc
+
 if TYPE_CHECKING:
     from cluster_lock.config import Settings
     from cluster_lock.driver import Driver
@@ -42,11 +44,10 @@ def seconds_from(text: str) -> float:
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:
-    # gRPC's core writes lines of its own to stderr, past every logger; what matters in them is in our errors too.
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     import asyncio
 
-    return asyncio.run(work)
+    with quiet_grpc():
+        return asyncio.run(work)
 
 
 @asynccontextmanager

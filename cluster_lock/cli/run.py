@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from cluster_lock.errors import ConfigError
 from cluster_lock.masking import kept_secrets
 
+from .environment import GRPC, SILENT, given
 from .options import add_settings_options, settings_from
 
 if TYPE_CHECKING:
@@ -125,19 +126,19 @@ def become_keeper(settings: Settings, plan: Plan) -> NoReturn:
     if sys.platform == "win32":
         raise ConfigError(["there is no keeper on Windows: use `bot start --in-process`"])
     from cluster_lock.config import open_driver
+    from cluster_lock.keeper.names import LOCALE
     from cluster_lock.keeper.plan import handed_over
     from cluster_lock.process.core_dumps import no_core_dumps
 
     open_driver(settings)  # which complains here of what keeps it from being made
-    plan = replace(
-        plan,
-        environ_before={name: os.environ.get(name) for name in ("GRPC_VERBOSITY", "PYTHONPATH")},
-        core=no_core_dumps(),
-    )
-    # gRPC's core writes lines of its own to stderr, past every logger; what matters in them is in our errors too.
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    before = given()
     # Nothing of the working directory: what lies there is not for the process that has the backend's credentials.
-    path = [*os.environ.get("PYTHONPATH", "").split(os.pathsep), str(PACKAGES)]
-    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, dict.fromkeys(path)))
+    path = [*before.get("PYTHONPATH", "").split(os.pathsep), str(PACKAGES)]
+    ours = {
+        GRPC: before.get(GRPC, SILENT),
+        "PYTHONPATH": os.pathsep.join(filter(None, dict.fromkeys(path))),
+    }
+    plan = replace(plan, environ_before={name: before.get(name) for name in (*ours, LOCALE)}, core=no_core_dumps())
     sys.stdout.flush()
-    os.execv(sys.executable, [sys.executable, "-P", "-m", "cluster_lock.keeper", str(handed_over(plan))])
+    keeper = [sys.executable, "-P", "-m", "cluster_lock.keeper", str(handed_over(plan))]
+    os.execve(sys.executable, keeper, before | ours)

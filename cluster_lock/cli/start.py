@@ -11,7 +11,7 @@ import os
 import sys
 import traceback
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager, nullcontext
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from cluster_lock import logs
@@ -19,6 +19,7 @@ from cluster_lock.errors import ConfigError
 from cluster_lock.keeper.names import under_keeper
 
 from . import detached
+from .environment import quiet_grpc
 from .options import add_settings_options, settings_from
 from .run import add_keeper_options, become_keeper, hold_signals_back, plan_for
 from .slots import lock_of, slots_of
@@ -100,8 +101,6 @@ def _run_here(options: argparse.Namespace, *, worker: bool) -> int:
     _, slot = slots_of(settings, lock_of(settings))
     with nullcontext() if worker else slot as instance:
         logs.configure(options.log_format, secrets=secret_texts(settings))
-        # gRPC's core writes lines of its own to stderr, past every logger; what matters in them is in our errors too.
-        os.environ.setdefault("GRPC_VERBOSITY", "NONE")
         with unspoken():
             with _stopped_at_once(), _objects_that_stay():
                 dispatcher = load_app(options.app)
@@ -207,11 +206,13 @@ async def _leadership(settings: Settings, instance: InstanceLock | None, *, fail
             yield leadership
         return
     board = Board(settings.instance, backend=settings.backend, secrets=secret_texts(settings))
-    async with (
-        open_health(board, settings.health) as url,
-        open_session(settings, fail_fast=fail_fast, health=url, observer=board) as session,
-        following(board),
-    ):
+    async with AsyncExitStack() as stack:
+        url = await stack.enter_async_context(open_health(board, settings.health))
+        with quiet_grpc():
+            session = await stack.enter_async_context(
+                open_session(settings, fail_fast=fail_fast, health=url, observer=board)
+            )
+        await stack.enter_async_context(following(board))
         instance.say(health=url)
         election = Election(session)
         board.peers = SessionPeers(session)

@@ -18,9 +18,9 @@ from cluster_lock.guard import end_process
 from cluster_lock.patience import Patience
 from cluster_lock.process.instance_lock import process_started
 
-from .init import CORE, NO_NEW_PRIVILEGES, PROCESS, become_subreaper, descendants, reap, sweep
+from .init import CORE, NO_NEW_PRIVILEGES, PROCESS, WITHOUT, become_subreaper, descendants, reap, sweep
 from .left_over import HOPELESS, mark
-from .names import MARK
+from .names import LOCALE, MARK
 
 INIT = Path(__file__).with_name("init.py").read_text(encoding="utf-8")
 """Read once: the file may be of another version when a command is started again, and would not understand us."""
@@ -66,6 +66,7 @@ class Child:
         os.set_blocking(control, False)
         # Not for the inits: they end by themselves, and what they stand over with them.
         options = [f"{MARK}={mark(scope)}", *([f"{CORE}{core}"] if core is not None else [])]
+        options.append(f"{LOCALE}={environ[LOCALE]}" if LOCALE in environ else f"{WITHOUT}{LOCALE}")
         if numbered is not None:
             options.append(f"{PROCESS}{numbered}")
         if not allow_setuid and os.geteuid() != 0:

@@ -6,8 +6,8 @@ CONTROL is the reading end of a pipe from the keeper. A line on it is the number
 and the moment (on the boot clock) at which nothing may be left, or `kill`: end everything. Its end of file means that
 the keeper is gone, and ends everything too. The command gets FD... as 3, 4... (a POSIX shell can name no number above
 9), and a process group of its own. OPTION is `core=SIZE` for its limit of core dumps, `NAME=VALUE` for a variable of
-its environment that we do not have ourselves, `process=NAME` for one that says its own number after a colon, or
-`no-new-privileges`.
+its environment that we do not have ourselves, `without=NAME` for one that it shall not have, `process=NAME` for one
+that says its own number after a colon, or `no-new-privileges`.
 
 The exit status is the command's, or 128 + the number of the signal that ended it; it comes only when nothing is left.
 
@@ -55,6 +55,7 @@ PYTHONS_OWN = frozenset({signal.SIGPIPE, signal.SIGXFSZ})
 NO_NEW_PRIVILEGES = "no-new-privileges"
 CORE = "core="
 PROCESS = "process="
+WITHOUT = "without="
 
 
 def become_subreaper() -> None:
@@ -215,6 +216,8 @@ def _start(command: list[str], fds: list[int], close: list[int], options: list[s
             elif option.startswith(PROCESS):
                 name = option.removeprefix(PROCESS)
                 os.environ[name] = f"{os.environ[name]}:{os.getpid()}"
+            elif option.startswith(WITHOUT):
+                os.environ.pop(option.removeprefix(WITHOUT), None)
             else:
                 name, _, value = option.partition("=")
                 os.environ[name] = value

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import os
 import signal
 import socket
 from collections.abc import Mapping
@@ -94,12 +93,10 @@ class Job:
                 }
             )
             more = {FD: str(FIRST_FD), NAME: term.name, TOKEN: str(term.fencing_token)}
-            before = {**os.environ, **self._plan.environ_before}
-            environ = {name: value for name, value in before.items() if value is not None} | more
             starting = asyncio.ensure_future(
                 Child.start(
                     self._plan.command,
-                    environ,
+                    self._plan.environ() | more,
                     scope=self._plan.scope,
                     fds=[theirs.fileno()],
                     until=term.deadline,

@@ -17,6 +17,8 @@ TOKEN = "CLUSTER_LOCK_FENCING_TOKEN"
 MARK = "CLUSTER_LOCK_KEEPER"
 """Which keeper started it; see `left_over`."""
 
+LOCALE = "LC_CTYPE"
+"""Not of ours: an interpreter that finds itself in the C locale sets it, also for all that it starts (PEP 538)."""
 
 _claimed = False
 

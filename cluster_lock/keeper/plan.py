@@ -32,7 +32,7 @@ class Plan:
     instance: str
     command: tuple[str, ...]
     environ_before: Mapping[str, str | None] = field(default_factory=dict)
-    """What we changed in the environment for ourselves, as it was; None: not there. For a command under `lock`."""
+    """What we changed in the environment for ourselves, as it was; None: not there."""
     core: int | None = None
     """The limit for core dumps as it was before we set one for ourselves. For a command under `lock`."""
     allow_setuid: bool = False
@@ -56,6 +56,11 @@ class Plan:
     def scope(self) -> str:
         """What tells the locks of one group of instances from those of another that uses the same host."""
         return str(self.options.get("prefix", ""))
+
+    def environ(self) -> dict[str, str]:
+        """For the command: what it was before there was a keeper."""
+        before = {**os.environ, **self.environ_before}
+        return {name: value for name, value in before.items() if value is not None}
 
     def to_bytes(self) -> bytes:
         return json.dumps(asdict(self), default=os.fspath).encode()

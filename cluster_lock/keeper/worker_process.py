@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import signal
 import socket
 from collections.abc import Coroutine, Mapping, Sequence
@@ -85,7 +84,7 @@ class WorkerProcess:
         with theirs:
             try:
                 # A keeper may run under another one, whose lock and term these are.
-                environ = {key: value for key, value in os.environ.items() if key not in (NAME, TOKEN)}
+                environ = {key: value for key, value in plan.environ().items() if key not in (NAME, TOKEN)}
                 environ |= {FD: str(FIRST_FD), **({NAME: plan.name} if plan.name is not None else {})}
                 child = await Child.start(
                     plan.command,

@@ -87,23 +87,39 @@ def test_what_it_finds_in_its_environment(tmp_path: Path) -> None:
     run(main())
 
 
-@pytest.mark.parametrize("value", [None, "", "some"], ids=["unset", "empty", "set"])
-def test_what_the_keeper_needs_in_its_environment_is_not_the_commands(tmp_path: Path, value: str | None) -> None:
-    """The command finds PYTHONPATH and GRPC_VERBOSITY as they were, also where they were not set."""
-    names = ("PYTHONPATH", "GRPC_VERBOSITY")
-    environ = {name: text for name, text in os.environ.items() if name not in names}
-    environ |= {"CLUSTER_LOCK_STATE_DIR": str(tmp_path), **({} if value is None else dict.fromkeys(names, value))}
-    echo = 'echo "[${PYTHONPATH-unset}] [${GRPC_VERBOSITY-unset}]"'
+NAMES = ("PYTHONPATH", "GRPC_VERBOSITY", "LC_CTYPE")
+ECHO = 'echo "[${PYTHONPATH-unset}] [${GRPC_VERBOSITY-unset}] [${LC_CTYPE-unset}]"'
+IMPORTED = """
+import os, pathlib
+found = dict(each.partition("=")[::2] for each in pathlib.Path("/proc/self/environ").read_text().split(chr(0)))
+locale = found.get("LC_CTYPE", "unset")  # this interpreter may have set one for itself
+print(*(f"[{value}]" for value in (*(os.environ.get(name, "unset") for name in NAMES), locale)), flush=True)
+"""
+
+
+RUN = ("run", "--lock", "x", "--set", "health=off", "--", "sh", "-c", ECHO)
+BOT = ("bot", "start", "--set", "health=off", "--app", "shows:nothing")
+
+
+@pytest.mark.parametrize(
+    ("command", "value"),
+    [(RUN, None), (RUN, ""), (RUN, "some"), (BOT, None), ((*BOT, "--in-process"), None)],
+    ids=["run-unset", "run-empty", "run-set", "worker", "in-process"],
+)
+def test_what_we_need_in_the_environment_is_not_the_commands(
+    tmp_path: Path, command: tuple[str, ...], value: str | None
+) -> None:
+    """A command, and the program of a bot, find the environment as it was given to us, also in the C locale, where an
+    interpreter sets LC_CTYPE for all that it starts."""
+    (tmp_path / "shows.py").write_text(f"NAMES = {NAMES[:2]}\n{IMPORTED}")
+    environ = {name: text for name, text in os.environ.items() if name not in (*NAMES, "LANG", "LC_ALL")}
+    environ |= {"CLUSTER_LOCK_STATE_DIR": str(tmp_path), "TELEGRAM_BOT_TOKEN": "4242:a-secret-that-is-never-shown"}
+    environ |= {} if value is None else dict.fromkeys(NAMES, value)
     done = subprocess.run(
-        [sys.executable, "-c", CLI, "run", "--lock", "x", "--set", "health=off", "--", "sh", "-c", echo],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        env=environ,
-        cwd=tmp_path,
+        [sys.executable, "-c", CLI, *command], capture_output=True, text=True, timeout=60, env=environ, cwd=tmp_path
     )
     expected = "unset" if value is None else value
-    assert (done.returncode, done.stdout) == (0, f"[{expected}] [{expected}]\n"), done.stderr
+    assert f"[{expected}] [{expected}] [{expected}]\n" in done.stdout, done.stdout + done.stderr
 
 
 def test_a_lock_that_was_found_free_is_settled_in(tmp_path: Path) -> None:
