@@ -46,10 +46,13 @@ class InstanceInfo:
     """Where it shows its health."""
     ready: bool = False
     """Could it take over?"""
+    boot: str = ""
+    """Of which run of which kernel all this is true: a host may be renamed while it runs. Not told by version 0.1, and
+    elsewhere than on Linux."""
 
     def is_sound(self) -> bool:
         """Is each field what it should be? A file may say anything."""
-        texts = (self.since, self.host, self.command, self.namespace, self.health or "")
+        texts = (self.since, self.host, self.command, self.namespace, self.boot, self.health or "")
         numbers = (self.pid, self.started or 0)
         return (
             all(isinstance(text, str) for text in texts)
@@ -60,7 +63,8 @@ class InstanceInfo:
     @property
     def here(self) -> bool:
         """Is it of this host and pid namespace, so that its pid means something to us?"""
-        return self.namespace == _namespace() and self.host == socket.gethostname()
+        same_host = self.boot == _boot() if self.boot else self.host == socket.gethostname()
+        return same_host and self.namespace == _namespace()
 
     def runs(self) -> bool:
         """Does that very process still run? Only where it is `here`."""
@@ -194,7 +198,7 @@ class InstanceLock:
         begin = f"{self.title} is already running on this host"
         if info is None:
             who, stop = "its process has not said which it is", self.fuser
-        elif info.namespace == _namespace():
+        elif info.here:
             who, stop = f"process {info.pid} ({info.command}), since {info.since}", f"`kill {info.pid}`"
         else:
             who = f"process {info.pid} of another container on {info.host} ({info.command}), since {info.since}"
@@ -216,6 +220,7 @@ def _of_this_process(health: str | None, ready: bool) -> InstanceInfo:
         started=process_started(os.getpid()),
         health=health,
         ready=ready,
+        boot=_boot(),
     )
 
 
@@ -237,6 +242,13 @@ def process_started(pid: int) -> int | None:
     except (OSError, ValueError):
         return None
     return int(fields[18]) if state not in b"ZX" else None
+
+
+def _boot() -> str:
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except OSError:
+        return ""  # not Linux
 
 
 def _namespace() -> str:

@@ -176,6 +176,7 @@ INFO = {
 WRONG: list[dict[str, Any]] = [
     {"pid": "1"}, {"pid": True}, {"pid": -1}, {"pid": 10**30}, {"pid": None}, {"since": 5}, {"host": ["h"]},
     {"command": None}, {"namespace": {}}, {"started": "1"}, {"started": 1.5}, {"health": 7}, {"ready": "yes"},
+    {"boot": 7},
 ]  # fmt: skip
 
 
@@ -237,6 +238,31 @@ def test_a_holder_in_another_container_is_named_as_such(tmp_path: Path) -> None:
         with pytest.raises(AlreadyRunning, match="another container") as refused:
             InstanceLock("web-1", tmp_path).acquire()
         assert "kill" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("said", "here"),
+    [
+        ({"host": "its-name-before"}, True),
+        ({"boot": "5b0b5d4e-0000-4000-8000-000000000000"}, False),
+        ({"boot": ""}, True),
+        ({"boot": "", "host": "another"}, False),
+    ],
+    ids=["renamed", "another-host-of-this-name", "version-0.1", "version-0.1-elsewhere"],
+)
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel says which run of it this is")
+def test_a_host_is_known_by_more_than_its_name(said: dict[str, str], here: bool, tmp_path: Path) -> None:
+    """A holder is of this host, and its pid is offered to `kill`, also after the host was renamed, and not if another
+    host has this one's name."""
+    with InstanceLock("web-1", tmp_path) as lock:
+        file = lock.path.with_suffix(".json")
+        file.write_text(json.dumps({**json.loads(file.read_text()), **said}))
+        info = lock.info()
+        assert info is not None
+        assert info.here is here
+        with pytest.raises(AlreadyRunning) as refused:
+            InstanceLock("web-1", tmp_path).acquire()
+        assert (f"`kill {os.getpid()}`" in str(refused.value)) is here
 
 
 def test_the_state_directory_is_the_default(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
