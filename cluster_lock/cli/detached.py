@@ -20,7 +20,7 @@ from cluster_lock.patience import Patience
 
 from .environment import given
 from .options import settings_from
-from .slots import lock_of, slots_here, slots_of
+from .slots import lock_of, others_here, slots_here, slots_of
 
 if TYPE_CHECKING:
     from cluster_lock.config import Settings
@@ -47,7 +47,7 @@ def run_restart(arguments: argparse.Namespace) -> int:
         print(f"{named.title} runs, but its process has not said which it is: end it first", file=sys.stderr)
         return 1
     if not runs or old is None or not old.here:
-        print(f"{named.title} does not run here: starting it")
+        print(f"{named.title} does not run here{others_here(settings)}: starting it")
         return start(settings)
     began = clock.now()
     with Background(settings, "--replace") as child:

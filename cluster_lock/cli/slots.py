@@ -43,6 +43,14 @@ def slots_here(settings: Settings) -> tuple[InstanceLock, InstanceLock]:
     return found
 
 
+def others_here(settings: Settings) -> str:
+    """For where the instance does not run: which others do. The host, whose name was its own, may have been renamed."""
+    from cluster_lock.keeper.slots import instances_here
+
+    others = sorted(instances_here(settings.state_directory) - {settings.instance})
+    return f" (others do: {', '.join(map(repr, others))}: --instance NAME)" if others else ""
+
+
 def _lock_here(settings: Settings) -> str | None:
     from cluster_lock.keeper.slots import locks_here
 

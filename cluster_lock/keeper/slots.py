@@ -32,6 +32,11 @@ def locks_here(instance: str, directory: Path) -> set[str]:
     return {lock for lock in found if "/" in lock}
 
 
+def instances_here(directory: Path) -> set[str]:
+    """The instances of which somebody holds a name."""
+    return {name.partition(_BETWEEN)[0] for name in names_held(directory)}
+
+
 def _name(instance: str, lock: str | None) -> str:
     return instance if lock is None else f"{instance}{_BETWEEN}{lock}"
 
