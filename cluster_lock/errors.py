@@ -94,6 +94,12 @@ class KeeperMismatch(ClusterLockError):
     exit_code = 76
 
 
+class NotStarted(ClusterLockError):
+    """The system does not start another process: it has no room for it (processes, open files, memory)."""
+
+    exit_code = 71
+
+
 class AlreadyRunning(ClusterLockError):
     """This very instance is already running on this host; the text names its process and its lock file."""
 

@@ -25,6 +25,7 @@ exit codes:
     3  it does not run here (bot status)
    69  the backend cannot be reached
    70  the time of the lock was over, and the work had to be ended with the process
+   71  the system does not start another process
    73  this instance runs here already
    75  somebody else holds the lock (--no-wait); the leader declined, or did not answer in time
    76  cluster-lock was upgraded under a keeper that ran: start it again

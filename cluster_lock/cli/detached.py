@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Self
 from cluster_lock import clock
 from cluster_lock.drivers._file.private import make_private_directory, mapped, open_to_append
 from cluster_lock.errors import ConfigError
+from cluster_lock.keeper.again import starting
 from cluster_lock.patience import Patience
 
 from .environment import given
@@ -141,7 +142,7 @@ class Background:
             if signal.getsignal(number) is not signal.SIG_IGN:
                 self._handlers[number] = signal.signal(number, lambda number, _: self._heard.append(number))
         try:
-            with os.fdopen(descriptor, "ab") as output:
+            with starting("another process"), os.fdopen(descriptor, "ab") as output:
                 self._began_at = os.fstat(output.fileno()).st_size
                 self._process = subprocess.Popen(
                     self._command,

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import random
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from cluster_lock.errors import NotStarted
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
 RAN_WELL = 60.0
@@ -22,6 +26,15 @@ class Backoff:
         pause = FIRST_PAUSE if ran > RAN_WELL else self._pause
         self._pause = min(LONGEST_PAUSE, pause * 2)
         return random.uniform(0.5, 1.0) * pause
+
+
+@contextmanager
+def starting(what: str) -> Iterator[None]:
+    """For a block that starts a process. Raises NotStarted for what the system says no to: it may say yes later."""
+    try:
+        yield
+    except OSError as error:
+        raise NotStarted(f"cannot start {what}: {error.strerror or error}") from error
 
 
 def spoken(code: int) -> str:

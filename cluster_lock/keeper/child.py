@@ -7,7 +7,7 @@ import contextlib
 import errno
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import NoReturn, Self
@@ -18,6 +18,7 @@ from cluster_lock.guard import end_process
 from cluster_lock.patience import Patience
 from cluster_lock.process.instance_lock import process_started
 
+from .again import starting
 from .init import CORE, NO_NEW_PRIVILEGES, PROCESS, WITHOUT, become_subreaper, descendants, reap, sweep
 from .left_over import HOPELESS, mark
 from .names import LOCALE, MARK
@@ -58,11 +59,12 @@ class Child:
         `allow_setuid`: it may start programs of another user, which we could not end unless we are root.
 
         To be called in the main thread. A command that cannot be run ends with 127, as in a shell. Raises ConfigError
-        if it is too long.
+        if it is too long, and NotStarted where the system has no room for another process: nothing of it is left then.
         """
-        _strangers()
-        become_subreaper()
-        hears, control = os.pipe()
+        with starting("another process"):
+            _strangers()
+            become_subreaper()
+            hears, control = os.pipe()
         os.set_blocking(control, False)
         # Not for the inits: they end by themselves, and what they stand over with them.
         options = [f"{MARK}={mark(scope)}", *([f"{CORE}{core}"] if core is not None else [])]
@@ -74,21 +76,20 @@ class Child:
         try:
             if until is not None:
                 os.write(control, _until(until))
-            process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                *("-I", "-S", "-c", INIT, str(hears), str(os.getpid())),
-                *(str(fd) for fd in fds),
-                *options,
-                *("--", *command),
-                env=dict(environ),
-                pass_fds=(hears, *fds),
-                start_new_session=True,
-            )
-        except BaseException as error:
+            with starting("another process"), _not_too_long(command[0]):
+                process = await asyncio.create_subprocess_exec(
+                    sys.executable,
+                    *("-I", "-S", "-c", INIT, str(hears), str(os.getpid())),
+                    *(str(fd) for fd in fds),
+                    *options,
+                    *("--", *command),
+                    env=dict(environ),
+                    pass_fds=(hears, *fds),
+                    start_new_session=True,
+                )
+        except BaseException:
             os.close(control)
-            if isinstance(error, OSError) and error.errno == errno.E2BIG:
-                what = f"{command[0]}: its arguments and the environment are too long for this system"
-                raise ConfigError([what]) from error
+            await _end_all()  # it may have been started, and could not be watched
             raise
         finally:
             os.close(hears)
@@ -153,9 +154,23 @@ class Child:
         code = await self._process.wait()
         self._close()
         # Only if the init was killed is something left, and this process is its parent now.
-        if reap() is not None and not await asyncio.to_thread(sweep, _strangers_left, HOPELESS):
-            _give_up()
+        await _end_all()
         return code if code >= 0 else 128 - code
+
+
+@contextlib.contextmanager
+def _not_too_long(program: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno != errno.E2BIG:
+            raise
+        raise ConfigError([f"{program}: its arguments and the environment are too long for this system"]) from error
+
+
+async def _end_all() -> None:
+    if reap() is not None and not await asyncio.to_thread(sweep, _strangers_left, HOPELESS):
+        _give_up()
 
 
 @cache

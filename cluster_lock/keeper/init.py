@@ -39,6 +39,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 PR_SET_PDEATHSIG, PR_SET_NAME, PR_SET_CHILD_SUBREAPER, PR_SET_NO_NEW_PRIVS = 1, 15, 36, 38  # linux/prctl.h
 LINUX = sys.platform == "linux"
 CANNOT_RUN = 127
+NOT_STARTED = 71
 FIRST_FD = 3
 PAUSE = 0.002
 """Between two looks at what does not end: a process in a system call that cannot be interrupted."""
@@ -69,12 +70,16 @@ def sweep(spared: Callable[[], Collection[int]] = set, limit: float = float("inf
     began = _now()
     while reap() is not None:  # looked at first: mostly there is none, and a look at /proc takes milliseconds
         spare = spared()
-        found = list(descendants(spare))
-        if spare and not found:
+        found: list[int] | None = None
+        try:
+            found = list(descendants(spare))
+        except OSError:
+            pass  # no descriptor for the look at them: looked at again
+        if spare and found == []:
             return True
         if _now() - began > limit:
             return False
-        for pid in found:
+        for pid in found or ():
             _kill(pid, signal.SIGKILL)
         select.select([], [], [], PAUSE)
     return True
@@ -316,5 +321,9 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    code = main(sys.argv[1:])
+    try:
+        code = main(sys.argv[1:])
+    except OSError as error:  # what runs already is ended by the one above
+        os.write(2, f"cluster-lock: cannot start another process: {error.strerror}\n".encode(errors="replace"))
+        code = NOT_STARTED
     os._exit(code if code >= 0 else 128 - code)

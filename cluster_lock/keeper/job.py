@@ -17,6 +17,7 @@ from cluster_lock.leadership import Leadership, Term
 from cluster_lock.patience import Patience
 from cluster_lock.tasks import end, finish
 
+from .again import starting
 from .child import Child
 from .init import FIRST_FD
 from .left_over import end_left_over
@@ -78,7 +79,8 @@ class Job:
         """One term: the command from its start to the end of all that it started."""
         # However it came to us: what was left here may be from a term before that of whoever gave the lock away.
         await end_left_over(self._plan.scope)
-        ours, theirs = socket.socketpair()
+        with starting("another process"):
+            ours, theirs = socket.socketpair()
         with ours, theirs:
             ours.setblocking(False)
             self._pipe = ours
@@ -93,7 +95,7 @@ class Job:
                 }
             )
             more = {FD: str(FIRST_FD), NAME: term.name, TOKEN: str(term.fencing_token)}
-            starting = asyncio.ensure_future(
+            beginning = asyncio.ensure_future(
                 Child.start(
                     self._plan.command,
                     self._plan.environ() | more,
@@ -105,14 +107,14 @@ class Job:
                 )
             )
             try:
-                child = self.child = await asyncio.shield(starting)
+                child = self.child = await asyncio.shield(beginning)
                 child.until(term.deadline)  # a renewal may have come meanwhile
                 theirs.close()
                 self._board.work_began(term.name)
                 self.code = await self._until_over(term, child)
             finally:
                 # Lost or cancelled: nothing may be left of it, whatever comes in between.
-                await finish(_end(starting))
+                await finish(_end(beginning))
                 self.child = self._pipe = None
         if self.code is not None and term.request is not None:
             # It ended while somebody was asked to take over: the term goes on to its end, and the command not again.
@@ -147,11 +149,11 @@ class Job:
                 return  # it does not read this, and need not
 
 
-async def _end(starting: asyncio.Future[Child]) -> None:
-    await asyncio.wait([starting])
-    if starting.exception() is not None:
+async def _end(beginning: asyncio.Future[Child]) -> None:
+    await asyncio.wait([beginning])
+    if beginning.exception() is not None:
         return
-    child = starting.result()
+    child = beginning.result()
     if child.code is None:
         child.signal(signal.SIGTERM)
         if not await child.ended_within(LAST_WORDS):

@@ -7,6 +7,7 @@ import asyncio
 import logging
 
 from cluster_lock import clock
+from cluster_lock.errors import NotStarted
 from cluster_lock.health import Board
 from cluster_lock.patience import LOOK_EVERY
 from cluster_lock.session import Session
@@ -36,29 +37,40 @@ class Keeper:
         self._session, self._plan, self._stopping, self._board = session, plan, stopping, board
 
     async def run(self) -> int:
-        """The exit code: the worker's, or 128 + the number of a second signal. Raises KeeperMismatch."""
+        """The exit code: the worker's, or 128 + the number of a second signal. Raises KeeperMismatch and NotStarted."""
         backoff = Backoff()
         while self._stopping.asked is None:
-            self.worker = worker = await WorkerProcess.start(self._plan, self._session, self._board)
-            self._board.worker("starting", worker.child.pid)
+            began = clock.now()
             try:
-                code = await self._stand_over(worker)
-            finally:
-                await worker.child.end()
-                self._board.worker("gone", reason=f"the worker ended with {spoken(worker.child.code or 0)}")
-                await worker.close()
+                code = await self._run_once()
+                reason = f"the worker ended with {spoken(code)}"
+            except NotStarted as error:
+                if not self._again(error.exit_code):
+                    raise
+                code, reason = error.exit_code, str(error)
             if self._stopping.asked is not None:
                 return 0 if self._stopping.hurried is None else 128 + self._stopping.hurried
-            if worker.mismatch is not None:
-                raise worker.mismatch
+            if self.worker is not None and self.worker.mismatch is not None:
+                raise self.worker.mismatch
             if not self._again(code):
                 return code
-            wait = backoff.after(clock.now() - worker.child.started_at)
-            log.error("the worker ended with %s, starting it again in %.1f s", spoken(code), wait)
+            wait = backoff.after(clock.now() - began)
+            log.error("%s, starting it again in %.1f s", reason, wait)
             if await self._stopping.within(wait):
                 return 0
             self.restarts += 1
         return 0
+
+    async def _run_once(self) -> int:
+        """From the worker's start to its end: its exit code. Raises NotStarted."""
+        self.worker = worker = await WorkerProcess.start(self._plan, self._session, self._board)
+        self._board.worker("starting", worker.child.pid)
+        try:
+            return await self._stand_over(worker)
+        finally:
+            await worker.child.end()
+            self._board.worker("gone", reason=f"the worker ended with {spoken(worker.child.code or 0)}")
+            await worker.close()
 
     def renewed(self, deadline: float) -> None:
         """The session's lease was renewed."""

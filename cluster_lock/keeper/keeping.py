@@ -12,7 +12,7 @@ from typing import Any
 from cluster_lock import clock
 from cluster_lock.contest import SessionContest
 from cluster_lock.election import Election
-from cluster_lock.errors import AlreadyRunning, ClusterLockError
+from cluster_lock.errors import AlreadyRunning, ClusterLockError, NotStarted
 from cluster_lock.health import Board, following, open_health
 from cluster_lock.health.peers import SessionPeers
 from cluster_lock.process import InstanceLock
@@ -165,12 +165,18 @@ async def _run_job(plan: Plan, lock: str, session: Session, stopping: Stopping, 
     while True:
         board.to = job = Job(lock, plan, stopping, board)
         began = clock.now()
-        await job.run(election)
-        if job.code is None or stopping.asked is not None:
-            return job.code if job.code is not None else 128 + (stopping.asked or signal.SIGTERM)
-        if plan.restart == "never" or (plan.restart == "on-failure" and job.code == 0):
-            return job.code
+        try:
+            await job.run(election)
+            code, reason = job.code, f"the command ended with {spoken(job.code or 0)}"
+        except NotStarted as error:
+            if plan.restart == "never":
+                raise
+            code, reason = error.exit_code, str(error)
+        if code is None or stopping.asked is not None:
+            return code if code is not None else 128 + (stopping.asked or signal.SIGTERM)
+        if plan.restart == "never" or (plan.restart == "on-failure" and code == 0):
+            return code
         wait = backoff.after(clock.now() - began)
-        log.error("the command ended with %s, running it again in %.1f s", spoken(job.code), wait)
+        log.error("%s, running it again in %.1f s", reason, wait)
         if await stopping.within(wait):
             return 128 + (stopping.asked or signal.SIGTERM)

@@ -20,6 +20,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from cluster_lock import clock
+from cluster_lock.errors import NotStarted
 from cluster_lock.patience import Patience
 from cluster_lock.process.instance_lock import process_started
 
@@ -54,9 +55,13 @@ def keeper_above() -> int | None:
 
 
 async def end_left_over(scope: str) -> None:
-    """End what keepers of this scope that are gone have left on this host, and come back when it has ended."""
+    """End what keepers of this scope that are gone have left on this host, and come back when it has ended. Raises
+    NotStarted where the system does not let us look: then nothing may start beside it."""
     if sys.platform == "linux":
-        await asyncio.to_thread(_end, scope)
+        try:
+            await asyncio.to_thread(_end, scope)
+        except OSError as error:
+            raise NotStarted(f"cannot look for what a keeper has left that is gone: {error.strerror}") from error
 
 
 def _end(scope: str) -> None:
@@ -98,7 +103,7 @@ def _mark_of(pid: str) -> tuple[str, ...] | None:
     start = f"{MARK}=".encode()
     try:
         environ = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
-    except OSError:
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
         return None
     for each in environ:
         if each.startswith(start):

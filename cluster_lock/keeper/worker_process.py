@@ -20,6 +20,7 @@ from cluster_lock.health import Board
 from cluster_lock.patience import Patience
 from cluster_lock.session import Session
 
+from .again import starting
 from .child import Child
 from .door import is_ending, made_by, opened
 from .init import FIRST_FD
@@ -80,7 +81,8 @@ class WorkerProcess:
 
     @classmethod
     async def start(cls, plan: Plan, session: Session, board: Board) -> Self:
-        ours, theirs = socket.socketpair()
+        with starting("another process"):
+            ours, theirs = socket.socketpair()
         with theirs:
             try:
                 # A keeper may run under another one, whose lock and term these are.

@@ -72,6 +72,44 @@ def test_a_crash_costs_no_ttl(backend: Backend, tmp_path: Path) -> None:
     run(main(), timeout=60)
 
 
+FULL = """
+import os, resource, sys
+_, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+resource.setrlimit(resource.RLIMIT_NOFILE, (128, most))  # inherited; what is opened here is not
+opened = []
+try:
+    while True:
+        opened.append(os.open(os.devnull, os.O_RDONLY))
+        os.set_inheritable(opened[-1], True)
+except OSError:
+    for number in opened[-int(sys.argv[1]):]:
+        os.close(number)
+os.execvp(sys.argv[2], sys.argv[2:])
+"""
+
+
+def test_no_descriptors_for_a_process(tmp_path: Path) -> None:
+    """A keeper that has no descriptors left to start its worker, or its command, says so in one sentence: it ends with
+    71, or tries again, each time later. Nothing of what it started half is left."""
+
+    async def main() -> None:
+        async with keepers(tmp_path) as them:
+            full = (sys.executable, "-c", FULL, "9")  # enough for the files of the backend, and for no process
+            once = await them.start("a", "sleep", "100", prefix=full)
+            job = await them.start("b", "sleep", "100", lock="x", restart="always", prefix=full)
+            again = await them.start("c", "sleep", "100", restart="on-failure", prefix=full)
+            assert await once.ended() == 71
+            assert once.output.endswith(": Too many open files\n")
+            for keeper in (job, again):
+                await keeper.says("Too many open files, ", times=2)
+                await until(lambda keeper=keeper: keeper.below() == [])
+                keeper.signal(signal.SIGTERM)
+            assert (await job.ended(), await again.ended()) == (143, 0)
+            assert "Traceback" not in once.output + job.output + again.output
+
+    run(main(), timeout=100)
+
+
 @pytest.mark.parametrize("how", ["stopped", "blocks", "deaf", "swallows"])
 def test_a_worker_that_does_not_work_is_ended(tmp_path: Path, how: str) -> None:
     """A worker that is stopped, whose loop is blocked, or whose poller is deaf, is killed, and its lock released."""
