@@ -145,14 +145,16 @@ def masked_arguments(arguments: Sequence[str]) -> list[str]:
     return shown
 
 
-_USER = re.compile(r"(?P<name>(?:^|[=.])user=[^:]*:).+", re.IGNORECASE)
+_USER = re.compile(r"(?:^|[=.])user=", re.IGNORECASE)
 
 
 def _masked_argument(argument: str) -> str:
     """`NAME=X`, `--set=NAME=X`, `NAME: X`: nothing after the first name of something secret."""
     at = 0
     for end in re.finditer(r"=|:\s", argument):
-        if SECRET_NAME.search(argument[at : end.start()]) and not argument[: end.start()].endswith("file"):
+        if SECRET_NAME.search(argument, at, end.start()) and not argument.endswith("file", at, end.start()):
             return f"{argument[: end.end()]}{MASK}"
         at = end.end()
-    return masked(_USER.sub(rf"\g<name>{MASK}", argument))
+    user = _USER.search(argument)
+    colon = argument.find(":", user.end()) if user is not None else -1
+    return masked(argument) if colon < 0 else f"{masked(argument[: colon + 1])}{MASK}"

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from cluster_lock.logs import _SECONDS
-from cluster_lock.masking import keep_secret, masked, shortened
+from cluster_lock.masking import keep_secret, masked, masked_arguments, shortened
 
 
 @pytest.mark.parametrize(
@@ -40,6 +40,16 @@ def test_work_grows_with_the_length_alone(unit: str, work: Callable[[str], str])
         return best
 
     assert cost(64_000) <= 24 * cost(8_000) + 0.02
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize(("unit", "length"), [("=user=", 1_000_000), ("authfile=", 3_000_000)])
+def test_a_long_argument(unit: str, length: int) -> None:
+    """An argument of megabytes that looks again and again as if a password came is masked at once."""
+    argument = unit * (length // len(unit))
+    assert masked_arguments([argument]) == [argument]
+    [shown] = masked_arguments([f"{argument} --set=etcd.user=me:hunter2-and:more"])
+    assert "hunter2" not in shown
 
 
 def test_a_long_text_is_cut_and_no_secret_in_two() -> None:
