@@ -51,7 +51,7 @@ def run_restart(arguments: argparse.Namespace) -> int:
         print(f"{named.title} does not run here{others_here(settings)}: starting it")
         return start(settings)
     began = clock.now()
-    with Background(settings, "--replace") as child:
+    with Background(settings, named, "--replace") as child:
         code = child.wait(lambda: child.has(successor, ready=True) or child.has(named, ready=True))
         if code is not None:
             return code
@@ -73,7 +73,7 @@ def start(settings: Settings) -> int:
     if sys.platform == "win32":
         raise ConfigError(["--detach: not on Windows, use a service (deploy/windows)"])
     _, named = slots_of(settings, lock_of(settings))
-    with Background(settings) as child:
+    with Background(settings, named) as child:
         code = child.wait(lambda: child.has(named))
         if code is None:
             child.stays = True  # `bot status` and `bot stop` know it
@@ -87,8 +87,9 @@ class Background:
     """A bot that this command line starts in the background, from `__enter__` on. Leaving the block ends it, unless it
     `stays`. Until then signals that would end us are only noted, and `wait` heeds them."""
 
-    def __init__(self, settings: Settings, *more: str) -> None:
-        self.log = settings.state_directory / "logs" / f"{settings.instance.replace(os.sep, '_')}.log"
+    def __init__(self, settings: Settings, named: InstanceLock, *more: str) -> None:
+        """`named`: what it is to hold, after which its log is called: each bot of an instance has its own."""
+        self.log = settings.state_directory / "logs" / f"{named.path.stem}.log"
         self.stays = False
         line = [word for word in sys.orig_argv[1:] if word != "--detach"]
         if "restart" in line:  # the first one is the command's own

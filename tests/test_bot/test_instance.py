@@ -278,12 +278,16 @@ def test_a_successor_that_was_left_alone(command: Command, tmp_path: Path) -> No
 
 @pytest.mark.parametrize("more", [(), ("--in-process",)], ids=["keeper", "in-process"])
 def test_a_start_in_the_background_that_fails(more: tuple[str, ...], tmp_path: Path) -> None:
-    """`start --detach` of a bot that cannot be imported ends with that bot's code and shows its last words."""
+    """`start --detach` of a bot that cannot be imported ends with that bot's code and shows its last words, which stand
+    in a log of that bot alone: another one may run under this instance's name."""
     (tmp_path / "work").mkdir()
     with here(tmp_path, "start", "--detach", "--app", "nosuch:thing", "--set", "health=off", *more) as bot:
         assert bot.end() == 78
         assert "there is no module nosuch" in bot.output
         assert "runs in the background" not in bot.output
+    assert [log.name for log in (tmp_path / "state" / "logs").iterdir()] == [
+        f"{socket.gethostname()}+telegram%2F{BOT_ID}.log"
+    ]
 
 
 def test_an_instance_that_could_not_say_who_it_is(command: Command, tmp_path: Path) -> None:

@@ -147,7 +147,7 @@ def test_a_detached_log_below_a_strangers_folder(tmp_path: Path) -> None:
     (state / "logs").mkdir(parents=True)
     for folder in (state, state / "logs"):
         folder.chmod(0o700)
-    (state / "logs" / "w.log").symlink_to(precious)
+    (state / "logs" / f"w+telegram%2F{TOKEN.partition(':')[0]}.log").symlink_to(precious)
     start = ["bot", "start", "--detach", "--instance", "w", "--app", "support.small_worker:dispatcher"]
     for owner, why in ((0, "symbolic link"), (12345, "belongs to user 12345")):
         os.chown(state / "logs", owner, owner)
