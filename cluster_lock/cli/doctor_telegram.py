@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import http.client
-import json
 import socket
-import urllib.error
-import urllib.request
 from ipaddress import ip_address
 from typing import Any
 from urllib.parse import urlsplit
@@ -17,18 +13,15 @@ from cluster_lock.driver import Driver
 from cluster_lock.errors import BackendRefused, BackendUnavailable, TelegramTokenRefused
 from cluster_lock.leadership import Role
 from cluster_lock.listening import listen_address
-from cluster_lock.masking import masked
 from cluster_lock.values import LEADER, Entry, Record, telegram_lock
 
 from .findings import Finding
+from .pages import Answer, Unreachable, ask, words
 
 TIMEOUT = 10.0
+"""Seconds for the whole of an answer."""
 HEALTH_TIMEOUT = 2.0
 FIRST_PORT = 1024
-
-
-class _Unreachable(Exception):
-    """Telegram gave no answer of its own."""
 
 
 async def examine_telegram(driver: Driver, settings: Settings) -> list[Finding]:
@@ -38,29 +31,48 @@ async def examine_telegram(driver: Driver, settings: Settings) -> list[Finding]:
     try:
         status, me = await _ask(settings, "getMe")
         if status in (401, 404):
-            text = f"Telegram refuses the token ({status} {me.get('description', '')})"
+            text = f"Telegram refuses the token ({status} {words(me.get('description'))})"
             advice = "copy it from BotFather again; telegram.test_environment has tokens of its own"
             return [Finding.problem("telegram", text, TelegramTokenRefused.exit_code, advice)]
         if status != 200:
-            return [Finding.problem("telegram", f"getMe was answered with {status} {me.get('description', '')}")]
-        bot = me["result"]
-        findings = [Finding.ok("telegram", f"the token is that of @{bot.get('username')}, id {bot['id']}")]
+            return [Finding.problem("telegram", f"getMe was answered with {status} {words(me.get('description'))}")]
+        bot = _result("getMe", me, id=0, username="")
+        if not 0 < bot["id"] < 2**63:
+            raise Unreachable("getMe was answered without the id of a bot")
+        findings = [Finding.ok("telegram", f"the token is that of @{words(bot['username'])}, id {bot['id']}")]
         status, info = await _ask(settings, "getWebhookInfo")
-    except _Unreachable as error:
+        webhook = _result("getWebhookInfo", info, url="", pending_update_count=0) if status == 200 else {}
+    except Unreachable as error:
         return [Finding.problem("telegram", f"{settings.telegram.api} cannot be asked: {error}")]
     if status != 200:
-        return [*findings, Finding.warning("webhook", f"not told: {status} {info.get('description', '')}")]
-    pending = int(info["result"].get("pending_update_count", 0))
-    findings.append(_webhook(info["result"], settings))
-    findings.append(await _poller(driver, settings, int(bot["id"]), pending))
+        return [*findings, Finding.warning("webhook", f"not told: {status} {words(info.get('description'))}")]
+    findings.append(_webhook(webhook["url"], settings))
+    findings.append(await _poller(driver, settings, bot["id"], webhook["pending_update_count"]))
     return findings
 
 
-def _webhook(info: dict[str, Any], settings: Settings) -> Finding:
-    if not info.get("url"):
+def _result(method: str, answer: dict[str, Any], **defaults: object) -> dict[str, Any]:
+    """These of what the method has for an answer. Raises Unreachable if one is of another type than its default: it is
+    not Telegram that says so."""
+    result = answer.get("result")
+    if not isinstance(result, dict):
+        raise Unreachable(f"{method} was answered with a result that is no object")
+    found = {name: result.get(name, default) for name, default in defaults.items()}
+    for name, value in found.items():
+        if type(value) is not type(defaults[name]):
+            raise Unreachable(f"{method} was answered with a result whose {name} is of another type")
+    return found
+
+
+def _webhook(url: str, settings: Settings) -> Finding:
+    if not url:
         return Finding.ok("webhook", "none is set")
-    # The host only: the path of a webhook is often its secret.
-    text = f"one is set, to {urlsplit(info['url']).hostname}: Telegram answers no getUpdates meanwhile"
+    try:
+        # The host only: the path of a webhook is often its secret.
+        host = urlsplit(url).hostname
+    except ValueError:
+        host = None
+    text = f"one is set, to {words(host) or 'an address that is none'}: Telegram answers no getUpdates meanwhile"
     if settings.telegram.delete_webhook == "on_conflict":
         return Finding.warning("webhook", text, "the leader will delete it (telegram.delete_webhook: on_conflict)")
     advice = "call deleteWebhook, or set telegram.delete_webhook: on_conflict"
@@ -87,8 +99,8 @@ async def _poller(driver: Driver, settings: Settings, bot: int, pending: int) ->
     if health is None:
         text = f"{who} leads {name}, {waiting}; its health page is not reachable from here"
         return Finding.ok("poller", f"{text}: whether somebody polls beside it stands there and in its log only")
-    conflicts = health.get("conflicts_60s") or 0
-    if conflicts:
+    conflicts = health.get("conflicts_60s")
+    if isinstance(conflicts, int) and conflicts:
         text = f"{who} leads {name} and met {conflicts} conflicts in a minute: somebody polls outside of the lock"
         return Finding.problem("poller", text, 1, "look for another program with this token, or another configuration")
     return Finding.ok("poller", f"{who} leads {name} and met no conflict in the last minute; {waiting}")
@@ -100,8 +112,8 @@ async def _health(leader: Record, settings: Settings) -> dict[str, Any] | None:
     if url is None:
         return None
     try:
-        _, told = await asyncio.to_thread(_get, f"{url}/health", HEALTH_TIMEOUT, "")
-    except _Unreachable:
+        _, told = await asyncio.to_thread(ask, f"{url}/health", HEALTH_TIMEOUT)
+    except Unreachable:
         return None
     return told if (told.get("pid"), told.get("role")) == (leader.pid, Role.LEADER) else None
 
@@ -132,34 +144,8 @@ def _is_loopback(host: str) -> bool:
     return address.is_loopback or address.is_unspecified
 
 
-class _NoRedirects(urllib.request.HTTPRedirectHandler):
-    def redirect_request(self, *_: Any) -> None:
-        return None
-
-
-async def _ask(settings: Settings, method: str) -> tuple[int, dict[str, Any]]:
+async def _ask(settings: Settings, method: str) -> Answer:
     token = settings.bot_token().get_secret_value()
     test = "/test" if settings.telegram.test_environment else ""
     url = f"{settings.telegram.api.rstrip('/')}/bot{token}{test}/{method}"
-    return await asyncio.to_thread(_get, url, TIMEOUT, token)
-
-
-def _get(url: str, timeout: float, secret: str) -> tuple[int, dict[str, Any]]:
-    """Status and JSON. Raises _Unreachable; without a proxy of the environment, which a bot would not use either, and
-    to no other place than `url`."""
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), _NoRedirects)
-    try:
-        with opener.open(url, timeout=timeout) as answer:
-            status, body = answer.status, answer.read(1_000_000)
-    except urllib.error.HTTPError as error:
-        with error:
-            status, body = error.code, error.read(1_000_000)
-    except (OSError, ValueError, http.client.HTTPException) as error:  # ValueError: an address that is none
-        raise _Unreachable(masked(str(getattr(error, "reason", error)), [secret] if secret else [])) from None
-    try:
-        content = json.loads(body)
-    except ValueError:
-        raise _Unreachable(f"it answered {status} with what is no JSON") from None
-    if not isinstance(content, dict):
-        raise _Unreachable(f"it answered {status} with what is no object")
-    return status, content
+    return await asyncio.to_thread(ask, url, TIMEOUT, token)

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import http.client
 import json
 import os
 import signal
 import sys
 import threading
-import urllib.error
-import urllib.request
 from typing import TYPE_CHECKING, Any
 
 from cluster_lock import clock
 
 from .options import add_settings_options, settings_from
+from .pages import Unreachable, ask
 from .slots import others_here, slots_here
 
 if TYPE_CHECKING:
@@ -132,20 +130,11 @@ def _health(info: InstanceInfo) -> dict[str, Any]:
     if info.health is None:
         return {"status": "running" if info.ready else "starting"}
     try:
-        told = _asked(f"{info.health.rstrip('/')}/health")
-    except (OSError, ValueError, http.client.HTTPException) as error:
+        # The address stands in a file that nobody else can write. 503: it works badly, and says so.
+        _, told = ask(f"{info.health.rstrip('/')}/health", HEALTH_WITHIN)
+    except Unreachable as error:
         return {"status": "stuck", "last_error": f"its health page does not answer: {error}"}
+    if not isinstance(told.get("status"), str):
+        return {"status": "stuck", "last_error": "its health page does not say how it is"}
     shown = ("status", "role", "leader", "term", "uptime_seconds", "lease_remaining", "last_poll_age", "last_error")
     return {name: told.get(name) for name in shown}
-
-
-def _asked(url: str) -> dict[str, Any]:
-    """The answer of a page of this host. The address stands in a file that nobody else can write."""
-    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    try:
-        with direct.open(url, timeout=HEALTH_WITHIN) as answer:
-            told: dict[str, Any] = json.load(answer)
-    except urllib.error.HTTPError as error:  # 503: it works badly, and says so
-        with error:
-            told = json.load(error)
-    return told

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import http.server
 import json
 import os
@@ -14,13 +15,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.answering import Answering
 from support.backends import Backend
 from support.botapi import TOKEN
 from support.company import TIMING, Company, write_config
+from support.serving import Serving
 from support.stores import SERVERS, Operator
 
+from cluster_lock import clock
 from cluster_lock.cli import main
-from cluster_lock.cli.doctor_telegram import page_of
+from cluster_lock.cli.doctor_telegram import examine_telegram, page_of
+from cluster_lock.cli.findings import Outcome
+from cluster_lock.cli.pages import Unreachable, ask
+from cluster_lock.config import Settings
+from cluster_lock.drivers.memory import MemoryDriver
 from cluster_lock.testing.servers import ConsulServer, EtcdServer
 from cluster_lock.testing.telegram import TelegramSimulator
 from cluster_lock.values import Record, Timing
@@ -287,6 +295,67 @@ def test_a_leader_that_meets_conflicts(
         result, text = outcome(checks, "poller")
         assert result == expected
         assert text.startswith("web-1 on ")
+
+
+GOOD_BOT = b'{"ok": true, "result": {"id": 42, "username": "b"}}'
+
+
+@pytest.mark.parametrize(
+    ("bot", "webhook", "says"),
+    [
+        (b'{"ok": true, "result": 5}', b"{}", "getMe was answered with a result that is no object"),
+        (b'{"ok": true, "result": {"id": "42"}}', b"{}", "whose id is of another type"),
+        (b'{"ok": true, "result": {}}', b"{}", "without the id of a bot"),
+        (b'{"a":' * 100_000, b"{}", "with what is no JSON"),
+        (b"[]", b"{}", "with what is no object"),
+        (GOOD_BOT, b'{"ok": true}', "getWebhookInfo was answered with a result that is no object"),
+        (GOOD_BOT, b'{"ok": true, "result": {"url": 5}}', "whose url is of another type"),
+        (GOOD_BOT, b'{"ok": true, "result": {"pending_update_count": "1"}}', "whose pending_update_count is of"),
+    ],
+    ids=range(8),
+)
+def test_an_odd_server(bot: bytes, webhook: bytes, says: str) -> None:
+    """Whatever somebody says who is not Telegram, the doctor has one sentence about it."""
+    pages = {f"/bot{TOKEN}/getMe": bot, f"/bot{TOKEN}/getWebhookInfo": webhook}
+    with Answering(b"", pages=pages) as server:
+        settings = Settings.model_validate({"telegram": {"token": TOKEN, "api": server.url}})
+        finding = asyncio.run(examine_telegram(MemoryDriver(), settings))[-1]
+    assert finding.outcome is Outcome.PROBLEM
+    assert says in finding.text
+    assert TOKEN.partition(":")[2] not in finding.text
+
+
+def test_a_webhook_at_an_address_that_is_none() -> None:
+    """A webhook that is set is told, wherever it leads, in not too many words."""
+    webhook = b'{"result": {"url": "http://[::1"}}'
+    pages = {f"/bot{TOKEN}/getMe": GOOD_BOT, f"/bot{TOKEN}/getWebhookInfo": webhook}
+    with Answering(b"", pages=pages) as server:
+        settings = Settings.model_validate({"telegram": {"token": TOKEN, "api": server.url}})
+        findings = asyncio.run(examine_telegram(MemoryDriver(), settings))
+    assert "one is set, to an address that is none" in findings[1].text
+
+
+@pytest.mark.parametrize("begin", [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n"], ids=["head", "body"])
+def test_a_server_that_drips(begin: bytes) -> None:
+    """The whole of an answer has a time limit, however often a byte comes."""
+    over = threading.Event()
+
+    class Drips(http.server.BaseHTTPRequestHandler):
+        def handle(self) -> None:
+            self.wfile.write(begin)
+            with contextlib.suppress(OSError):
+                while not over.wait(0.05):
+                    self.wfile.write(b"1")
+
+    try:
+        with Serving(Drips) as server:
+            began = clock.now()
+            with pytest.raises(Unreachable, match=r"no whole answer within 0\.5 s"):
+                ask(server.url, 0.5)
+            assert clock.now() - began < 10
+            over.set()
+    finally:
+        over.set()
 
 
 def test_a_leader_whose_health_is_not_seen_from_here(telegram: Telegram, capsys: pytest.CaptureFixture[str]) -> None:
