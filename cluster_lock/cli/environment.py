@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,12 +19,15 @@ _COERCED = frozenset({"C.UTF-8", "C.utf8", "UTF-8"})
 def given() -> dict[str, str]:
     """The environment for what we start: ours, without what the interpreter has put into it."""
     environ = dict(os.environ)
-    if sys.platform == "linux" and environ.get(LOCALE) in _COERCED:
+    if environ.get(LOCALE) in _COERCED:
+        try:
+            start = Path("/proc/self/environ").read_bytes().split(b"\0")  # as this process was started
+        except OSError:
+            return environ  # not Linux: what there was before is not known
         del environ[LOCALE]
-        start = f"{LOCALE}=".encode()
-        for each in Path("/proc/self/environ").read_bytes().split(b"\0"):  # as this process was started
-            if each.startswith(start):
-                environ[LOCALE] = os.fsdecode(each.removeprefix(start))
+        for each in start:
+            if each.startswith(name := f"{LOCALE}=".encode()):
+                environ[LOCALE] = os.fsdecode(each.removeprefix(name))
     return environ
 
 
