@@ -70,16 +70,15 @@ def sweep(spared: Callable[[], Collection[int]] = set, limit: float = float("inf
     began = _now()
     while reap() is not None:  # looked at first: mostly there is none, and a look at /proc takes milliseconds
         spare = spared()
-        found: list[int] | None = None
         try:
-            found = list(descendants(spare))
+            found, seen = list(descendants(spare)), True
         except OSError:
-            pass  # no descriptor for the look at them: looked at again
-        if spare and found == []:
+            found, seen = [], False  # no descriptor for the look at them: looked at again
+        if spare and seen and not found:
             return True
         if _now() - began > limit:
             return False
-        for pid in found or ():
+        for pid in found:
             _kill(pid, signal.SIGKILL)
         select.select([], [], [], PAUSE)
     return True
