@@ -52,12 +52,13 @@ class CrashNotes:
     def __init__(self, path: Path | None) -> None:
         self.crashes: dict[int, int] = {}
         self.done: set[int] = set()
-        self._process = (os.getpid(), process_started(os.getpid()) or 0)
         self._left: set[int] = set()
         self._slots: dict[int, int] = {}
         self._free = list(range(0, _SLOTS * _SLOT.size, _SLOT.size))
         self._notes = _mapped(path) if path is not None else None
+        self._process = (0, 0)
         if self._notes is not None:
+            self._process = (os.getpid(), process_started(os.getpid()) or 0)
             self._read(self._notes)
 
     def begin(self, update_id: int) -> None:

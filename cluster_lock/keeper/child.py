@@ -64,10 +64,11 @@ class Child:
         with starting("another process"):
             _strangers()
             become_subreaper()
+            # Not for the inits: they end by themselves, and what they stand over with them.
+            marked = f"{MARK}={mark(scope)}"
             hears, control = os.pipe()
         os.set_blocking(control, False)
-        # Not for the inits: they end by themselves, and what they stand over with them.
-        options = [f"{MARK}={mark(scope)}", *([f"{CORE}{core}"] if core is not None else [])]
+        options = [marked, *([f"{CORE}{core}"] if core is not None else [])]
         options.append(f"{LOCALE}={environ[LOCALE]}" if LOCALE in environ else f"{WITHOUT}{LOCALE}")
         if numbered is not None:
             options.append(f"{PROCESS}{numbered}")
@@ -181,7 +182,10 @@ def _strangers() -> frozenset[tuple[int, int | None]]:
 
 
 def _strangers_left() -> set[int]:
-    return {pid for pid, since in _strangers() if process_started(pid) == since}
+    try:
+        return {pid for pid, since in _strangers() if process_started(pid) == since}
+    except OSError:  # no descriptor to look with: each may live
+        return {pid for pid, _ in _strangers()}
 
 
 def _give_up() -> NoReturn:

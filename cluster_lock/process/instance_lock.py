@@ -233,13 +233,16 @@ def names_held(directory: Path) -> list[str]:
 
 def process_started(pid: int) -> int | None:
     """When the process with this number began, in ticks since the host's start (proc(5), stat, field 22); None if there
-    is none, or it has ended and nobody has collected it. Elsewhere than on Linux 0 for any that runs."""
+    is none, or it has ended and nobody has collected it. Elsewhere than on Linux 0 for any that runs. Raises OSError if
+    the system does not let us look, for want of descriptors."""
     try:
         if sys.platform != "linux":
             os.kill(pid, 0)
             return 0
         state, *fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
-    except (OSError, ValueError):
+    except PermissionError:
+        return 0 if sys.platform != "linux" else None  # another user's; or hidden, as for who may see his own only
+    except (FileNotFoundError, ProcessLookupError, ValueError, OverflowError):
         return None
     return int(fields[18]) if state not in b"ZX" else None
 

@@ -15,6 +15,7 @@ from support.program import Program
 
 from cluster_lock.errors import AlreadyRunning, PermissionRefused
 from cluster_lock.process import InstanceInfo, InstanceLock
+from cluster_lock.process.instance_lock import process_started
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="owners and modes of files")
 as_root = pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root can give files away")
@@ -323,3 +324,18 @@ def test_it_is_ready_when_it_says_so(tmp_path: Path) -> None:
         assert info.ready
     lock.say()
     assert lock.info() is None
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a look takes no descriptor")
+def test_who_cannot_look_does_not_say_that_nobody_is_there() -> None:
+    """Without a descriptor to look with, a process that runs is not called one that has ended."""
+    import resource
+
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, limits[1]))
+    try:
+        with pytest.raises(OSError, match="Too many open files"):
+            process_started(os.getpid())
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert process_started(os.getpid())
