@@ -16,7 +16,7 @@ from typing import Any
 from . import clock
 from .driver import Driver
 from .errors import BackendRefused, BackendUnavailable, LeaseExpired
-from .values import STANDBY, Entry, Lease, Record, Timing, contender_key
+from .values import LEADER, STANDBY, Entry, Lease, Record, Timing, contender_key
 
 log = logging.getLogger("cluster_lock.contender")
 
@@ -124,21 +124,27 @@ class Contender:
         if lease is None or not self._waits or (self._looked_under == lease.id and not self._twins):
             return
         self._looked_under = lease.id
-        found = [entry for entry in await self._driver.scan(STANDBY) if entry.name != self.key]
-        records = {(entry.name, entry.lease): Record.from_bytes(entry.record or b"") for entry in found}
+        leaders = await self._driver.read([LEADER + name for name in self._waits])
+        found = [*await self._driver.scan(STANDBY), *leaders.entries.values()]
+        records = {
+            (entry.name, entry.lease): Record.from_bytes(entry.record or b"")
+            for entry in found
+            if entry.name != self.key and entry.lease not in (None, lease.id)
+        }
         now = clock.now()
         self._twins = {
             key: self._twins.get(key, now)
             for key, record in records.items()
             if record is not None and record.instance == self._instance
         }
-        longest = (self._driver.traits.expiry_factor + 1) * self._timing.ttl
+        # A dead one's lease ends, and one whose place we take has handed over.
+        longest = (self._driver.traits.expiry_factor + 1) * self._timing.ttl + self._timing.drain
         for key in [key for key, since in self._twins.items() if now - since > longest]:
             del self._twins[key]
             record = records[key]
             assert record is not None
             log.warning(
-                "another process stands by under our name, %s: on %s, pid %d. Give each an instance name of its own: a"
-                " step-down to that name may go to either",
+                "another process has our name, %s: on %s, pid %d. Give each an instance name of its own: a step-down to"
+                " that name may go to either",
                 *(self._instance, record.host, record.pid),
             )

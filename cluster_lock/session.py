@@ -30,7 +30,7 @@ from .pace import Pace
 from .reconcile import Reconciler
 from .tasks import finish
 from .tokens import Tokens
-from .values import LEADER, REQUEST, Entry, Lease, Record, Timing
+from .values import HIGHEST_FLOOR, LEADER, REQUEST, Entry, Lease, Record, Timing
 from .watch import Watch
 from .watchdog import Watchdog
 
@@ -53,7 +53,7 @@ class Session:
     operator sets after the backend was restored or moved. `fail_fast`: `lease()` raises BackendUnavailable when the
     backend cannot be reached at first, instead of waiting for it; silent endpoints beside others that answer are waited
     for in any case, for a ttl at most. `observer`: told what happens to the lease. Raises
-    ConfigError for an `instance` of more than 500 characters.
+    ConfigError for an `instance` of more than 500 characters, or a floor that is none (0 to 10**15).
     """
 
     def __init__(
@@ -76,6 +76,8 @@ class Session:
         self.instance = instance or self.host
         if len(self.instance) > LONGEST_INSTANCE:  # a record of ours with more in it would be read as a stranger's
             raise ConfigError([f"the instance's name must have at most {LONGEST_INSTANCE} characters"])
+        if not 0 <= fencing_floor <= HIGHEST_FLOOR:  # nor would a record with a larger token be ours
+            raise ConfigError([f"fencing_floor must be between 0 and {HIGHEST_FLOOR}"])
         self.holder = f"{self.instance}@{self.host}/{os.getpid()}-{secrets.token_hex(4)}"
         self.fencing_floor = fencing_floor
         self.tokens = Tokens(fencing_floor)

@@ -15,6 +15,9 @@ LEADER, STANDBY, INVITE = "leader/", "standby/", "invite/"
 REQUEST, REPLY = "request/", "reply/"
 """What a person asks of the leader of a lock, and what that leader answers, both by lock name."""
 
+HIGHEST_FLOOR = 10**15
+"""Of fencing_floor: with what a backend counts added, every token is one that records may have."""
+
 
 class Origin(StrEnum):
     """How a grant came about."""

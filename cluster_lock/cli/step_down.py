@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 NOBODY_LEADS, NOT_DONE = 1, 75
 
+_WHO = ("instance", "host", "pid")
+"""Of a process: another one may bear the same instance's name."""
+
 PATIENCE = 10.0
 """Seconds beyond the drain and its grace: for the way there, for invitations, and for what the leader is slower in."""
 
@@ -74,7 +77,7 @@ def _told(name: str, to: str | None, outcome: Outcome | None, fencing_floor: int
         return told | {"result": "declined", "reason": outcome.declined}
     if outcome.timed_out or after is None:
         return told | {"result": "no answer"}
-    if before is not None and after["instance"] == before["instance"]:
+    if before is not None and all(after[each] == before[each] for each in _WHO):
         return told | {"result": "leads again"}
     return told | {"result": "handed over" if to in (None, after["instance"]) else "another one leads"}
 
@@ -85,7 +88,7 @@ def _leader(entry: Entry | None, fencing_floor: int) -> dict[str, Any] | None:
     if entry is None or entry.lease is None:
         return None
     record = Record.from_bytes(entry.record or b"")
-    who = {each: getattr(record, each, None) for each in ("instance", "host", "pid")}
+    who = {each: getattr(record, each, None) for each in _WHO}
     return who | {"term": fencing_floor + entry.index}
 
 

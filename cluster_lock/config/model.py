@@ -14,7 +14,7 @@ from cluster_lock.drivers import BUILTIN, available
 from cluster_lock.errors import ConfigError
 from cluster_lock.listening import DEFAULT as HEALTH
 from cluster_lock.state_directory import state_directory
-from cluster_lock.values import Timing
+from cluster_lock.values import HIGHEST_FLOOR, Timing
 
 from .kinds import Address, Addresses, Duration, FilePath, Instance, Listening, Prefix, ShortDuration, Texts, Token
 
@@ -159,7 +159,7 @@ class Settings(Section):
     """The name of this process slot on this host; empty: POD_NAME, or the host name."""
     prefix: Prefix = "cluster-lock/"
     """What all keys in the backend begin with; the same on all instances."""
-    fencing_floor: int = Field(default=0, ge=0, le=10**15)
+    fencing_floor: int = Field(default=0, ge=0, le=HIGHEST_FLOOR)
     """Added to every fencing token; after the backend was restored or replaced, the largest token seen before."""
     health: Listening = HEALTH
     """Where the health page, probes and metrics are served, HOST:PORT; off: nowhere."""

@@ -38,12 +38,14 @@ def environment(environ: Mapping[str, str]) -> Variables:
 
 
 def as_tools_read_them(variables: Variables) -> Variables:
-    """CONSUL_HTTP_SSL makes addresses without a scheme https, as it does for Consul's own tools."""
+    """CONSUL_HTTP_SSL makes addresses without a scheme https, and http too, as it does for Consul's own tools (api.go:
+    never back to http where TLS was asked for)."""
     addresses, place = variables.get("CONSUL_HTTP_ADDR", ("", None))
     says, _ = variables.get("CONSUL_HTTP_SSL", ("", None))
     if place is None or not addresses or says.lower() not in ("1", "t", "true"):
         return variables
-    secure = [each if "://" in each else f"https://{each.strip()}" for each in addresses.split(",")]
+    named = [each.strip().removeprefix("http://") for each in addresses.split(",")]
+    secure = [each if "://" in each else f"https://{each}" for each in named]
     return {**variables, "CONSUL_HTTP_ADDR": (",".join(secure), place)}
 
 

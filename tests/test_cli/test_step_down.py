@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,18 @@ def test_it_says_so_in_a_sentence(company: Company, capsys: pytest.CaptureFixtur
     assert company.command("step-down", "x") == 0
     assert capsys.readouterr().out.startswith("x: web-1 handed over to web-2 on ")
     assert second.leading.wait(5)
+
+
+def test_another_process_of_the_same_name(
+    company: Company, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who leads next is another one, also if it bears the same instance's name."""
+    company.join("web")
+    monkeypatch.setattr(socket, "gethostname", lambda: "another-host")
+    second = company.join("web")
+    content = told(company, capsys, code=0)
+    assert second.leading.wait(5)
+    assert (content["result"], content["leader"]["host"]) == ("handed over", "another-host")
 
 
 @pytest.mark.parametrize("to", ["web-9", "web-1"])

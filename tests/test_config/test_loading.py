@@ -196,7 +196,7 @@ def test_the_tools_own_variables_are_defaults(tmp_path: Path) -> None:
     ("ssl", "address", "found"),
     [
         ("true", "10.0.0.1:8501", ("https://10.0.0.1:8501",)),
-        ("1", "a:8501, http://b:8500", ("https://a:8501", "http://b:8500")),
+        ("1", "a:8501, http://b:8500", ("https://a:8501", "https://b:8500")),
         ("false", "10.0.0.1:8500", ("10.0.0.1:8500",)),
         ("", "10.0.0.1:8500", ("10.0.0.1:8500",)),
     ],
@@ -205,7 +205,7 @@ def test_the_tools_own_variables_are_defaults(tmp_path: Path) -> None:
 def test_consul_over_tls_as_its_tools_read_it(
     tmp_path: Path, text: str, ssl: str, address: str, found: tuple[str, ...]
 ) -> None:
-    """CONSUL_HTTP_SSL makes an address without a scheme https, whether the file refers to the address or not."""
+    """CONSUL_HTTP_SSL makes an address https, whether the file refers to the address or not."""
     environ = {"CONSUL_HTTP_ADDR": address, "CONSUL_HTTP_SSL": ssl}
     assert load_text(tmp_path, text, environ=environ).consul.url == found
 

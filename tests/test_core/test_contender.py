@@ -39,7 +39,7 @@ def test_two_of_one_name_are_both_seen(caplog: pytest.LogCaptureFixture) -> None
                 await until(lambda: len(store.keys_under(PREFIX + STANDBY)) == 2)
                 seen = await look(MemoryDriver(store), request=1.0)
                 assert seen.locks[0].standbys == ("web", "web")
-                await asyncio.sleep(3 * TIMING.ttl)
+                await asyncio.sleep(3 * TIMING.ttl + TIMING.drain)
                 going.cancel()
                 await asyncio.wait([going])
             seen = await look(MemoryDriver(store), request=1.0)
@@ -53,7 +53,22 @@ def test_two_of_one_name_are_both_seen(caplog: pytest.LogCaptureFixture) -> None
                 await task
 
     run(main())
-    assert sum("another process stands by under our name, web" in each.message for each in caplog.records) == 1
+    assert sum("another process has our name, web" in each.message for each in caplog.records) == 1
+
+
+def test_a_leader_of_our_name_is_seen(caplog: pytest.LogCaptureFixture) -> None:
+    """Who stands by for a lock whose leader has the same instance's name warns of it, once."""
+
+    async def main() -> None:
+        store = MemoryBackend()
+        async with session(store, "web") as leader, session(store, "web") as second, leader.lock("x").hold():
+            waiting = asyncio.ensure_future(second.lock("x").acquire())
+            await asyncio.sleep(5 * TIMING.ttl + TIMING.drain)
+            waiting.cancel()
+            await asyncio.wait([waiting])
+
+    run(main())
+    assert sum("another process has our name, web" in each.message for each in caplog.records) == 1
 
 
 def test_the_record_of_a_process_that_died_is_no_second_process(caplog: pytest.LogCaptureFixture) -> None:
@@ -73,12 +88,12 @@ def test_the_record_of_a_process_that_died_is_no_second_process(caplog: pytest.L
             await corpse.announce(lease, saved.name, saved.record or b"")
             async with session(store, "web") as again:
                 waiting = asyncio.ensure_future(again.lock("x").acquire())
-                await asyncio.sleep(5 * TIMING.ttl)
+                await asyncio.sleep(5 * TIMING.ttl + TIMING.drain)
                 waiting.cancel()
                 await asyncio.wait([waiting])
 
     run(main())
-    assert "another process stands by" not in caplog.text
+    assert "another process has our name" not in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -18,9 +18,8 @@ from cluster_lock.health.peers import SessionPeers
 from cluster_lock.leadership import Term
 from cluster_lock.overview import look
 from cluster_lock.session import LONGEST_INSTANCE
-from cluster_lock.step_down import ask_to_step_down
 from cluster_lock.testing.virtual_time import run
-from cluster_lock.values import INVITE, LEADER, REPLY, REQUEST, STANDBY, Record
+from cluster_lock.values import HIGHEST_FLOOR, INVITE, LEADER, REPLY, REQUEST, STANDBY, Record
 
 RECORD = json.loads(
     Record(holder="e@h/1-x", instance="evil", host="h", pid=1, since="", version="0", names=("x",)).to_bytes()
@@ -121,3 +120,6 @@ def test_a_text_that_nobody_could_be_shown_makes_no_record() -> None:
     assert Record.from_bytes(longest.to_bytes()) == longest
     with pytest.raises(ConfigError, match="at most 500 characters"):
         session(MemoryBackend(), "i" * (LONGEST_INSTANCE + 1))
+    for floor in (-1, HIGHEST_FLOOR + 1):
+        with pytest.raises(ConfigError, match="fencing_floor must be between 0 and 1000000000000000"):
+            session(MemoryBackend(), "i", fencing_floor=floor)
