@@ -18,8 +18,8 @@ from cluster_lock.health.peers import SessionPeers
 from cluster_lock.leadership import Term
 from cluster_lock.overview import look
 from cluster_lock.session import LONGEST_INSTANCE
-from cluster_lock.testing.virtual_time import run
 from cluster_lock.step_down import ask_to_step_down
+from cluster_lock.testing.virtual_time import run
 from cluster_lock.values import HIGHEST_FLOOR, INVITE, LEADER, REPLY, REQUEST, STANDBY, Record
 
 RECORD = json.loads(
