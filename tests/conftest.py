@@ -89,9 +89,11 @@ def pytest_configure() -> None:
     pytest.register_assert_rewrite("cluster_lock.testing._conformance")
     # Importing aiogram makes objects by the million, and looking for garbage among them takes a third of the start.
     gc.disable()
-    # A shell that starts us in the background has us ignore Ctrl-C, and with us all that we start.
+    # A shell that starts us in the background has us ignore what its keyboard sends, and with us all that we start.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    if signal.getsignal(signal.SIGQUIT) is signal.SIG_IGN:
+        signal.signal(signal.SIGQUIT, signal.SIG_DFL)
 
 
 def pytest_collection_finish() -> None:
