@@ -126,7 +126,7 @@ class Contender:
         self._looked_under = lease.id
         leaders = await self._driver.read([LEADER + name for name in self._waits])
         found = [*await self._driver.scan(STANDBY), *leaders.entries.values()]
-        records = {
+        records: dict[tuple[str, str | None], Record | None] = {
             (entry.name, entry.lease): Record.from_bytes(entry.record or b"")
             for entry in found
             if entry.name != self.key and entry.lease not in (None, lease.id)
