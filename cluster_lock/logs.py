@@ -19,7 +19,7 @@ from typing import Any, Literal, TextIO
 
 from . import clock
 from .log_writer import LogWriter
-from .masking import harmless, keep_secret, masked
+from .masking import STEERING, harmless, keep_secret, masked
 
 log = logging.getLogger("cluster_lock")
 
@@ -31,7 +31,6 @@ OURS = frozenset({"cluster_lock", "aiogram", "aiohttp", "asyncio", "grpc"})
 """Whose warnings may be left out."""
 
 _USUAL = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 _SECONDS = re.compile(r"(?<![0-9])[0-9]+(?:\.[0-9]+)? s\b")
 _TRANSITION = "term"
 """The field of a line about a term: each is a line of its own, however much it looks like another one."""
@@ -97,7 +96,7 @@ class TextFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         text = masked(super().format(record))
-        text = _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", text.replace("\r\n", "\n"))
+        text = STEERING.sub(lambda found: f"\\x{ord(found[0]):02x}", text.replace("\r\n", "\n"))
         return text.rstrip("\n").replace("\n", "\n    ")
 
 

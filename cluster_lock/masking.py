@@ -33,8 +33,7 @@ _SHORTEST_ENCODED = 8
 _LONGEST_BY_LOOK = 4096
 """Characters of a secret that nobody told us, at most."""
 
-
-_STEERING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+STEERING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 """What moves a terminal's cursor, colours it, sets its title or turns its text round. Not the end of a line."""
 
 
@@ -84,7 +83,7 @@ def masked(text: str, secrets: Iterable[str] = ()) -> str:
 def harmless(text: str) -> str:
     """`masked(text)`, without what would steer a terminal: a server wrote it, or another instance. Lines stay lines,
     and JSON stays the same JSON."""
-    return _STEERING.sub(lambda found: f"\\u{ord(found[0]):04x}", masked(text.replace("\r\n", "\n")))
+    return STEERING.sub(lambda found: f"\\u{ord(found[0]):04x}", masked(text.replace("\r\n", "\n")))
 
 
 def shortened(text: str, limit: int) -> str:
