@@ -121,7 +121,7 @@ def _is_ours(pid: int) -> bool:
     """By the user who started it, which no setuid program changes."""
     try:
         status = Path(f"/proc/{pid}/status").read_bytes()
-    except OSError:
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
         return False
     return status.partition(b"\nUid:")[2].split()[:1] == [b"%d" % os.getuid()]
 
