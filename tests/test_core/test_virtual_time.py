@@ -6,8 +6,11 @@ import asyncio
 import itertools
 import socket
 import sys
+import threading
 import time
+import warnings
 from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -62,6 +65,26 @@ def test_timeouts_and_results_work_as_ever() -> None:
     assert run(main()) == "done"
     with pytest.raises(LookupError, match="mine"):
         run(fail())
+
+
+def test_the_end_of_the_loop_waits_for_no_thread() -> None:
+    """A loop that was given an executor ends although nobody shuts the executor down, and no time passes for it."""
+
+    class Hung(ThreadPoolExecutor):
+        def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+            over.wait(10)
+            super().shutdown(wait=wait, cancel_futures=cancel_futures)
+
+    async def main() -> None:
+        asyncio.get_running_loop().set_default_executor(Hung())
+
+    over = threading.Event()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        try:
+            run(main())
+        finally:
+            over.set()
 
 
 def test_clock_is_real_again_afterwards() -> None:
