@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 
-def run(main: Coroutine[Any, Any, T], *, timeout: float = 30.0) -> T:
+def run(main: Coroutine[Any, Any, T], *, timeout: float = 60.0) -> T:
     """`asyncio.run` that ends with TimeoutError after `timeout` seconds."""
 
     async def bounded() -> T:
@@ -48,7 +48,7 @@ async def _leave(entered: AbstractAsyncContextManager[Any]) -> None:
     await entered.__aexit__(None, None, None)
 
 
-async def until(condition: Callable[[], Any] | Callable[[], Awaitable[Any]], *, timeout: float = 10.0) -> None:
+async def until(condition: Callable[[], Any] | Callable[[], Awaitable[Any]], *, timeout: float = 30.0) -> None:
     """Return as soon as the condition is true; AssertionError with its source name after `timeout` seconds.
 
     For what tells nobody when it changes (a file, another process); an event is better where there is one.

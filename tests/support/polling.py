@@ -67,7 +67,7 @@ class Handled:
         self.changed.set()
         self.changed = asyncio.Event()
 
-    async def until(self, condition: Callable[[], bool], timeout: float = 10.0) -> None:
+    async def until(self, condition: Callable[[], bool], timeout: float = 30.0) -> None:
         """Wait for something about the runs."""
         async with asyncio.timeout(timeout):
             while not condition():
@@ -197,7 +197,7 @@ async def polling(
             await poller.close()
 
 
-async def until(condition: Callable[[], Any], timeout: float = 10.0) -> None:
+async def until(condition: Callable[[], Any], timeout: float = 30.0) -> None:
     """Wait for something that tells nobody."""
     async with asyncio.timeout(timeout):
         while not condition():  # noqa: ASYNC110 - it tells nobody

@@ -23,7 +23,7 @@ DIARIES = "TEST_BOT_DIARIES"
 CHATS = (1, 2, 3)
 STARTED_WITHIN = 60.0
 CHANGED_WITHIN = 40.0
-DRAINED_WITHIN = 30.0
+DRAINED_WITHIN = 120.0
 LATELY = 30.0
 """Seconds in which a leader has polled at least once, whatever it waits for."""
 

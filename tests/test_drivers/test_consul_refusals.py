@@ -189,7 +189,7 @@ def test_a_rebuilt_cluster_is_taken_after_a_ttl(consul_server: ConsulServer) -> 
         async with (
             Recorder(one) as first,
             Recorder(one) as second,
-            client(first.url, second.url, request_timeout=1.0) as driver,
+            client(first.url, second.url, request_timeout=5.0) as driver,
         ):
             begun = clock.now()
             lease = await driver.grant_lease("a", 3)
