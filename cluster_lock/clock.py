@@ -40,6 +40,11 @@ def is_real() -> bool:
     return _source is _boot_time
 
 
+def wall() -> float:
+    """Seconds since 1970 by the wall clock, for dates that others have set (a certificate's end); never for a lease."""
+    return datetime.now(UTC).timestamp()
+
+
 def utc_text() -> str:
     """The wall clock for people to read (records, logs); never for a decision."""
     return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Protocol, runtime_checkable
 
-from .values import BackendNode, Changes, Entry, Grant, Lease, LeaseTimes, Traits
+from .values import BackendNode, Changes, Entry, Grant, Lease, LeaseTimes, Traits, Validity
 
 
 class Driver(Protocol):
@@ -131,4 +131,18 @@ class Inspectable(Protocol):
 
     async def nodes(self) -> list[BackendNode]:
         """The servers behind the backend, as far as they can be seen from here; none for one without servers."""
+        ...
+
+
+@runtime_checkable
+class Certified(Protocol):
+    """What a driver with TLS may offer beside the contract."""
+
+    def certificates(self) -> Mapping[str, Validity]:
+        """Of the files `ca` and `cert` as they were last read, from memory; nothing of what is not set."""
+        ...
+
+    async def server_certificates(self) -> Mapping[str, Validity]:
+        """Of what each server shows, by its address, within one request timeout; those that are not reached, or not
+        trusted, are left out."""
         ...

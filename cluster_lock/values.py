@@ -111,6 +111,14 @@ class BackendNode:
 
 
 @dataclass(frozen=True, slots=True)
+class Validity:
+    """Between which moments a certificate is good, in seconds since 1970 by the wall clock (`clock.wall()`)."""
+
+    begin: float
+    end: float
+
+
+@dataclass(frozen=True, slots=True)
 class LeaseTimes:
     """What the server says about a lease, in seconds: what was granted, and what is left. None: it does not say."""
 

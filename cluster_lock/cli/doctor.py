@@ -42,6 +42,7 @@ async def _examine(arguments: argparse.Namespace) -> list[Finding]:
     from cluster_lock.errors import ClusterLockError, ConfigError
 
     from .doctor_backend import clock_source, examine_backend
+    from .doctor_certificates import examine_ours, examine_theirs
     from .doctor_telegram import examine_telegram
 
     try:
@@ -54,7 +55,9 @@ async def _examine(arguments: argparse.Namespace) -> list[Finding]:
     findings = [Finding.ok("settings", f"backend {settings.backend}, {origin}"), clock_source()]
     try:
         async with opened(settings) as driver:
+            findings += examine_ours(driver)
             findings += await examine_backend(driver, settings)
+            findings += await examine_theirs(driver)
             if not arguments.no_telegram:
                 findings += await examine_telegram(driver, settings)
     except ClusterLockError as error:  # of making or opening the driver

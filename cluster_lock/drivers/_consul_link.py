@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from cluster_lock import clock
 from cluster_lock.errors import BackendUnavailable, ConfigError, DriverMissing
+from cluster_lock.values import Validity
 
 from ._addresses import addresses
 from ._consul_cluster import AgentsCluster
@@ -38,6 +39,7 @@ class Access:
             problems.append("consul: no agent is named")
         if problems:
             raise ConfigError(problems)
+        self.addresses = found
         self.urls = [str(address) for address in found]
         self.secure = any(address.tls for address in found)
         self.files = TLSFiles("consul", ca, cert, key)
@@ -83,6 +85,13 @@ class Link:
     async def close(self) -> None:
         if self._transport is not None:
             await self._transport.close()
+
+    @property
+    def certificates(self) -> dict[str, Validity]:
+        return self._access.files.validity
+
+    async def server_certificates(self) -> dict[str, Validity]:
+        return await self._access.files.shown_by(self._access.addresses, self._request_timeout)
 
     async def agree_on_a_cluster(self, ttl: float) -> None:
         """Inside `asking`, before a lease is granted: do all agents that answer belong to one cluster? Raises

@@ -8,9 +8,15 @@ from __future__ import annotations
 
 import logging
 import ssl
+from collections.abc import Sequence
+from operator import attrgetter
 from pathlib import Path
 
 from cluster_lock.errors import ConfigError, PermissionRefused
+from cluster_lock.values import Validity
+
+from ._addresses import Address
+from ._certificates import shown_by, validities
 
 log = logging.getLogger("cluster_lock.drivers")
 
@@ -30,6 +36,9 @@ class TLSFiles:
         """Of the files as they were last read: another one each time."""
         self.contents: tuple[bytes | None, ...]
         """Of ca, cert and key."""
+        self.validity: dict[str, Validity] = {}
+        """Of `ca` and `cert`, as they were last read. Of several authorities the last one counts, since a new one is
+        put beside the old one; of a chain the first that ends."""
 
     def load(self) -> None:
         """Read the files. Raises ConfigError for what cannot be used, PermissionRefused for their rights."""
@@ -47,6 +56,11 @@ class TLSFiles:
         except (OSError, ssl.SSLError) as error:
             raise self._unusable(f"cert {cert} with key {key or 'in it'}", error) from error
         self.context, self.contents = context, contents
+        self.validity = {
+            name: counts(found, key=attrgetter("end"))
+            for name, counts, content in (("ca", max, contents[0]), ("cert", min, contents[1]))
+            if (found := validities(content or b""))
+        }
 
     def look(self) -> None:
         """Read the files if they have changed. What cannot be used is told in the log, once; then what was read before
@@ -62,6 +76,11 @@ class TLSFiles:
         else:
             log.info("%s: the TLS files have changed and were read", self._driver)
             self._trouble = ""
+
+    async def shown_by(self, addresses: Sequence[Address], within: float) -> dict[str, Validity]:
+        """Of the certificates that those with TLS show to who comes with these files; see `_certificates.shown_by`."""
+        secure = [address for address in addresses if address.tls]
+        return await shown_by(secure, self.context, within) if secure else {}
 
     def __str__(self) -> str:
         ca, cert, _ = self._paths

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from cluster_lock import clock
 from cluster_lock.errors import BackendRefused, BackendUnavailable, ForeignValue, LeaseExpired, PermissionRefused
-from cluster_lock.values import INVITE, STANDBY, Changes, Entry, Grant, Lease, Traits
+from cluster_lock.values import INVITE, STANDBY, Changes, Entry, Grant, Lease, Traits, Validity
 
 from ._consul_grants import Grants
 from ._consul_inspect import Inspecting
@@ -108,6 +108,12 @@ class ConsulDriver(Inspecting):
 
     async def close(self) -> None:
         await self._link.close()
+
+    def certificates(self) -> dict[str, Validity]:
+        return self._link.certificates
+
+    async def server_certificates(self) -> dict[str, Validity]:
+        return await self._link.server_certificates()
 
     # Leases
 

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster_lock.errors import BackendRefused, BackendUnavailable, ConfigError, ForeignValue, LeaseExpired
-from cluster_lock.values import Changes, Entry, Grant, Lease, Traits
+from cluster_lock.values import Changes, Entry, Grant, Lease, Traits, Validity
 
 from ._etcd_address import Access, Secret
 from ._etcd_errors import Compacted, LeaseExists
@@ -95,6 +95,12 @@ class EtcdDriver(Inspecting):
             link, watches, _ = self._opened
             watches.close()
             await link.close()
+
+    def certificates(self) -> dict[str, Validity]:
+        return self._access.files.validity
+
+    async def server_certificates(self) -> dict[str, Validity]:
+        return await self._access.files.shown_by(self._access.addresses, self._request_timeout)
 
     # Leases.
 

@@ -47,7 +47,7 @@ UNTOLD: Mapping[str, Any] = {
 
 
 class Peers(Protocol):
-    """Who else is there, for the page. Both answer at once, from memory."""
+    """Who else is there, and by what we know each other. All answer at once, from memory."""
 
     def leader(self, name: str) -> Mapping[str, Any] | None:
         """Who holds the lock `name`: instance, host, pid, since, term, health, handed_over_by."""
@@ -57,6 +57,10 @@ class Peers(Protocol):
         """Who waits for it: instance, host, since, health."""
         ...
 
+    def certificates(self) -> Mapping[str, float]:
+        """When the certificates that we show and trust end, by file, in seconds since 1970."""
+        ...
+
 
 class NoPeers:
     def leader(self, name: str) -> Mapping[str, Any] | None:
@@ -64,6 +68,9 @@ class NoPeers:
 
     def standbys(self, name: str) -> Sequence[Mapping[str, Any]]:
         return ()
+
+    def certificates(self) -> Mapping[str, float]:
+        return {}
 
 
 class Board(Observer):

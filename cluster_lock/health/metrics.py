@@ -54,6 +54,7 @@ class BoardCollector(Collector):
         yield _gauge("ready", "1 if it leads well, or could take over.", not why_not_ready(board))
         yield from self._locks(list(board.locks.values()))
         yield from self._lease()
+        yield self._certificates()
         yield from self._pollers()
         if board.has_worker:
             yield _counter("worker_starts", "Worker processes that were started.", board.worker_starts)
@@ -104,6 +105,16 @@ class BoardCollector(Collector):
         times = HistogramMetricFamily("cluster_lock_renew_seconds", "How long a renewal took.", labels=[])
         _add(times, [], board.renew_times)
         yield times
+
+    def _certificates(self) -> Metric:
+        ends = GaugeMetricFamily(
+            "cluster_lock_certificate_end_timestamp_seconds",
+            "When a certificate file that we show or trust ends, in seconds since 1970.",
+            labels=["file"],
+        )
+        for name, end in sorted(self._board.peers.certificates().items()):
+            ends.add_metric([name], end)
+        return ends
 
     def _pollers(self) -> Iterator[Metric]:
         states = self._board.poller_states()

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cluster_lock import clock
+from cluster_lock.driver import Certified
 from cluster_lock.errors import BackendRefused, BackendUnavailable
 from cluster_lock.session import Session
 from cluster_lock.values import LEADER, STANDBY, Entry, Record
@@ -39,6 +40,11 @@ class SessionPeers:
             self._looked = now
             session.later(self._look())
         return [_described(record) for record in self._contenders if name in record.names]
+
+    def certificates(self) -> Mapping[str, float]:
+        driver = self._session.driver
+        found = driver.certificates() if isinstance(driver, Certified) else {}
+        return {name: validity.end for name, validity in found.items()}
 
     async def _look(self) -> None:
         try:
