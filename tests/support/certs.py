@@ -24,6 +24,7 @@ _SIGNS = x509.KeyUsage(
     encipher_only=False,
     decipher_only=False,
 )
+_AGE, _LEFT = dt.timedelta(hours=1), dt.timedelta(days=2)
 _USES = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
 
 
@@ -44,10 +45,11 @@ class Authority:
         self.ca = folder / f"{name}.crt"
         self.ca.write_bytes(builder.sign(self._key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM))
 
-    def issue(self, name: str, *hosts: str) -> tuple[Path, Path]:
-        """The paths of a certificate (common name `name`, for those host names and addresses) and of its key."""
+    def issue(self, name: str, *hosts: str, age: dt.timedelta = _AGE, left: dt.timedelta = _LEFT) -> tuple[Path, Path]:
+        """The paths of a certificate (common name `name`, for those host names and addresses) and of its key. `age`:
+        since when it is good; `left`: for how long it is good."""
         key = ec.generate_private_key(ec.SECP256R1())
-        builder = _builder(_name(name), self._name, key.public_key())
+        builder = _builder(_name(name), self._name, key.public_key(), age, left)
         builder = builder.add_extension(x509.ExtendedKeyUsage(_USES), critical=False)
         issuer_key = x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key())
         builder = builder.add_extension(issuer_key, critical=False)
@@ -86,7 +88,13 @@ def _host(host: str) -> x509.GeneralName:
         return x509.DNSName(host)
 
 
-def _builder(subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey) -> x509.CertificateBuilder:
+def _builder(
+    subject: x509.Name,
+    issuer: x509.Name,
+    key: ec.EllipticCurvePublicKey,
+    age: dt.timedelta = _AGE,
+    left: dt.timedelta = _LEFT,
+) -> x509.CertificateBuilder:
     moment = dt.datetime.now(dt.UTC)
     return (
         x509.CertificateBuilder()
@@ -94,6 +102,6 @@ def _builder(subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicK
         .issuer_name(issuer)
         .public_key(key)
         .serial_number(x509.random_serial_number())
-        .not_valid_before(moment - dt.timedelta(hours=1))
-        .not_valid_after(moment + dt.timedelta(days=2))
+        .not_valid_before(moment - age)
+        .not_valid_after(moment + left)
     )

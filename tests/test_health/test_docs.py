@@ -9,9 +9,15 @@ import pytest
 from support.health import leader_board, poller
 
 from cluster_lock.health import Board
+from cluster_lock.health.board import NoPeers
 from cluster_lock.health.document import health
 from cluster_lock.health.metrics import BoardCollector
 from cluster_lock.health.reasons import LOSSES, STEP_DOWNS
+
+
+class WithCertificates(NoPeers):
+    def certificates(self) -> dict[str, float]:
+        return {"ca": 2e9, "cert": 1.9e9}
 
 
 @pytest.fixture
@@ -24,6 +30,7 @@ def board() -> Board:
     """One that has something to say in every metric."""
     board = leader_board(worker=True)
     board.pollers([poller(errors={"network": 1, "conflict": 1})])
+    board.peers = WithCertificates()
     return board
 
 

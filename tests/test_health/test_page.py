@@ -20,6 +20,7 @@ from cluster_lock import clock
 from cluster_lock.drivers.memory import MemoryBackend
 from cluster_lock.election import Election
 from cluster_lock.health import Board, open_health
+from cluster_lock.health.board import NoPeers
 from cluster_lock.health.page import page
 from cluster_lock.health.peers import SessionPeers
 from cluster_lock.health.server import HealthServer
@@ -31,7 +32,7 @@ from cluster_lock.values import Origin
 LATE = "the lease was last renewed 11.3 s ago (ttl 15 s): etcd does not answer within 4.0 s"
 
 
-class Others:
+class Others(NoPeers):
     """Who else is there, as a test wants it."""
 
     def __init__(self) -> None:
