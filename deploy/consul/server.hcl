@@ -1,5 +1,5 @@
-# What the three servers have in common. Only names that Consul 1.8 and today's releases both read: later ones call some
-# of these deprecated (tls.defaults.ca_file, ...), say so at the start, and read them.
+# What the three servers have in common. Only names that Consul 1.8 and later releases both read: those call six of them
+# deprecated, say so at the start, and read them. 1.8 does not read the new ones: README.md.
 server           = true
 bootstrap_expect = 3
 retry_join       = ["consul-1", "consul-2", "consul-3"]
