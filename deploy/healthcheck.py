@@ -6,6 +6,7 @@ Run every few seconds, so it loads nothing of the library and little of Python's
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import os
@@ -47,9 +48,10 @@ def asked(address: str) -> tuple[int, str]:
     host, _, port = address.rpartition(":")
     here = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}.get(host, host)
     connection = http.client.HTTPConnection(here.strip("[]"), int(port), timeout=WITHIN)
-    connection.request("GET", "/readyz", headers={"Host": f"{here}:{port}"})
-    answer = connection.getresponse()
-    return answer.status, answer.read(4096).decode(errors="replace").strip()
+    with contextlib.closing(connection):
+        connection.request("GET", "/readyz", headers={"Host": f"{here}:{port}"})
+        answer = connection.getresponse()
+        return answer.status, answer.read(4096).decode(errors="replace").strip()
 
 
 if __name__ == "__main__":

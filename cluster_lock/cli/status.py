@@ -55,13 +55,14 @@ async def _status(arguments: argparse.Namespace, settings: Settings) -> int:
         floor, request = settings.fencing_floor, settings.timing.request
         return await look(driver, only=only, fencing_floor=floor, request=request)
 
+    empty = _empty(settings)
     async with opened(settings) as driver:
         if arguments.watch:
-            await (_watch_json(picture, settings.prefix) if arguments.json else _watch(picture))
+            await (_watch_json(picture, settings.prefix) if arguments.json else _watch(picture, empty))
         elif arguments.json:
             print_json(as_json(await picture(), settings.prefix))
         else:
-            show(_parts(await picture()))
+            show(_parts(await picture(), empty))
     return 0
 
 
@@ -80,7 +81,7 @@ async def _watch_json(picture: Picture, prefix: str) -> None:
         await asyncio.sleep(WATCH_EVERY)
 
 
-async def _watch(picture: Picture) -> None:
+async def _watch(picture: Picture, empty: list[Part]) -> None:
     """Until Ctrl-C. A backend that is away for a while is said, and the last picture stays."""
     import asyncio
 
@@ -90,7 +91,7 @@ async def _watch(picture: Picture) -> None:
     with living() as draw:
         while True:
             try:
-                shown = _parts(await picture())
+                shown = _parts(await picture(), empty)
             except BackendUnavailable as error:
                 draw([*shown, Line(str(error), "red")])
             else:
@@ -139,12 +140,21 @@ def _state(lock: LockSeen) -> str:
     return "led" if lock.lease is not None else "free"
 
 
-def _parts(overview: Overview) -> list[Part]:
+def _empty(settings: Settings) -> list[Part]:
+    """What is said where there are no locks. Each user has a folder of his own: no locks in it means nothing else."""
+    if settings.backend != "file":
+        return [Line(f"no locks under {settings.prefix}")]
+    whose = "a service, or another user's bot, keeps its locks in a folder of its own"
+    how = "ask as that user, with its configuration (--config) or its CLUSTER_LOCK_STATE_DIR"
+    return [Line(f"no locks in {settings.file.directory}"), Line(f"  {whose}: {how}", "yellow")]
+
+
+def _parts(overview: Overview, empty: list[Part]) -> list[Part]:
     table = Table(TITLES, right=("PID", "FOR", "TERM", "LEASE LEFT"))
     for lock in overview.locks:
         table.add(_row(lock), "red" if lock.lease is None else "")
     notes = [Line(note, "red") for lock in overview.locks if (note := _note(lock))]
-    return [*_servers(overview), table if overview.locks else Line("no locks"), *notes]
+    return [*_servers(overview), *([table] if overview.locks else empty), *notes]
 
 
 def _row(lock: LockSeen) -> list[str]:

@@ -13,6 +13,12 @@ from cluster_lock.config import load
 from cluster_lock.values import Timing
 
 COMPOSED = ("etcd", "consul", "file")
+FILES = [
+    *((name, "compose.yaml") for name in (*COMPOSED, "try", "prometheus")),
+    ("consul", "compose.agents.yaml"),
+    ("try", "compose.consul.yaml"),
+    ("try", "bot.yaml"),
+]
 ROOM = 5.0
 """Seconds for the hand-over itself, beside the drain."""
 
@@ -57,7 +63,7 @@ def test_containers_are_given_the_time_to_hand_over(deploy: Path, name: str, tmp
 
 
 def test_services_are_given_the_time_to_hand_over(deploy: Path) -> None:
-    """So do systemd, Kubernetes and NSSM."""
+    """So do systemd, Kubernetes, Nomad and NSSM."""
     timing = Timing()
     least = timing.drain + timing.cancel_grace + ROOM
     unit = (deploy / "systemd/cluster-lock-bot.service").read_text()
@@ -71,7 +77,10 @@ def test_services_are_given_the_time_to_hand_over(deploy: Path) -> None:
     ]
     times = [float(found[1]) for found in given if found]
     times.append(pods["spec"]["template"]["spec"]["terminationGracePeriodSeconds"])
-    assert len(times) == 3
+    job = re.search(r'^ *kill_timeout = "(\d+)s"$', (deploy / "nomad/bot.nomad.hcl").read_text(), re.MULTILINE)
+    assert job
+    times.append(float(job[1]))
+    assert len(times) == 4
     assert min(times) >= least
 
 
@@ -124,9 +133,105 @@ def test_bots_are_confined_and_nothing_is_published(deploy: Path, name: str) -> 
         assert set(bot["environment"]) - {"CLUSTER_LOCK_CONSUL__SESSION_NODE"} == {"CLUSTER_LOCK_CONFIG"}
 
 
-@pytest.mark.parametrize("name", COMPOSED)
-def test_images_are_the_official_ones_unless_chosen(deploy: Path, name: str) -> None:
-    """Every image has a default for production and a variable, and so has the rule for pulling it."""
-    for content in compose_of(deploy, name).values():
-        assert re.fullmatch(r"\$\{[A-Z]+_IMAGE:-\S+\}", content["image"])
+@pytest.mark.parametrize(("name", "file"), FILES)
+def test_whatever_runs_is_limited(deploy: Path, name: str, file: str) -> None:
+    """Every service, a server and a tool too, has no capability but what it needs, can gain no privilege, cannot write
+    to its own file system, and has a limit of memory and of processes."""
+    for service, content in compose_of(deploy, name, file).items():
+        if "image" not in content:  # a part of one that stands in another file
+            continue
+        assert content["cap_drop"] == ["ALL"], service
+        assert set(content.get("cap_add", ())) <= ({"CHOWN", "FOWNER"} if service == "owner" else set()), service
+        assert content["security_opt"] == ["no-new-privileges:true"], service
+        assert content["read_only"] is True, service
+        assert content["mem_limit"], service
+        assert content["pids_limit"], service
+
+
+IMAGES = {
+    "BOT_IMAGE": {"cluster-lock-bot", "mybot"},
+    "ETCD_IMAGE": {"quay.io/coreos/etcd:v3.5.16"},
+    "CONSUL_IMAGE": {"consul:1.8.16"},
+    "PROMETHEUS_IMAGE": {"prom/prometheus:v2.42.0"},
+}
+"""Those of etcd and Prometheus are the releases that are run here; Consul's is of the same line, without its hole."""
+
+
+@pytest.mark.parametrize(("name", "file"), FILES)
+def test_images_are_the_official_ones_unless_chosen(deploy: Path, name: str, file: str) -> None:
+    """Every image has a default for production, which the tests can stand for, and a variable; and so has the rule for
+    pulling it."""
+    for content in compose_of(deploy, name, file).values():
+        if "image" not in content:
+            continue
+        image = re.fullmatch(r"\$\{([A-Z]+_IMAGE):-(\S+)\}", content["image"])
+        assert image
+        assert image[2] in IMAGES[image[1]]
         assert content["pull_policy"] == "${PULL_POLICY:-missing}"
+
+
+def test_prometheus_scrapes_each_bot_of_the_compose_files(deploy: Path) -> None:
+    """Each bot is a target, at the port on which the file beside it has the bots listen beyond their loopback."""
+    added = compose_of(deploy, "prometheus")
+    (job,) = yaml.safe_load((deploy / "prometheus/prometheus.yml").read_text())["scrape_configs"]
+    (group,) = job["static_configs"]
+    for target in group["targets"]:
+        host, _, port = target.partition(":")
+        assert added[host]["environment"]["CLUSTER_LOCK_HEALTH"] == f"0.0.0.0:{port}"
+        assert set(added[host]["networks"]) & set(added["prometheus"]["networks"])
+        for name in ("try", *COMPOSED):
+            assert host in compose_of(deploy, name)
+
+
+def test_pods_are_replaced_when_their_configuration_changes(deploy: Path) -> None:
+    """The ConfigMap cannot be changed under them, and a new one has a new name, which is a change of the Deployment."""
+    objects = {one["kind"]: one for one in yaml.safe_load_all((deploy / "kubernetes/bot.yaml").read_text())}
+    settings, pod = objects["ConfigMap"], objects["Deployment"]["spec"]["template"]
+    assert settings["immutable"] is True
+    (volume,) = [each for each in pod["spec"]["volumes"] if each["name"] == "config"]
+    assert volume["configMap"]["name"] == settings["metadata"]["name"]
+    (container,) = pod["spec"]["containers"]
+    assert not [mount for mount in container["volumeMounts"] if "subPath" in mount]
+    (mount,) = [each for each in container["volumeMounts"] if each["name"] == "config"]
+    variables = {each["name"]: each.get("value") for each in container["env"]}
+    assert variables["CLUSTER_LOCK_CONFIG"] == f"{mount['mountPath']}/{next(iter(settings['data']))}"
+
+
+def test_pods_are_scraped_and_admit_who_scrapes(deploy: Path) -> None:
+    """Annotations, PodMonitor and NetworkPolicy mean the port on which the pods serve, and pods that there are."""
+    objects = {one["kind"]: one for one in yaml.safe_load_all((deploy / "kubernetes/bot.yaml").read_text())}
+    monitor = yaml.safe_load((deploy / "kubernetes/podmonitor.yaml").read_text())
+    pod = objects["Deployment"]["spec"]["template"]
+    (port,) = pod["spec"]["containers"][0]["ports"]
+    assert pod["metadata"]["annotations"]["prometheus.io/port"] == str(port["containerPort"])
+    (endpoint,) = monitor["spec"]["podMetricsEndpoints"]
+    (ingress,) = objects["NetworkPolicy"]["spec"]["ingress"]
+    assert endpoint["port"] == ingress["ports"][0]["port"] == port["name"]
+    assert monitor["spec"]["selector"]["matchLabels"].items() <= pod["metadata"]["labels"].items()
+    # A label that every namespace has by itself.
+    (source,) = ingress["from"]
+    assert set(source["namespaceSelector"]["matchLabels"]) == {"kubernetes.io/metadata.name"}
+
+
+def test_the_unit_names_a_page_that_its_readme_installs(deploy: Path) -> None:
+    """`systemctl help` finds what `Documentation=` says, after the installation as it is written."""
+    unit = (deploy / "systemd/cluster-lock-bot.service").read_text()
+    documentation = re.search(r"^Documentation=file://(\S+)$", unit, re.MULTILINE)
+    assert documentation
+    assert f"install -D -m 0644 README.md {documentation[1]}" in (deploy / "systemd/README.md").read_text()
+
+
+def test_a_service_that_eats_its_memory_loses_its_worker_alone(deploy: Path) -> None:
+    """The unit has limits, and goes on when the kernel ends a process for one."""
+    unit = (deploy / "systemd/cluster-lock-bot.service").read_text()
+    for line in (r"MemoryMax=\d+G", r"TasksMax=\d+", "OOMPolicy=continue"):
+        assert re.search(f"^{line}$", unit, re.MULTILINE), line
+
+
+def test_five_lines_make_an_image(deploy: Path) -> None:
+    """The Dockerfile on top of the image has five lines, and the READMEs show these very ones."""
+    lines = (deploy / "try/mybot/Dockerfile").read_text()
+    assert len(lines.splitlines()) == 5
+    for readme in ("README.md", "try/README.md"):
+        shown = re.sub(r"^ +", "", (deploy / readme).read_text(), flags=re.MULTILINE)
+        assert lines in shown, readme
