@@ -12,7 +12,7 @@ from .output import duration
 SOON, SHARE = 30 * 86_400.0, 0.25
 """Seconds before its end at which a certificate is worth a warning, but no more than this part of its life: whoever
 uses short ones has them renewed by then."""
-CHECK = "certificates"
+CHECK = "certificate"
 ADVICE = "renew it, then its file is read without a restart (deploy/README.md, Certificates)"
 
 

@@ -39,7 +39,7 @@ def test_which_one_ends_soon(tmp_path: Path, capsys: pytest.CaptureFixture[str],
         section = {"endpoints" if kind == "etcd" else "url": address, **files}
         config = write_config(tmp_path / "c.yaml", Backend(kind, section, running), "cluster-lock/")
         assert main(["doctor", "--no-telegram", "--json", "--config", str(config)]) == 0
-    checks = [each for each in json.loads(capsys.readouterr().out)["checks"] if each["check"] == "certificates"]
+    checks = [each for each in json.loads(capsys.readouterr().out)["checks"] if each["check"] == "certificate"]
     ours, cert, theirs = checks
     assert (ours["outcome"], ours["text"]) == ("ok", "our ca ends in 48 h")
     assert (cert["outcome"], cert["text"]) == ("warning", "our cert ends in 20 d")
