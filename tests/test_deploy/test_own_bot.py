@@ -73,7 +73,8 @@ class Tried:
 def tried(request: pytest.FixtureRequest, docker: Docker, image: str) -> Iterator[Tried]:
     tried = Tried(docker, image, request.param)
     try:
-        tried.compose("up", "--detach", "--wait", "telegram", "bot-1", "bot-2")
+        tried.compose("up", "--detach", "telegram")
+        tried.compose("up", "--detach", "--wait", "bot-1", "bot-2")
         yield tried
     finally:
         tried.compose("down", "--volumes", "--timeout", "1")
