@@ -214,7 +214,7 @@ def test_pods_are_scraped_and_admit_who_scrapes(deploy: Path) -> None:
 
 
 def test_the_unit_names_a_page_that_its_readme_installs(deploy: Path) -> None:
-    """`systemctl help` finds what `Documentation=` says, after the installation as it is written."""
+    """What `Documentation=` says, and `systemctl status` shows, is there after the installation as it is written."""
     unit = (deploy / "systemd/cluster-lock-bot.service").read_text()
     documentation = re.search(r"^Documentation=file://(\S+)$", unit, re.MULTILINE)
     assert documentation
