@@ -16,7 +16,7 @@ from support.docker import CHECKOUT, Docker
 from cluster_lock.testing.servers.base import free_ports
 from cluster_lock.testing.telegram import SimulatorControl
 
-pytestmark = [pytest.mark.docker, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.docker, pytest.mark.timeout(400)]
 
 TRY = CHECKOUT / "deploy/try"
 IMAGE = "cluster-lock-local/mybot"
