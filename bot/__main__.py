@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 
 from cluster_lock import __version__
-from cluster_lock.cli import detached, run_line
+from cluster_lock.cli import bot_logs, detached, run_line
 from cluster_lock.cli import instance as instance_commands
 from cluster_lock.cli import start as start_command
 from cluster_lock.cli.options import Parser
@@ -28,6 +28,7 @@ def _parser() -> Parser:
     start_command.add(commands, app=APP)
     detached.add(commands, start_command.add_options, APP)
     instance_commands.add(commands)
+    bot_logs.add(commands)
     demo_command.add(commands)
     return parser
 

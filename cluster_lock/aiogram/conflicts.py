@@ -11,6 +11,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
+from .pauses import JITTER
+
 STORM = 3
 STORM_SPAN = 60.0
 
@@ -35,7 +37,8 @@ OnConflict = Literal["retry", "step_down", "exit"] | ConflictCallback
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConflictRules:
-    """What to do about 409. Waits of `first` seconds, `factor` times longer each time, up to `longest`.
+    """What to do about 409. Waits of `first` seconds, `factor` times longer each time, up to `longest`; each by up to
+    `jitter` of it (0.2: a fifth) longer or shorter, so that two who fight do not keep step.
 
     `give_up_after`: raise ConflictPersists at the conflict after so many tries in a row; None: never.
     `on_conflict`: "retry" goes on; "step_down" and "exit" (ConflictPersists) act when it has become a storm; a
@@ -45,6 +48,7 @@ class ConflictRules:
     first: float = 1.0
     longest: float = 15.0
     factor: float = 2.0
+    jitter: float = JITTER
     give_up_after: int | None = None
     on_conflict: OnConflict = "retry"
 

@@ -38,7 +38,7 @@ class Recovery:
     def __init__(self, bot: Bot, term: Term, rules: Rules, facts: Facts) -> None:
         self._bot, self._term, self._rules, self._facts = bot, term, rules, facts
         given, conflict = rules.backoff, rules.conflict
-        self._conflict = Pause(conflict.first, conflict.longest, conflict.factor)
+        self._conflict = Pause(conflict.first, conflict.longest, conflict.factor, conflict.jitter)
         self._server = Pause(given.min_delay, given.max_delay, given.factor) if given else Pause(1.0, 30.0)
         self._network = Pause(given.min_delay, given.max_delay, given.factor) if given else Pause(0.5, 15.0)
         self._began = clock.now()

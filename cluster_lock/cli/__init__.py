@@ -38,7 +38,7 @@ exit codes:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and answer its exit code. A wrong argument ends it with SystemExit(2), as argparse does."""
-    return run_line(_parser, argv)
+    return run_line(parser, argv)
 
 
 def run_line(parser: Callable[[], argparse.ArgumentParser], argv: Sequence[str] | None) -> int:
@@ -74,7 +74,7 @@ def run_command(arguments: argparse.Namespace) -> int:
     return code
 
 
-def _parser() -> argparse.ArgumentParser:
+def parser() -> argparse.ArgumentParser:
     parser = Parser(
         prog="cluster-lock",
         description="One leader on many servers.",

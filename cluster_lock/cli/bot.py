@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from . import detached, instance, start
+from . import bot_logs, detached, instance, start
 
 
 def add(commands: Any) -> None:
@@ -14,3 +14,4 @@ def add(commands: Any) -> None:
     start.add(inner)
     detached.add(inner, start.add_options, None)
     instance.add(inner)
+    bot_logs.add(inner)

@@ -19,6 +19,7 @@ from cluster_lock.errors import ConfigError
 from cluster_lock.keeper.again import starting
 from cluster_lock.patience import Patience
 
+from .bot_logs import log_of
 from .environment import given
 from .options import settings_from
 from .slots import lock_of, others_here, slots_here, slots_of
@@ -79,7 +80,7 @@ def start(settings: Settings) -> int:
             child.stays = True  # `bot status` and `bot stop` know it
             code = child.wait(lambda: child.has(named, ready=True))
     if code is None:
-        print(f"process {child.pid} runs in the background; log: {child.log}")
+        print(f"process {child.pid} runs in the background; `bot logs` shows its log, {child.log}")
     return code or 0
 
 
@@ -89,7 +90,7 @@ class Background:
 
     def __init__(self, settings: Settings, named: InstanceLock, *more: str) -> None:
         """`named`: what it is to hold, after which its log is called: each bot of an instance has its own."""
-        self.log = settings.state_directory / "logs" / f"{named.path.stem}.log"
+        self.log = log_of(settings, named.path.stem)
         self.stays = False
         line = [word for word in sys.orig_argv[1:] if word != "--detach"]
         if "restart" in line:  # the first one is the command's own

@@ -114,7 +114,7 @@ def _stand_by(plan: Plan) -> InstanceLock:
     """The name of the one that is about to take the instance's place, held by us. Raises AlreadyRunning."""
     coming = successor(plan.instance, plan.name, plan.state_directory)
     try:
-        coming.acquire()
+        coming.take()
     except AlreadyRunning as error:
         _, info = coming.look()
         who = f"process {info.pid}" if info is not None else "a process that has not said which it is"

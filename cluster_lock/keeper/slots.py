@@ -16,7 +16,13 @@ _BETWEEN, _NEXT = "+", "+next"
 
 def slot(instance: str, lock: str | None, directory: Path | str | None) -> InstanceLock:
     """The name of what leads `lock` as `instance`. `lock`: None for what holds the name of the instance alone."""
-    return InstanceLock(_name(instance, lock), directory, title=_title(instance, lock))
+    return InstanceLock(
+        _name(instance, lock),
+        directory,
+        title=_title(instance, lock),
+        stop=f"cluster-lock bot stop --instance {instance}",
+        instead="start this one as another instance (--instance NAME, or CLUSTER_LOCK_INSTANCE) to have a standby",
+    )
 
 
 def successor(instance: str, lock: str | None, directory: Path | str | None) -> InstanceLock:
@@ -33,8 +39,10 @@ def locks_here(instance: str, directory: Path) -> set[str]:
 
 
 def instances_here(directory: Path) -> set[str]:
-    """The instances of which somebody holds a name."""
-    return {name.partition(_BETWEEN)[0] for name in names_held(directory)}
+    """The instances of which somebody holds a name. Programs and bots have names too, which are paths."""
+    return {
+        name.partition(_BETWEEN)[0] for name in names_held(directory) if not set(name.partition(_BETWEEN)[0]) & {*"/\\"}
+    }
 
 
 def _name(instance: str, lock: str | None) -> str:

@@ -3,7 +3,8 @@
 from cluster_lock.process import InstanceLock, ShutdownManager
 """
 
+from .bot_lock import BotLock, force_release_lock
 from .instance_lock import InstanceInfo, InstanceLock
 from .shutdown import ShutdownManager
 
-__all__ = ["InstanceInfo", "InstanceLock", "ShutdownManager"]
+__all__ = ["BotLock", "InstanceInfo", "InstanceLock", "ShutdownManager", "force_release_lock"]

@@ -1,4 +1,4 @@
-"""Keeping one instance of a program from being started twice on a host."""
+"""Keeping a program, or one instance of it, from being started twice on a host."""
 
 from __future__ import annotations
 
@@ -21,6 +21,8 @@ from cluster_lock.drivers._file.private import make_private_directory, mapped, r
 from cluster_lock.errors import AlreadyRunning, PermissionRefused
 from cluster_lock.masking import masked_arguments
 from cluster_lock.state_directory import file_name, state_directory
+
+from .main_program import main_program
 
 _LONGEST_NAME = 200
 _FOLDER = "instances"
@@ -72,23 +74,41 @@ class InstanceInfo:
 
 
 class InstanceLock:
-    """Holds the name of an instance on this host, from `acquire` to `release` or to the end of the process.
+    """Holds a name on this host, from `acquire` to `release` or to the end of the process. Without a name: that of the
+    program, the resolved path of the file that was started.
 
-        with InstanceLock("web-1"):
+        with InstanceLock():
             ...
+
+        lock = InstanceLock("web-1")
+        if not lock.acquire():
+            sys.exit("it runs already")
 
     The kernel's file lock decides, and it alone: after a crash the next one simply takes it, and nobody ever has to
     delete a file. The particulars beside it (pid, since when, command) are for the message.
     """
 
-    def __init__(self, name: str, directory: Path | str | None = None, *, title: str | None = None) -> None:
+    def __init__(
+        self,
+        name: str | None = None,
+        directory: Path | str | None = None,
+        *,
+        title: str | None = None,
+        stop: str | None = None,
+        instead: str = "",
+    ) -> None:
         """`directory`: where lock files are kept, by default the state directory. Made if need be, and others must
-        not be able to write to it. `title`: what messages call it. Raises ValueError for a name that is empty or longer
-        than 200 characters."""
+        not be able to write to it. `title`: what messages call it. `stop`: the command that ends who holds it here, by
+        default `kill` and its pid; `instead`: what else there is to do. Raises ValueError for a name that is empty or
+        longer than 200 characters, and without one where no file was started (`python -c`)."""
+        if name is None:
+            name, program = main_program(_LONGEST_NAME)
+            title = title or f"the program {program}"
         quoted = file_name(name)
         if not quoted or len(quoted) > _LONGEST_NAME:
             raise ValueError(f"an instance name has 1 to {_LONGEST_NAME} characters, not {name[:50]!r}")
         self.name, self.title = name, title or f"instance {name!r}"
+        self._stop, self._instead = stop, instead
         self._root = state_directory() if directory is None else Path(directory)
         self._folder = self._root / _FOLDER
         self.path = self._folder / f"{quoted}.lock"
@@ -96,9 +116,19 @@ class InstanceLock:
         self._flock = Flock(self.path)
         self._held_by: int | None = None
 
-    def acquire(self) -> None:
-        """Take the name. Raises AlreadyRunning, whose text names the process that has it and says what to do;
-        PermissionRefused if the files are another user's or open to others; BackendRefused on a disk without locks."""
+    def acquire(self) -> bool:
+        """Take the name, and answer True; False if somebody has it, and a warning says who. Otherwise as `take`."""
+        try:
+            self.take()
+        except AlreadyRunning as error:
+            logger.warning("%s", error)
+            return False
+        return True
+
+    def take(self) -> None:
+        """Take the name, as `with` does. Raises AlreadyRunning, whose text names the process that has it and says what
+        to do; PermissionRefused if the files are another user's or open to others; BackendRefused on a disk without
+        locks."""
         if self._held_by == os.getpid():
             raise AlreadyRunning(self._refusal(self.info()))
         with mapped(self.path):
@@ -173,7 +203,7 @@ class InstanceLock:
         return info if info is not None and info.is_sound() else None
 
     def __enter__(self) -> Self:
-        self.acquire()
+        self.take()
         return self
 
     def __exit__(
@@ -199,15 +229,13 @@ class InstanceLock:
         if info is None:
             who, stop = "its process has not said which it is", self.fuser
         elif info.here:
-            who, stop = f"process {info.pid} ({info.command}), since {info.since}", f"`kill {info.pid}`"
+            who = f"process {info.pid} ({info.command}), since {info.since}"
+            stop = f"`{self._stop or f'kill {info.pid}'}`"
         else:
             who = f"process {info.pid} of another container on {info.host} ({info.command}), since {info.since}"
             stop = "stop that container"
-        return (
-            f"{begin}: {who}; lock file {self.path}."
-            f" Stop it ({stop}), or start this one as another instance (--instance NAME, or CLUSTER_LOCK_INSTANCE) to"
-            " have a standby."
-        )
+        instead = f", or {self._instead}" if self._instead else ""
+        return f"{begin}: {who}; lock file {self.path}. Stop it ({stop}){instead}."
 
 
 def _of_this_process(health: str | None, ready: bool) -> InstanceInfo:

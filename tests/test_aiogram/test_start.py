@@ -22,6 +22,7 @@ from support.polling import BOT, TOKEN, ClientBot, Handled, dispatcher_with, unt
 
 from cluster_lock import aiogram as ours
 from cluster_lock.aiogram import start_polling
+from cluster_lock.aiogram.pauses import Pause
 from cluster_lock.aiogram.poller import lock_name
 from cluster_lock.errors import ConflictPersists, TelegramTokenRefused
 from cluster_lock.leadership import Term
@@ -361,19 +362,52 @@ def test_the_manager_gives_up_after_its_retries_and_tells_of_each_conflict() -> 
             with pytest.raises(ConflictPersists):
                 await running
             assert [conflict.attempt for conflict in told] == [1, 2, 3, 4]
-            for conflict, delay in zip(told, (0.05, 0.1, 0.2, 0.2), strict=True):
-                assert 0.8 * delay <= conflict.delay <= 1.2 * delay
+            assert [conflict.delay for conflict in told] == [0.05, 0.1, 0.2, 0.2]
             assert (leadership.terms, leadership.is_standing_by(LOCK)) == ({}, False)
 
     aio.run(main())
 
 
 def test_the_managers_own_numbers() -> None:
-    """PollingManager is made with its four numbers, which have the defaults that its users know."""
+    """PollingManager is made with its four numbers, which have the defaults that its users know, and waits to the
+    second unless it is told otherwise."""
     defaults = {
         name: parameter.default for name, parameter in inspect.signature(ours.PollingManager).parameters.items()
     }
-    assert defaults == {"max_retries": 5, "initial_delay": 5.0, "max_delay": 300.0, "backoff_factor": 2.0}
+    assert defaults == {
+        "max_retries": 5,
+        "initial_delay": 5.0,
+        "max_delay": 300.0,
+        "backoff_factor": 2.0,
+        "jitter": 0.0,
+    }
+
+
+@pytest.mark.parametrize("takes_it", [True, False])
+def test_the_managers_rules_are_its_numbers(takes_it: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The waits are 5, 10, 20, 40 and 80 s, then it gives up; a callback without an argument is called without one."""
+    called: list[Any] = []
+    given: dict[str, Any] = {}
+
+    async def start_polling(*_: Any, **arguments: Any) -> None:
+        given.update(arguments)
+
+    async def with_it(conflict: ours.Conflict) -> None:
+        called.append(conflict)
+
+    async def without() -> None:
+        called.append(None)
+
+    monkeypatch.setattr("cluster_lock.aiogram.manager.start_polling", start_polling)
+    callback: Any = with_it if takes_it else without
+    manager = ours.PollingManager()
+    asyncio.run(manager.start_polling_with_retry(Dispatcher(), Bot(TOKEN), on_conflict_callback=callback))
+    rules = given["on_conflict"]
+    pause = Pause(rules.first, rules.longest, rules.factor, rules.jitter)
+    assert [pause.next() for _ in range(rules.give_up_after)] == [5.0, 10.0, 20.0, 40.0, 80.0]
+    conflict = ours.Conflict(BOT, LOCK, 1, 5.0, 1, False, "Conflict")
+    asyncio.run(rules.on_conflict(conflict))
+    assert called == [conflict if takes_it else None]
 
 
 def test_a_wrong_configuration_is_refused_before_telegram_is_asked(tmp_path: Path) -> None:

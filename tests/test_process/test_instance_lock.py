@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import stat
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,9 @@ from typing import Any
 import pytest
 from support.program import Program
 
-from cluster_lock.errors import AlreadyRunning, PermissionRefused
-from cluster_lock.process import InstanceInfo, InstanceLock
+from cluster_lock.errors import AlreadyRunning, ConfigError, PermissionRefused
+from cluster_lock.keeper.slots import instances_here, slot
+from cluster_lock.process import BotLock, InstanceInfo, InstanceLock, force_release_lock
 from cluster_lock.process.instance_lock import process_started
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="owners and modes of files")
@@ -36,19 +38,130 @@ def test_the_second_is_told_who_runs(tmp_path: Path) -> None:
         assert program.line() == "held"
         lock = InstanceLock("web-1", tmp_path)
         with pytest.raises(AlreadyRunning) as refused:
-            lock.acquire()
+            lock.take()
         text = str(refused.value)
         assert f"process {program.pid} " in text
         assert f"kill {program.pid}" in text
         assert str(lock.path) in text
         assert "since 20" in text
-        assert "--instance" in text
+        assert "--instance" not in text
         assert "SECRET" not in text
         assert refused.value.exit_code == 73
         program.tell("")
         assert program.end() == 0
-        lock.acquire()
+        lock.take()
         lock.release()
+
+
+def test_acquire_answers_and_take_raises(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """`acquire` says True, or False with a warning that names the holder; only `take` and `with` raise."""
+    lock, other = InstanceLock("web-1", tmp_path), InstanceLock("web-1", tmp_path)
+    assert lock.acquire()
+    assert not other.acquire()
+    assert f"process {os.getpid()} " in caplog.text
+    assert not lock.acquire()
+    lock.release()
+    assert other.acquire()
+    other.release()
+
+
+def test_the_instance_of_a_bot_is_stopped_by_its_command(tmp_path: Path) -> None:
+    """The refusal of a bot's instance names the command that stops it, and how to have a standby."""
+    with slot("web-1", "telegram/42", tmp_path), pytest.raises(AlreadyRunning) as refused:
+        slot("web-1", "telegram/42", tmp_path).take()
+    assert "(`cluster-lock bot stop --instance web-1`)" in str(refused.value)
+    assert "--instance NAME" in str(refused.value)
+    assert "kill" not in str(refused.value)
+
+
+NAMELESS = """
+import sys
+from cluster_lock.process import InstanceLock
+lock = InstanceLock()
+print(lock.name)
+with lock:
+    print("held")
+    sys.stdin.readline()
+"""
+
+
+def test_a_program_has_the_name_of_its_file(tmp_path: Path) -> None:
+    """Without a name it is the resolved path of what was started, by a link or as a module, and from whatever folder;
+    another file is another name, and both are no instances."""
+    folder, state = tmp_path / "there", tmp_path / "state"
+    folder.mkdir()
+    file, link = folder / "main.py", tmp_path / "link.py"
+    file.write_text(NAMELESS)
+    link.symlink_to(file)
+    (folder / "other.py").write_text(NAMELESS)
+    environ = {**os.environ, "CLUSTER_LOCK_STATE_DIR": str(state), "PYTHONPATH": os.pathsep.join(sys.path)}
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, *arguments],
+            cwd=folder,
+            env=environ,
+            input="\n",
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+
+    with subprocess.Popen(
+        [sys.executable, str(file)], env=environ, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as first:
+        assert first.stdout is not None
+        assert first.stdout.readline() == f"{file}\n"
+        assert first.stdout.readline() == "held\n"
+        for same in ([str(link)], ["main.py"], ["-m", "main"]):
+            assert f"the program {file} is already running on this host: process {first.pid} " in run(*same).stderr
+        assert run("other.py").stdout == f"{folder / 'other.py'}\nheld\n"
+        assert instances_here(state) == set()
+        first.communicate("\n")
+    assert "give a name" in run("-c", NAMELESS).stderr
+
+
+def test_a_program_far_down_has_a_name_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A path that is too long for the name of a file leads to a name all the same, and to one of its own."""
+    names = []
+    for last in "ab":
+        monkeypatch.setattr(sys.modules["__main__"], "__file__", f"/{'д' * 60}/{last}.py")
+        with InstanceLock(directory=tmp_path) as lock:
+            names.append(lock.name)
+            assert f"{last}.py" in lock.title
+    assert len({*names}) == 2
+
+
+def test_a_bots_lock_is_that_of_its_token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The bot of a token, by default of the one that is set, has one lock on this host; no file bears the token."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CLUSTER_LOCK_STATE_DIR", str(tmp_path / "state"))
+    monkeypatch.setenv("TELEGRAM_BOT_TOKEN", "42:SECRETSECRET")
+    with BotLock(), BotLock("43:SECRETSECRET"):
+        with pytest.raises(AlreadyRunning, match="bot 42 is already running"), BotLock("42:ANOTHERONE"):
+            pass
+        assert not any("SECRET" in file.name for file in tmp_path.rglob("*"))
+        with pytest.raises(AlreadyRunning):
+            force_release_lock()
+    assert BotLock().acquire()
+    monkeypatch.delenv("TELEGRAM_BOT_TOKEN")
+    with pytest.raises(ConfigError, match="TELEGRAM_BOT_TOKEN"):
+        BotLock()
+    with pytest.raises(ValueError, match="no token of a bot"):
+        BotLock("SECRET")
+
+
+def test_what_a_killed_bot_left_is_cleared_away(tmp_path: Path) -> None:
+    """`force_release_lock` refuses while the holder lives, then says whether it left something."""
+    source = HOLD.replace("InstanceLock", "BotLock").replace('"web-1"', '"42:SECRETSECRET"')
+    with Program(source, str(tmp_path)) as program:
+        assert program.line() == "held"
+        with pytest.raises(AlreadyRunning, match=f"process {program.pid} "):
+            force_release_lock("42:SECRETSECRET", tmp_path)
+        os.kill(program.pid, signal.SIGKILL)
+        program.end()
+    assert force_release_lock("42:SECRETSECRET", tmp_path)
+    assert not force_release_lock("42:SECRETSECRET", tmp_path)
 
 
 def test_after_a_crash_it_is_simply_taken(tmp_path: Path) -> None:
@@ -82,9 +195,9 @@ def test_twice_in_one_process(tmp_path: Path) -> None:
     """A second lock of the same name is refused inside the same process too, and so is the same lock again."""
     with InstanceLock("web-1", tmp_path) as lock:
         with pytest.raises(AlreadyRunning, match=f"process {os.getpid()} "):
-            InstanceLock("web-1", tmp_path).acquire()
+            InstanceLock("web-1", tmp_path).take()
         with pytest.raises(AlreadyRunning):
-            lock.acquire()
+            lock.take()
     with InstanceLock("web-1", tmp_path):
         pass
 
@@ -94,7 +207,7 @@ def test_other_instances_run_beside_it(tmp_path: Path) -> None:
     names = ["web-1", "web-2", "../web-1", "web/1", "web 1", "вэб", ".", ".."]
     locks = [InstanceLock(name, tmp_path) for name in names]
     for lock in locks:
-        lock.acquire()
+        assert lock.acquire()
     assert {lock.path.parent for lock in locks} == {tmp_path / "instances"}
     for lock in locks:
         lock.release()
@@ -127,7 +240,7 @@ def test_an_open_folder_is_refused(tmp_path: Path) -> None:
     """A folder in which others may put files is refused with a sentence; exit code 77."""
     tmp_path.chmod(0o777)
     with pytest.raises(PermissionRefused, match="others may write") as refused:
-        InstanceLock("web-1", tmp_path).acquire()
+        InstanceLock("web-1", tmp_path).take()
     assert refused.value.exit_code == 77
 
 
@@ -138,7 +251,7 @@ def test_an_open_lock_file_is_refused(tmp_path: Path) -> None:
         pass
     lock.path.chmod(0o666)
     with pytest.raises(PermissionRefused, match="others may write to the lock file"):
-        lock.acquire()
+        lock.take()
 
 
 @posix
@@ -149,7 +262,7 @@ def test_a_foreign_lock_file_is_refused(tmp_path: Path) -> None:
         pass
     os.chown(lock.path, 12345, -1)
     with pytest.raises(PermissionRefused, match=r"belongs to another user \(uid 12345\)"):
-        lock.acquire()
+        lock.take()
 
 
 @posix
@@ -160,7 +273,7 @@ def test_a_link_is_not_followed(tmp_path: Path) -> None:
     lock.path.unlink()
     lock.path.symlink_to(tmp_path / "elsewhere")
     with pytest.raises(PermissionRefused):
-        lock.acquire()
+        lock.take()
     assert not (tmp_path / "elsewhere").exists()
 
 
@@ -195,7 +308,7 @@ def test_damaged_particulars_only_make_the_message_poorer(content: bytes, tmp_pa
         file = lock.path.with_suffix(".json")
         file.write_bytes(content)
         with pytest.raises(AlreadyRunning, match="has not said which"):
-            InstanceLock("web-1", tmp_path).acquire()
+            InstanceLock("web-1", tmp_path).take()
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
@@ -205,7 +318,7 @@ def test_a_forked_child_has_nothing_of_it(tmp_path: Path) -> None:
 import os, sys
 from cluster_lock.process import InstanceLock
 lock = InstanceLock("web-1", sys.argv[1])
-lock.acquire()
+lock.take()
 if os.fork() == 0:
     lock.release()
     print(f"child {os.getpid()}")
@@ -218,12 +331,12 @@ os._exit(0)
         child = int(program.line().removeprefix("child "))
         lock = InstanceLock("web-1", tmp_path)
         with pytest.raises(AlreadyRunning, match=f"process {program.pid} "):
-            lock.acquire()
+            lock.take()
         os.kill(program.pid, signal.SIGKILL)
         os.kill(child, 0)
         # The child holds the pipes open, so only the process itself is waited for.
         program.process.wait(20)
-        lock.acquire()
+        lock.take()
         lock.release()
         os.kill(child, signal.SIGKILL)
         program.end()
@@ -237,7 +350,7 @@ def test_a_holder_in_another_container_is_named_as_such(tmp_path: Path) -> None:
         file = lock.path.with_suffix(".json")
         file.write_text(json.dumps({**json.loads(file.read_text()), "namespace": "pid:[1]"}))
         with pytest.raises(AlreadyRunning, match="another container") as refused:
-            InstanceLock("web-1", tmp_path).acquire()
+            InstanceLock("web-1", tmp_path).take()
         assert "kill" not in str(refused.value)
 
 
@@ -262,7 +375,7 @@ def test_a_host_is_known_by_more_than_its_name(said: dict[str, str], here: bool,
         assert info is not None
         assert info.here is here
         with pytest.raises(AlreadyRunning) as refused:
-            InstanceLock("web-1", tmp_path).acquire()
+            InstanceLock("web-1", tmp_path).take()
         assert (f"`kill {os.getpid()}`" in str(refused.value)) is here
 
 
