@@ -270,12 +270,22 @@ def test_without_an_inotify_instance_it_polls(tmp_path: Path, monkeypatch: pytes
     run(main())
 
 
-@pytest.mark.parametrize("kind", ["nfs4", "cifs", "fuse.sshfs", "9p"])
+FAR = ["nfs4", "cifs", "9p", "gpfs", "fakeowner", "fuse.grpcfuse", "vboxsf", "prl_fs", "fuse.vmhgfs-fuse", "osxfs"]
+
+
+@pytest.mark.parametrize("kind", [*FAR, *(f"fuse.{name}" for name in ("sshfs", "s3fs", "rclone", "juicefs"))])
 def test_network_file_systems_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
-    """A folder on a network file system is refused by its kind, with what to choose instead."""
+    """A folder on a network file system, or of a virtual machine's host, is refused by its kind, with what to choose
+    instead."""
     monkeypatch.setattr(private, "filesystem_of", lambda path: kind)
     with pytest.raises(BackendRefused, match=rf"{kind}.*local disk"):
         run(opened(tmp_path))
+
+
+@pytest.mark.parametrize("kind", [None, "ext4", "btrfs", "overlay", "tmpfs", "fuseblk", "fuse.fuse-overlayfs"])
+def test_a_disk_of_this_machine_is_good(kind: str | None) -> None:
+    """What stands on this machine is taken, also in a container without root, and where nothing is known."""
+    assert not private.is_far(kind)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads Linux's table of mounts")
@@ -289,7 +299,7 @@ def test_file_system_is_found_in_the_table_of_mounts(tmp_path: Path) -> None:
     )
     assert private.filesystem_of(tmp_path, mounts) == "nfs4"
     assert private.filesystem_of(tmp_path, tmp_path / "none") is None
-    assert private.filesystem_of(tmp_path) not in private.NETWORK_FILESYSTEMS
+    assert not private.is_far(private.filesystem_of(tmp_path))
 
 
 @pytest.mark.parametrize("number", [errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL])

@@ -14,24 +14,23 @@ from cluster_lock.errors import BackendRefused, BackendUnavailable, PermissionRe
 
 from .way import check_way_to, user_name
 
-NETWORK_FILESYSTEMS = frozenset(
-    {
-        "9p",
-        "afs",
-        "beegfs",
-        "ceph",
-        "cifs",
-        "coda",
-        "fuse.glusterfs",
-        "fuse.sshfs",
-        "glusterfs",
-        "lustre",
-        "ncpfs",
-        "nfs",
-    }
-    | {"nfs4", "smb3", "smbfs", "virtiofs"}
+_NETWORKS = "9p afs beegfs ceph cifs coda davfs gpfs glusterfs lustre ncpfs nfs nfs4 orangefs pvfs2 smb3 smbfs wekafs"
+_SHARED_BY_HOSTS = "fakeowner osxfs prl_fs vboxsf virtiofs vmhgfs"
+"""What a virtual machine shows of its host: Docker Desktop, Parallels, VirtualBox, VMware."""
+_FAR = frozenset(f"{_NETWORKS} {_SHARED_BY_HOSTS}".split())
+_FUSE = "fuse."
+_FUSE_NEAR = frozenset(
+    _FUSE + name for name in ("bindfs", "encfs", "fuse-overlayfs", "gocryptfs", "mergerfs", "ntfs-3g", "securefs")
 )
-"""Where flock is unknown to other machines, or known late, or lost when the server restarts (coordination trap 31)."""
+"""Of what a program serves as a file system: those that stand on a disk of this machine. Others may reach anywhere
+(sshfs, rclone, s3fs, Docker Desktop's grpcfuse)."""
+
+
+def is_far(kind: str | None) -> bool:
+    """Is it a kind of file system where flock is unknown to other machines, or known late, or lost when the server
+    restarts?"""
+    return kind in _FAR or (kind is not None and kind.startswith(_FUSE) and kind not in _FUSE_NEAR)
+
 
 _NO_FILE = {errno.EISDIR, errno.ENXIO}
 """A folder, or a pipe or socket that is opened for writing."""
@@ -85,10 +84,11 @@ def make_private_directory(path: Path) -> None:
         if path.stat().st_mode & 0o022:
             raise PermissionRefused(f"others may write to {path}, so nothing in it can be trusted: chmod go-w {path}")
     kind = filesystem_of(path)
-    if kind in NETWORK_FILESYSTEMS:
+    if is_far(kind):
         raise BackendRefused(
-            f"{path} is on a network file system ({kind}), where file locks cannot be relied on:"
-            " choose a directory on a local disk, or another backend"
+            f"{path} is on a network file system, or in a folder that another machine shares ({kind}), where file locks"
+            " cannot be relied on: choose a directory on a local disk (with Docker Desktop a named volume), or another"
+            " backend"
         )
 
 
