@@ -21,6 +21,7 @@ from .explaining import explain
 from .model import Settings
 from .places import NOWHERE, Branch, Items, Layer, Leaf, Node, Problems, leaves, merged, texts
 from .reading import read_dotenv, read_yaml
+from .recognising import read_found, say_doubt
 from .secret_files import note_secrets, read_secret_files
 from .shape import fitting, shape
 from .variables import (
@@ -48,16 +49,16 @@ def load(
     """The effective settings: `overrides` (by dotted path, from the command line) win over the environment, that over
     `.env`, that over the file, that over the defaults. What is empty counts as not set.
 
-    `path`: the file; else `CLUSTER_LOCK_CONFIG`; else ./config.yaml if there is one. `dotenv`: else ./.env if there is
-    one. Raises ConfigError with every problem at once, each with file and line, or the variable, and the key; and
-    PermissionRefused if one of these two that nobody named could have been put there by somebody else than root, us, or
-    whose directory it is: it could send our secrets anywhere.
+    `path`: the file; else `CLUSTER_LOCK_CONFIG`; else ./config.yaml if there is one, and it is not recognisably
+    somebody else's. `dotenv`: else ./.env if there is one. Raises ConfigError with every problem at once, each with
+    file and line, or the variable, and the key; and PermissionRefused if one of these two that nobody named could have
+    been put there by somebody else than root, us, or whose directory it is: it could send our secrets anywhere.
     """
     problems = Problems()
     overrides = overrides or {}
     variables = _variables(os.environ if environ is None else environ, dotenv, problems)
-    file = _file(path, variables)
-    read = interpolated(read_yaml(file, problems), variables, problems) if file else None
+    file, content = _file(path, variables, problems)
+    read = interpolated(content, variables, problems)
     written = read if isinstance(read, Branch) else Branch({})
 
     foreign = _foreign_sections(written, variables, overrides)
@@ -76,7 +77,12 @@ def load(
     _anchor_directory(tree, file, problems)
     note_secrets(tree, problems)
     keep_secret(*problems.secrets)
-    return _validated(_printable(tree, problems), foreign, variables, problems)
+    try:
+        return _validated(_printable(tree, problems), foreign, variables, problems)
+    except ConfigError:
+        if file is DEFAULT_FILE and problems.are_in(Layer.FILE):
+            say_doubt(file, content.children.keys(), problems)
+        raise problems.error() from None
 
 
 def _variables(environ: Mapping[str, str], dotenv: Path | str | None, problems: Problems) -> Variables:
@@ -89,16 +95,17 @@ def _variables(environ: Mapping[str, str], dotenv: Path | str | None, problems: 
     return as_tools_read_them({**below, **above})
 
 
-def _file(path: Path | str | None, variables: Variables) -> Path | None:
-    if path is not None:
-        return Path(path)
+def _file(path: Path | str | None, variables: Variables, problems: Problems) -> tuple[Path | None, Branch]:
+    """The file, and what is in it: none and nothing where nobody named one and none of ours was found."""
     named, _ = variables.get("CLUSTER_LOCK_CONFIG", ("", NOWHERE))
-    if named:
-        return Path(named)
-    if not os.path.exists(DEFAULT_FILE):
-        return None
-    check_found(DEFAULT_FILE)
-    return DEFAULT_FILE
+    if path is not None or named:
+        file = Path(named if path is None else path)
+        return file, read_yaml(file, problems)
+    if os.path.exists(DEFAULT_FILE):
+        check_found(DEFAULT_FILE)
+        if (found := read_found(DEFAULT_FILE, problems)) is not None:
+            return DEFAULT_FILE, found
+    return None, Branch({})
 
 
 def _foreign_sections(written: Branch, variables: Variables, overrides: Mapping[str, str]) -> tuple[str, ...]:

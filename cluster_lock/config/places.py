@@ -117,6 +117,15 @@ class Problems:
     def add(self, place: Place, path: str, text: str) -> None:
         self._found.append((place, f"{place.begin(path)}: {text}"))
 
+    def take(self, others: Problems) -> None:
+        """Add what others found."""
+        self.secrets |= others.secrets
+        self._found += others._found
+
+    def are_in(self, layer: Layer) -> bool:
+        """Is something wrong that was written there?"""
+        return any(place.layer is layer for place, _ in self._found)
+
     def __bool__(self) -> bool:
         return bool(self._found)
 

@@ -14,8 +14,9 @@ _MOST_VALUES = 10_000
 _DEEPEST = 10
 
 
-def read_text(path: Path, layer: Layer, problems: Problems) -> str | None:
-    """The text of a file, or None after saying why there is none."""
+def read_text(path: Path, layer: Layer, problems: Problems, *, others_too: bool = False) -> str | None:
+    """The text of a file, or None after saying why there is none. `others_too`: what is no UTF-8 in it may be none of
+    ours, and is left as it is."""
     place = Place(layer, str(path), says_path=True)
     try:
         with path.open("rb") as file:
@@ -28,7 +29,7 @@ def read_text(path: Path, layer: Layer, problems: Problems) -> str | None:
         problems.add(place, "", f"is larger than {LARGEST_FILE // 1024} KiB")
         return None
     try:
-        return raw.decode("utf-8-sig")
+        return raw.decode("utf-8-sig", errors="surrogateescape" if others_too else "strict")
     except UnicodeDecodeError as error:
         line = raw.count(b"\n", 0, error.start) + 1
         problems.add(Place(layer, f"{path}:{line}", line, says_path=True), "", "is not UTF-8 text")
@@ -127,35 +128,46 @@ def _said(problem: str | None) -> str:
     return "is not YAML: " + re.sub(r"(['\"]).{4,}?\1", "...", problem or "unexpected end")
 
 
-_ASSIGNMENT = re.compile(r"\s*(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)\s*=\s*(.*?)\s*\Z", re.DOTALL)
-_DOUBLE = re.compile(r'"((?:[^"\\]|\\.)*)"\s*(?:#.*)?\Z')
-_SINGLE = re.compile(r"'([^']*)'\s*(?:#.*)?\Z")
+_BEGIN = re.compile(r"[ \t]*(?:export[ \t]+)?([A-Za-z_][A-Za-z0-9_]*)[ \t]*=[ \t]*")
+_QUOTED = re.compile(r"""(?:"((?:[^"\\]|\\.)*)"|'([^']*)')[ \t\r]*(?:#[^\n]*)?$""", re.DOTALL | re.MULTILINE)
 _ESCAPES = {"n": "\n", "t": "\t", "r": "\r"}
+_OURS = re.compile(r"CLUSTER_LOCK|TELEGRAM_BOT_TOKEN")
 
 
 def read_dotenv(path: Path, problems: Problems) -> dict[str, tuple[str, Place]]:
-    """NAME=VALUE lines: `export` in front, '...' as it stands, "..." with backslashes, `#` begins a comment."""
+    """NAME=VALUE lines: `export` in front, '...' as it stands, "..." with backslashes, both over several lines, `#`
+    begins a comment. The file is the whole project's: a line that is something else, and not about us, is left out."""
     variables: dict[str, tuple[str, Place]] = {}
-    text = read_text(path, Layer.DOTENV, problems)
-    for line, content in enumerate((text or "").split("\n"), 1):
-        if not content.strip() or content.lstrip().startswith("#"):
-            continue
-        assignment = _ASSIGNMENT.match(content)
-        value = _dotenv_value(assignment[2]) if assignment else None
-        if assignment is None or value is None:
+    text = read_text(path, Layer.DOTENV, problems, others_too=True) or ""
+    start, line = 0, 1
+    while start < len(text):
+        end = text.find("\n", start) + 1 or len(text)
+        content = text[start:end].rstrip()
+        name, value = None, None
+        if begin := _BEGIN.match(content):
+            name, value, end = begin[1], *_dotenv_value(text, start + begin.end(), end)
+        if value is not None:
+            variables[str(name)] = value, Place(Layer.DOTENV, f"{path}:{line}: {name}", line, says_path=True)
+        elif _OURS.search(content) and not content.lstrip().startswith("#"):
             place = Place(Layer.DOTENV, f"{path}:{line}", line, says_path=True)
-            problems.add(place, "", "is not NAME=VALUE" if assignment is None else "has a quote that does not end")
-            continue
-        name = assignment[1]
-        variables[name] = value, Place(Layer.DOTENV, f"{path}:{line}: {name}", line, says_path=True)
+            problems.add(place, "", "is not NAME=VALUE" if name is None else "has a quote that does not end")
+        line += text.count("\n", start, end)
+        start = end
     return variables
 
 
-def _dotenv_value(text: str) -> str | None:
-    if double := _DOUBLE.match(text):
-        return re.sub(r"\\(.)", lambda escape: _ESCAPES.get(escape[1], escape[1]), double[1])
-    if single := _SINGLE.match(text):
-        return single[1]
-    if text.startswith(("'", '"')):
-        return None
-    return re.split(r"(?:^|\s)#", text, maxsplit=1)[0].rstrip()
+def _dotenv_value(text: str, start: int, end: int) -> tuple[str | None, int]:
+    """The value that begins at `start`, and where what comes after its line begins; None if it has no end."""
+    if text[start : start + 1] not in ("'", '"'):
+        return re.split(r"(?:^|\s)#", text[start:end].strip(), maxsplit=1)[0].rstrip(), end
+    quoted = _QUOTED.match(text, start)
+    # One that begins by a slip, and ends at the next quote, must not take what is ours in between.
+    if quoted is None or (quoted.end() > end and _OURS.search(text, end, quoted.end())):
+        return None, end
+    double, single = quoted.groups()
+    value = single if double is None else re.sub(r"\\(.)", _unescaped, double, flags=re.DOTALL)
+    return value, text.find("\n", quoted.end()) + 1 or len(text)
+
+
+def _unescaped(escape: re.Match[str]) -> str:
+    return _ESCAPES.get(escape[1], escape[1])

@@ -209,8 +209,9 @@ def test_an_unreadable_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("A=1\nnonsense\n", ".env:2: is not NAME=VALUE"),
-        ("A='b\n", ".env:1: has a quote that does not end"),
+        ("A=1\nCLUSTER_LOCK_BACKEND etcd\n", ".env:2: is not NAME=VALUE"),
+        ("A=1\n-CLUSTER_LOCK_BACKEND=etcd\n", ".env:2: is not NAME=VALUE"),
+        ("CLUSTER_LOCK_PREFIX='b\n", ".env:1: has a quote that does not end"),
         ("CLUSTER_LOCK_LOCK__TTL=5\n", f".env:1: CLUSTER_LOCK_LOCK__TTL: the unit is missing: {FORM}, but is '5'"),
         ("CLUSTER_LOCK_ETDC__USER=5\n", ".env:1: CLUSTER_LOCK_ETDC__USER: unknown key, did you mean etcd?"),
     ],
@@ -238,3 +239,88 @@ def test_other_variables_are_not_ours(tmp_path: Path) -> None:
     """Variables that only begin like ours, or tell other things, are left alone."""
     names = ("CONFIG_DIR", "FD", "NAME", "FENCING_TOKEN", "TOOLS", "TEST_BACKENDS")
     load_text(tmp_path, environ={f"CLUSTER_LOCK_{name}": "x" for name in names})
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working directory, in which nothing is set."""
+    for name in [name for name in os.environ if name.startswith(("CLUSTER_LOCK_", "TELEGRAM_", "ETCDCTL_"))]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("CLUSTER_LOCK_STATE_DIR", str(tmp_path / "state"))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+THEIR_CONFIG = {
+    "bot": "bot:\n  admins: [1, 2]\ndatabase:\n  url: postgresql://localhost/x\n",
+    "telegram": "telegram:\n  token: 123456:AAAAAAAA\n  admin_ids: [1]\nlog_level: INFO\n",
+    "prefix": "prefix: '!'\nowner: me\n",
+    "list": "- a\n- b\n",
+    "tag": "database: !env DATABASE_URL\n",
+    "template": "{% if x %}\nserver: {{ name }}\n",
+    "latin-1": "greeting: caf\udce9\n",
+}
+
+
+@pytest.mark.parametrize("text", THEIR_CONFIG.values(), ids=THEIR_CONFIG)
+def test_a_projects_own_config_is_left_alone(text: str, folder: Path) -> None:
+    """A config.yaml that nobody named and that is not recognisably ours keeps nobody from starting."""
+    (folder / "config.yaml").write_text(text, errors="surrogateescape")
+    assert load(environ=os.environ).backend == "file"
+    with pytest.raises(ConfigError):
+        load("config.yaml")
+
+
+OUR_CONFIG = {
+    "misspelt": "bakend: etcd\n",
+    "misspelt-with-others": "log_level: INFO\nBackend: etcd\n",
+    "a-section": "etcd:\n  endpoint: x\n",
+    "broken": "backend: etcd\nlock: {ttl: 1\n",
+    "latin-1": "# caf\udce9\nbackend: etcd\n",
+    "telegram": "telegram:\n  poll_timout: 5s\n",
+}
+
+
+@pytest.mark.parametrize("text", OUR_CONFIG.values(), ids=OUR_CONFIG)
+def test_a_config_of_ours_is_never_left_out(text: str, folder: Path) -> None:
+    """A file that was meant for us and is wrong is an error: to lead by the defaults beside others would be two
+    leaders."""
+    (folder / "config.yaml").write_text(text, errors="surrogateescape")
+    with pytest.raises(ConfigError, match=r"^config\.yaml:\d"):
+        load()
+
+
+@pytest.mark.parametrize(("key", "doubt"), [("admin_ids", True), ("poll_timout", True), ("token", False)])
+def test_where_it_may_be_another_projects_the_way_out_is_named(key: str, doubt: bool, folder: Path) -> None:
+    """An error in a file that nobody named says how to have another one, unless the file is ours beyond doubt."""
+    also = "" if doubt else "backend: file\n"
+    (folder / "config.yaml").write_text(f"{also}telegram:\n  {key}: [1]\n")
+    with pytest.raises(ConfigError) as refused:
+        load()
+    assert ("--config or CLUSTER_LOCK_CONFIG" in str(refused.value)) is doubt
+    assert load(environ={**os.environ, "CLUSTER_LOCK_CONFIG": "/dev/null"}).backend == "file"
+
+
+THEIR_DOTENV = {
+    "note": "BOT_TOKEN=1:2\nthis is a note\n",
+    "pem": 'PRIVATE_KEY="-----BEGIN KEY-----\nabc=\n-----END KEY-----"\n',
+    "single": "KEY='a\nb'  # c\n",
+    "dash": "my-key=1\n",
+    "latin-1": "COMMENT=caf\udce9\n",
+    "slip": "A='b\n",
+    "json": """JSON={"a": "it's"}\n""",
+    "slip-before-ours": 'A="b\n\n',
+}
+
+
+@pytest.mark.parametrize("text", THEIR_DOTENV.values(), ids=THEIR_DOTENV)
+def test_what_else_is_in_dotenv_is_left_alone(text: str, folder: Path) -> None:
+    """What the project has in its .env for itself, however it is written, stops nothing, and ours is read beside it."""
+    (folder / ".env").write_text(f"{text}CLUSTER_LOCK_PREFIX=found/\n", errors="surrogateescape")
+    assert load().prefix == "found/"
+
+
+def test_a_quote_that_does_not_end_takes_nothing_of_ours(folder: Path) -> None:
+    """A value over several lines that would take one of our variables with it is a value that does not end."""
+    (folder / ".env").write_text('A="b\nCLUSTER_LOCK_PREFIX=found/\nB="c"\n')
+    assert load().prefix == "found/"

@@ -1,0 +1,63 @@
+"""Whose is the config.yaml that lies in the working directory? Half of all projects have one of their own."""
+
+from __future__ import annotations
+
+import difflib
+import logging
+import re
+from collections.abc import Collection, Set
+from pathlib import Path
+
+from .places import Branch, Layer, Place, Problems
+from .reading import LARGEST_FILE, read_yaml
+from .shape import shape
+
+log = logging.getLogger("cluster_lock.config")
+
+_OURS_ALONE = ("backend", "fencing_floor", "lock", "etcd", "consul")
+"""Keys that say more than others: a `telegram`, a `file` or a `prefix` is in many a file."""
+_NAMED_BY = "name another one by --config or CLUSTER_LOCK_CONFIG (CLUSTER_LOCK_CONFIG=/dev/null: none)"
+
+
+def read_found(path: Path, problems: Problems) -> Branch | None:
+    """What stands in a file that nobody named; None if it is somebody else's. What is wrong in ours is added to
+    `problems`, with how to have another one."""
+    own = Problems(problems.secrets)
+    tree = read_yaml(path, own)
+    if not (_is_ours(tree.children) if tree.children else not own or _has_ours(path)):
+        known = sorted(tree.children.keys() & shape().keys.keys())
+        level = logging.WARNING if known or own else logging.INFO
+        log.log(
+            level, "%s is taken for the project's own, and not read: if it is cluster-lock's, name it by --config", path
+        )
+        return None
+    problems.take(own)
+    return tree
+
+
+def say_doubt(path: Path, keys: Set[str], problems: Problems) -> None:
+    """Something is wrong in a file that nobody named, and it may be none of ours after all."""
+    if keys <= shape().keys.keys() and any(key in _OURS_ALONE for key in keys):
+        return
+    place = Place(Layer.DEFAULT, str(path), says_path=True)
+    problems.add(place, "", f"was found in the working directory; if it is not cluster-lock's, {_NAMED_BY}")
+
+
+def _is_ours(keys: Collection[str]) -> bool:
+    """It has a key that others seldom have, or all of its keys are ours: as they are, or misspelt. One of ours that is
+    not read would lead by the defaults, beside those that read theirs."""
+    return any(_means(key, _OURS_ALONE) for key in keys) or all(_means(key, shape().keys) for key in keys)
+
+
+def _means(key: str, names: Collection[str]) -> bool:
+    return bool(difflib.get_close_matches(key.lower()[:100], names, n=1, cutoff=0.8))
+
+
+def _has_ours(path: Path) -> bool:
+    """The same of a file that cannot be read as YAML, or not at all."""
+    try:
+        with path.open("rb") as file:
+            text = file.read(LARGEST_FILE).decode("latin-1")
+    except OSError:
+        return True  # which is said
+    return any(_means(found, _OURS_ALONE) for found in re.findall(r"^([A-Za-z_]+)[ \t]*:", text, re.MULTILINE))
