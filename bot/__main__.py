@@ -9,7 +9,7 @@ from cluster_lock import __version__
 from cluster_lock.cli import bot_logs, detached, run_line
 from cluster_lock.cli import instance as instance_commands
 from cluster_lock.cli import start as start_command
-from cluster_lock.cli.options import Parser
+from cluster_lock.cli.options import Parser, add_commands
 
 from .demo import command as demo_command
 
@@ -24,7 +24,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> Parser:
     parser = Parser(prog="python -m bot", description="A Telegram bot on several servers at once.")
     parser.add_argument("--version", action="version", version=f"cluster-lock {__version__}")
-    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    commands = add_commands(parser)
     start_command.add(commands, app=APP)
     detached.add(commands, start_command.add_options, APP)
     instance_commands.add(commands)

@@ -69,6 +69,14 @@ def configure(
     sys.unraisablehook = _say_unraisable
 
 
+def say_last(text: str) -> None:
+    """Why the process ends, as a sentence: a line of the log where machines read that, else on stderr as it is."""
+    if any(isinstance(handler.formatter, JsonFormatter) for handler in logging.getLogger().handlers):
+        log.critical("%s", text)
+    elif sys.stderr is not None:
+        sys.stderr.write(f"{harmless(text)}\n")
+
+
 def _say_uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     if issubclass(kind, KeyboardInterrupt):
         if sys.stderr is not None:

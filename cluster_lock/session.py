@@ -110,6 +110,8 @@ class Session:
 
     async def __aenter__(self) -> Self:
         await self.driver.open()
+        only = ", which serves this host alone (for several: backend etcd or consul)"
+        log.info("instance %s on %s%s", self.instance, self.driver.backend, only if self.driver.traits.one_host else "")
         self._failed = None
         self.later(self.watch.run())
         self.later(self._run())

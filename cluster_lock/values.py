@@ -44,13 +44,15 @@ class Traits:
     """What a backend can do; the conformance suite proves each. `expires`: the server itself frees the lock of a holder
     that is silent. `notifies`: a waiter is woken, not polling. `transfers`: a lock passes to another lease in one step.
     `tokens_survive_deletion`: fencing tokens go on growing after a key was deleted. `expiry_factor`: the server frees
-    after this many ttl (Consul 2.0); the holder trusts 1 all the same."""
+    after this many ttl (Consul 2.0); the holder trusts 1 all the same. `one_host`: it keeps apart the processes of one
+    host only."""
 
     expires: bool = True
     notifies: bool = True
     transfers: bool = True
     tokens_survive_deletion: bool = True
     expiry_factor: float = 1.0
+    one_host: bool = False
 
 
 @dataclass(frozen=True, slots=True)

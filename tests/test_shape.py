@@ -18,7 +18,7 @@ pytestmark = pytest.mark.slow
 ROOT = Path(cluster_lock.__file__).parent
 
 LAYERS = [
-    {"cli"},
+    {"__main__", "cli"},
     {"aiogram", "health", "keeper"},
     {"election"},
     {"contest"},

@@ -28,6 +28,10 @@ WEBHOOK_PAUSE = 30.0
 PREDECESSOR = 5.0
 """Seconds beyond a poll timeout in which a conflict may come from the long poll of the leader before. (Not by the
 source, where the newest poll wins; by reports from the field.)"""
+SECOND = 2
+"""Conflicts in a row. Where the lock serves one host alone the likely reason is an instance on another one, which has a
+lock of its own and goes on: the first may be an accident, this one is said."""
+ELSEWHERE = "an instance on another host (the file backend serves one host: for several choose etcd or consul), "
 OTHER_CALL = 10.0
 """Seconds for a call to Telegram that is no poll, and for a callback of the user's."""
 
@@ -99,7 +103,7 @@ class Recovery:
         begins = conflicts.met(now, tolerated=tolerated)
         pause = self._conflict.next()
         await self._verify()
-        if begins:
+        if begins or (self._rules.one_host and conflicts.in_row == SECOND):
             self._say_storm(conflicts.in_last_minute(now))
         if callable(rules.on_conflict):
             attempt, in_minute = conflicts.in_row, conflicts.in_last_minute(now)
@@ -119,12 +123,13 @@ class Recovery:
     def _say_storm(self, in_minute: int) -> None:
         log.error(
             "bot %d is polled by somebody outside of the lock, %d conflicts in the last minute. %s holds %s (fencing"
-            " token %d): look for an instance with another configuration, or a program with the same token",
+            " token %d): look for %san instance with another configuration, or a program with the same token",
             self._bot.id,
             in_minute,
             self._rules.instance,
             self._term.name,
             self._term.fencing_token,
+            ELSEWHERE if self._rules.one_host else "",
         )
 
     async def _verify(self) -> None:

@@ -31,6 +31,7 @@ class Rules:
     handlers. `on_failed`: called with an update whose handler raised, ran out of its time (TimeoutError), or ended the
     process again and again (CrashedTooOften); it is confirmed all the same. `crash_notes(bot_id)`: the file for the
     CrashNotes of a bot. `on_elected` and `on_step_down`: called at the beginning and the end of each term.
+    `one_host`: the lock keeps apart the processes of one host only.
     """
 
     timing: Timing = field(default_factory=Timing)
@@ -47,3 +48,4 @@ class Rules:
     on_elected: OnTerm | None = None
     on_step_down: OnTerm | None = None
     instance: str = "this instance"
+    one_host: bool = False

@@ -177,6 +177,7 @@ def _rules(
         conflict=ConflictRules(on_conflict=telegram.on_conflict),
         delete_webhook=telegram.delete_webhook,
         instance=settings.instance,
+        one_host=settings.backend == "file",
         data=data,
         on_failed=on_failed,
         crash_notes=_crash_notes(settings),

@@ -8,13 +8,12 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 
-from cluster_lock import __version__
+from cluster_lock import __version__, logs
 from cluster_lock.errors import ClusterLockError
-from cluster_lock.masking import harmless
 
 from . import bot, config_command, doctor, drivers, release, run, status, step_down
 from .completion import add_completion_option
-from .options import Parser
+from .options import Parser, add_commands
 from .streams import open_missing, spoken
 
 EXIT_CODES = """\
@@ -60,7 +59,7 @@ def run_command(arguments: argparse.Namespace) -> int:
         code: int = arguments.run(arguments)
         sys.stdout.flush()
     except ClusterLockError as error:
-        print(harmless(str(error)), file=sys.stderr)  # it may be of the user's own program
+        logs.say_last(str(error))
         return error.exit_code
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
@@ -78,12 +77,13 @@ def parser() -> argparse.ArgumentParser:
     parser = Parser(
         prog="cluster-lock",
         description="One leader on many servers.",
+        examples=("bot start --app mybot.main:dispatcher", "run --lock backup -- ./backup.sh", "status", "doctor"),
         epilog=EXIT_CODES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"cluster-lock {__version__}")
     add_completion_option(parser)
-    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    commands = add_commands(parser)
     for command in (run, bot, status, step_down, release, doctor, drivers, config_command):
         command.add(commands)
     return parser

@@ -27,7 +27,7 @@ def add(commands: Any) -> None:
         help="show the log of the bot in the background",
         description="Show the end of the log of a bot that was started with --detach, or by `bot restart`. Ends with 1"
         " if there is none.",
-        epilog="example: cluster-lock bot logs --follow",
+        examples=("", "--follow"),
     )
     parser.add_argument("--lines", "-n", type=_lines, default=LINES, metavar="N", help=f"how many (default: {LINES})")
     parser.add_argument("--follow", "-f", action="store_true", help="go on with what is written, until Ctrl-C")

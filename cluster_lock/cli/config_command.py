@@ -15,6 +15,7 @@ def add(commands: Any) -> None:
         help="show the settings",
         description="Show the effective settings; each that is no default with the file and line, the variable or the"
         " option that it came from. Secrets are masked.",
+        examples=("", "--example > config.yaml", "--set lock.ttl=10s"),
     )
     parser.add_argument("--example", action="store_true", help="print a config.yaml with every key and its default")
     parser.add_argument("--schema", action="store_true", help="print the JSON schema of config.yaml")

@@ -195,6 +195,7 @@ def add(commands: Any, add_options: Callable[[argparse.ArgumentParser, str | Non
         description="Start a successor in the background, let it stand by, and only then ask the instance that runs"
         " here to hand over to it and end. With the same options as `start`. If the successor cannot start, the one"
         " that runs is left alone.",
+        examples=("--app mybot.main:dispatcher" if app is None else "",),
     )
     add_options(parser, app)
     parser.set_defaults(run=run_restart)

@@ -22,6 +22,7 @@ def add(commands: Any) -> None:
         description="Check what a bot with these settings would need, by doing it: on a lock of its own, which is"
         " deleted again. Never asks Telegram for updates, so whoever polls is left in peace. Ends with 0, or with the"
         " code of the first problem: 69 backend, 77 rights, 78 settings or token, 1 anything else. Warnings are none.",
+        examples=("", "--no-telegram --backend etcd"),
     )
     parser.add_argument("--no-telegram", action="store_true", help="do not ask Telegram about the token")
     add_json_option(parser)

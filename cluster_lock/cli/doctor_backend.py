@@ -44,6 +44,9 @@ async def examine_backend(driver: Driver, settings: Settings) -> list[Finding]:
     findings = [await examination.reach()]
     if findings[0].code:
         return findings
+    if driver.traits.one_host:
+        text = "locks in files serve this host alone: an instance on another host would lead beside this one"
+        findings.append(Finding.ok("hosts", f"{text}; for several hosts choose backend etcd or consul"))
     findings += await examination.servers()
     lease, found = await examination.lease()
     findings += found

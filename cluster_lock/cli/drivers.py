@@ -23,6 +23,7 @@ def add(commands: Any) -> None:
         help="show which backends can be used",
         description="Show every driver: whether it can be used here, with which versions of its client library, or what"
         " to install.",
+        examples=("", "--json"),
     )
     add_json_option(parser)
     parser.set_defaults(run=_run)

@@ -34,6 +34,7 @@ def add(commands: Any) -> None:
         help="stop the instance that runs here",
         description="Ask the instance that runs on this host to hand over and end, and wait for its end."
         " A successor that stands by is ended too. Exit codes: 0 it has ended, or did not run; 1 it still runs.",
+        examples=("", "--instance web-2 --timeout 60"),
     )
     stop.add_argument("--timeout", type=float, default=30.0, metavar="SECONDS", help="how long to wait (default: 30)")
     add_settings_options(stop)
@@ -43,6 +44,7 @@ def add(commands: Any) -> None:
         help="say how the instance here is",
         description="Say whether the instance runs on this host, and how it is. Exit codes: 0 it runs; 1 it runs and"
         " does not work (stuck); 3 it does not run.",
+        examples=("", "--json"),
     )
     status.add_argument("--json", action="store_true", help="one object")
     add_settings_options(status)

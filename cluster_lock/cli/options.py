@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -20,16 +21,33 @@ SEEN = "is a secret, and everybody on this host sees what a command was given (`
 
 
 class Parser(argparse.ArgumentParser):
-    """Of whole words only: what is short for an option today may be short for two tomorrow."""
+    """Of whole words only: what is short for an option today may be short for two tomorrow. `examples`: what may
+    follow the command's name, one line each."""
 
-    def __init__(self, **options: Any) -> None:
+    def __init__(self, *, examples: Sequence[str] = (), **options: Any) -> None:
         if sys.version_info >= (3, 14):  # what steers the terminal leaves no command as text, see `streams`
             options.setdefault("color", False)
         super().__init__(**options, allow_abbrev=False)
+        self.examples = [f"{self.prog} {example}".rstrip() for example in examples]
+
+    def format_help(self) -> str:
+        examples = "".join(f"  {example}\n" for example in self.examples)
+        return super().format_help() + (f"\nexamples:\n{examples}" if examples else "")
 
     def error(self, message: str) -> NoReturn:
         """Without what was given by mistake: `--token=X`."""
         super().error(" ".join(masked_arguments(message.split(" "))))
+
+
+def add_commands(parser: argparse.ArgumentParser) -> Any:
+    """The sub-parsers of `parser`, which without a command prints its help."""
+
+    def helps(_: argparse.Namespace) -> int:
+        parser.print_help()
+        return 0
+
+    parser.set_defaults(run=helps)
+    return parser.add_subparsers(metavar="COMMAND")
 
 
 def add_settings_options(parser: argparse.ArgumentParser) -> None:

@@ -28,6 +28,7 @@ def add(commands: Any) -> None:
         " has said that it has stopped, or after one ttl of its lease: a leader that is cut off works on until then."
         " Interrupted, or killed, this command lets nobody in earlier (with the file backend it does). Ends with 0 when"
         " the lock is free, 75 when it had changed hands in the meantime, 1 when nobody held it, or you said no.",
+        examples=("telegram/123456 --force", "reports --force --yes --json"),
     )
     parser.add_argument("name", metavar="NAME", help="the lock, such as telegram/123456 (`cluster-lock status` has it)")
     parser.add_argument("--force", action="store_true", required=True, help="say that you mean it")

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
+import logging
 import os
 import sys
 from dataclasses import replace
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from cluster_lock import logs
 from cluster_lock.errors import ConfigError
-from cluster_lock.masking import kept_secrets
+from cluster_lock.masking import kept_secrets, masked_arguments
 
 from .environment import GRPC, SILENT, given
 from .options import add_settings_options, settings_from
@@ -21,6 +24,9 @@ if TYPE_CHECKING:
 
 PACKAGES = Path(__file__).parents[2]
 """Where `cluster_lock` is: for a checkout that is not installed."""
+log = logging.getLogger("cluster_lock.cli")
+
+WRONG_ARGUMENTS = 2
 RESTARTS = ("on-failure", "always", "never")
 
 
@@ -35,8 +41,14 @@ def add(commands: Any) -> None:
         " somebody else holds the lock; 69, 77, 78: the backend is unreachable (with --fail-fast), refuses, or the"
         " configuration is wrong; 70: the lock's time was over and COMMAND had to be ended with us; 127: no such"
         " program.",
+        examples=("--lock reports -- php report.php", "--lock import --no-wait -- ./import.sh --all"),
     )
-    parser.add_argument("--lock", metavar="NAME", help="the lock (default: run/ and the name of the program)")
+    parser.add_argument(
+        "--lock",
+        type=_lock_name,
+        metavar="NAME",
+        help="the lock (default: made of the whole command, so the same one waits, and another one does not)",
+    )
     parser.add_argument("--no-wait", action="store_true", help="end with code 75 if somebody else holds the lock")
     add_keeper_options(parser, restart="never")
     add_settings_options(parser)
@@ -68,11 +80,31 @@ def add_keeper_options(parser: argparse.ArgumentParser, *, restart: str) -> None
 def run(arguments: argparse.Namespace) -> int:
     command = arguments.command[1:] if arguments.command[:1] == ["--"] else arguments.command
     if not command:
-        raise ConfigError(["run: which program? cluster-lock run [options] -- COMMAND [ARGUMENT...]"])
+        print("run: which program? cluster-lock run [options] -- COMMAND [ARGUMENT...]", file=sys.stderr)
+        raise SystemExit(WRONG_ARGUMENTS)
+    if arguments.log_format == "json":
+        logs.configure("json")  # what is wrong with the settings, too
     hold_signals_back()
     settings = settings_from(arguments)
-    lock = arguments.lock or f"run/{PurePath(command[0]).name}"
+    lock = arguments.lock or name_of(command)
+    if arguments.lock is None:
+        logs.configure(arguments.log_format)
+        log.info("the lock is %s, after the whole command; --lock NAME gives it a name of your own", lock)
     become_keeper(settings, plan_for(settings, command, arguments, lock=lock, wait=not arguments.no_wait))
+
+
+def name_of(command: list[str]) -> str:
+    """The lock of a command that was given none: for people the program's name, and what tells it from others that are
+    run by the same one. Secrets in it make no difference."""
+    program = PurePath(command[0]).name
+    whole = "\0".join(masked_arguments([program, *command[1:]])).encode(errors="surrogateescape")
+    return f"run/{program}-{hashlib.sha256(whole).hexdigest()[:8]}"
+
+
+def _lock_name(text: str) -> str:
+    if not text.strip():
+        raise argparse.ArgumentTypeError("must be a name; without --lock it is made of the command")
+    return text
 
 
 def hold_signals_back() -> None:

@@ -7,6 +7,7 @@ import asyncio
 import gc
 import importlib
 import importlib.util
+import logging
 import os
 import sys
 import traceback
@@ -33,13 +34,20 @@ if TYPE_CHECKING:
     from cluster_lock.process import InstanceLock
 
 
+log = logging.getLogger("cluster_lock.cli")
+
+
 def add(commands: Any, *, app: str | None = None) -> None:
     """Add the command to an ArgumentParser's sub-parsers. `app`: the Dispatcher to run unless another one is named."""
+    named = "--app mybot.main:dispatcher" if app is None else ""
     parser: argparse.ArgumentParser = commands.add_parser(
         "start",
         help="run the bot: standby until elected",
         description="Run the bot in the foreground. It stands by until it holds the bot's lock, and polls as long as it"
         " does. SIGTERM or Ctrl-C hands over and ends; a second one ends at once.",
+        examples=[
+            f"{named}{more}".strip() for more in ("", " --detach", " --config /etc/mybot/config.yaml --log-format json")
+        ],
     )
     add_options(parser, app)
     parser.add_argument("--detach", action="store_true", help="run in the background, with a log file")
@@ -67,6 +75,8 @@ def add_options(parser: argparse.ArgumentParser, app: str | None) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Until it is stopped: 0. Raises ClusterLockError, whose `exit_code` is what the process ends with."""
+    if options.log_format == "json":
+        logs.configure("json")  # what is wrong with the settings, too
     worker = under_keeper()
     if options.detach and not worker:
         return detached.start(_settings(options))
@@ -78,7 +88,7 @@ def run(options: argparse.Namespace) -> int:
 def _become_keeper(options: argparse.Namespace) -> NoReturn:
     hold_signals_back()
     settings = _settings(options)
-    print(_settings_text(settings), flush=True)
+    _begin_log(options, settings)
     command = [sys.executable, *sys.orig_argv[1:], "--in-process"]
     become_keeper(settings, plan_for(settings, command, options, name=lock_of(settings)))
 
@@ -92,15 +102,16 @@ def _settings(options: argparse.Namespace) -> Settings:
 def _run_here(options: argparse.Namespace, *, worker: bool) -> int:
     with _stopped_at_once():
         settings = _settings(options)
-        if not worker:
-            print(_settings_text(settings), flush=True)
         from cluster_lock.config.secret_texts import secret_texts
         from cluster_lock.process.core_dumps import no_core_dumps
 
     no_core_dumps()
     _, slot = slots_of(settings, lock_of(settings))
     with nullcontext() if worker else slot as instance:
-        logs.configure(options.log_format, secrets=secret_texts(settings))
+        if worker:
+            logs.configure(options.log_format, secrets=secret_texts(settings))
+        else:
+            _begin_log(options, settings)
         with unspoken():
             with _stopped_at_once(), _objects_that_stay():
                 dispatcher = load_app(options.app)
@@ -220,7 +231,9 @@ async def _leadership(settings: Settings, instance: InstanceLock | None, *, fail
         yield election
 
 
-def _settings_text(settings: Settings) -> str:
-    from cluster_lock.config import shown_text
+def _begin_log(options: argparse.Namespace, settings: Settings) -> None:
+    from cluster_lock.config import shown_line
+    from cluster_lock.config.secret_texts import secret_texts
 
-    return shown_text(settings)
+    logs.configure(options.log_format, secrets=secret_texts(settings))
+    log.info("settings: %s. `cluster-lock config` shows all", shown_line(settings))

@@ -34,6 +34,7 @@ def add(commands: Any) -> None:
         help="show who leads",
         description="Show every lock under the prefix: who leads it, since when, in which term (its fencing token), who"
         " stands by; and the servers of the backend. Changes nothing and needs the right to read and no other.",
+        examples=("", "telegram/123456 --watch", "--json"),
     )
     parser.add_argument("name", nargs="*", metavar="NAME", help="only these locks")
     parser.add_argument("--watch", action="store_true", help="go on showing it, once a second, until Ctrl-C")

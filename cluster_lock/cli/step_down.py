@@ -31,6 +31,7 @@ def add(commands: Any) -> None:
         description="Ask the leader of a lock, over the backend, to hand over to a standby in good order: it goes on"
         " working until one has said yes, then finishes what is under way. Waits and says who leads. Ends with 0 when"
         " another one leads, 75 when the leader declined or did not answer in time, 1 when nobody leads.",
+        examples=("telegram/123456", "telegram/123456 --to web-2"),
     )
     parser.add_argument("name", metavar="NAME", help="the lock, such as telegram/123456 (`cluster-lock status` has it)")
     parser.add_argument("--to", metavar="INSTANCE", help="hand over to this standby or not at all")

@@ -7,7 +7,7 @@ Importing this loads pydantic and yaml, which `import cluster_lock` does not.
 from .backend import driver_options, open_driver
 from .loading import load
 from .model import ConsulSection, EtcdSection, FileSection, LockSection, Settings, TelegramSection
-from .show import example, origins, schema, shown, shown_text
+from .show import example, origins, schema, shown, shown_line, shown_text
 
 __all__ = [
     "ConsulSection",
@@ -23,5 +23,6 @@ __all__ = [
     "origins",
     "schema",
     "shown",
+    "shown_line",
     "shown_text",
 ]

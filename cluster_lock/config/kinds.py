@@ -143,7 +143,10 @@ Prefix = Annotated[
 
 
 def _token(value: SecretStr) -> SecretStr:
-    if not re.fullmatch(r"[0-9]{1,20}:[A-Za-z0-9_-]{1,200}", value.get_secret_value()):
+    text = value.get_secret_value()
+    if text.strip("\"'") != text:
+        raise ValueError("has quotes around it, which are no part of a token: leave them out")
+    if not re.fullmatch(r"[0-9]{1,20}:[A-Za-z0-9_-]{1,200}", text):
         raise ValueError("is not a bot token: BotFather gives digits, a colon, and letters, digits, _ or -")
     return value
 

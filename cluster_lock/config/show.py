@@ -43,17 +43,27 @@ def shown_text(settings: Settings) -> str:
     return "\n".join(lines)
 
 
+def shown_line(settings: Settings) -> str:
+    """What somebody chose, each with the place it came from, on one line."""
+    chosen = [
+        f"{path} {', '.join(map(str, value)) if isinstance(value, list) else value} ({origin})"
+        for path, value in _values(shown(settings))
+        if not (origin := settings.origin_of(path)).startswith("default")
+    ]
+    return "; ".join(chosen) or "all defaults"
+
+
 def origins(settings: Settings) -> dict[str, str]:
     """Where each value of `shown` came from, by its dotted path."""
-    return {path: settings.origin_of(path) for path in _paths(shown(settings))}
+    return {path: settings.origin_of(path) for path, _ in _values(shown(settings))}
 
 
-def _paths(content: Mapping[str, Any], above: str = "") -> Iterator[str]:
+def _values(content: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
     for name, value in content.items():
         if isinstance(value, dict) and value:
-            yield from _paths(value, f"{above}{name}.")
+            yield from _values(value, f"{above}{name}.")
         else:
-            yield f"{above}{name}"
+            yield f"{above}{name}", value
 
 
 def _masked(value: Any, name: str = "") -> Any:

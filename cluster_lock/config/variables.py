@@ -85,8 +85,13 @@ def from_variables(variables: Variables, foreign: Collection[str], problems: Pro
 
 
 def _misspelt(section: str, key: str, double: str) -> str | None:
-    """Not every variable that begins like ours is a setting, but one with `__`, or a near miss, was meant as one."""
+    """Not every variable that begins like ours is a setting, but one with `__`, or a near miss, was meant as one, and
+    so was a key whose section is missing, or has one `_` behind it."""
     known = shape().keys
+    if not double and (
+        meant := [path for path in shape().paths() if section in (path.partition(".")[2], path.replace(".", "_"))]
+    ):
+        return f"is no setting, did you mean {' or '.join(PREFIX + path.upper().replace('.', '__') for path in meant)}?"
     if double and isinstance(keys := known.get(section), Mapping):
         return unknown(key, keys)
     names = [name for name, below in known.items() if bool(double) == isinstance(below, Mapping)]

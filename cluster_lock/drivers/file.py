@@ -56,7 +56,7 @@ class FileDriver:
 
     @property
     def traits(self) -> Traits:
-        return Traits(expires=False, notifies=sys.platform == "linux")
+        return Traits(expires=False, notifies=sys.platform == "linux", one_host=True)
 
     @property
     def backend(self) -> str:

@@ -8,7 +8,6 @@ import sys
 
 from cluster_lock import logs
 from cluster_lock.errors import ClusterLockError
-from cluster_lock.masking import harmless
 from cluster_lock.process.core_dumps import no_core_dumps
 
 from .plan import Plan, received
@@ -24,7 +23,7 @@ def main(arguments: list[str]) -> int:
     try:
         return asyncio.run(_keep(plan))
     except ClusterLockError as error:
-        sys.stderr.write(f"{harmless(str(error))}\n")
+        logs.say_last(str(error))
         return error.exit_code
 
 

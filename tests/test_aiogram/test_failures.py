@@ -55,6 +55,24 @@ def test_conflicts_are_verified_retried_and_become_a_storm_that_is_said_once(cap
     assert "this-host holds telegram/42" in said[0]
 
 
+def test_a_lock_of_one_host_is_the_first_suspect(caplog: pytest.LogCaptureFixture) -> None:
+    """Where the lock serves one host alone the second conflict in a row is an error, which says that and what to
+    choose."""
+
+    async def main() -> None:
+        async with TelegramSimulator() as simulator:
+            simulator.inject(Fault(status=409, description="Conflict: terminated by other getUpdates request", times=2))
+            async with polling(simulator, rules=Rules(conflict=FAST, one_host=True)) as it:
+                await until(lambda: it.double.verified == 2)
+                pushed = simulator.push(BOT)
+                await it.handled.until(lambda: it.handled.finished == [pushed])
+
+    aio.run(main())
+    (said,) = [record for record in caplog.records if "outside of the lock" in record.getMessage()]
+    assert said.levelno == logging.ERROR
+    assert "serves one host: for several choose etcd or consul" in said.getMessage()
+
+
 def test_a_rogue_poller_does_not_stop_the_guarded_one() -> None:
     """With somebody else polling the same bot all the time, every update is handled all the same."""
 

@@ -79,6 +79,7 @@ def test_all_is_well(company: Company, capsys: pytest.CaptureFixture[str]) -> No
     assert leader.terms[0].is_valid()
     expected = {"file": "at once", "etcd": "up to 3.75 s", "consul": "up to 6.25 s"}[company.backend.name]
     assert outcome(checks, "take-over")[1].startswith(expected)
+    assert ("hosts" in checks) is (company.backend.name == "file")
     if company.backend.name != "file":
         first, alone = checks["servers"]
         assert "leads the servers" in first["text"]

@@ -68,7 +68,7 @@ def test_wrong_settings_end_with_78(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_wrong_arguments(capsys: pytest.CaptureFixture[str]) -> None:
     """An argument that is none ends with usage and 2, as command lines do."""
-    for arguments in ([], ["nonsense"], ["config", "--set", "lock.ttl"]):
+    for arguments in (["nonsense"], ["config", "--set", "lock.ttl"]):
         with pytest.raises(SystemExit) as ended:
             main(arguments)
         assert ended.value.code == 2

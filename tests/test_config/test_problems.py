@@ -225,6 +225,12 @@ def test_wrong_dotenv_files(text: str, said: str, tmp_path: Path) -> None:
     ("name", "said"),
     [
         ("CLUSTER_LOCK_BAKEND", "unknown key, did you mean backend?"),
+        ("CLUSTER_LOCK_TTL", "is no setting, did you mean CLUSTER_LOCK_LOCK__TTL?"),
+        ("CLUSTER_LOCK_LOCK_TTL", "is no setting, did you mean CLUSTER_LOCK_LOCK__TTL?"),
+        (
+            "CLUSTER_LOCK_TOKEN_FILE",
+            "is no setting, did you mean CLUSTER_LOCK_TELEGRAM__TOKEN_FILE or C",
+        ),
         ("CLUSTER_LOCK_CONSUL__ADDRESS", "unknown key, allowed are url, token,"),
         ("CLUSTER_LOCK_NOSUCH__KEY", "unknown key, allowed are lock, telegram, file, etcd, consul"),
     ],
@@ -233,6 +239,14 @@ def test_misspelt_variables(name: str, said: str, tmp_path: Path) -> None:
     """A variable that was meant for us and is misspelt is an error, not ignored."""
     (problem,) = problems_of(tmp_path, environ={name: "x"})
     assert problem.startswith(f"{name}: {said}")
+
+
+@pytest.mark.parametrize("quotes", ["'", '"'])
+def test_quotes_that_became_part_of_a_token_are_said(quotes: str, tmp_path: Path) -> None:
+    """A token with the quotes of a file that somebody else read (Docker's --env-file) is refused by that word."""
+    (problem,) = problems_of(tmp_path, environ={"TELEGRAM_BOT_TOKEN": f"{quotes}42:SECRETSECRET{quotes}"})
+    assert problem.startswith("TELEGRAM_BOT_TOKEN: has quotes around it")
+    assert "SECRET" not in problem
 
 
 def test_other_variables_are_not_ours(tmp_path: Path) -> None:
