@@ -50,6 +50,16 @@ def utc_text() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
+def age_of(moment: str | None) -> float | None:
+    """Seconds since a text of `utc_text`, perhaps another host's, by two wall clocks: for people. None if it is
+    none."""
+    try:
+        then = datetime.fromisoformat(moment or "")
+        return (datetime.now(UTC) - then).total_seconds()
+    except (ValueError, TypeError):
+        return None
+
+
 @contextmanager
 def replaced(source: Callable[[], float]) -> Iterator[None]:
     """Let `source` be the clock while the block runs. For tests that own the time."""

@@ -43,7 +43,7 @@ def add(commands: Any) -> None:
         "status",
         help="say how the instance here is",
         description="Say whether the instance runs on this host, and how it is. Exit codes: 0 it runs; 1 it runs and"
-        " does not work (stuck); 3 it does not run.",
+        " does not work (stuck, failing); 3 it does not run.",
         examples=("", "--json"),
     )
     status.add_argument("--json", action="store_true", help="one object")
@@ -120,7 +120,7 @@ def run_status(arguments: argparse.Namespace) -> int:
         for name, value in found.items():
             if value is not None:
                 print(f"{name.replace('_', ' ')}: {value}")
-    return {"not running": NOT_RUNNING, "stuck": 1}.get(found["status"], 0)
+    return {"not running": NOT_RUNNING, "stuck": 1, "failing": 1}.get(found["status"], 0)
 
 
 def _unsaid(lock: InstanceLock) -> str:

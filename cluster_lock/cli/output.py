@@ -10,10 +10,7 @@ import socket
 import sys
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
-from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeVar
-
-from cluster_lock import clock
 
 from .environment import quiet_grpc
 
@@ -72,14 +69,6 @@ def whoever() -> str:
         if sys.platform != "win32":
             user = f"uid {os.getuid()}"
     return f"{user}@{socket.gethostname()}"
-
-
-def seconds_since(moment: str) -> float | None:
-    """How long ago a record says that it was written, by the wall clocks of two hosts; None if it does not say."""
-    try:
-        return (datetime.fromisoformat(clock.utc_text()) - datetime.fromisoformat(moment)).total_seconds()
-    except (ValueError, TypeError):
-        return None
 
 
 def duration(seconds: float | None) -> str:

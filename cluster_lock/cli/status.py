@@ -6,10 +6,11 @@ import argparse
 import json
 from typing import TYPE_CHECKING, Any
 
+from cluster_lock import clock
 from cluster_lock.masking import shortened
 
 from .options import add_settings_options, settings_from
-from .output import add_json_option, duration, opened, print_json, run, seconds_since
+from .output import add_json_option, duration, opened, print_json, run
 from .streams import stop_if_unread
 from .tables import Line, Part, Table, living, show
 
@@ -165,7 +166,7 @@ def _row(lock: LockSeen) -> list[str]:
     left = f"{lock.times.left:.0f} s" if lock.times.left is not None else "-"
     if record is None:
         return [lock.name, "?", "-", "-", "-", str(lock.term), left, standbys, "-"]
-    for_ = duration(seconds_since(record.since))
+    for_ = duration(clock.age_of(record.since))
     health = record.health or "-"
     return [lock.name, record.instance, record.host, str(record.pid), for_, str(lock.term), left, standbys, health]
 

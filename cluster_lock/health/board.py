@@ -112,6 +112,7 @@ class Board(Observer):
         self.timing: Timing | None = None
         self.deadline: float | None = None
         self.trouble: str | None = None
+        self.trouble_at: str | None = None
         self.renewals: Counter[str] = Counter()
         self.renew_times = Buckets(RENEW_BOUNDS)
 
@@ -141,12 +142,12 @@ class Board(Observer):
         self.renewals["unsure"] += 1
         if self.trouble is None:
             self._change()
-        self.trouble = self._failed(reason)
+        self.trouble, self.trouble_at = self._failed(reason), clock.utc_text()
 
     def lease_lost(self, reason: str) -> None:
         self.deadline = None
         self.renewals["lost"] += 1
-        self.trouble = self._failed(reason)
+        self.trouble, self.trouble_at = self._failed(reason), clock.utc_text()
         self._change()
 
     # The locks

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from cluster_lock import clock
@@ -53,6 +54,7 @@ def document(board: Board) -> dict[str, Any]:
             "trusted": timing.ttl - timing.margin if timing is not None else None,
             "remaining": round(board.lease_remaining(), 3),
             "trouble": board.trouble,
+            "trouble_at": board.trouble_at if board.trouble else None,
         },
         "locks": [_lock(board, lock) for lock in board.locks.values()],
         "pollers": [_poller(state) for state in board.poller_states()],
@@ -63,12 +65,14 @@ def document(board: Board) -> dict[str, Any]:
 
 
 def _lock(board: Board, lock: LockFacts) -> dict[str, Any]:
-    standbys = [dict(standby) for standby in board.peers.standbys(lock.name)]
+    leader = _leader(board, lock)
+    # What contenders said may be some seconds old: who leads does not stand by.
+    standbys = [dict(each) for each in board.peers.standbys(lock.name) if leader is None or not _same(each, leader)]
     return {
         "name": lock.name,
         "role": lock.role,
         "stepping_down": lock.stepping_down,
-        "leader": _leader(board, lock),
+        "leader": leader,
         "standbys": standbys[:SHOWN_STANDBYS],
         "more_standbys": max(0, len(standbys) - SHOWN_STANDBYS),
         "history": [entry.shown() for entry in reversed(lock.history)],
@@ -81,9 +85,14 @@ def _leader(board: Board, lock: LockFacts) -> dict[str, Any] | None:
         mine = {name: identity[name] for name in ("instance", "host", "pid")}
         return {**mine, "since": lock.term.began, "term": lock.term.term, "ours": True}
     leader = board.peers.leader(lock.name)
-    if leader is None:
+    if leader is None or _same(leader, board.identity()):  # what is left of a term of ours that has ended
         return None
     return {name: leader.get(name) for name in ("instance", "host", "pid", "since", "term")} | {"ours": False}
+
+
+def _same(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Is it the same process?"""
+    return all(one.get(name) == other.get(name) for name in ("instance", "host", "pid"))
 
 
 def _poller(state: dict[str, Any]) -> dict[str, Any]:

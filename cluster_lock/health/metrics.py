@@ -15,13 +15,17 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
 from cluster_lock import clock
+from cluster_lock.values import Origin
 
 from .board import Board
 from .buckets import Buckets
-from .terms import LockFacts
+from .reasons import all_labels, word
+from .terms import TAKEOVER_BOUNDS, LockFacts
 from .verdict import why_not_alive, why_not_ready
 
 ROLES = "leader", "standby", "stopped"
+ORIGINS = tuple(origin.value for origin in Origin)
+TRANSITIONS = (*(("leader", origin) for origin in ORIGINS), *(("standby", label) for label in all_labels()))
 
 
 def scraper(board: Board) -> Callable[[str], tuple[bytes, str]]:
@@ -84,11 +88,12 @@ class BoardCollector(Collector):
             if lock.term is not None:
                 term.add_metric([lock.name], lock.term.term)
                 age.add_metric([lock.name], clock.now() - lock.term.since)
-            for (to, reason), count in sorted(lock.transitions.items()):
-                transitions.add_metric([lock.name, to, reason], count)
+            # Each there may be, from the beginning: what comes into being with its first event has no increase by it.
+            for to, reason in sorted({*TRANSITIONS, *lock.transitions}):
+                transitions.add_metric([lock.name, to, word(reason)], lock.transitions[to, reason])
             _add(handover, [lock.name], lock.handovers)
-            for origin, times in sorted(lock.takeovers.items()):
-                _add(takeover, [lock.name, origin], times)
+            for origin in sorted({*ORIGINS, *lock.takeovers}):
+                _add(takeover, [lock.name, word(origin)], lock.takeovers.get(origin, Buckets(TAKEOVER_BOUNDS)))
         yield from (leader, role, term, age, transitions, handover, takeover)
 
     def _lease(self) -> Iterator[Metric]:
@@ -122,7 +127,7 @@ class BoardCollector(Collector):
             ("updates_pending", "pending", "Delivered and not handled."),
             ("updates_unconfirmed", "unconfirmed", "Delivered and not confirmed to Telegram."),
             ("window_full", "window_full", "1 while Telegram shows nothing new until a slow handler ends."),
-            ("conflicts_60s", "conflicts_60s", "Conflicts (409) in the last minute."),
+            ("recent_conflicts", "conflicts_60s", "Conflicts (409) in the last minute."),
             ("conflict_storm", "storm", "1 while somebody polls outside of the lock."),
             ("polling", "polling", "1 while it polls."),
             ("deaf", "deaf", "1 if it should poll and no getUpdates has ended for too long."),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 LOSSES = (
     ("the lease was last renewed", "lost: not renewed"),
     ("the backend says that the lease is gone", "lost: lease gone"),
@@ -16,16 +18,30 @@ STEP_DOWNS = (
     ("stop", "stopped"),
     ("bot ", "bot failed"),
     ("the work is done", "work done"),
-    ("worker", "worker ended"),
-    ("the worker", "worker ended"),
+    ("the worker ", "worker ended"),
 )
+_ASKED = re.compile(r".* asked for it", re.DOTALL)
+"""Somebody's name stands in front, which may be any."""
+OTHERS = "step-down", "lost: other"
 
 
 def label_of(ending: str, reason: str) -> str:
     """Why a term ended, in one of a few words."""
     said = reason.removeprefix("stepped down: ").lower()
+    if ending != "lost" and _ASKED.fullmatch(said):
+        return OTHERS[0]
     table = LOSSES if ending == "lost" else STEP_DOWNS
     for beginning, label in table:
         if said.startswith(beginning):
             return label
-    return "lost: other" if ending == "lost" else "step-down"
+    return OTHERS[ending == "lost"]
+
+
+def all_labels() -> list[str]:
+    """Each that there may be."""
+    return list(dict.fromkeys([*(label for _, label in (*STEP_DOWNS, *LOSSES)), *OTHERS]))
+
+
+def word(label: str) -> str:
+    """A label as the value of a metric's: `lost_not_renewed`."""
+    return re.sub("[^a-z0-9]+", "_", label)

@@ -121,8 +121,10 @@ class LockFacts:
             return False
         giver = leader.get("handed_over_by")
         self._close(f"handed over to {instance}" if giver and last and giver == last.instance else ENDED, None)
-        since = str(leader.get("since") or clock.utc_text())
-        self.history.append(TermEntry(token, instance, False, since, f"handed over by {giver}" if giver else None))
+        began = str(leader.get("since") or clock.utc_text())
+        since = clock.now() - max(0.0, clock.age_of(began) or 0.0)  # it may have led before we looked
+        origin = f"handed over by {giver}" if giver else None
+        self.history.append(TermEntry(token, instance, False, began, origin, since=since))
         return True
 
     def _close_for_us(self, origin: str) -> None:

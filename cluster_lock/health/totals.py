@@ -6,6 +6,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+KINDS = "conflict", "flood", "network", "server", "token", "webhook"
+"""Of failed getUpdates, as `cluster_lock.aiogram.classify` has them. Each is counted from the beginning."""
 COUNTED = ("handled", "failed", "timed_out", "redelivered", "given_up")
 
 
@@ -36,5 +38,6 @@ def _counters(poller: Mapping[str, Any]) -> Iterator[tuple[tuple[int, str, str],
     bot = int(poller.get("bot_id") or 0)
     for name in COUNTED:
         yield (bot, "updates", name), float(poller.get(name) or 0)
-    for kind, count in (poller.get("errors") or {}).items():
+    errors = dict.fromkeys(KINDS, 0) | dict(poller.get("errors") or {})
+    for kind, count in errors.items():
         yield (bot, "errors", str(kind)), float(count)

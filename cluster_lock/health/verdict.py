@@ -66,7 +66,8 @@ def _about_process(board: Board) -> list[str]:
 
 
 def _about_lease(board: Board) -> list[str]:
-    trouble = f": {board.trouble}" if board.trouble else ""
+    # With its moment: what it says of seconds was true then.
+    trouble = f": {board.trouble} (at {(board.trouble_at or '')[11:19]} UTC)" if board.trouble else ""
     timing, left = board.timing, board.lease_remaining()
     if timing is None or left <= 0:
         return [f"there is no lease{trouble}"]

@@ -64,7 +64,7 @@ class Keeper:
     async def _run_once(self) -> int:
         """From the worker's start to its end: its exit code. Raises NotStarted."""
         self.worker = worker = await WorkerProcess.start(self._plan, self._session, self._board)
-        self._board.worker("starting", worker.child.pid)
+        self._board.worker("starting")
         try:
             return await self._stand_over(worker)
         finally:

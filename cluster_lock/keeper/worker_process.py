@@ -179,7 +179,7 @@ class WorkerProcess:
         self._hang_up("another program has taken its place")
         self.alive_at, self.asks, self.pollers, self._deaf_since = None, False, (), None
         self._board.worker("gone", reason="the worker restarts itself")
-        self._board.worker("starting", self.child.pid)
+        self._board.worker("starting", self._knocker)
         await self.relay.give_back(self._handovers)
 
     def _then(self, work: Coroutine[Any, Any, None]) -> None:
@@ -190,7 +190,7 @@ class WorkerProcess:
         if not self.asks:
             self.asks = True
             self.alive_at = self.patience.seconds()  # the last one may be from before a startup hook that blocked
-            self._board.worker("ready")
+            self._board.worker("ready", self._knocker)  # and not its init, which is our child
 
     def _hello(self, version: str) -> None:
         self.link.tell("hello", version=__version__)

@@ -6,6 +6,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from support.health import LOCK, leader_board, own_time, poller, renew, standby_board
 
+from cluster_lock.aiogram.classify import Kind
 from cluster_lock.health import Board
 from cluster_lock.health.buckets import Buckets
 from cluster_lock.health.metrics import scraper
@@ -46,8 +47,8 @@ def test_the_whole_life_of_a_term() -> None:
         assert found["renew_seconds_count", ()] == 1
         assert found["renew_seconds_bucket", ("0.0025",)] == 0
         assert found["renew_seconds_bucket", ("0.005",)] == 1
-        assert found["transitions_total", (LOCK, "handed over", "leader")] == 1
-        assert found["takeover_seconds_sum", (LOCK, "handed over")] == 5
+        assert found["transitions_total", (LOCK, "handed_over", "leader")] == 1
+        assert found["takeover_seconds_sum", (LOCK, "handed_over")] == 5
         board.step_down_began(LOCK, "SIGTERM", "web-2")
         pass_time(0.5)
         board.term_ended(LOCK, "stepped down: SIGTERM", Ending.HANDED_OVER, "web-2")
@@ -84,6 +85,26 @@ def test_a_standby_scrapes_too() -> None:
         found = scraped(Board("web-1"))
         assert (found["ready", ()], found["live", ()], found["lease_remaining_seconds", ()]) == (0, 1, 0)
         assert scraped(standby_board())["is_leader", (LOCK,)] == 0
+
+
+def test_every_series_is_there_before_its_first_event() -> None:
+    """A counter begins at 0, since no increase is seen of one that comes into being with 1; no value of a label has a
+    space; the kinds of failures are those of the poller."""
+    with own_time():
+        board = standby_board()
+        board.pollers([poller(polling=False, polling_for=None)])
+        before = scraped(board)
+        assert {labels[1] for name, labels in before if name == "poll_errors_total"} == {*map(str, Kind)}
+        assert before["conflicts_total", ("42",)] == 0
+        for to, reason in (("leader", "found_free"), ("standby", "lost_not_renewed"), ("standby", "step_down")):
+            assert before["transitions_total", (LOCK, reason, to)] == 0
+        board.term_began(LOCK, 1, Origin.FOUND_FREE)
+        board.term_ended(LOCK, "the lease was last renewed 1.5 s ago (ttl 15 s): x", Ending.LOST)
+        board.pollers([poller(errors=dict.fromkeys(map(str, Kind), 1))])
+        after = scraped(board)
+        assert {key for key in after if "total" in key[0]} == {key for key in before if "total" in key[0]}
+        assert after["transitions_total", (LOCK, "lost_not_renewed", "standby")] == 1
+        assert not any(" " in label for name, labels in after for label in labels if name != "info")
 
 
 def test_labels_do_not_grow() -> None:

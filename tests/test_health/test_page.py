@@ -103,6 +103,8 @@ def test_a_hand_over_is_seen_live() -> None:
                 await tab.get_by_text("leads, this instance").wait_for()
                 assert await tab.get_by_role("heading", name=f"Lock {LOCK}").is_visible()
                 await tab.get_by_role("region", name="Standbys").get_by_text("web-2").wait_for()
+                assert await tab.get_by_text("memory, answers").is_visible()
+                assert await tab.get_by_text("The number of a term is its fencing token.").is_visible()
                 meter = tab.get_by_role("meter")
                 assert await meter.get_attribute("aria-valuemax") == f"{TRUSTED:g}"
                 assert float(await meter.get_attribute("aria-valuenow") or 0) > 0
@@ -140,6 +142,8 @@ def test_trouble_shows_and_goes() -> None:
                     await tab.get_by_role("heading", name="Not ready").wait_for()
                     assert await tab.get_by_text(f"there is no lease: {LATE}").first.is_visible()
                     assert await tab.locator("#lease-text").text_content() == "none"
+                    assert await tab.get_by_text("etcd, in trouble").is_visible()
+                    assert await tab.locator("#lease-note time").is_visible()
                     board.lease_granted(TIMING, clock.now() + TRUSTED)
                     await tab.get_by_role("heading", name="Not ready").wait_for(state="hidden")
                     assert problems == []

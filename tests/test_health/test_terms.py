@@ -106,6 +106,9 @@ def test_each_loss_has_its_word() -> None:
         ("handed over", "stepped down: Telegram has not been reached from here for 61 s", "telegram out of reach"),
         ("handed over", "stepped down: somebody polls outside of the lock", "conflicts"),
         ("handed over", "stepped down: asked by anna on web-2", "step-down"),
+        ("handed over", "stepped down: worker@ops-1 asked for it", "step-down"),
+        ("handed over", "stepped down: stop@ops-1 asked for it", "step-down"),
+        ("released", "the worker ended with signal SIGKILL", "worker ended"),
     ],
 )
 def test_reasons_become_few_words(ending: str, reason: str, label: str) -> None:
@@ -186,4 +189,4 @@ def test_a_new_worker_does_not_set_counters_back() -> None:
         board.pollers([poller(handled=0)])
         board.pollers([poller(handled=3, errors={"network": 1})])
         assert (42, "handled", 13.0) in list(board.totals.of("updates"))
-        assert list(board.totals.of("errors")) == [(42, "network", 3.0)]
+        assert (42, "network", 3.0) in list(board.totals.of("errors"))
