@@ -20,6 +20,7 @@ from collections.abc import Callable
 from typing import TextIO
 
 from . import clock
+from .log_rotation import Rotation, rotation_of
 
 MOST = 1000
 """Lines that wait for a reader."""
@@ -41,6 +42,7 @@ class LogWriter(logging.Handler):
     def __init__(self, stream: TextIO) -> None:
         super().__init__()
         self._stream: TextIO | None = stream
+        self._rotation: Rotation | None = None
         try:
             # A copy: the stream's own lock is not for a thread that the end of the interpreter stops anywhere.
             self._descriptor = os.dup(stream.fileno())
@@ -48,6 +50,7 @@ class LogWriter(logging.Handler):
             self._descriptor = -1
         else:
             self._descriptor, self._some = _without_waiting(self._descriptor)
+            self._rotation = rotation_of(self._descriptor)
         self._begin()
         _writers.add(self)
 
@@ -105,6 +108,8 @@ class LogWriter(logging.Handler):
         try:
             while line and (count := self._some(self._descriptor, line)):
                 line = line[count:]
+                if self._rotation is not None:
+                    self._rotation.wrote(count)
         except OSError:  # nobody reads there any more, or a disk is full: told when that is over
             self._dropped += 1
             return b""

@@ -13,11 +13,13 @@ import sys
 import threading
 import traceback
 from collections.abc import Iterable
+from contextlib import suppress
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Literal, TextIO
 
 from . import clock
+from .errors import ClusterLockError
 from .log_writer import LogWriter
 from .masking import STEERING, harmless, keep_secret, masked
 
@@ -74,7 +76,8 @@ def say_last(text: str) -> None:
     if any(isinstance(handler.formatter, JsonFormatter) for handler in logging.getLogger().handlers):
         log.critical("%s", text)
     elif sys.stderr is not None:
-        sys.stderr.write(f"{harmless(text)}\n")
+        with suppress(OSError, ClusterLockError):  # a full disk: the exit code says it too
+            sys.stderr.write(f"{harmless(text)}\n")
 
 
 def _say_uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:

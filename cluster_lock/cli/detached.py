@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import errno
 import os
 import signal
 import subprocess
@@ -17,6 +18,7 @@ from cluster_lock import clock
 from cluster_lock.drivers._file.private import make_private_directory, mapped, open_to_append
 from cluster_lock.errors import ConfigError
 from cluster_lock.keeper.again import starting
+from cluster_lock.log_rotation import VARIABLE
 from cluster_lock.patience import Patience
 
 from .bot_logs import log_of
@@ -118,7 +120,8 @@ class Background:
                 return None
             if self._process.poll() is not None:
                 code = self._process.returncode
-                print(f"{self._last_words()}\nprocess {self.pid} has ended with {code}", file=sys.stderr)
+                words = self._last_words() or f"it wrote nothing to {self.log}"
+                print(f"{words}\nprocess {self.pid} has ended with {code}", file=sys.stderr)
                 return 128 - code if code < 0 else code or 1
             if patience.seconds() > READY_WITHIN:
                 what = goes_on if self.stays else f"process {self.pid} is stopped; log: {self.log}"
@@ -139,6 +142,8 @@ class Background:
         with mapped(self.log):
             for folder in (self.log.parent.parent, self.log.parent):
                 make_private_directory(folder)
+            if hasattr(os, "statvfs") and not os.statvfs(self.log.parent).f_bavail:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.log))  # it could not say what is wrong
             descriptor = open_to_append(self.log)
         for number in ENDING:
             if signal.getsignal(number) is not signal.SIG_IGN:
@@ -151,7 +156,7 @@ class Background:
                     stdin=subprocess.DEVNULL,
                     stdout=output,
                     stderr=output,
-                    env=given(),
+                    env=given() | {VARIABLE: str(self.log)},
                     start_new_session=True,
                 )
         except BaseException:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from urllib.parse import urlsplit
 
 from cluster_lock.errors import DriverMissing
 from cluster_lock.listening import listen_address
@@ -12,6 +13,15 @@ from cluster_lock.listening import listen_address
 from .board import Board
 
 log = logging.getLogger("cluster_lock.health")
+
+
+def page_after(setting: str, before: str | None) -> str | None:
+    """The URL at which a page by this setting will be served when the one at `before` is not any more, for records that
+    are written earlier; None if that cannot be told."""
+    address = listen_address(setting)
+    if address is None or before is None:
+        return None
+    return before if address.may_move or urlsplit(before).port == address.port else None
 
 
 @asynccontextmanager

@@ -14,6 +14,7 @@ from cluster_lock.contest import SessionContest
 from cluster_lock.election import Election
 from cluster_lock.errors import AlreadyRunning, ClusterLockError, NotStarted
 from cluster_lock.health import Board, following, open_health
+from cluster_lock.health.opening import page_after
 from cluster_lock.health.peers import SessionPeers
 from cluster_lock.process import InstanceLock
 from cluster_lock.session import Session
@@ -83,6 +84,9 @@ async def keep(plan: Plan) -> int:
             # Before the worker starts: no successor is ever without a name under which it can be found and ended.
             coming = _stand_by(plan)
             stack.callback(coming.release)
+            # Records are written before the page can be served where the one before us serves its own.
+            _, before = slot(plan.instance, plan.name, plan.state_directory).look()
+            session.health = page_after(plan.health, before.health if before is not None else None)
             await stack.enter_async_context(_beside(_succeed(plan, board, session, stack, coming)))
         await stack.enter_async_context(following(board))
         await stack.enter_async_context(session)

@@ -169,12 +169,15 @@ def test_a_stopped_process_is_stuck(command: Command) -> None:
 @pytest.mark.timeout(200)
 def test_a_restart_costs_a_hand_over(tmp_path: Path) -> None:
     """`start --detach` runs in the background; `restart` has a successor stand by before it asks the old process to
-    hand over, so that no update is lost or comes twice and nobody sees two pollers; `stop` ends the successor."""
+    hand over, so that no update is lost or comes twice and nobody sees two pollers, and the leader's record has the
+    address of its health page; `stop` ends the successor."""
 
     async def main() -> None:
         async with TelegramSimulator(strict=True) as simulator:
             environ = environment(tmp_path / "state", TELEGRAM_BOT_TOKEN=TOKEN)
-            options = ("--set", f"telegram.api={simulator.url}", "--set", "health=off")
+            with socket.create_server(("127.0.0.1", 0)) as free:
+                page = f"127.0.0.1:{free.getsockname()[1]}"
+            options = ("--set", f"telegram.api={simulator.url}", "--set", f"health={page}")
 
             async def bot(*arguments: str) -> str:
                 with BotProcess(*arguments, folder=tmp_path, environ=environ) as process:
@@ -191,6 +194,8 @@ def test_a_restart_costs_a_hand_over(tmp_path: Path) -> None:
                 await until(lambda: len(simulator.calls("sendMessage")) == 2, timeout=20)
                 first, second = (int(text.split("process ")[1].split()[0]) for text in (started, restarted))
                 assert f"asking process {first} to hand over" in restarted
+                records = [file.read_text() for file in (tmp_path / "state").rglob("*") if "leader" in file.name]
+                assert any(f'"pid": {second}' in record and f'"http://{page}' in record for record in records), records
                 [change] = simulator.oracle.changes()
                 assert change.gap_ms < 1000
             finally:

@@ -119,7 +119,7 @@ def test_the_same_instance_twice(start: Start) -> None:
     async def main() -> None:
         async with telegram() as simulator:
             with start("--instance", "web-1", telegram=simulator.url) as first:
-                await printed(first, "instance: web-1")
+                await printed(first, "settings: instance web-1 (command line)")
                 with start("--instance", "web-1", telegram=simulator.url) as second:
                     assert await ended(second) == 73
                     assert f"process {first.pid}" in second.output
@@ -310,7 +310,7 @@ def test_a_stop_drains(start: Start, name: str, to: str) -> None:
 def test_ctrl_c_while_it_starts(start: Start) -> None:
     """Ctrl-C before there is anything to hand over ends it at once, without a traceback."""
     with start("--in-process", born=False) as process:
-        process.wait_for("directory:")
+        process.wait_for("settings: ")
         process.signal(signal.SIGINT)
         assert process.end() == 128 + signal.SIGINT
 

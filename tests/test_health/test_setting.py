@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from support.settings import load_text, problems_of
 
+from cluster_lock.health.opening import page_after
 from cluster_lock.listening import listen_address
 
 
@@ -41,3 +42,19 @@ def test_what_is_wrong_is_said_with_its_line(tmp_path: Path) -> None:
     """What is no address is refused with file, line and what it should be."""
     (problem,) = problems_of(tmp_path, "backend: file\nhealth: example.org")
     assert problem == "config.yaml:2: health: must be HOST:PORT such as 127.0.0.1:9876, or off, but is 'example.org'"
+
+
+@pytest.mark.parametrize(
+    ("setting", "before", "after"),
+    [
+        ("127.0.0.1:9876", "http://127.0.0.1:9878", "http://127.0.0.1:9878"),
+        ("127.0.0.1:9000", "http://127.0.0.1:9000", "http://127.0.0.1:9000"),
+        ("127.0.0.1:9001", "http://127.0.0.1:9000", None),
+        ("127.0.0.1:0", "http://127.0.0.1:9000", None),
+        ("off", "http://127.0.0.1:9000", None),
+        ("127.0.0.1:9876", None, None),
+    ],
+)
+def test_the_page_of_a_successor(setting: str, before: str | None, after: str | None) -> None:
+    """A successor says where it will serve its page where that is certain, and else nothing."""
+    assert page_after(setting, before) == after
