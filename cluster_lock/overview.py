@@ -23,7 +23,8 @@ UNKNOWN = LeaseTimes()
 
 @dataclass(frozen=True, slots=True)
 class LockSeen:
-    """One lock. `term`: the fencing token, None if nobody holds it. `record`: of the holder, None if there is none or
+    """One lock. `term`: the fencing token, None if nobody holds it, or somebody overwrote the record: where the key
+    was changed last says nothing of the holder's token then. `record`: of the holder, None if there is none or
     somebody overwrote it. `foreign`: what stands in the way of every leader. `standbys`: instances, oldest record
     first."""
 
@@ -78,6 +79,15 @@ async def look(driver: Driver, *, only: Collection[str] = (), fencing_floor: int
     return Overview(driver.backend, tuple(sorted(locks, key=lambda lock: lock.name)), seen, problem)
 
 
+async def foreign_value(driver: Driver, name: str, *, request: float) -> bytes | None:
+    """What keeps everybody from having the lock `name`, since no leader wrote it; None if nothing does. Raises as
+    `look`."""
+    if not isinstance(driver, Inspectable):
+        return None
+    entries = await _within(driver, request, driver.inspect(LEADER + name))
+    return next((entry.record or b"" for entry in entries if entry.name == LEADER + name and entry.lease is None), None)
+
+
 def _lock(
     entry: Entry, fencing_floor: int, times: Mapping[str, LeaseTimes], waiting: Mapping[str, tuple[str, ...]]
 ) -> LockSeen:
@@ -87,7 +97,8 @@ def _lock(
         return LockSeen(name, foreign=entry.record or b"", standbys=standbys)
     left = times.get(entry.lease, UNKNOWN)
     record = Record.from_bytes(entry.record or b"")
-    return LockSeen(name, fencing_floor + entry.index, entry.lease, left, record, standbys=standbys)
+    term = fencing_floor + entry.index if record is not None else None
+    return LockSeen(name, term, entry.lease, left, record, standbys=standbys)
 
 
 def _waiting(standbys: list[Entry]) -> dict[str, tuple[str, ...]]:

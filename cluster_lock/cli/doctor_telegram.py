@@ -13,6 +13,7 @@ from cluster_lock.driver import Driver
 from cluster_lock.errors import BackendRefused, BackendUnavailable, TelegramTokenRefused
 from cluster_lock.leadership import Role
 from cluster_lock.listening import listen_address
+from cluster_lock.overview import foreign_value
 from cluster_lock.values import LEADER, Entry, Record, telegram_lock
 
 from .findings import Finding
@@ -85,9 +86,14 @@ async def _poller(driver: Driver, settings: Settings, bot: int, pending: int) ->
     try:
         async with asyncio.timeout(settings.timing.request):
             entry: Entry = (await driver.read([LEADER + name])).entries[LEADER + name]
+            foreign = await foreign_value(driver, name, request=settings.timing.request)
     except (BackendUnavailable, BackendRefused, TimeoutError) as error:
         return Finding.warning("poller", f"who leads {name} is not known: {error or 'no answer in time'}")
     waiting = f"{pending} updates wait at Telegram"
+    if entry.lease is None and foreign is not None:
+        text = f"nobody can lead {name}, though it is free: under its key stands what no leader wrote"
+        advice = "look at it (`cluster-lock status`), then delete the key with the backend's own tool"
+        return Finding.problem("poller", text, BackendRefused.exit_code, advice)
     if entry.lease is None:
         if pending:
             return Finding.ok("poller", f"nobody leads {name}, and nobody else seems to poll: {waiting}")

@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from cluster_lock.values import Record
 
 NOT_DONE, CHANGED = 1, 75
+FOREIGN = (
+    ", and nobody can: under its key stands what no leader wrote (`cluster-lock status` shows it)."
+    " Look at it, then delete the key with the backend's own tool"
+)
 
 
 def add(commands: Any) -> None:
@@ -51,6 +55,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 async def _release(arguments: argparse.Namespace, settings: Settings) -> int:
+    from cluster_lock.overview import foreign_value
     from cluster_lock.quarantine import look_at
 
     name, timing = arguments.name, settings.timing
@@ -58,7 +63,9 @@ async def _release(arguments: argparse.Namespace, settings: Settings) -> int:
         floor = settings.fencing_floor
         breaking = await look_at(driver, name, ttl=timing.ttl, request=timing.request, fencing_floor=floor)
         if breaking is None:
-            _say(arguments, f"{name}: nobody holds it", {"result": "nobody holds it"})
+            foreign = await foreign_value(driver, name, request=timing.request)
+            text = f"nobody holds it{FOREIGN if foreign is not None else ''}"
+            _say(arguments, f"{name}: {text}", {"result": "nobody holds it" if foreign is None else "foreign"})
             return NOT_DONE
         hit = _hit(breaking)
         print(printable(f"{name}: {_whom(hit)}"), file=sys.stderr)
@@ -119,12 +126,13 @@ def _ours() -> Record:
 def _hit(breaking: Breaking) -> dict[str, Any]:
     record = breaking.record
     who = {each: getattr(record, each, None) for each in ("instance", "host", "pid", "since")}
-    return who | {"term": breaking.fencing_floor + breaking.entry.index, "lease": breaking.entry.lease}
+    term = breaking.fencing_floor + breaking.entry.index if record is not None else None
+    return who | {"term": term, "lease": breaking.entry.lease}
 
 
 def _whom(hit: dict[str, Any]) -> str:
     if hit["instance"] is None:
-        return f"held by lease {hit['lease']}, term {hit['term']}; the value that says by whom was overwritten"
+        return f"held by lease {hit['lease']}; the value that says by whom, and in which term, was overwritten"
     return f"held by {hit['instance']} on {hit['host']}, pid {hit['pid']}, since {hit['since']}, term {hit['term']}"
 
 

@@ -165,7 +165,7 @@ def _row(lock: LockSeen) -> list[str]:
         return [lock.name, "NOBODY" if lock.foreign is None else "FOREIGN", *"-----", standbys, "-"]
     left = f"{lock.times.left:.0f} s" if lock.times.left is not None else "-"
     if record is None:
-        return [lock.name, "?", "-", "-", "-", str(lock.term), left, standbys, "-"]
+        return [lock.name, "?", "-", "-", "-", "?", left, standbys, "-"]
     for_ = duration(clock.age_of(record.since))
     health = record.health or "-"
     return [lock.name, record.instance, record.host, str(record.pid), for_, str(lock.term), left, standbys, health]

@@ -228,6 +228,17 @@ def test_a_good_token(telegram: Telegram, capsys: pytest.CaptureFixture[str]) ->
     assert "3 updates wait" in outcome(checks, "poller")[1]
 
 
+def test_a_foreign_value_under_the_bots_key(telegram: Telegram, capsys: pytest.CaptureFixture[str]) -> None:
+    """What no leader wrote under the key of the bot's lock is a problem, and not merely a lock that nobody leads."""
+    examined(telegram.company, capsys)
+    key = telegram.folder / "locks" / "keys" / "cluster-lock+leader+telegram+42.json"
+    key.write_text("hands off")
+    key.chmod(0o600)
+    checks = examined(telegram.company, capsys, code=78)
+    assert outcome(checks, "poller")[0] == "problem"
+    assert "what no leader wrote" in outcome(checks, "poller")[1]
+
+
 def test_a_webhook(telegram: Telegram, capsys: pytest.CaptureFixture[str]) -> None:
     """A webhook is a problem, unless it is to be deleted; its address is named without its path, which may be a
     secret."""

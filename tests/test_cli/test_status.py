@@ -98,6 +98,10 @@ def test_a_foreign_value(company: Company, capsys: pytest.CaptureFixture[str]) -
     printed = capsys.readouterr().out
     assert "telegram/42: nobody can lead until a person acts" in printed
     assert "\x1b" not in printed
+    assert company.command("release", "telegram/42", "--force", "--yes", "--json") == 1
+    assert json.loads(capsys.readouterr().out)["result"] == "foreign"
+    assert company.command("release", "telegram/42", "--force", "--yes") == 1
+    assert "stands what no leader wrote" in capsys.readouterr().out
 
 
 def test_a_foreign_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -112,6 +116,8 @@ def test_a_foreign_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert main(["status", "--json", "--config", str(config)]) == 0
     (lock,) = json.loads(capsys.readouterr().out)["locks"]
     assert (lock["name"], lock["state"], lock["foreign"]) == ("telegram/42", "foreign", "hands off")
+    assert main(["release", "telegram/42", "--force", "--yes", "--config", str(config)]) == 1
+    assert "stands what no leader wrote" in capsys.readouterr().out
 
 
 @pytest.mark.consul
@@ -122,6 +128,7 @@ def test_an_overwritten_record(company: Company, capsys: pytest.CaptureFixture[s
     Operator(company.backend, company.prefix).overwrite("x", "hello")
     (lock,) = told(company, capsys)["locks"]
     assert (lock["state"], lock["leader"], lock["foreign"]) == ("led", None, None)
+    assert lock["term"] is None, "the index of the overwriting is no term"
     assert company.command("status") == 0
     assert "somebody overwrote the value under the lock" in capsys.readouterr().out
 
