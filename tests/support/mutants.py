@@ -631,6 +631,33 @@ def starts_the_same_bot_twice() -> None:
     start._hold_slots = lambda stack, settings, bots: []
 
 
+def takes_what_is_wrong_for_anothers() -> None:
+    from cluster_lock.config import recognising
+
+    recognising._is_ours = lambda keys: "backend" in keys
+
+
+def lets_a_quote_take_all() -> None:
+    import re
+
+    from cluster_lock.config import reading
+
+    reading._OURS = re.compile("(?!)")
+
+
+def trusts_what_a_program_serves() -> None:
+    from cluster_lock.drivers._file import private
+
+    private._FUSE_NEAR = type("Any", (), {"__contains__": lambda self, kind: True})()
+
+
+def releases_what_is_held() -> None:
+    from cluster_lock.process.bot_lock import BotLock
+
+    BotLock.__enter__ = lambda self: self  # type: ignore[method-assign]
+    BotLock.__exit__ = lambda self, *_: self._info.unlink(missing_ok=True)  # type: ignore[method-assign]
+
+
 MUTANTS: dict[str, Callable[[], None]] = {
     made.__name__: made
     for made in list(globals().values())
