@@ -62,9 +62,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _follow(path: Path, seen: int) -> None:
-    pause = threading.Event()
     while True:
-        pause.wait(LOOK_EVERY)
+        _pause()
         with path.open("rb") as file:
             if path.stat().st_size < seen:  # begun anew
                 seen = 0
@@ -74,6 +73,10 @@ def _follow(path: Path, seen: int) -> None:
             seen = file.tell()
         sys.stdout.flush()
         stop_if_unread()
+
+
+def _pause() -> None:
+    threading.Event().wait(LOOK_EVERY)
 
 
 def _say(line: bytes) -> None:

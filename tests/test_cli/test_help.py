@@ -15,7 +15,7 @@ from support.program import CHECKOUT
 
 from bot.__main__ import main as bot_main
 from cluster_lock import cli
-from cluster_lock.cli import bot_logs, main
+from cluster_lock.cli import main
 from cluster_lock.cli.options import Parser
 from cluster_lock.cli.run import name_of
 
@@ -118,17 +118,15 @@ def test_bot_logs_follows_a_log_that_begins_anew(
     """What is written meanwhile is shown, also when the log was cut."""
     path = logs / "web-1+telegram%2F123456.log"
     path.write_text("one\ntwo\n")
-    steps = iter([lambda: path.write_text("one\ntwo\nthree\n"), lambda: path.write_text("four\n")])
+    written = iter(["one\ntwo\nthree\n", "four\n"])
 
-    class Pause:
-        """Things happen while it waits; then it is Ctrl-C."""
+    def pause() -> None:
+        """Things are written while it waits; then it is Ctrl-C."""
+        text = next(written, None)
+        if text is None:
+            raise KeyboardInterrupt
+        path.write_text(text)
 
-        def wait(self, _: float) -> None:
-            step = next(steps, None)
-            if step is None:
-                raise KeyboardInterrupt
-            step()
-
-    monkeypatch.setattr(bot_logs.threading, "Event", Pause)
+    monkeypatch.setattr("cluster_lock.cli.bot_logs._pause", pause)
     assert main(["bot", "logs", "-f", "-n", "1"]) == 130
     assert capsys.readouterr().out == "two\nthree\nfour\n"

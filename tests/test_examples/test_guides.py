@@ -86,7 +86,7 @@ def mybot(simulator: TelegramSimulator, monkeypatch: pytest.MonkeyPatch) -> Modu
 
 def program(with_: str) -> str:
     """The one program on the page that has this in it, and no earlier one has."""
-    return next(text for text in PYTHON if with_ in text)
+    return str(next(text for text in PYTHON if with_ in text))
 
 
 @pytest.mark.parametrize("text", [text for text in PYTHON if "shutdown.wait()" not in text], ids=range(4))
