@@ -54,6 +54,7 @@ def _fresh(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("CLUSTER_LOCK_STATE_DIR", str(tmp_path / "state"))
     monkeypatch.setenv("CLUSTER_LOCK_HEALTH", "off")
     monkeypatch.setenv("TELEGRAM_BOT_TOKEN", TOKEN)
+    monkeypatch.setattr(sys.modules["__main__"], "__file__", str(tmp_path / "main.py"), raising=False)
     monkeypatch.chdir(tmp_path)
 
 

@@ -72,7 +72,7 @@ def test_a_worker_that_is_killed_shows_and_comes_back(tmp_path: Path) -> None:
             await until(lambda: leads(url, before), timeout=30)
             metrics = (await fetch(url, "/metrics")).text
             assert "cluster_lock_worker_starts_total 2.0" in metrics
-            assert 'cluster_lock_transitions_total{lock="x",reason="worker ended",to="standby"} 1.0' in metrics
+            assert 'cluster_lock_transitions_total{lock="x",reason="worker_ended",to="standby"} 1.0' in metrics
 
     run(main(), timeout=90)
 

@@ -74,7 +74,8 @@ def test_ten_minutes_without_a_backend(silent: bool, leads: bool, caplog: pytest
 
 @pytest.mark.parametrize("silent", [False, True], ids=["refusing", "silent"])
 def test_a_backend_that_is_down_at_the_start(silent: bool, caplog: pytest.LogCaptureFixture) -> None:
-    """One line says that there is no lease, and one that there is, before those of the term."""
+    """One line says where the instance is, one that there is no lease, and one that there is, before those of the
+    term."""
     caplog.set_level(logging.INFO, "cluster_lock")
 
     async def main() -> None:
@@ -85,11 +86,12 @@ def test_a_backend_that_is_down_at_the_start(silent: bool, caplog: pytest.LogCap
             election = Election(ours)
             leading = asyncio.create_task(election.lead("x", work))
             await asyncio.sleep(600)
-            (line,) = written(caplog)
+            (opened, line) = written(caplog)
+            assert opened == "INFO instance ours on memory"
             assert line.startswith("WARNING no lease from memory, trying on: ")
             driver.up()
             await asyncio.sleep(5)
-            assert written(caplog)[1:] == [
+            assert written(caplog)[2:] == [
                 "INFO a new lease from memory",
                 "INFO x: lock found free, the term begins in 0.25 s",
                 "INFO x: leading, term 2, lock found free",
