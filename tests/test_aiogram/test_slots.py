@@ -78,7 +78,12 @@ def test_the_same_bot_of_the_same_instance_is_refused(tmp_path: Path) -> None:
                     with pytest.raises(AlreadyRunning, match=r"instance 'web-1' of telegram/1 is already") as refused:
                         await start_polling(*program(*tokens), config=settings, handle_signals=False)
                     path = slot("web-1", "telegram/1", settings.state_directory).path
-                    for told in (f"process {os.getpid()} ", str(path), "`kill ", "CLUSTER_LOCK_INSTANCE"):
+                    for told in (
+                        f"process {os.getpid()} ",
+                        str(path),
+                        "bot stop --instance web-1`",
+                        "CLUSTER_LOCK_INSTANCE",
+                    ):
                         assert told in str(refused.value)
                 assert locks_here("web-1", settings.state_directory) == {"telegram/1"}, "nothing is left of it"
                 async with polling(settings_in(tmp_path, "web-2"), *program(ONE)) as standby:
