@@ -14,8 +14,9 @@ from .shape import shape
 
 log = logging.getLogger("cluster_lock.config")
 
-_OURS_ALONE = ("backend", "fencing_floor", "lock", "etcd", "consul")
-"""Keys that say more than others: a `telegram`, a `file` or a `prefix` is in many a file."""
+_OURS_ALONE = ("backend", "fencing_floor", "lock", "etcd", "consul", "cluster_lock")
+"""Keys that say more than others: a `telegram`, a `file` or a `prefix` is in many a file. The last one is none, but who
+writes it means us."""
 _NAMED_BY = "name another one by --config or CLUSTER_LOCK_CONFIG (CLUSTER_LOCK_CONFIG=/dev/null: none)"
 
 
@@ -60,4 +61,4 @@ def _has_ours(path: Path) -> bool:
             text = file.read(LARGEST_FILE).decode("latin-1")
     except OSError:
         return True  # which is said
-    return any(_means(found, _OURS_ALONE) for found in re.findall(r"^([A-Za-z_]+)[ \t]*:", text, re.MULTILINE))
+    return any(_means(found, _OURS_ALONE) for found in re.findall(r"^([A-Za-z_-]+)[ \t]*:", text, re.MULTILINE))

@@ -288,6 +288,7 @@ def test_a_projects_own_config_is_left_alone(text: str, folder: Path) -> None:
 OUR_CONFIG = {
     "misspelt": "bakend: etcd\n",
     "misspelt-with-others": "log_level: INFO\nBackend: etcd\n",
+    "nested": "cluster-lock:\n  backend: etcd\n",
     "a-section": "etcd:\n  endpoint: x\n",
     "broken": "backend: etcd\nlock: {ttl: 1\n",
     "latin-1": "# caf\udce9\nbackend: etcd\n",
