@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import json
+import os
 import re
 import shlex
 import subprocess
@@ -130,3 +132,20 @@ def test_bot_logs_follows_a_log_that_begins_anew(
     monkeypatch.setattr("cluster_lock.cli.bot_logs._pause", pause)
     assert main(["bot", "logs", "-f", "-n", "1"]) == 130
     assert capsys.readouterr().out == "two\nthree\nfour\n"
+
+
+def test_an_error_is_a_line_of_json_where_logs_are(tmp_path: Path) -> None:
+    """With --log-format json nothing but objects is written, also where wrong settings end it."""
+    words = ["run", "--log-format", "json", "--set", "nosuch=1", "--", "true"]
+    environ = {**os.environ, "PYTHONPATH": str(CHECKOUT)}
+    done = subprocess.run(
+        [sys.executable, "-m", "cluster_lock", *words],
+        cwd=tmp_path,
+        env=environ,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    (said,) = [json.loads(line) for line in done.stderr.splitlines()]
+    assert (done.returncode, done.stdout, said["level"]) == (78, "", "CRITICAL")
+    assert said["message"].startswith("command line: nosuch: unknown key")
