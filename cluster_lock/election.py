@@ -42,6 +42,8 @@ class Election:
         """What the work under the locks says of itself, for whoever shows it: a plain mapping for each poller."""
         self.kept = False
         """Does a keeper lead for this process? Then the keeper counts signals to stop, too."""
+        self.page: str | None = None
+        """Where a keeper shows how this process is, if one leads for it."""
         self._terms: dict[str, Term] = {}
         self._roles: dict[str, Role] = {}
         self._stopping = asyncio.Event()

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import os
 from collections.abc import Callable, Mapping
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, nullcontext, suppress
+from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,9 @@ from aiogram.types.base import UNSET, UNSET_TYPE
 from aiogram.utils.backoff import BackoffConfig
 
 from cluster_lock.errors import AlreadyRunning, ClusterLockError, ConfigError
+from cluster_lock.keeper.names import under_keeper
+from cluster_lock.keeper.opening import open_shown_election
+from cluster_lock.keeper.slots import slot
 from cluster_lock.leadership import Leadership, Term
 from cluster_lock.state_directory import file_name
 
@@ -79,10 +82,12 @@ async def start_polling(
         if close_bot_session:
             stack.push_async_callback(_close_sessions, bots)
         await prepare_sessions(bots)
-        held = _hold_slots(stack, settings, bots) if leadership is None and settings is not None else ()
-        source = await stack.enter_async_context(_leadership(leadership, settings))
-        for name in held:
-            name.say()
+        source = leadership
+        if source is None:
+            assert settings is not None
+            held = _hold_slots(stack, settings, bots)
+            tokens = [bot.token for bot in bots]
+            source = await stack.enter_async_context(open_shown_election(settings, held, secrets=tokens))
         data = {"bots": bots, "leadership": source, **kwargs}
         rules = _rules(settings, dispatcher, data, on_failed)
         rules = replace(
@@ -137,9 +142,6 @@ def _settings(config: Settings | str | os.PathLike[str] | None, leadership: Lead
 
 def _hold_slots(stack: AsyncExitStack, settings: Settings, bots: tuple[Bot, ...]) -> list[InstanceLock]:
     """Take the names on this host, as `cluster-lock bot start` does; under a keeper, which has them, none."""
-    from cluster_lock.keeper.names import under_keeper
-    from cluster_lock.keeper.slots import slot
-
     if under_keeper():
         return []
     try:
@@ -153,15 +155,6 @@ def _hold_slots(stack: AsyncExitStack, settings: Settings, bots: tuple[Bot, ...]
         log.warning("a second start of the same bot on this host will not be noticed: %s", error)
         return []
     return held
-
-
-def _leadership(given: Leadership | None, settings: Settings | None) -> AbstractAsyncContextManager[Leadership]:
-    if given is not None:
-        return nullcontext(given)
-    from cluster_lock.keeper.opening import open_election
-
-    assert settings is not None
-    return open_election(settings)
 
 
 def _rules(

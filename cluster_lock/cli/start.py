@@ -5,21 +5,18 @@ from __future__ import annotations
 import argparse
 import asyncio
 import gc
-import importlib
-import importlib.util
 import logging
 import os
 import sys
-import traceback
-from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, nullcontext
+from collections.abc import Iterator
+from contextlib import AsyncExitStack, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from cluster_lock import logs
-from cluster_lock.errors import ConfigError
 from cluster_lock.keeper.names import under_keeper
 
 from . import detached
+from .app import App, load_app
 from .environment import quiet_grpc
 from .options import add_settings_options, settings_from
 from .run import add_keeper_options, become_keeper, hold_signals_back, plan_for
@@ -27,10 +24,7 @@ from .slots import lock_of, slots_of
 from .streams import unspoken
 
 if TYPE_CHECKING:
-    from aiogram import Dispatcher
-
     from cluster_lock.config import Settings
-    from cluster_lock.election import Election
     from cluster_lock.process import InstanceLock
 
 
@@ -62,7 +56,13 @@ def add_options(parser: argparse.ArgumentParser, app: str | None) -> None:
         default=app,
         required=app is None,
         metavar="MODULE:NAME",
-        help="the aiogram Dispatcher to run" + (f" (default: {app})" if app else ""),
+        help="the aiogram Dispatcher to run, or a function that returns it, alone or as (dispatcher, bot)"
+        + (f" (default: {app})" if app else ""),
+    )
+    parser.add_argument(
+        "--bot",
+        metavar="MODULE:NAME",
+        help="your Bot, used as it is (default: one that is made from telegram.token and telegram.api)",
     )
     parser.add_argument(
         "--in-process",
@@ -114,8 +114,8 @@ def _run_here(options: argparse.Namespace, *, worker: bool) -> int:
             _begin_log(options, settings)
         with unspoken():
             with _stopped_at_once(), _objects_that_stay():
-                dispatcher = load_app(options.app)
-            asyncio.run(_start(dispatcher, settings, instance, fail_fast=options.fail_fast))
+                app = load_app(options.app, options.bot)
+            asyncio.run(_start(app, settings, instance, fail_fast=options.fail_fast))
     return 0
 
 
@@ -154,81 +154,16 @@ def _objects_that_stay() -> Iterator[None]:
             gc.enable()
 
 
-def load_app(name: str) -> Dispatcher:
-    """The Dispatcher that "module:name" says, looked for in the working directory too. Raises ConfigError."""
-    module_name, colon, attribute = name.partition(":")
-    if not (module_name and colon and attribute):
-        raise ConfigError([f"--app {name}: must be MODULE:NAME, such as mybot.main:dispatcher"])
-    for needed in ("aiogram", "aiohttp"):
-        if importlib.util.find_spec(needed) is None:
-            raise ConfigError([f"{needed} is not installed: pip install 'cluster-lock[aiogram]'"])
-    if "" not in sys.path and os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
-    found: Any = _imported(name, module_name)
-    for part in attribute.split("."):
-        if not hasattr(found, part):
-            raise ConfigError([f"--app {name}: {module_name} has no {attribute}"])
-        found = getattr(found, part)
-    from aiogram import Dispatcher
+async def _start(app: App, settings: Settings, instance: InstanceLock | None, *, fail_fast: bool) -> None:
+    from cluster_lock.aiogram import start_polling
+    from cluster_lock.keeper.opening import open_shown_election
 
-    if not isinstance(found, Dispatcher):
-        raise ConfigError([f"--app {name}: is a {type(found).__name__}, and not an aiogram Dispatcher"])
-    return found
-
-
-def _imported(name: str, module_name: str) -> Any:
-    try:
-        return importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        missing = error.name or ""
-        if module_name == missing or module_name.startswith(f"{missing}."):
-            raise ConfigError([f"--app {name}: there is no module {missing}"]) from error
-        raise ConfigError([f"--app {name}: {module_name} needs the module {missing}, which is not there"]) from error
-    except Exception as error:
-        where = traceback.extract_tb(error.__traceback__)[-1]
-        place = f"{where.filename}:{where.lineno}"
-        if isinstance(error, SyntaxError):
-            place = f"{error.filename}:{error.lineno}"
-        text = f"--app {name}: {module_name} cannot be imported: {type(error).__name__}: {error} ({place})"
-        raise ConfigError([" ".join(text.split())]) from error
-
-
-async def _start(dispatcher: Dispatcher, settings: Settings, instance: InstanceLock | None, *, fail_fast: bool) -> None:
-    from cluster_lock.aiogram import bot_from, start_polling
-
-    async with _leadership(settings, instance, fail_fast=fail_fast) as leadership:
-        await start_polling(
-            dispatcher, bot_from(settings), config=settings, leadership=leadership, instance=settings.instance
-        )
-
-
-@asynccontextmanager
-async def _leadership(settings: Settings, instance: InstanceLock | None, *, fail_fast: bool) -> AsyncIterator[Election]:
-    """The election, and what this process shows of it. Under a keeper the keeper does."""
-    from cluster_lock.config.secret_texts import secret_texts
-    from cluster_lock.election import Election
-    from cluster_lock.health import Board, following, open_health
-    from cluster_lock.health.peers import SessionPeers
-    from cluster_lock.keeper.opening import open_election
-    from cluster_lock.session import open_session
-
-    if instance is None:
-        async with open_election(settings) as leadership:
-            yield leadership
-        return
-    board = Board(settings.instance, backend=settings.backend, secrets=secret_texts(settings))
+    dispatcher, bot = await app.made(settings)
     async with AsyncExitStack() as stack:
-        url = await stack.enter_async_context(open_health(board, settings.health))
+        named = [instance] if instance is not None else []
         with quiet_grpc():
-            session = await stack.enter_async_context(
-                open_session(settings, fail_fast=fail_fast, health=url, observer=board)
-            )
-        await stack.enter_async_context(following(board))
-        instance.say(health=url)
-        election = Election(session)
-        board.peers = SessionPeers(session)
-        board.poller_source = lambda: election.reports()
-        yield election
+            leadership = await stack.enter_async_context(open_shown_election(settings, named, fail_fast=fail_fast))
+        await start_polling(dispatcher, bot, config=settings, leadership=leadership, instance=settings.instance)
 
 
 def _begin_log(options: argparse.Namespace, settings: Settings) -> None:

@@ -186,6 +186,11 @@ class Board(Observer):
         self._lock(name).stand_by("stopped")
         self._change()
 
+    def forget(self, name: str) -> None:
+        """Nobody contends for it here any more, and that is as it should be."""
+        self.locks.pop(name, None)
+        self._change()
+
     def stop(self, reason: str) -> None:
         self.stopping = self.stopping or self.shown(reason)
         self._change()

@@ -14,9 +14,9 @@ import sys
 from pathlib import Path
 
 from cluster_lock.at_exec import at_exec
-from cluster_lock.errors import ConfigError
 
-from .names import claim, no_keeper
+from .left_over import keeper_above
+from .names import FD, claim, no_keeper
 
 _KNOCK = b'{"event":"knock"}\n'
 """A line, so that a keeper which knows of no doors takes it for one that means nothing."""
@@ -26,21 +26,40 @@ def knock() -> socket.socket:
     """The worker's: a new pipe, whose other end the keeper gets. Once for a program; `under_keeper()` is then false.
     Raises ConfigError if there is no keeper's door."""
     number = claim()
-    ours, theirs = socket.socketpair()
     try:
-        with theirs, socket.socket(fileno=os.dup(number)) as door:
+        with socket.socket(fileno=os.dup(number)) as door:
             if door.family != socket.AF_UNIX or door.type != socket.SOCK_STREAM:
                 raise no_keeper(number, "a socket of another kind")
-            socket.send_fds(door, [_KNOCK], [theirs.fileno()])
+            ours = _knock_at(door)
         # For nothing else that this process starts.
         os.set_inheritable(number, False)
     except (OSError, OverflowError) as error:
-        ours.close()
         raise no_keeper(number, getattr(error, "strerror", None) or "it cannot be used") from error
-    except ConfigError:
+    at_exec(lambda: os.set_inheritable(number, True))
+    return ours
+
+
+def visit() -> socket.socket | None:
+    """A visitor's, as often as it likes: the same, at the pipe of `cluster-lock run`. None if it has not got that pipe:
+    whatever started it has closed it, and the number is that of something else."""
+    keeper = keeper_above()
+    try:
+        with socket.socket(fileno=os.dup(int(os.environ[FD].partition(":")[0]))) as door:
+            if keeper is None or made_by(door) != keeper:
+                return None
+            return _knock_at(door)
+    except (OSError, OverflowError, ValueError):
+        return None
+
+
+def _knock_at(door: socket.socket) -> socket.socket:
+    ours, theirs = socket.socketpair()
+    try:
+        with theirs:
+            socket.send_fds(door, [_KNOCK], [theirs.fileno()])
+    except OSError:
         ours.close()
         raise
-    at_exec(lambda: os.set_inheritable(number, True))
     return ours
 
 

@@ -15,15 +15,18 @@ from cluster_lock import clock
 from cluster_lock.health import Board
 from cluster_lock.leadership import Leadership, Term
 from cluster_lock.patience import Patience
+from cluster_lock.session import Session
 from cluster_lock.tasks import end, finish
 
 from .again import starting
+from .caller import time_to_stop
 from .child import Child
 from .init import FIRST_FD
 from .left_over import end_left_over
 from .names import FD, NAME, TOKEN
 from .plan import Plan
 from .stopping import REACHES_ALL, Stopping
+from .visitors import Visitors
 
 log = logging.getLogger("cluster_lock.keeper")
 
@@ -41,12 +44,13 @@ class Job:
     It finds its environment and its limits as they were before there was a keeper.
     """
 
-    def __init__(self, name: str, plan: Plan, stopping: Stopping, board: Board) -> None:
+    def __init__(self, name: str, plan: Plan, session: Session, stopping: Stopping, board: Board) -> None:
         self.code: int | None = None
         self.child: Child | None = None
         self._name, self._plan, self._timing, self._stopping = name, plan, plan.timing, stopping
         self._pipe: socket.socket | None = None
-        self._board = board
+        self._visitors: Visitors | None = None
+        self._session, self._board = session, board
 
     async def run(self, election: Leadership) -> None:
         """Until the command has ended by itself, or was asked to stop. Raises what makes leading impossible."""
@@ -66,6 +70,8 @@ class Job:
         """The lease was renewed."""
         if self.child is not None:
             self.child.until(deadline)
+        if self._visitors is not None:
+            self._visitors.renewed(deadline)
         self._say({"event": "lease", "deadline": deadline, "now": clock.now(), "clock": clock.NAME})
 
     def pass_on(self, number: int) -> bool:
@@ -84,6 +90,7 @@ class Job:
         with ours, theirs:
             ours.setblocking(False)
             self._pipe = ours
+            visitors = self._visitors = Visitors(ours, self._session, self._board, self._plan.scope)
             self._say(
                 {
                     "event": "leader",
@@ -111,34 +118,41 @@ class Job:
                 child.until(term.deadline)  # a renewal may have come meanwhile
                 theirs.close()
                 self._board.work_began(term.name)
-                self.code = await self._until_over(term, child)
+                self.code = await self._until_over(term, child, visitors)
             finally:
                 # Lost or cancelled: nothing may be left of it, whatever comes in between.
                 await finish(_end(beginning))
-                self.child = self._pipe = None
+                await finish(visitors.close())
+                self.child = self._pipe = self._visitors = None
         if self.code is not None and term.request is not None:
             # It ended while somebody was asked to take over: the term goes on to its end, and the command not again.
             raise _EndedByItself
 
-    async def _until_over(self, term: Term, child: Child) -> int | None:
+    async def _until_over(self, term: Term, child: Child, visitors: Visitors) -> int | None:
         """Its exit status, None if it had to end because the lock is wanted elsewhere."""
         ended = asyncio.ensure_future(child.wait())
         down = asyncio.ensure_future(term.wait_step_down())
         hurried = asyncio.ensure_future(self._stopping.wait_hurried())
+        trouble = asyncio.ensure_future(visitors.trouble(self._timing))
         try:
-            await asyncio.wait((ended, down), return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait((ended, down, trouble), return_when=asyncio.FIRST_COMPLETED)
             if ended.done():
                 return ended.result()
+            if trouble.done():
+                log.error("%s: killing the command: %s", self._name, trouble.result())
+                return await child.end()
             if self._stopping.asked is not None:
                 await child.ended_within(REACHES_ALL)
             child.signal(self._stopping.asked or signal.SIGTERM)
-            await Patience().wait((ended, hurried), self._timing.drain)
+            limit = time_to_stop(self._timing) if visitors else self._timing.drain
+            visitors.stop(term.request.reason if term.request is not None else "stopping")
+            await Patience().wait((ended, hurried, trouble), limit)
             if not ended.done():
                 log.warning("%s: the command has not ended, killing it", self._name)
             code = await child.end()
             return code if self._stopping.asked is not None else None
         finally:
-            for task in (ended, down, hurried):
+            for task in (ended, down, hurried, trouble):
                 task.cancel()
 
     def _say(self, line: Mapping[str, Any]) -> None:

@@ -11,9 +11,9 @@ from cluster_lock.errors import NotStarted
 from cluster_lock.health import Board
 from cluster_lock.patience import LOOK_EVERY
 from cluster_lock.session import Session
-from cluster_lock.values import Timing
 
 from .again import Backoff, spoken
+from .caller import time_to_stop
 from .plan import Plan
 from .stopping import ENDS, Stopping
 from .worker_process import WorkerProcess
@@ -98,7 +98,7 @@ class Keeper:
         try:
             while not ended.done() and not asked.done():
                 await worker.patience.wait((ended, asked, worker.wrong), LOOK_EVERY)
-                if not ended.done() and (reason := self._trouble(worker)) is not None:
+                if not ended.done() and (reason := worker.trouble(self._session.timing)) is not None:
                     log.error("killing the worker: %s", reason)
                     return await worker.child.end()
             if not ended.done():
@@ -108,21 +108,6 @@ class Keeper:
             slow.cancel()
             asked.cancel()
             ended.cancel()
-
-    def _trouble(self, worker: WorkerProcess) -> str | None:
-        if worker.wrong.done():
-            reason: str = worker.wrong.result()
-            return reason
-        if worker.left_at is not None:
-            limit = time_to_stop(self._session.timing)
-            overdue = worker.patience.seconds() - worker.left_at > limit
-            return f"it has not ended {limit:g} s after it had left" if overdue else None
-        limit = self._session.timing.stall_limit
-        if worker.is_silent(limit):
-            return f"its loop has given no sign of life for {limit:g} s"
-        if (lock := worker.deaf) is not None:
-            return f"{lock} is deaf: it should hear of updates, and none of its polls ends"
-        return None
 
     async def _stop(self, worker: WorkerProcess) -> None:
         """Let it finish what is under way, and end it if it does not."""
@@ -147,8 +132,3 @@ def _say_slow(worker: WorkerProcess) -> None:
             " startup hooks",
             SLOW_START,
         )
-
-
-def time_to_stop(timing: Timing) -> float:
-    """What a worker may need from the request to stop to its end: an invitation, the drain, the hand-over."""
-    return timing.invite + timing.drain + timing.cancel_grace + 2 * timing.request

@@ -167,7 +167,7 @@ async def _run_job(plan: Plan, lock: str, session: Session, stopping: Stopping, 
     election = Election(SessionContest(session, wait=plan.wait), observer=board)
     backoff = Backoff()
     while True:
-        board.to = job = Job(lock, plan, stopping, board)
+        board.to = job = Job(lock, plan, session, stopping, board)
         began = clock.now()
         try:
             await job.run(election)

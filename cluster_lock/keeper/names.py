@@ -33,6 +33,11 @@ def under_keeper(environ: Mapping[str, str] = os.environ) -> bool:
     return process in ("", str(os.getpid()))
 
 
+def visits_keeper(environ: Mapping[str, str] = os.environ) -> bool:
+    """Does this process run under `cluster-lock run`? It may lead locks of its own then, with what that one holds."""
+    return FD in environ and TOKEN in environ
+
+
 def claim() -> int:
     """The number of the door, which is this process's from now on. Raises ConfigError if there is none."""
     global _claimed

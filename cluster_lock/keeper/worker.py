@@ -15,7 +15,7 @@ import select
 import socket
 import threading
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import asdict
 from typing import Any
 from weakref import WeakSet
@@ -25,7 +25,7 @@ from cluster_lock.asking import Ask, Reply
 from cluster_lock.at_exec import at_exec
 from cluster_lock.contest import Holding
 from cluster_lock.election import Election
-from cluster_lock.errors import ClusterLockError, LockLost
+from cluster_lock.errors import ClusterLockError, ConfigError, KeeperMismatch, LockLost
 from cluster_lock.guard import Guard, NoGuard, process_guard
 from cluster_lock.leadership import Answer, Willing
 from cluster_lock.observer import SILENT, Ending, Observer
@@ -33,7 +33,7 @@ from cluster_lock.patience import LOOK_EVERY, Patience
 from cluster_lock.tasks import end
 from cluster_lock.values import Origin, Timing
 
-from .door import knock
+from .door import knock, visit
 from .link import LONGEST_LINE, Link, LinkClosed, mismatch, written
 from .names import no_keeper
 from .outbox import Outbox
@@ -52,7 +52,26 @@ AHEAD = 1.0
 async def open_worker_election(timing: Timing, *, observer: Observer = SILENT) -> AsyncIterator[Election]:
     """The election of a process that a keeper started. `timing`: of the settings that both have read. Raises
     ConfigError if there is no keeper, and KeeperMismatch if it is of another version."""
-    contest = PipeContest(knock(), timing)
+    async with _open_election(PipeContest(knock(), timing), observer) as election:
+        yield election
+
+
+@asynccontextmanager
+async def open_visiting_election(timing: Timing, *, observer: Observer = SILENT) -> AsyncIterator[Election | None]:
+    """The same for a program under `cluster-lock run`. None if its keeper cannot be reached, or is of another version:
+    then the program leads by itself."""
+    async with AsyncExitStack() as stack:
+        election: Election | None = None
+        if (pipe := visit()) is not None:
+            try:
+                election = await stack.enter_async_context(_open_election(PipeContest(pipe, timing), observer))
+            except (ConfigError, KeeperMismatch) as error:
+                log.warning("leading without the keeper of `cluster-lock run` above: %s", error)
+        yield election
+
+
+@asynccontextmanager
+async def _open_election(contest: PipeContest, observer: Observer) -> AsyncIterator[Election]:
     election = Election(contest, observer=Both(Telling(contest.link), observer))
     election.kept = True
     contest.reports = lambda: election.reports()
@@ -60,6 +79,7 @@ async def open_worker_election(timing: Timing, *, observer: Observer = SILENT) -
     async with contest:
         contest.link.events["stop"] = election.stop
         await contest.greet()
+        election.page = contest.page
         yield election
 
 
@@ -82,6 +102,8 @@ class PipeContest:
         """Moved by the thread."""
         self._timing = timing
         self._pipe = pipe
+        self.page: str | None = None
+        """Where the keeper shows how this process is."""
         self._keepers: str | None = None
         """The keeper's version."""
         self._greeted = asyncio.Event()
@@ -132,8 +154,8 @@ class PipeContest:
         if self._keepers != __version__:
             raise mismatch(self._keepers, __version__)
 
-    def _hello(self, version: str) -> None:
-        self._keepers = version
+    def _hello(self, version: str, health: str | None = None) -> None:
+        self._keepers, self.page = version, health
         self._greeted.set()
 
     # What an election needs
