@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, NoReturn
 
 from . import clock
@@ -46,6 +47,7 @@ class Election:
         """Where a keeper shows how this process is, if one leads for it."""
         self._terms: dict[str, Term] = {}
         self._roles: dict[str, Role] = {}
+        self._hooks: asyncio.Task[Any] | None = None
         self._stopping = asyncio.Event()
         self._stop_reason = ""
         self._changed = asyncio.Event()
@@ -86,14 +88,29 @@ class Election:
         finally:
             self._set_role(name, Role.STOPPED)
 
+    @contextmanager
+    def nothing_led_yet(self) -> Iterator[None]:
+        """For whoever leads: nothing is, until the block, which runs foreign code in this very task, has ended."""
+        self._hooks = asyncio.current_task()
+        try:
+            yield
+        finally:
+            self._hooks = None
+
     async def run(self, job: Callable[[Term], Awaitable[Any]], name: str | None = None) -> Any:
+        if self._hooks is not None and asyncio.current_task() is self._hooks:
+            raise RuntimeError(
+                "leadership.run(job) waits for a term, and none begins before the startup hooks have returned. Write"
+                " task = asyncio.create_task(leadership.run(job)) in the hook, and keep the task; or start the job in"
+                " on_elected"
+            )
         while not self._stopping.is_set():
             changed = self._changed
             term = self._term_for(name)
             if term is None or term.closed or term.ended is not None or term.stepping_down:
                 await changed.wait()
                 continue
-            task = term.spawn(_call(job, term))
+            task = term.spawn(_call(job, term), drains=False)
             try:
                 await asyncio.wait([task])
             finally:

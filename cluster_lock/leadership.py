@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Protocol
@@ -45,7 +46,7 @@ class StepDown:
 
 
 class Term:
-    """One leadership of one lock. Handlers get it as `lease`.
+    """One leadership of one lock. Handlers get it as `term`.
 
     `fencing_token` only grows from term to term: hand it to whatever you write to, and let that refuse a smaller one.
     `inherited` is what the leader before left in its `handover`; whoever works under a term may fill `handover` before
@@ -81,6 +82,7 @@ class Term:
         self._requested = asyncio.Event()
         self._begun = asyncio.Event()
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._drains: set[asyncio.Task[Any]] = set()
         self.threads = Threads()
         """What the work has put into threads: the lock is not given away while any of it runs."""
         self.asked_at: float | None = None
@@ -166,20 +168,36 @@ class Term:
         self.request = None
         self._requested.clear()
 
-    def spawn(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
-        """A task that ends with the term: it is cancelled, and awaited, before the lock is given away. Raises LockLost
-        when the term is over, or about to be."""
+    def spawn(self, work: Coroutine[Any, Any, Any], *, drains: bool = True) -> asyncio.Task[Any]:
+        """A task that ends with the term, before the lock is given away. At a step-down it has the time of a handler
+        (`drain`) to end by itself, and is cancelled then, with a line in the log; when the lease is lost it is
+        cancelled at once. `drains=False`: for work without an end, which nobody waits for: it is cancelled when the
+        rest has ended. Raises LockLost when the term is over, or about to be."""
         if self.closed or self.ended is not None:
             work.close()
             raise LockLost(f"{self.name}: {self.ended or 'the term is ending'}")
         task = self.begin(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        for tasks in (self._tasks, self._drains) if drains else (self._tasks,):
+            tasks.add(task)
+            task.add_done_callback(tasks.discard)
         return task
 
     def begin(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         """For the source of the term: a task whose threads are the term's."""
-        return asyncio.get_running_loop().create_task(work, context=self.threads.context())
+        context = self.threads.context()
+        task = asyncio.get_running_loop().create_task(work, context=context)
+        context.run(_work.set, (self, task))
+        return task
+
+    async def drain(self, seconds: float) -> frozenset[asyncio.Task[Any]]:
+        """For the body, at a step-down: wait until what was spawned has ended, also what is spawned meanwhile; after so
+        many seconds cancel what has not. Those that were cancelled."""
+        until = clock.now() + seconds
+        while (left := frozenset(task for task in self._drains if not task.done())) and clock.now() < until:
+            await asyncio.wait(left, timeout=until - clock.now(), return_when=asyncio.FIRST_COMPLETED)
+        for task in left:
+            task.cancel()
+        return left
 
     def close(self) -> None:
         """For the source of the term: from now on no task begins, so that `tasks` are the last ones."""
@@ -188,6 +206,14 @@ class Term:
     @property
     def tasks(self) -> frozenset[asyncio.Task[Any]]:
         return frozenset(self._tasks)
+
+
+_work: ContextVar[tuple[Term, asyncio.Task[Any]] | None] = ContextVar("cluster_lock_work", default=None)
+
+
+def current_work() -> tuple[Term, asyncio.Task[Any]] | None:
+    """The term under which the caller works, and the task of that term which it is, or which has started it."""
+    return _work.get()
 
 
 Body = Callable[[Term], Awaitable[Any]]
@@ -226,7 +252,8 @@ class Leadership(Protocol):
         """Run `job(term)` in each term of `name` (default: the one lock led here) until it returns once; its result.
 
         A job that the end of its term cancels is begun again in the next one; one that returns, for whatever reason, is
-        done. None if `stop()` came first.
+        done. None if `stop()` came first. Raises RuntimeError in what must return before anything is led, such as a
+        startup hook: have a task of its own wait for it there, `asyncio.create_task(leadership.run(job))`.
         """
         ...
 

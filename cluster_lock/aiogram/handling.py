@@ -20,6 +20,7 @@ from aiogram.types import Update
 from cluster_lock import clock
 from cluster_lock.leadership import Term
 
+from .arguments import of_term
 from .classify import describe
 from .crashes import CrashNotes
 from .rules import OnFailed, Rules
@@ -97,7 +98,7 @@ class Handling:
         self._idle = asyncio.Event()
         self._idle.set()
         self._look_again: asyncio.TimerHandle | None = None
-        self._data = {**rules.data, "lease": term, "fencing_token": term.fencing_token}
+        self._data = of_term(dispatcher, rules.data, term)
 
     @property
     def waiting(self) -> int:

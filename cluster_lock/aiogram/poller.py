@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from aiogram import Bot, Dispatcher
@@ -15,6 +16,7 @@ from cluster_lock import clock
 from cluster_lock.leadership import Term
 from cluster_lock.values import telegram_lock
 
+from .electing import Electing
 from .rules import Rules
 from .state import Facts, PollerState
 from .term_work import TermWork
@@ -34,7 +36,8 @@ class Poller:
         self.lock = lock_name(bot)
         self._dispatcher = dispatcher
         await_threads_of(dispatcher)
-        self._rules = rules or Rules()
+        rules = rules or Rules()
+        self._rules = rules if rules.on_elected is None else replace(rules, on_elected=Electing(rules.on_elected))
         self._facts = Facts(bot.id, self.lock, self._rules.timing.poll_timeout)
         self._looking: asyncio.Task[bool] | None = None
         self._looked: tuple[float, bool] | None = None
@@ -50,7 +53,7 @@ class Poller:
         Polls until the term is asked to step down; then finishes what is under way within `drain` + `cancel_grace`
         seconds, leaves `offset` and `done` in `term.handover`, and returns. When it is cancelled (the lease is lost) it
         ends at once and confirms nothing. In both cases it returns only when no handler runs any more.
-        Raises TelegramTokenRefused, ConflictPersists, and what `on_elected` raises.
+        Raises TelegramTokenRefused and ConflictPersists.
         """
         work = TermWork(self._dispatcher, self.bot, term, self._rules, self._facts)
         log.info("bot %d: polling, fencing token %d", self.bot.id, term.fencing_token)

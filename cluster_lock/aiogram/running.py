@@ -1,14 +1,13 @@
-"""Lead with pollers until stopped: the Dispatcher's hooks, signals, and one bot's trouble kept from the others."""
+"""Lead with pollers until stopped: the Dispatcher's hooks, and one bot's trouble kept from the others."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Iterable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Iterable, Mapping
+from contextlib import nullcontext
 from dataclasses import asdict
 from typing import Any
-from weakref import WeakKeyDictionary
 
 from aiogram import Bot, Dispatcher
 from aiogram.exceptions import TelegramNotFound, TelegramUnauthorizedError
@@ -18,17 +17,21 @@ from aiogram.methods import GetMe
 from cluster_lock.election import Election
 from cluster_lock.errors import RequestUnguarded, TelegramTokenRefused
 from cluster_lock.leadership import Leadership
-from cluster_lock.process import ShutdownManager
 from cluster_lock.tasks import end, finish
 
 from .classify import describe
 from .http_session import GuardedRequest
 from .poller import Poller
+from .stopping import Stopping
 
 log = logging.getLogger("cluster_lock.aiogram")
 
 FIRST_LOOK = 10.0
 """Seconds for the first word with Telegram. Without an answer we stand by all the same."""
+HOOKS_WITHIN = 10.0
+"""Seconds for the shutdown hooks, all together."""
+HURRIED_WITHIN = 1.0
+"""The same after a second signal."""
 
 
 async def run_pollers(
@@ -36,45 +39,113 @@ async def run_pollers(
     pollers: Iterable[Poller],
     leadership: Leadership,
     data: Mapping[str, Any],
+    stopping: Stopping,
     *,
-    handle_signals: bool,
+    drain: float,
 ) -> None:
     """Lead with these pollers until stopped, with the Dispatcher's hooks around it."""
     pollers = list(pollers)
     _warn_about_memory_storage(dispatcher)
     if isinstance(leadership, Election):
         leadership.reports = lambda: [asdict(poller.state) for poller in pollers]
-    async with _as_running(dispatcher, leadership), _signals(leadership, handle_signals) as hurried:
-        hooks = {"dispatcher": dispatcher, **dispatcher.workflow_data, **data, "bot": pollers[-1].bot}
-        await dispatcher.emit_startup(**hooks)
-        try:
-            await _lead_all(pollers, leadership, hurried)
-        finally:
-            await dispatcher.emit_shutdown(**hooks)
+    stopping.then(leadership.stop)
+    hooks = {**dispatcher.workflow_data, **data, "bot": pollers[-1].bot}
+    with leadership.nothing_led_yet() if isinstance(leadership, Election) else nullcontext():
+        if not await _startup(dispatcher, hooks, pollers, stopping, drain):
+            return
+    try:
+        await _lead_all(pollers, leadership, stopping)
+    finally:
+        await finish(_shutdown(dispatcher, hooks, stopping))
 
 
-async def _lead_all(pollers: list[Poller], leadership: Leadership, hurried: asyncio.Event) -> None:
-    """Each bot by itself. One whose token is refused leaves the others alone; any other failure stops them all."""
+async def _startup(
+    dispatcher: Dispatcher, hooks: Mapping[str, Any], pollers: list[Poller], stopping: Stopping, drain: float
+) -> bool:
+    """The startup hooks, in this very task, as with aiogram: False if they had to be cut off, since somebody asked to
+    stop. Raises what they raise; TelegramTokenRefused if it was that which ended them."""
+
+    async def cut_off() -> None:
+        await stopping.wait()
+        async with asyncio.timeout(drain):
+            await stopping.hurried.wait()
+
+    cutting = asyncio.ensure_future(cut_off())
+    try:
+        async with asyncio.timeout(None) as limit:
+            cutting.add_done_callback(lambda _: limit.reschedule(0) if not cutting.cancelled() else None)
+            await dispatcher.emit_startup(**hooks)
+    except TimeoutError:
+        if not limit.expired():
+            raise
+        log.error("the startup hooks have not returned since the stop was asked for (%s): cut off", stopping.reason)
+        return False
+    except (TelegramUnauthorizedError, TelegramNotFound):
+        for poller in pollers:
+            await _first_look(poller.bot)
+        raise
+    finally:
+        await finish(end([cutting]))
+        if not cutting.cancelled():
+            cutting.exception()
+    return True
+
+
+async def _shutdown(dispatcher: Dispatcher, hooks: Mapping[str, Any], stopping: Stopping) -> None:
+    """The shutdown hooks, for a limited time: whatever they do, the process ends. Raises what they raise."""
+    work = asyncio.ensure_future(dispatcher.emit_shutdown(**hooks))
+    stopping.own.add(work)
+    hurrying = asyncio.ensure_future(stopping.hurried.wait())
+    try:
+        await asyncio.wait((work, hurrying), timeout=HOOKS_WITHIN, return_when=asyncio.FIRST_COMPLETED)
+        if hurrying.done():
+            await asyncio.wait([work], timeout=HURRIED_WITHIN)
+    finally:
+        hurrying.cancel()
+    if work.done():
+        work.result()
+        return
+    work.cancel()
+    await asyncio.wait([work], timeout=HURRIED_WITHIN / 2)
+    left = "cut off" if work.done() else "left behind, since they do not let themselves be cancelled"
+    limit = HURRIED_WITHIN if hurrying.done() else HOOKS_WITHIN
+    log.error("the shutdown hooks have not returned within %g s: %s", limit, left)
+
+
+async def _lead_all(pollers: list[Poller], leadership: Leadership, stopping: Stopping) -> None:
+    """Each bot by itself. One whose token is refused leaves the others alone; any other failure stops them all.
+
+    When we are cancelled, all stop in good order, as after a signal; cancelled once more, at once."""
     leads = {asyncio.ensure_future(_lead(poller, leadership)): poller for poller in pollers}
-    hurrying = asyncio.ensure_future(hurried.wait())
+    hurrying = asyncio.ensure_future(stopping.hurried.wait())
     failures: list[BaseException] = []
+    cancelled: asyncio.CancelledError | None = None
     try:
         left = set(leads)
-        while left and not hurried.is_set():
-            done, _ = await asyncio.wait({*left, hurrying}, return_when=asyncio.FIRST_COMPLETED)
+        while left and not stopping.hurried.is_set():
+            try:
+                done, _ = await asyncio.wait({*left, hurrying}, return_when=asyncio.FIRST_COMPLETED)
+            except asyncio.CancelledError as error:
+                if cancelled is not None:
+                    raise
+                cancelled = error
+                stopping.ask("start_polling was cancelled")
+                continue
             for task in [task for task in left if task in done]:
                 left.discard(task)
-                error = task.exception()
-                if error is None:
+                failure = task.exception()
+                if failure is None:
                     continue
-                failures.append(error)
-                if isinstance(error, TelegramTokenRefused):
-                    log.error("%s: not polled", error)
+                failures.append(failure)
+                if isinstance(failure, TelegramTokenRefused):
+                    log.error("%s: not polled", failure)
                 else:
-                    leadership.stop(f"bot {leads[task].bot.id} failed: {type(error).__name__}")
+                    stopping.ask(f"bot {leads[task].bot.id} failed: {type(failure).__name__}")
     finally:
         await finish(end([*leads, hurrying]))
         await finish(_close(pollers))
+    if cancelled is not None:
+        raise cancelled
     others = [error for error in failures if not isinstance(error, TelegramTokenRefused)]
     if others or len(failures) == len(leads):
         raise (others or failures)[0]
@@ -110,61 +181,6 @@ def _warn_about_memory_storage(dispatcher: Dispatcher) -> None:
             "the Dispatcher keeps the state of its dialogues in the memory of this process (MemoryStorage): they are"
             " forgotten at every hand-over. Use a storage that all instances share, or disable_fsm=True"
         )
-
-
-_running: WeakKeyDictionary[Dispatcher, asyncio.Lock] = WeakKeyDictionary()
-
-
-@asynccontextmanager
-async def _as_running(dispatcher: Dispatcher, leadership: Leadership) -> AsyncIterator[None]:
-    """While it is polled here, `dispatcher.stop_polling()` stops us, and `dispatcher.start_polling()`, which would poll
-    without a lock, is an error. Who polls it a second time waits for the end of the first, as with aiogram."""
-
-    async def stop_polling() -> None:
-        # It does not wait for the end: whoever calls it may be a handler, and the stop waits for handlers.
-        leadership.stop("stop_polling was called")
-
-    async def start_polling(*_: Any, **__: Any) -> None:
-        raise RuntimeError(
-            "this Dispatcher is being polled under a lock: dispatcher.start_polling() would poll without"
-        )
-
-    ours = {"stop_polling": stop_polling, "start_polling": start_polling}
-    async with _running.setdefault(dispatcher, asyncio.Lock()):
-        before = {name: vars(dispatcher)[name] for name in ours if name in vars(dispatcher)}
-        vars(dispatcher).update(ours)
-        try:
-            yield
-        finally:
-            for name in ours:
-                del vars(dispatcher)[name]
-            vars(dispatcher).update(before)
-
-
-@asynccontextmanager
-async def _signals(leadership: Leadership, handle: bool) -> AsyncIterator[asyncio.Event]:
-    """The first signal steps down in good order, the second sets the event: end without draining. Under a keeper a
-    second one is the keeper's to hear, and its way to end this process."""
-    hurried = asyncio.Event()
-    if not handle:
-        yield hurried
-        return
-
-    async def hurry() -> None:
-        hurried.set()
-
-    async def stop_when_asked() -> None:
-        number = await shutdown.wait()
-        leadership.stop(number.name if number is not None else "stopping")
-
-    kept = isinstance(leadership, Election) and leadership.kept
-    async with ShutdownManager(on_second_signal=hurry, hurries=not kept) as shutdown:
-        shutdown.register_signals()
-        watching = asyncio.ensure_future(stop_when_asked())
-        try:
-            yield hurried
-        finally:
-            await finish(end([watching]))
 
 
 async def _close(pollers: list[Poller]) -> None:

@@ -16,18 +16,22 @@ from aiogram.dispatcher.event.handler import CallableObject
 from aiogram.types.base import UNSET, UNSET_TYPE
 from aiogram.utils.backoff import BackoffConfig
 
+from cluster_lock.election import Election
 from cluster_lock.errors import AlreadyRunning, ClusterLockError, ConfigError
-from cluster_lock.keeper.names import under_keeper
+from cluster_lock.keeper.names import under_keeper, visits_keeper
 from cluster_lock.keeper.opening import open_shown_election
 from cluster_lock.keeper.slots import slot
 from cluster_lock.leadership import Leadership, Term
 from cluster_lock.state_directory import file_name
+from cluster_lock.values import Timing
 
+from .arguments import of_process, of_term
 from .conflicts import ConflictRules, OnConflict
 from .http_session import prepare_sessions
 from .poller import Poller, lock_name
 from .rules import OnFailed, OnTerm, Rules
 from .running import run_pollers
+from .stopping import as_running, signals
 
 if TYPE_CHECKING:
     from cluster_lock.config import Settings
@@ -35,8 +39,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("cluster_lock.aiogram")
 
-OURS = "lease", "fencing_token"
-"""Arguments that every handler gets from us."""
+LONGEST_POLL = 50
+"""Seconds. Telegram cuts a longer one there."""
 
 
 async def start_polling(
@@ -63,14 +67,17 @@ async def start_polling(
     after its handler and that updates of one chat are handled in order. `polling_timeout`, `backoff_config` and
     `tasks_concurrency_limit` win over the configuration; `handle_as_tasks=False` handles one update at a time;
     `handle_signals`: SIGTERM and SIGINT step down in good order, a second one ends at once. `dispatcher.stop_polling()`
-    works, and returns as soon as the stop is under way (a handler that calls it must end for the stop to be complete).
+    stops in good order, too, and returns when all has ended; out of a handler or a hook, which must end for that, at
+    once. So does a cancellation, which is raised when all has ended; a second one ends at once.
 
     `config`: a file, or the settings; by default what `cluster_lock.config.load()` finds. The bots keep their tokens
     and their server: `bot_from(settings)` makes one of `telegram.token` and `telegram.api`. `leadership`: a source of
     terms of your own; then `config` is read only if it is given. Startup and shutdown hooks run once per process, in
-    standbys too, and may ask for `leadership` as an argument. `on_elected` and `on_step_down` run at the beginning
-    and the end of each term of each bot; they may ask for what handlers may ask for: `bot`, `lease`, `fencing_token`
-    and your own data. Every other keyword goes to the handlers, as with aiogram.
+    standbys too, and may ask for `leadership` as an argument; the shutdown hooks have 10 s. `on_elected` and
+    `on_step_down` run at the beginning and the end of each term of each bot; they may ask for what handlers may ask
+    for: `bot`, `term`, `fencing_token`, `dispatcher` and your own data. An `on_elected` that fails, or has not returned
+    after 30 s, ends that term: the bot is left to others for a while, and then tried again. Every other keyword goes to
+    the handlers, as with aiogram; data of your own comes before ours of the same name.
 
     Raises ConfigError, AlreadyRunning when a process of this host polls one of the bots, or stands by for it, under the
     same instance name, TelegramTokenRefused when Telegram refuses the token of every bot, RequestUnguarded when a
@@ -79,6 +86,8 @@ async def start_polling(
     _refuse_wrong_arguments(bots, kwargs)
     settings = _settings(config, leadership)
     async with AsyncExitStack() as stack:
+        stopping = await stack.enter_async_context(as_running(dispatcher))
+        await stack.enter_async_context(signals(stopping, handle=handle_signals, kept=_is_kept(leadership)))
         if close_bot_session:
             stack.push_async_callback(_close_sessions, bots)
         await prepare_sessions(bots)
@@ -88,11 +97,11 @@ async def start_polling(
             held = _hold_slots(stack, settings, bots)
             tokens = [bot.token for bot in bots]
             source = await stack.enter_async_context(open_shown_election(settings, held, secrets=tokens))
-        data = {"bots": bots, "leadership": source, **kwargs}
+        data = of_process(dispatcher, bots, source, kwargs)
         rules = _rules(settings, dispatcher, data, on_failed)
         rules = replace(
             rules,
-            timing=replace(rules.timing, poll_timeout=polling_timeout) if polling_timeout else rules.timing,
+            timing=_with_poll_timeout(rules.timing, polling_timeout),
             sequential=not handle_as_tasks,
             backoff=backoff_config,
             max_concurrent=tasks_concurrency_limit or rules.max_concurrent,
@@ -102,7 +111,7 @@ async def start_polling(
             on_step_down=_with_data(on_step_down, dispatcher, data),
         )
         pollers = [Poller(dispatcher, bot, rules) for bot in bots]
-        await run_pollers(dispatcher, pollers, source, data, handle_signals=handle_signals)
+        await run_pollers(dispatcher, pollers, source, data, stopping, drain=rules.timing.drain)
 
 
 def run_polling(dispatcher: Dispatcher, *bots: Bot, **arguments: Any) -> None:
@@ -118,9 +127,6 @@ def _refuse_wrong_arguments(bots: tuple[Bot, ...], kwargs: Mapping[str, Any]) ->
         raise ValueError(
             "Keyword argument 'bot' is not acceptable, the bot instance should be passed as positional argument"
         )
-    for name in OURS:
-        if name in kwargs:
-            raise ValueError(f"Keyword argument {name!r} is not acceptable: handlers get it from the lock")
     if len({bot.id for bot in bots}) < len(bots):
         raise ValueError("The same bot is given twice: it has one lock, and is polled once")
 
@@ -138,6 +144,22 @@ def _settings(config: Settings | str | os.PathLike[str] | None, leadership: Lead
             ' for your handlers into the Dispatcher, dispatcher["config"] = ...'
         )
     return load(None if config is None else Path(config))
+
+
+def _with_poll_timeout(timing: Timing, given: int | None) -> Timing:
+    if given is None:
+        return timing
+    seconds = min(LONGEST_POLL, max(1, given))
+    if seconds != given:
+        log.warning("polling_timeout=%s: a getUpdates waits for %d s instead, of 1 to %d", given, seconds, LONGEST_POLL)
+    return replace(timing, poll_timeout=seconds)
+
+
+def _is_kept(leadership: Leadership | None) -> bool:
+    """Does a keeper stand over this process?"""
+    if leadership is None:
+        return under_keeper() or visits_keeper()
+    return isinstance(leadership, Election) and leadership.kept
 
 
 def _hold_slots(stack: AsyncExitStack, settings: Settings, bots: tuple[Bot, ...]) -> list[InstanceLock]:
@@ -205,8 +227,7 @@ def _with_data(callback: Callable[..., Any] | None, dispatcher: Dispatcher, data
     call = CallableObject(callback)
 
     async def on_term(bot: Bot, term: Term) -> None:
-        own = {"bot": bot, "dispatcher": dispatcher, "lease": term, "fencing_token": term.fencing_token}
-        await call.call(**{**dispatcher.workflow_data, **data, **own})
+        await call.call(**{**dispatcher.workflow_data, **of_term(dispatcher, data, term), "bot": bot})
 
     return on_term
 

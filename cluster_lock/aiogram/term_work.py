@@ -243,8 +243,10 @@ class TermWork:
         """End the handlers in good order. What has not started is not started: the next leader does it, unless it is
         confirmed already and would be lost."""
         at_least_once = self._rules.delivery == "at_least_once"
+        until = clock.now() + limit
         self._handling.close(drop_waiting=at_least_once)
         if await self._handling.idle(limit):
+            await self._drain_spawned(until)
             return
         cancelled = self._handling.running + (0 if at_least_once else self._handling.waiting)
         log.warning("bot %d: %d handlers are cancelled at the drain limit, %g s", self._bot.id, cancelled, limit)
@@ -253,6 +255,18 @@ class TermWork:
         self._handling.cancel()
         # Without a limit: the lock is not given away while a handler runs, and whoever gave us the term has the limit.
         await self._handling.idle()
+        await self._drain_spawned(until)
+
+    async def _drain_spawned(self, until: float) -> None:
+        """What handlers have spawned has the same time as they."""
+        cut = await self._term.drain(until - clock.now())
+        if cut:
+            log.warning(
+                "bot %d: %d tasks that were spawned under the term are cancelled at the drain limit, %g s: %s. One"
+                " without an end is not waited for: term.spawn(..., drains=False)",
+                *(self._bot.id, len(cut), self._rules.timing.drain, ", ".join(sorted(map(_what, cut)))),
+            )
+            await asyncio.wait(cut, timeout=self._rules.timing.cancel_grace)
 
     def _left_over(self) -> dict[str, Any]:
         if self._held and not self._is_unsure():
@@ -310,6 +324,11 @@ class TermWork:
     async def _end(self) -> None:
         await self._say_step_down(self._rules.timing.stop_time / 2)
         await self._handling.idle()
+
+
+def _what(task: asyncio.Task[Any]) -> str:
+    work = task.get_coro()
+    return getattr(work, "__qualname__", None) or task.get_name()
 
 
 def starting_window(term: Term, done: Iterable[int] = ()) -> Window:

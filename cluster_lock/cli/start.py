@@ -163,7 +163,9 @@ async def _start(app: App, settings: Settings, instance: InstanceLock | None, *,
         named = [instance] if instance is not None else []
         with quiet_grpc():
             leadership = await stack.enter_async_context(open_shown_election(settings, named, fail_fast=fail_fast))
-        await start_polling(dispatcher, bot, config=settings, leadership=leadership, instance=settings.instance)
+        own = "instance" in dispatcher.workflow_data
+        data: dict[str, Any] = {} if own else {"instance": settings.instance}
+        await start_polling(dispatcher, bot, config=settings, leadership=leadership, **data)
 
 
 def _begin_log(options: argparse.Namespace, settings: Settings) -> None:

@@ -317,7 +317,6 @@ def test_the_sessions_are_closed_unless_that_is_not_wanted() -> None:
         (0, {}, ValueError, "At least one bot"),
         (2, {}, ValueError, "twice"),
         (1, {"bot": 1}, ValueError, "'bot' is not acceptable"),
-        (1, {"lease": 1}, ValueError, "'lease' is not acceptable"),
         (1, {"config": {"my": "own"}}, TypeError, r'dispatcher\["config"\]'),
     ],
 )

@@ -1,15 +1,21 @@
-"""What `--app` may name, and what is said of the rest."""
+"""What `--app` and `--bot` may name, and what is said of the rest."""
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from aiogram import Bot, Dispatcher
+from support.settings import load_text
 
-from cluster_lock.cli.start import load_app
+from cluster_lock.cli.app import load_app
 from cluster_lock.errors import ConfigError
+
+TOKEN = "4242:a-secret-that-is-never-shown"
 
 
 @pytest.fixture(autouse=True)
@@ -24,9 +30,18 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
             del sys.modules[name]
 
 
-def refusal(name: str) -> str:
+def made(folder: Path, name: str, bot: str | None = None) -> tuple[Dispatcher, Bot]:
+    """What `bot start --app name --bot bot` runs with a token in the settings."""
+    settings = load_text(folder, environ={"TELEGRAM_BOT_TOKEN": TOKEN})
+    return asyncio.run(load_app(name, bot).made(settings))
+
+
+def refusal(name: str, bot: str | None = None, *, folder: Path | None = None) -> str:
     with pytest.raises(ConfigError) as caught:
-        load_app(name)
+        if folder is None:
+            load_app(name, bot)
+        else:
+            made(folder, name, bot)
     [problem] = caught.value.problems
     assert "\n" not in problem
     return problem
@@ -37,12 +52,13 @@ def test_an_app_of_the_working_directory(folder: Path) -> None:
     (folder / "users_bot.py").write_text(
         "from aiogram import Dispatcher\nclass bots:\n    main = Dispatcher(name='mine')\n"
     )
-    assert load_app("users_bot:bots.main").name == "mine"
+    dispatcher, bot = made(folder, "users_bot:bots.main")
+    assert (dispatcher.name, bot.token) == ("mine", TOKEN)
 
 
 def test_the_bot_of_the_template() -> None:
     """What `start` runs by default is there."""
-    assert load_app("bot.app:dispatcher").sub_routers
+    assert load_app("bot.app:dispatcher").found.sub_routers
 
 
 @pytest.mark.parametrize("name", ["users_bot", "users_bot:", ":dispatcher", ""])
@@ -85,3 +101,73 @@ def test_a_module_that_is_not_python(folder: Path) -> None:
     """A syntax error is told with file and line."""
     (folder / "users_e.py").write_text("x = 1\ndef (\n")
     assert "users_e.py:2)" in refusal("users_e:dp")
+
+
+MINE = """
+import os
+from aiogram import Bot, Dispatcher
+from aiogram.client.default import DefaultBotProperties
+bot = Bot("4242:a-secret-that-is-never-shown", default=DefaultBotProperties(parse_mode="HTML"))
+dispatcher = Dispatcher()
+def alone(): return Dispatcher(name="made")
+def pair(): return dispatcher, bot
+async def late(): return dispatcher, bot
+def three(): return dispatcher, bot, bot
+def number(): return 5
+def fails(): Bot("no token")
+other = Bot("4343:another-secret-that-is-never-shown")
+renewed = Bot("4242:a-renewed-secret-that-is-never-shown")
+"""
+
+
+@pytest.fixture
+def mine(folder: Path) -> Path:
+    (folder / "users_mine.py").write_text(MINE)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("app", "bot"),
+    [("dispatcher", "bot"), ("pair", None), ("late", None), ("alone", "bot")],
+    ids=["two names", "a function", "an async function", "a function of the Dispatcher alone"],
+)
+def test_the_users_own_bot_is_used_as_it_is(mine: Path, app: str, bot: str | None) -> None:
+    """The Bot that the user made is the one that polls and answers, with its defaults and its session."""
+    dispatcher, found = made(mine, f"users_mine:{app}", bot and f"users_mine:{bot}")
+    assert found is sys.modules["users_mine"].bot
+    assert found.default.parse_mode == "HTML"
+    assert dispatcher.name == "made" if app == "alone" else dispatcher is sys.modules["users_mine"].dispatcher
+
+
+def test_a_bot_that_is_not_used_is_said(mine: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A Bot beside the Dispatcher that --bot does not name is not used, and a warning says how it would be."""
+    with caplog.at_level(logging.WARNING, "cluster_lock"):
+        _, found = made(mine, "users_mine:dispatcher")
+    assert found.default.parse_mode is None
+    assert "--bot users_mine:bot" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("app", "bot", "says"),
+    [
+        ("dispatcher", "other", "the Bot is that of telegram/4343, and telegram.token that of telegram/4242"),
+        ("dispatcher", "renewed", "the Bot of telegram/4242 has another token than telegram.token says"),
+        ("pair", "bot", "--app users_mine:pair: returns a Bot, so leave --bot out"),
+        ("three", None, "returned a tuple, and not a Dispatcher or (dispatcher, bot)"),
+        ("number", None, "returned an int, and not a Dispatcher"),
+        ("fails", None, "--app users_mine:fails: failed: TokenValidationError: Token is invalid!"),
+        ("dispatcher", "dispatcher", "--bot users_mine:dispatcher: is a Dispatcher, and not an aiogram Bot"),
+        ("dispatcher", "nobody", "--bot users_mine:nobody: users_mine has no nobody"),
+    ],
+)
+def test_a_bot_that_cannot_be_meant(mine: Path, app: str, bot: str | None, says: str) -> None:
+    """A Bot of another token, two of them, or none is refused by one sentence without a token in it."""
+    said = refusal(f"users_mine:{app}", bot and f"users_mine:{bot}", folder=mine)
+    assert says in said
+    assert "secret" not in said
+
+
+def test_the_place_of_an_error_is_in_the_users_code(mine: Path) -> None:
+    """An error that a library raises is told with the user's own line that called it."""
+    line = MINE.splitlines().index('def fails(): Bot("no token")') + 1
+    assert f"users_mine.py:{line})" in refusal("users_mine:fails", folder=mine)
