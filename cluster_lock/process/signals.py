@@ -19,7 +19,8 @@ _HANG_UP = getattr(signal, "SIGHUP", None)
 
 
 class StopSignals:
-    """Calls `heard(number)` in the main thread for each stop signal, from `install` to `restore`.
+    """Calls `heard(number)` in the main thread for each stop signal, from `install` to `restore`. Several may be
+    installed at a time, and each hears.
 
     Not `loop.add_signal_handler`: Windows has none, and where it exists nothing is heard while a callback blocks the
     loop, which is when people press Ctrl-C a second time. So `heard` runs between two bytecodes of whatever the main
@@ -29,6 +30,7 @@ class StopSignals:
     def __init__(self, heard: Callable[[int], None]) -> None:
         self._heard = heard
         self._before: dict[signal.Signals, Any] = {}
+        self._over = False
         self._wakeup: _Wakeup | None = None
 
     def install(self, loop: asyncio.AbstractEventLoop | None = None) -> None:
@@ -38,6 +40,8 @@ class StopSignals:
             raise RuntimeError("signals can only be registered in the main thread: call register_signals() there")
         # The terminal is closed. Where it is ignored (nohup), or has another meaning, it stays as it is.
         hang_up = [_HANG_UP] if _HANG_UP is not None and signal.getsignal(_HANG_UP) == signal.SIG_DFL else []
+        if self._over:
+            raise RuntimeError("these signals were restored: what listens anew is another StopSignals")
         for number in (*STOP_SIGNALS, *hang_up):
             if number not in self._before:
                 self._before[number] = signal.signal(number, self._handle)
@@ -46,18 +50,31 @@ class StopSignals:
 
     def restore(self) -> None:
         """Put back what was there before, unless somebody has put his own in place of ours. Idempotent."""
-        if threading.current_thread() is not threading.main_thread():
+        if self._over or threading.current_thread() is not threading.main_thread():
             return
-        for number, before in self._before.items():
+        self._over = True
+        for number in self._before:
             if signal.getsignal(number) == self._handle:
+                before = self._heard_before(number)
                 signal.signal(number, signal.SIG_DFL if before is None else before)
-        self._before.clear()
         if self._wakeup is not None:
             self._wakeup.close()
             self._wakeup = None
 
+    def _heard_before(self, number: int) -> Any:
+        """What was there before us, but for those of our kind that are over: they were installed before us, and
+        restored before us, too."""
+        before = self._before.get(signal.Signals(number))
+        while isinstance(one := getattr(before, "__self__", None), StopSignals) and one._over:
+            before = one._before.get(signal.Signals(number))
+        return before
+
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        self._heard(number)
+        before = self._heard_before(number)
+        if isinstance(getattr(before, "__self__", None), StopSignals):
+            before(number, frame)
+        if not self._over:
+            self._heard(number)
 
 
 class _Wakeup:

@@ -140,6 +140,52 @@ asyncio.run(main())
         assert program.end() in (128 + signal.SIGTERM, 128 + signal.SIGINT)
 
 
+@pytest.mark.parametrize("first_ends", [True, False])
+def test_two_managers_of_one_program_both_hear(first_ends: bool) -> None:
+    """Of two that listen in one program each hears a signal, whichever ends first, and when both have ended the signal
+    means what it meant before."""
+    source = f"""
+async def main():
+    before = signal.getsignal(signal.SIGINT)  # asyncio's own
+    one, two = ShutdownManager(), ShutdownManager()
+    one.register_signals()
+    two.register_signals()
+    print("ready")
+    print((await one.wait()).name, (await two.wait()).name)
+    for each in {"(one, two)" if first_ends else "(two, one)"}:
+        await each.shutdown()
+    print(signal.getsignal(signal.SIGTERM).name, signal.getsignal(signal.SIGINT) == before)
+
+asyncio.run(main())
+"""
+    with Program(START + source) as program:
+        assert program.line() == "ready"
+        os.kill(program.pid, signal.SIGTERM)
+        assert program.end() == 0
+        assert program.rest() == ["SIGTERM SIGTERM", "SIG_DFL True"]
+
+
+def test_a_manager_that_has_ended_leaves_the_signals_to_another_one() -> None:
+    """The end of one of two does not take the signals from the other."""
+    source = """
+async def main():
+    one, two = ShutdownManager(), ShutdownManager()
+    one.register_signals()
+    two.register_signals()
+    await one.shutdown()
+    print("ready")
+    print((await two.wait()).name)
+    await two.shutdown()
+
+asyncio.run(main())
+"""
+    with Program(START + source) as program:
+        assert program.line() == "ready"
+        os.kill(program.pid, signal.SIGTERM)
+        assert program.end() == 0
+        assert program.rest() == ["SIGTERM"]
+
+
 def test_a_third_signal_ends_at_once() -> None:
     """Whoever sends a third signal waits for nothing more."""
     source = """
