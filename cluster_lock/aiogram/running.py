@@ -108,7 +108,7 @@ async def _shutdown(dispatcher: Dispatcher, hooks: Mapping[str, Any], stopping: 
     work.cancel()
     await asyncio.wait([work], timeout=HURRIED_WITHIN / 2)
     left = "cut off" if work.done() else "left behind, since they do not let themselves be cancelled"
-    limit = HURRIED_WITHIN if hurrying.done() else HOOKS_WITHIN
+    limit = HURRIED_WITHIN if stopping.hurried.is_set() else HOOKS_WITHIN
     log.error("the shutdown hooks have not returned within %g s: %s", limit, left)
 
 
