@@ -234,6 +234,8 @@ class Election:
                 self._observer.step_down_began(held.name, request.reason, heir)
                 limit = timing.drain + timing.cancel_grace + PATIENCE
                 await Patience().wait((work, lost), limit)
+                if not (work.done() or lost.done()) and (more := self._more_for_threads(term)):
+                    await Patience().wait((work, lost), more)
                 return
         finally:
             await end((lost, requested, asked, *([inviting] if inviting is not None else [])))
@@ -264,7 +266,10 @@ class Election:
             _, left = await asyncio.wait(left, timeout=grace)
         if left:
             self._give_up(held, ", ".join(task.get_name() for task in left))
-        if not await term.threads.ended(self._time_for_threads(term, held)):
+        ended = await term.threads.ended(self._time_for_threads(term, held))
+        if not ended and held.loss is None and (more := self._more_for_threads(term)):
+            ended = await term.threads.ended(more)
+        if not ended:
             self._give_up(held, f"work in threads ({len(term.threads.running)})")
         if term.ended is None:
             term.ended = f"stepped down: {term.request.reason}" if term.request else "the work is done"
@@ -291,6 +296,20 @@ class Election:
             return None
         began = term.asked_at if term.asked_at is not None else clock.now()
         return max(0.0, began + self._contest.timing.drain + self._contest.timing.cancel_grace - clock.now())
+
+    def _more_for_threads(self, term: Term) -> float:
+        """Seconds beyond that, if work of the term is in threads. To end the process now would leave the lease to run
+        down, for a ttl: no longer than that is the lock kept for a thread that may end any moment. Not under a keeper,
+        which releases the lock when this process has ended."""
+        if self.kept or not term.threads.running:
+            return 0.0
+        ttl = self._contest.timing.ttl
+        log.warning(
+            "%s: work goes on in %d threads, which nobody can cancel: the lock is given away when it has ended, or this"
+            " process ends in %g s",
+            *(term.name, len(term.threads.running), ttl),
+        )
+        return ttl
 
     def _give_up(self, held: Holding, what: str) -> NoReturn:
         end_process(

@@ -8,6 +8,7 @@ term's affair (`cluster_lock.threads`); this here knows of a plain one's whateve
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 from weakref import WeakSet
@@ -15,6 +16,7 @@ from weakref import WeakSet
 from aiogram import Dispatcher
 from aiogram.types import TelegramObject
 
+from cluster_lock.leadership import current_work
 from cluster_lock.tasks import finish
 
 _known: WeakSet[Dispatcher] = WeakSet()
@@ -41,5 +43,12 @@ async def _to_its_end(
         nonlocal result
         result = await handler(event, data)
 
-    await finish(call())
+    try:
+        await finish(call())
+    except asyncio.CancelledError:
+        # Cut off at a step-down it has come to its end all the same, under the lock: it need not come again.
+        work, task = current_work(), asyncio.current_task()
+        if work is None or task is None or not (work[0].stepping_down and work[0].is_valid()):
+            raise
+        task.uncancel()
     return result

@@ -13,6 +13,7 @@ import pytest
 from support.aio import run, until
 from support.sessions import TIMING, holder, key_of, session
 
+from cluster_lock import election as election_module
 from cluster_lock.drivers.memory import MemoryBackend
 from cluster_lock.election import Election
 from cluster_lock.errors import LockLost
@@ -80,6 +81,35 @@ def test_the_lock_is_held_while_a_thread_works(deed: Callable[[Blocking, Term, E
             assert work.ended.is_set()
             assert holder(store, "x") is None
 
+    run(main())
+
+
+@pytest.mark.parametrize("kept", [False, True])
+def test_a_thread_that_outlives_the_drain(kept: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thread that goes on after the drain has up to a ttl more, under a lease that is renewed, and the lock is given
+    away when it has ended. Under a keeper, which releases the lock at the end of the process, it has not."""
+
+    async def main() -> None:
+        store, work, timing = MemoryBackend(), Blocking(), replace(QUICK, drain=0.1, cancel_grace=0.1)
+        async with session(store, "a", timing=timing) as one:
+            election = Election(one)
+            election.kept = kept
+            leading = asyncio.ensure_future(election.lead("x", lambda term: in_the_body(work, term, election)))
+            await until(work.begun.is_set)
+            election.stop()
+            if kept:
+                await until(lambda: bool(given_up))
+            else:
+                done, _ = await asyncio.wait([leading], timeout=election_module.PATIENCE + 0.5)
+                assert not done
+                assert holder(store, "x") == "a"
+            work.may_end.set()
+            await leading
+            assert holder(store, "x") is None
+        assert bool(given_up) is kept
+
+    given_up: list[str] = []
+    monkeypatch.setattr(election_module, "end_process", given_up.append)
     run(main())
 
 
