@@ -26,11 +26,11 @@ async def help_(message: Message) -> None:
 
 
 @router.message(Command("wholeads"))
-async def who_leads(message: Message, lease: Term, instance: str) -> None:
-    """`lease` comes from the poller, `instance` from `start`; every handler may ask for them."""
-    since = datetime.fromisoformat(clock.utc_text()) - timedelta(seconds=clock.now() - lease.since)
+async def who_leads(message: Message, term: Term, instance: str) -> None:
+    """`term` comes from the poller, `instance` from `start`; every handler may ask for them."""
+    since = datetime.fromisoformat(clock.utc_text()) - timedelta(seconds=clock.now() - term.since)
     await message.answer(
         f"{instance} on {socket.gethostname()} leads\n"
-        f"term {lease.fencing_token} (the lock was {lease.origin})\n"
+        f"term {term.fencing_token} (the lock was {term.origin})\n"
         f"since {since:%Y-%m-%d %H:%M:%S} UTC"
     )

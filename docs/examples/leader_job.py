@@ -35,34 +35,34 @@ log = logging.getLogger("leader_job")
 Job = Callable[[Bot, Term], Coroutine[Any, Any, None]]
 
 
-async def digest(bot: Bot, lease: Term) -> None:
+async def digest(bot: Bot, term: Term) -> None:
     await asyncio.sleep(COLLECTING)  # stands for the real work
-    lease.check()  # the last look before something that cannot be undone: raises LockLost
-    await bot.send_message(CHAT, f"Digest of {socket.gethostname()}, pid {os.getpid()}, term {lease.fencing_token}")
+    term.check()  # the last look before something that cannot be undone: raises LockLost
+    await bot.send_message(CHAT, f"Digest of {socket.gethostname()}, pid {os.getpid()}, term {term.fencing_token}")
 
 
-async def run_jobs(bot: Bot, lease: Term) -> None:
+async def run_jobs(bot: Bot, term: Term) -> None:
     # APScheduler skips what it could not begin within a second, unless it is told otherwise.
     scheduler = AsyncIOScheduler(timezone=UTC, job_defaults={"misfire_grace_time": 60})
-    scheduler.add_job(one_run, "interval", [digest, bot, lease], seconds=EVERY, start_date=FIRST, name="digest")
+    scheduler.add_job(one_run, "interval", [digest, bot, term], seconds=EVERY, start_date=FIRST, name="digest")
     scheduler.start()
     try:
-        await lease.wait_step_down()
+        await term.wait_step_down()
     finally:  # also when the lease is lost: then this is cancelled
         scheduler.shutdown(wait=False)
 
 
-async def one_run(job: Job, bot: Bot, lease: Term) -> None:
+async def one_run(job: Job, bot: Bot, term: Term) -> None:
     # The scheduler cancels what still runs at its shutdown, but waits for nothing. A task of the term is waited for:
     # no other instance leads before it has ended. (What runs in a thread cannot be cancelled: keep jobs async.)
     try:
-        await lease.spawn(job(bot, lease))
+        await term.spawn(job(bot, term))
     except asyncio.CancelledError:
         log.info("%s was cut off: this instance steps down", job.__name__)
 
 
-async def elected(bot: Bot, lease: Term) -> None:
-    lease.spawn(run_jobs(bot, lease))
+async def elected(bot: Bot, term: Term) -> None:
+    term.spawn(run_jobs(bot, term))
 
 
 async def main() -> None:

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import aiohttp
 import pytest
 from aiogram import Bot, Dispatcher
 from support import aio
@@ -24,8 +25,8 @@ from cluster_lock.testing.telegram import TelegramSimulator
 ONE, TWO = "1:TOKEN", "2:TOKEN"
 
 
-def settings_in(folder: Path, instance: str = "web-1") -> Settings:
-    return load_text(folder, f"instance: {instance}\nfile:\n  directory: {folder / 'locks'}\n")
+def settings_in(folder: Path, instance: str = "web-1", health: str = "off") -> Settings:
+    return load_text(folder, f"instance: {instance}\nhealth: {health}\nfile:\n  directory: {folder / 'locks'}\n")
 
 
 @asynccontextmanager
@@ -56,6 +57,30 @@ def test_two_bots_of_one_instance_both_poll(tmp_path: Path) -> None:
                 assert info is not None
                 assert (info.pid, info.ready) == (os.getpid(), True)
             assert locks_here("web-1", settings.state_directory) == set()
+
+    aio.run(main())
+
+
+def test_it_shows_how_it_is(tmp_path: Path) -> None:
+    """A program with the one line serves its health where the settings say, and says so under its name, by which
+    `bot status` finds it; the page knows its poller."""
+
+    async def main() -> None:
+        settings = settings_in(tmp_path, health="127.0.0.1:0")
+        async with TelegramSimulator() as simulator:
+            handled = Handled()
+            dispatcher = dispatcher_with(simulator, handled, disable_fsm=True)
+            async with polling(settings, dispatcher, ClientBot(simulator, "web-1", token=ONE)):
+                await until(lambda: bool(simulator.oracle.polls()))
+                simulator.push(1)
+                await handled.until(lambda: bool(handled.finished))
+                info = slot("web-1", "telegram/1", settings.state_directory).info()
+                assert info is not None
+                assert info.health is not None
+                async with aiohttp.ClientSession() as http, http.get(f"{info.health}/health") as answer:
+                    shown = await answer.json()
+                assert shown["role"] == "leader"
+                assert shown["last_poll_age"] is not None
 
     aio.run(main())
 
