@@ -39,8 +39,6 @@ class Election:
     def __init__(self, session: Session | Contest, *, observer: Observer | None = None) -> None:
         self._contest = SessionContest(session) if isinstance(session, Session) else session
         self._observer = observer or (session.observer if isinstance(session, Session) else SILENT)
-        self.reports: Callable[[], Sequence[Mapping[str, Any]]] = list
-        """What the work under the locks says of itself, for whoever shows it: a plain mapping for each poller."""
         self.kept = False
         """Does a keeper lead for this process? Then the keeper counts signals to stop, too."""
         self.page: str | None = None
@@ -48,7 +46,10 @@ class Election:
         self._terms: dict[str, Term] = {}
         self._roles: dict[str, Role] = {}
         self._hooks: asyncio.Task[Any] | None = None
+        self._reporting: list[Callable[[], Sequence[Mapping[str, Any]]]] = []
         self._stopping = asyncio.Event()
+        self._stops: dict[str, asyncio.Event] = {}
+        """By lock that is led: set when it is to be led no more."""
         self._stop_reason = ""
         self._changed = asyncio.Event()
         watch_threads(asyncio.get_running_loop())
@@ -63,29 +64,50 @@ class Election:
         """What the terms under way would leave if they ended at this moment, by lock, as far as they have said so."""
         return {name: term.handover for name, term in self._terms.items() if term.handover}
 
-    def stop(self, reason: str = "stopping") -> None:
+    def reports(self) -> list[Mapping[str, Any]]:
+        """What the work under the locks says of itself, for whoever shows it: a plain mapping for each poller."""
+        return [report for source in self._reporting for report in source()]
+
+    @contextmanager
+    def reporting(self, source: Callable[[], Sequence[Mapping[str, Any]]]) -> Iterator[None]:
+        """In the block, `source()` is among the reports."""
+        self._reporting.append(source)
+        try:
+            yield
+        finally:
+            self._reporting.remove(source)
+
+    def stop(self, reason: str = "stopping", name: str | None = None) -> None:
+        """`name`: only there; whoever leads other locks, or runs jobs, goes on."""
         self._stop_reason = self._stop_reason or reason
-        self._stopping.set()
-        self._observer.stop(self._stop_reason)
-        for term in self._terms.values():
-            term.step_down(reason)
+        if name is None:
+            self._stopping.set()
+            self._observer.stop(self._stop_reason)
+        for lock in self._stops if name is None else {name} & self._stops.keys():
+            self._stops[lock].set()
+            if (term := self._terms.get(lock)) is not None:
+                term.step_down(reason)
         self._change()
 
     async def lead(self, name: str, body: Body, *, answer: Answer | None = None, settle: bool = True) -> None:
+        stop = self._stops.setdefault(name, asyncio.Event())
+        if self._stopping.is_set():
+            stop.set()
         try:
-            while not self._stopping.is_set():
+            while not stop.is_set():
                 self._set_role(name, Role.STANDBY)
-                held = await self._stand_by(name, answer)
+                held = await self._stand_by(name, answer, stop)
                 if held is None:
                     return
-                request = await self._reign(held, body, settle)
+                request = await self._reign(held, body, settle, stop)
                 if request is None:
                     return
-                if request.cool_down and not self._stopping.is_set():
+                if request.cool_down and not stop.is_set():
                     log.info("%s: not contending for %g s: %s", name, request.cool_down, request.reason)
                     self._observer.cooling_down(name, request.cool_down, request.reason)
-                    await self._cool_down(request.cool_down)
+                    await self._cool_down(request.cool_down, stop)
         finally:
+            self._stops.pop(name, None)
             self._set_role(name, Role.STOPPED)
 
     @contextmanager
@@ -119,10 +141,10 @@ class Election:
                 return task.result()
         return None
 
-    async def _cool_down(self, seconds: float) -> None:
+    async def _cool_down(self, seconds: float, stop: asyncio.Event) -> None:
         try:
             async with asyncio.timeout(seconds):
-                await self._stopping.wait()
+                await stop.wait()
         except TimeoutError:
             return
 
@@ -133,27 +155,27 @@ class Election:
             raise ValueError(f"several locks are led here, say which: {', '.join(sorted(self._roles))}")
         return next(iter(self._terms.values()), None)
 
-    async def _stand_by(self, name: str, answer: Answer | None) -> Holding | None:
+    async def _stand_by(self, name: str, answer: Answer | None, stop: asyncio.Event) -> Holding | None:
         """Wait for the lock, answering invitations meanwhile; None when stopped."""
         taking = asyncio.ensure_future(self._contest.take(name))
         answering = asyncio.ensure_future(self._contest.answer_invitations(name, answer))
-        stopping = asyncio.ensure_future(self._stopping.wait())
+        stopping = asyncio.ensure_future(stop.wait())
         taken = False
         try:
             await asyncio.wait((taking, answering, stopping), return_when=asyncio.FIRST_COMPLETED)
             if answering.done():
                 answering.result()  # it never returns, so this raises what broke it
             await end((answering, stopping))
-            taken = taking.done() and not self._stopping.is_set()
+            taken = taking.done() and not stop.is_set()
             return taking.result() if taken else None
         finally:
             if not taken:
                 await finish(_put_back(taking, answering, stopping))
 
-    async def _reign(self, held: Holding, body: Body, settle: bool) -> StepDown | None:
+    async def _reign(self, held: Holding, body: Body, settle: bool, stop: asyncio.Event) -> StepDown | None:
         """One term, from the grant to the giving away. What ended it, or None when the body returned by itself."""
         if settle and held.origin is Origin.FOUND_FREE:
-            await self._settle(held)
+            await self._settle(held, stop)
         term = Term(
             held.name,
             held.fencing_token,
@@ -165,7 +187,7 @@ class Election:
         )
         work: asyncio.Task[Any] | None = None
         try:
-            if self._stopping.is_set():
+            if stop.is_set():
                 term.step_down(self._stop_reason)  # nothing has begun, and nothing will
             elif held.is_valid():
                 log.info(
@@ -189,11 +211,11 @@ class Election:
             work.result()  # also a cancellation that was not ours: whoever awaits `lead` gets it
         return term.request
 
-    async def _settle(self, held: Holding) -> None:
+    async def _settle(self, held: Holding, stop: asyncio.Event) -> None:
         """Wait until what a leader before may still be doing has ended, or there is no reason to any more."""
         left = self._contest.timing.settle_left(held.origin, held.since)
         log.info("%s: lock found free, the term begins in %.2f s", held.name, left, extra=_about(held))
-        lost, stopping = asyncio.ensure_future(held.wait_lost()), asyncio.ensure_future(self._stopping.wait())
+        lost, stopping = asyncio.ensure_future(held.wait_lost()), asyncio.ensure_future(stop.wait())
         try:
             await asyncio.wait((lost, stopping), timeout=left, return_when=asyncio.FIRST_COMPLETED)
         except BaseException:

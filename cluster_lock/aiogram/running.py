@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Iterable, Mapping
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from dataclasses import asdict
 from typing import Any
 
@@ -42,21 +42,32 @@ async def run_pollers(
     stopping: Stopping,
     *,
     drain: float,
+    shared: bool = False,
 ) -> None:
-    """Lead with these pollers until stopped, with the Dispatcher's hooks around it."""
+    """Lead with these pollers until stopped, with the Dispatcher's hooks around it. `shared`: others may lead by this
+    leadership, too, and go on when it is only we who stop."""
     pollers = list(pollers)
     _warn_about_memory_storage(dispatcher)
-    if isinstance(leadership, Election):
-        leadership.reports = lambda: [asdict(poller.state) for poller in pollers]
-    stopping.then(leadership.stop)
+
+    def stop(reason: str) -> None:
+        if shared and isinstance(leadership, Election) and not stopping.by_signal:
+            for poller in pollers:
+                leadership.stop(reason, poller.lock)
+        else:
+            leadership.stop(reason)
+
+    stopping.then(stop)
     hooks = {**dispatcher.workflow_data, **data, "bot": pollers[-1].bot}
-    with leadership.nothing_led_yet() if isinstance(leadership, Election) else nullcontext():
-        if not await _startup(dispatcher, hooks, pollers, stopping, drain):
-            return
-    try:
-        await _lead_all(pollers, leadership, stopping)
-    finally:
-        await finish(_shutdown(dispatcher, hooks, stopping))
+    with ExitStack() as stack:
+        if isinstance(leadership, Election):
+            stack.enter_context(leadership.reporting(lambda: [asdict(poller.state) for poller in pollers]))
+        with leadership.nothing_led_yet() if isinstance(leadership, Election) else nullcontext():
+            if not await _startup(dispatcher, hooks, pollers, stopping, drain):
+                return
+        try:
+            await _lead_all(pollers, leadership, stopping)
+        finally:
+            await finish(_shutdown(dispatcher, hooks, stopping))
 
 
 async def _startup(
@@ -116,7 +127,7 @@ async def _lead_all(pollers: list[Poller], leadership: Leadership, stopping: Sto
     """Each bot by itself. One whose token is refused leaves the others alone; any other failure stops them all.
 
     When we are cancelled, all stop in good order, as after a signal; cancelled once more, at once."""
-    leads = {asyncio.ensure_future(_lead(poller, leadership)): poller for poller in pollers}
+    leads = {asyncio.ensure_future(_lead(poller, leadership, stopping)): poller for poller in pollers}
     hurrying = asyncio.ensure_future(stopping.hurried.wait())
     failures: list[BaseException] = []
     cancelled: asyncio.CancelledError | None = None
@@ -151,8 +162,10 @@ async def _lead_all(pollers: list[Poller], leadership: Leadership, stopping: Sto
         raise (others or failures)[0]
 
 
-async def _lead(poller: Poller, leadership: Leadership) -> None:
+async def _lead(poller: Poller, leadership: Leadership, stopping: Stopping) -> None:
     await _first_look(poller.bot)
+    if stopping.reason is not None:
+        return
     await leadership.lead(poller.lock, poller.run, answer=poller.answer)
 
 

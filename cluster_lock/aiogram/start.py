@@ -111,7 +111,9 @@ async def start_polling(
             on_step_down=_with_data(on_step_down, dispatcher, data),
         )
         pollers = [Poller(dispatcher, bot, rules) for bot in bots]
-        await run_pollers(dispatcher, pollers, source, data, stopping, drain=rules.timing.drain)
+        await run_pollers(
+            dispatcher, pollers, source, data, stopping, drain=rules.timing.drain, shared=leadership is not None
+        )
 
 
 def run_polling(dispatcher: Dispatcher, *bots: Bot, **arguments: Any) -> None:

@@ -16,11 +16,13 @@ from cluster_lock.tasks import end, finish
 
 
 class Stopping:
-    """`reason`: of the first who asked. `hurried`: set when everything is to end at once. `over`: set when nothing of
-    it is left. `own`: tasks whose end is waited for, so that none of them may wait for the whole."""
+    """`reason`: of the first who asked. `by_signal`: it was the whole program that was asked. `hurried`: set when
+    everything is to end at once. `over`: set when nothing of it is left. `own`: tasks whose end is waited for, so that
+    none of them may wait for the whole."""
 
     def __init__(self) -> None:
         self.reason: str | None = None
+        self.by_signal = False
         self.hurried = asyncio.Event()
         self.over = asyncio.Event()
         self.own: set[asyncio.Task[Any] | None] = {asyncio.current_task()}
@@ -98,6 +100,7 @@ async def signals(stopping: Stopping, *, handle: bool, kept: bool) -> AsyncItera
 
     async def stop_when_asked() -> None:
         number = await shutdown.wait()
+        stopping.by_signal = True
         stopping.ask(number.name if number is not None else "stopping")
 
     async with ShutdownManager(on_second_signal=hurry, hurries=not kept) as shutdown:

@@ -658,6 +658,28 @@ def releases_what_is_held() -> None:
     BotLock.__exit__ = lambda self, *_: self._info.unlink(missing_ok=True)  # type: ignore[method-assign]
 
 
+def gives_back_what_a_program_below_a_shell_held() -> None:
+    from cluster_lock.keeper import visitors
+
+    def left(self: visitors.Visitor, pipe: object) -> None:
+        self._hang_up("the program is gone")
+        self._visitors.left(self)
+
+    visitors.Visitor._left = left  # type: ignore[method-assign]
+
+
+def takes_a_late_end_for_a_timely_one() -> None:
+    from cluster_lock.aiogram import threads
+
+    class Always:
+        stepping_down = True
+
+        def is_valid(self) -> bool:
+            return True
+
+    threads.current_work = lambda: (Always(), None)  # type: ignore[assignment, return-value]
+
+
 MUTANTS: dict[str, Callable[[], None]] = {
     made.__name__: made
     for made in list(globals().values())

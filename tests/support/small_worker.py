@@ -85,10 +85,10 @@ async def main() -> None:
         if "migrates" in sys.argv:
             await asyncio.sleep(0)  # so that it has given a sign of life
             time.sleep(2 * FAST.stall_limit)  # noqa: ASYNC251 - as a startup hook does
-        election.reports = lambda: [
-            {"bot_id": 1, "lock": "x", "deaf": "deaf" in sys.argv and election.term("x") is not None}
-        ]
-        await election.lead("x", body)
+        with election.reporting(
+            lambda: [{"bot_id": 1, "lock": "x", "deaf": "deaf" in sys.argv and election.term("x") is not None}]
+        ):
+            await election.lead("x", body)
     if "lingers" in sys.argv:
         await asyncio.sleep(2 * FAST.stall_limit)
     say("done")

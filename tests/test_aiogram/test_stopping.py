@@ -13,11 +13,13 @@ from aiogram.types import Message
 from support import aio
 from support.leadership_double import LeadershipDouble
 from support.polling import BOT, ClientBot, Handled, dispatcher_with, until
+from support.sessions import session
 
 from cluster_lock.aiogram import running, start_polling
+from cluster_lock.drivers.memory import MemoryBackend
 from cluster_lock.election import Election
 from cluster_lock.errors import TelegramTokenRefused
-from cluster_lock.leadership import Leadership, Term
+from cluster_lock.leadership import Leadership, Role, Term
 from cluster_lock.testing.telegram import TelegramSimulator
 
 LOCK = f"telegram/{BOT}"
@@ -217,5 +219,30 @@ def test_a_refused_token_that_a_startup_hook_meets() -> None:
 
             with pytest.raises(TelegramTokenRefused, match="Telegram refuses the token of bot 42"):
                 await start_polling(dispatcher, bot, leadership=LeadershipDouble(), handle_signals=False)
+
+    aio.run(main())
+
+
+def test_two_programs_share_a_leadership() -> None:
+    """Of two start_polling that share an election, the end of one leaves the other alone, and the election reports the
+    pollers of both while they run."""
+
+    async def main() -> None:
+        async with TelegramSimulator() as simulator, session(MemoryBackend(), "a") as one:
+            election, running = Election(one), []
+            for token in ("1:TOKEN", "2:TOKEN"):
+                dispatcher = dispatcher_with(simulator, Handled(), disable_fsm=True)
+                bot = ClientBot(simulator, "one", token=token)
+                task = asyncio.ensure_future(start_polling(dispatcher, bot, leadership=election, handle_signals=False))
+                running.append((dispatcher, task))
+            await until(lambda: all(simulator.oracle.polls(bot) for bot in (1, 2)))
+            assert {report["bot_id"] for report in election.reports()} == {1, 2}
+            (first, first_task), (second, second_task) = running
+            await first.stop_polling()
+            await first_task
+            assert [report["bot_id"] for report in election.reports()] == [2]
+            assert election.role("telegram/2") is Role.LEADER
+            await second.stop_polling()
+            await second_task
 
     aio.run(main())

@@ -58,7 +58,7 @@ def test_a_program_that_crashes_below_a_shell(tmp_path: Path) -> None:
 
     async def main() -> None:
         async with keepers(tmp_path) as them:
-            script = f"{' '.join(PROGRAM)} crashes & sleep 1000; true"
+            script = f"{' '.join(PROGRAM)} crashes & sleep 10; true"
             keeper = await visited(them, "sh", "-c", script)
             await keeper.says("leading 2 ")
             await until(lambda: any(each.name() == "sleep" for each in keeper.below()) or keeper.code is not None)

@@ -102,6 +102,8 @@ KILLED_BY = {
     "names_the_instance_alone": f"{POLLER}/test_slots.py -k two_bots",
     "starts_the_same_bot_twice": f"{POLLER}/test_slots.py -k the_same_bot",
     "leaves_a_deaf_worker_alone": f"{KEEPER}/test_worker.py -k is_ended[deaf]",
+    "gives_back_what_a_program_below_a_shell_held": f"{KEEPER}/test_visitors.py -k below_a_shell",
+    "takes_a_late_end_for_a_timely_one": f"{POLLER}/test_handling.py -k not_over_while_a_handler_runs_in_a_thread",
 }
 
 pytestmark = pytest.mark.timeout(240)
