@@ -75,7 +75,7 @@ def trusts_the_watch_alone() -> None:
 def does_not_settle() -> None:
     from cluster_lock.election import Election
 
-    async def at_once(self: Election, held: Any) -> None:
+    async def at_once(self: Election, held: Any, stop: asyncio.Event) -> None:
         return None
 
     Election._settle = at_once  # type: ignore[method-assign]
@@ -677,7 +677,7 @@ def takes_a_late_end_for_a_timely_one() -> None:
         def is_valid(self) -> bool:
             return True
 
-    threads.current_work = lambda: (Always(), None)  # type: ignore[assignment, return-value]
+    setattr(threads, "current_work", lambda: (Always(), None))  # noqa: B010
 
 
 MUTANTS: dict[str, Callable[[], None]] = {

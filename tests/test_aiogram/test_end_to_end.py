@@ -21,6 +21,7 @@ from support.sessions import holder, key_of, session
 from cluster_lock import clock
 from cluster_lock.aiogram import LeaseGate, Poller, Rules, http_session
 from cluster_lock.aiogram.running import run_pollers
+from cluster_lock.aiogram.stopping import Stopping
 from cluster_lock.drivers.memory import MemoryBackend
 from cluster_lock.election import Election
 from cluster_lock.errors import RequestUnguarded
@@ -64,7 +65,7 @@ async def instance(
             simulator.oracle.term_ended(name, term.fencing_token)
 
         poller = Poller(dispatcher, bot, Rules(timing=timing, on_elected=elected, on_step_down=over, instance=name))
-        running = asyncio.ensure_future(run_pollers(dispatcher, [poller], election, {}, handle_signals=False))
+        running = asyncio.ensure_future(run_pollers(dispatcher, [poller], election, {}, Stopping(), drain=timing.drain))
         try:
             yield Instance(name, election, poller, handled, bot, running)
         finally:

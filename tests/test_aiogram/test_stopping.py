@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import pytest
@@ -15,7 +16,8 @@ from support.leadership_double import LeadershipDouble
 from support.polling import BOT, ClientBot, Handled, dispatcher_with, until
 from support.sessions import session
 
-from cluster_lock.aiogram import running, start_polling
+from cluster_lock.aiogram import Poller, running, start_polling
+from cluster_lock.aiogram.stopping import Stopping
 from cluster_lock.drivers.memory import MemoryBackend
 from cluster_lock.election import Election
 from cluster_lock.errors import TelegramTokenRefused
@@ -93,6 +95,10 @@ def test_stop_polling_returns_when_all_has_ended() -> None:
     aio.run(main())
 
 
+def has_begun(handled: Handled) -> bool:
+    return bool(handled.runs)
+
+
 async def begun_to_step_down(task: asyncio.Task[None]) -> str:
     """Turns of the loop in which whatever does not wait would have ended."""
     for _ in range(50):
@@ -111,10 +117,10 @@ def test_a_cancellation_drains() -> None:
             async with TelegramSimulator() as simulator:
                 handled = Slow()
                 dispatcher, bot = dispatcher_with(simulator, handled, disable_fsm=True), ClientBot(simulator, "one")
-                dispatcher.shutdown.register(lambda said=said: said.append("shutdown"))
+                dispatcher.shutdown.register(partial(said.append, "shutdown"))
                 async with leading(dispatcher, bot) as (_, task):
                     simulator.push(BOT)
-                    await handled.until(lambda handled=handled: bool(handled.runs))
+                    await handled.until(partial(has_begun, handled))
                     task.cancel()
                     await begun_to_step_down(task)
                     if twice:
@@ -159,8 +165,8 @@ def test_a_startup_hook_that_hangs_does_not_keep_it_from_stopping(caplog: pytest
                 await asyncio.Event().wait()
 
             bot = ClientBot(simulator, "one")
-            stopping = running.Stopping()
-            poller = running.Poller(dispatcher, bot)
+            stopping = Stopping()
+            poller = Poller(dispatcher, bot)
             task = asyncio.ensure_future(
                 running.run_pollers(dispatcher, [poller], LeadershipDouble(), {}, stopping, drain=0.05)
             )

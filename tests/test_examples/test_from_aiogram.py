@@ -21,7 +21,9 @@ from cluster_lock.testing.telegram import TelegramSimulator
 def snippet(checkout: Path) -> CodeType:
     """The page's one piece of Python, with its `await` outside of a function."""
     [code] = re.findall(r"```python\n(.*?)```", (checkout / "docs" / "from_aiogram.md").read_text("utf-8"), re.DOTALL)
-    return compile(code, "from_aiogram.md", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+    compiled = compile(code, "from_aiogram.md", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+    assert isinstance(compiled, CodeType)
+    return compiled
 
 
 def test_the_scheduler_runs_where_the_bot_leads(

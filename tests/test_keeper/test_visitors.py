@@ -18,8 +18,8 @@ PROGRAM = (sys.executable, "-m", "support.visiting_program")
 LOCK = "telegram/1"
 
 
-async def visited(them: Keepers, *command: str, **options: str) -> KeeperProcess:
-    return await them.start("a", *command, lock="x", **options)
+async def visited(them: Keepers, *command: str, health: str = "off") -> KeeperProcess:
+    return await them.start("a", *command, lock="x", health=health)
 
 
 async def is_free(them: Keepers, lock: str) -> bool:
