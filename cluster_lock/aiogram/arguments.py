@@ -12,7 +12,7 @@ from cluster_lock.leadership import Leadership, Term
 
 log = logging.getLogger("cluster_lock.aiogram")
 
-OURS = ("leadership", "term", "lease", "fencing_token")
+OURS = ("leadership", "term", "lease", "fencing_token", "redelivered")
 """The names that aiogram's own `start_polling` does not have."""
 
 
@@ -30,5 +30,7 @@ def of_process(
 
 def of_term(dispatcher: Dispatcher, data: Mapping[str, Any], term: Term) -> dict[str, Any]:
     """The same, and the term; `lease` is its name of before."""
+    own = dispatcher.workflow_data
     ours = {"term": term, "lease": term, "fencing_token": term.fencing_token}
-    return {**{name: value for name, value in ours.items() if name not in dispatcher.workflow_data}, **data}
+    kept = {"redelivered": own["redelivered"]} if "redelivered" in own else {}
+    return {**{name: value for name, value in ours.items() if name not in own}, **kept, **data}

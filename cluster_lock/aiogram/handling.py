@@ -23,6 +23,7 @@ from cluster_lock.leadership import Term
 from .arguments import of_term
 from .classify import describe
 from .crashes import CrashNotes
+from .redelivery import Redelivery
 from .rules import OnFailed, Rules
 from .state import Facts
 from .window import Delivered
@@ -99,6 +100,9 @@ class Handling:
         self._idle.set()
         self._look_again: asyncio.TimerHandle | None = None
         self._data = of_term(dispatcher, rules.data, term)
+        self.redelivery = Redelivery(term)
+        self.cut_off: list[int] = []
+        """Updates whose handlers had begun, and were cancelled because the term ends: they come again."""
 
     @property
     def waiting(self) -> int:
@@ -145,6 +149,8 @@ class Handling:
                 timer.cancel()
         for job in (*self._running, *self._left_behind):
             job.cut_off = True
+            if job.started and not job.delivered.finished:
+                self.cut_off.append(job.delivered.update_id)
             if job.task is not None:
                 job.task.cancel()
 
@@ -251,7 +257,8 @@ class Handling:
         try:
             if job.refused is not None:
                 raise job.refused
-            response = await self._dispatcher.feed_update(self._bot, job.update, **self._data)
+            data = {"redelivered": job.delivered.update_id in self.redelivery, **self._data}
+            response = await self._dispatcher.feed_update(self._bot, job.update, **data)
             if isinstance(response, TelegramMethod):
                 await self._dispatcher.silent_call_request(self._bot, response)
         except (KeyboardInterrupt, SystemExit):

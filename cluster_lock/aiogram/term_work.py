@@ -185,6 +185,7 @@ class TermWork:
 
     def _take(self, updates: list[Raw]) -> None:
         by_id: dict[int, Raw] = {update["update_id"]: update for update in updates}
+        self._handling.redelivery.answered(by_id)
         new = self._window.take(by_id)
         self._pace.took(new=len(new), full=len(by_id) >= LIMIT, cut=not new and self._window.ends_early(list(by_id)))
         if self._notes.crashes and not self._rules.sequential:
@@ -271,7 +272,7 @@ class TermWork:
     def _left_over(self) -> dict[str, Any]:
         if self._held and not self._is_unsure():
             # Telegram was not even asked to confirm them: they come again.
-            return {"offset": self._held[0].delivered.update_id, "done": []}
+            return {"offset": self._held[0].delivered.update_id, "done": [], "cut_off": []}
         if self._held:
             self._facts.given_up += len(self._held)
             log.warning(
@@ -279,7 +280,7 @@ class TermWork:
                 self._bot.id,
                 len(self._held),
             )
-        return self._window.handover()
+        return {**self._window.handover(), "cut_off": sorted(self._handling.cut_off)}
 
     async def _confirm(self, until: float) -> None:
         """Tell Telegram what is finished, where nobody else will.

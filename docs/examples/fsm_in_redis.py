@@ -33,10 +33,13 @@ class Order(StatesGroup):
     number = State()
 
 
+QUESTIONS = {Order.dish.state: "What would you like?", Order.number.state: "How many times?"}
+
+
 class Once(BaseMiddleware):
     """A message that was handled when its leader crashed, but not yet confirmed to Telegram, comes again. The dialogue
-    has gone on by then: it would be taken for the answer to the next question. (A crash in the middle of a handler is
-    the handler's own affair.)"""
+    has gone on by then: it would be taken for the answer to the next question. One whose handler may have been cut off
+    half-way (`redelivered`) may have moved the dialogue, or not: so the question that is open now is asked again."""
 
     async def __call__(
         self,
@@ -48,7 +51,10 @@ class Once(BaseMiddleware):
         state: FSMContext = data["state"]
         if event.message_id <= (await state.get_data()).get("handled", 0):
             return
-        await handler(event, data)
+        if data["redelivered"] and (question := QUESTIONS.get(await state.get_state())):
+            await event.answer(f"I was interrupted. {question}")
+        else:
+            await handler(event, data)
         await state.update_data(handled=event.message_id)
 
 

@@ -1,0 +1,27 @@
+"""Which updates of a term may have been handled before, in part or whole: handlers may ask for `redelivered`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from cluster_lock.leadership import Term
+from cluster_lock.values import Origin
+
+
+class Redelivery:
+    """A leader that hands over says whose handlers it has cut off. Of any other, which may have crashed, nobody knows:
+    then it may be all that the first answer of the term brings, since no more was ever unconfirmed."""
+
+    def __init__(self, term: Term) -> None:
+        told = term.inherited.get("cut_off") if term.origin is Origin.HANDED_OVER else None
+        self._unknown = not isinstance(told, list)
+        self._before: set[int] = {each for each in told if isinstance(each, int)} if isinstance(told, list) else set()
+
+    def answered(self, update_ids: Iterable[int]) -> None:
+        """Telegram has answered with these."""
+        if self._unknown:
+            self._before.update(update_ids)
+            self._unknown = False
+
+    def __contains__(self, update_id: int) -> bool:
+        return update_id in self._before
