@@ -13,9 +13,9 @@ class Redelivery:
     then it may be all that the first answer of the term brings, since no more was ever unconfirmed."""
 
     def __init__(self, term: Term) -> None:
-        told = term.inherited.get("cut_off") if term.origin is Origin.HANDED_OVER else None
-        self._unknown = not isinstance(told, list)
-        self._before: set[int] = {each for each in told if isinstance(each, int)} if isinstance(told, list) else set()
+        told = term.inherited.get("cut_off", [])
+        self._unknown = term.origin is not Origin.HANDED_OVER or not isinstance(told, list)
+        self._before: set[int] = set() if self._unknown else {each for each in told if isinstance(each, int)}
 
     def answered(self, update_ids: Iterable[int]) -> None:
         """Telegram has answered with these."""

@@ -272,7 +272,7 @@ class TermWork:
     def _left_over(self) -> dict[str, Any]:
         if self._held and not self._is_unsure():
             # Telegram was not even asked to confirm them: they come again.
-            return {"offset": self._held[0].delivered.update_id, "done": [], "cut_off": []}
+            return {"offset": self._held[0].delivered.update_id, "done": []}
         if self._held:
             self._facts.given_up += len(self._held)
             log.warning(
@@ -280,7 +280,8 @@ class TermWork:
                 self._bot.id,
                 len(self._held),
             )
-        return {**self._window.handover(), "cut_off": sorted(self._handling.cut_off)}
+        cut_off = sorted(self._handling.cut_off)
+        return {**self._window.handover(), **({"cut_off": cut_off} if cut_off else {})}
 
     async def _confirm(self, until: float) -> None:
         """Tell Telegram what is finished, where nobody else will.

@@ -113,7 +113,7 @@ def test_a_handler_that_fails_while_it_is_cut_off_is_not_handled() -> None:
             cut_off = simulator.push(BOT)
             await it.handled.until(lambda: cut_off in it.handled.ids)
             handover = await it.step_down(heir="two")
-            assert handover == {"offset": cut_off, "done": []}
+            assert handover == {"offset": cut_off, "done": [], "cut_off": [cut_off]}
             assert simulator.oracle.report(drained=False).pending == 1
 
     aio.run(main())

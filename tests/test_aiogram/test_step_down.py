@@ -62,7 +62,7 @@ def test_handlers_are_cancelled_at_the_drain_limit_and_only_those_come_again() -
             began = clock.now()
             handover = await it.step_down("two")
             assert 0.3 <= clock.now() - began < 0.3 + timing.cancel_grace
-            assert handover == {"offset": slow, "done": rest}
+            assert handover == {"offset": slow, "done": rest, "cut_off": [slow]}
             async with polling(simulator, client="two", inherited=handover) as heir:
                 await heir.handled.until(lambda: heir.handled.finished == [slow])
                 await heir.step_down()
