@@ -101,8 +101,9 @@ class Handling:
         self._look_again: asyncio.TimerHandle | None = None
         self._data = of_term(dispatcher, rules.data, term)
         self.redelivery = Redelivery(term)
-        self.cut_off: list[int] = []
-        """Updates whose handlers had begun, and were cancelled because the term ends: they come again."""
+        self.cut_off: list[Delivered] = []
+        """Those whose handlers had begun, and were cancelled because the term ends: they come again, unless they have
+        finished all the same."""
 
     @property
     def waiting(self) -> int:
@@ -150,7 +151,7 @@ class Handling:
         for job in (*self._running, *self._left_behind):
             job.cut_off = True
             if job.started and not job.delivered.finished:
-                self.cut_off.append(job.delivered.update_id)
+                self.cut_off.append(job.delivered)
             if job.task is not None:
                 job.task.cancel()
 

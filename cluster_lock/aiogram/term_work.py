@@ -280,7 +280,7 @@ class TermWork:
                 self._bot.id,
                 len(self._held),
             )
-        cut_off = sorted(self._handling.cut_off)
+        cut_off = sorted({each.update_id for each in self._handling.cut_off if not each.finished})
         return {**self._window.handover(), **({"cut_off": cut_off} if cut_off else {})}
 
     async def _confirm(self, until: float) -> None:
