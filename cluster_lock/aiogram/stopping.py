@@ -12,6 +12,7 @@ from aiogram import Dispatcher
 
 from cluster_lock.leadership import current_work
 from cluster_lock.process import ShutdownManager
+from cluster_lock.process.signals import ENDS_WITHIN, ignore_more
 from cluster_lock.tasks import end, finish
 
 
@@ -110,3 +111,5 @@ async def signals(stopping: Stopping, *, handle: bool, kept: bool) -> AsyncItera
             yield
         finally:
             await finish(end([watching]))
+    if stopping.by_signal:
+        ignore_more(ENDS_WITHIN)

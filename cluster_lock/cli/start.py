@@ -104,7 +104,7 @@ def _run_here(options: argparse.Namespace, *, worker: bool) -> int:
         settings = _settings(options)
         from cluster_lock.config.secret_texts import secret_texts
         from cluster_lock.process.core_dumps import no_core_dumps
-        from cluster_lock.process.signals import StopSignals
+        from cluster_lock.process.signals import ENDS_WITHIN, ignore_more
 
     no_core_dumps()
     _, slot = slots_of(settings, lock_of(settings))
@@ -117,8 +117,7 @@ def _run_here(options: argparse.Namespace, *, worker: bool) -> int:
             with _stopped_at_once(), _objects_that_stay():
                 app = load_app(options.app, options.bot)
             asyncio.run(_start(app, settings, instance, fail_fast=options.fail_fast))
-            # All is done: a signal that still comes does not change the exit code.
-            StopSignals(lambda _: None).install()
+            ignore_more(ENDS_WITHIN)
     return 0
 
 

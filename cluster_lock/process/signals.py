@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import signal
 import socket
 import threading
@@ -11,10 +12,14 @@ from contextlib import suppress
 from types import FrameType
 from typing import Any
 
+from cluster_lock import clock
+
 STOP_SIGNALS: tuple[signal.Signals, ...] = tuple(
     getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGBREAK") if hasattr(signal, name)
 )
 """SIGBREAK is Windows' own: Ctrl-Break, and what a service manager sends there."""
+ENDS_WITHIN = 5.0
+"""Seconds that a program may need, when all is done, to end: its loop, its threads, its objects by the million."""
 _HANG_UP = getattr(signal, "SIGHUP", None)
 
 
@@ -75,6 +80,30 @@ class StopSignals:
             before(number, frame)
         if not self._over:
             self._heard(number)
+
+
+def ignore_more(seconds: float) -> None:
+    """A signal to stop has been heeded, and the program is about to end by itself: for so many seconds another one,
+    where it would end the process, changes nothing. Later it does again."""
+    if threading.current_thread() is not threading.main_thread():
+        return
+    until = clock.now() + seconds
+
+    def late(number: int, frame: FrameType | None) -> None:
+        if clock.now() >= until:
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
+
+    def at_end() -> None:
+        # The interpreter drops handlers that are functions long before it has ended.
+        for number in STOP_SIGNALS:
+            if signal.getsignal(number) is late:
+                signal.signal(number, signal.SIG_IGN)
+
+    for number in STOP_SIGNALS:
+        if signal.getsignal(number) == signal.SIG_DFL:
+            signal.signal(number, late)
+    atexit.register(at_end)
 
 
 class _Wakeup:

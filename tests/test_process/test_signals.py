@@ -186,6 +186,33 @@ asyncio.run(main())
         assert program.rest() == ["SIGTERM"]
 
 
+@pytest.mark.parametrize("seconds", [60, 0])
+def test_a_signal_when_all_is_done(seconds: int) -> None:
+    """A program that has stopped, and is about to end, ends with its own code although another signal comes; when its
+    time for that is over, the signal ends it."""
+    source = f"""
+from cluster_lock.process.signals import ignore_more
+
+class Late:
+    def __del__(self):  # when the interpreter has dropped its handlers
+        print("ready")
+        sys.stdin.readline()
+
+ignore_more({seconds})
+if {seconds}:
+    late = Late()
+else:
+    print("ready")
+    sys.stdin.readline()
+"""
+    with Program(START + source) as program:
+        assert program.line() == "ready"
+        os.kill(program.pid, signal.SIGTERM)
+        if seconds:
+            program.tell("go on")
+        assert program.end() == (-signal.SIGTERM if seconds == 0 else 0)
+
+
 def test_a_third_signal_ends_at_once() -> None:
     """Whoever sends a third signal waits for nothing more."""
     source = """
