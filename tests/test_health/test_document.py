@@ -32,6 +32,9 @@ class Seen:
     def standbys(self, name: str) -> Sequence[Mapping[str, Any]]:
         return self._standbys
 
+    def certificates(self) -> Mapping[str, float]:
+        return {}
+
 
 def lock_of(board: Board) -> dict[str, Any]:
     (lock,) = document(board)["locks"]
