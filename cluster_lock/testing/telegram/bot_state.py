@@ -124,7 +124,7 @@ class BotState:
         elif self.queue.is_out_of_ids():
             self._oracle.forgotten(self.key, self.queue.renumber(), "renumbered")
         update_id = self.queue.push(body, self.clock.now() + ttl)
-        self._oracle.pushed(self.key, update_id, chat)
+        self._oracle.pushed(self.key, update_id, chat, ordered=kind not in updates.QUERIES)
         if not self.webhook:
             self._wake_soon()
         return update_id

@@ -68,6 +68,8 @@ class Update:
     seq: int
     """Counts the updates of this chat in the order in which they were pushed, from 1."""
     pushed: float
+    ordered: bool = True
+    """False: a query, which may overtake others."""
     delivered: list[Delivery] = field(default_factory=list)
     acked: Delivery | None = None
     """Whose getUpdates removed it: a higher offset, a negative one, or drop_pending_updates."""

@@ -115,10 +115,11 @@ def duplicated(updates: Iterable[Update]) -> list[Update]:
 
 
 def out_of_order(updates: Iterable[Update]) -> list[Update]:
-    """Updates whose first start came before that of an earlier update of the same chat."""
+    """Updates whose first start came before that of an earlier update of the same chat. Queries have no order."""
     chats: dict[tuple[BotKey, int], list[Update]] = defaultdict(list)
     for update in updates:
-        chats[update.bot, update.chat].append(update)
+        if update.ordered:
+            chats[update.bot, update.chat].append(update)
     result = []
     for members in chats.values():
         latest = -inf

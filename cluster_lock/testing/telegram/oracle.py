@@ -73,9 +73,9 @@ class Oracle:
     def next_seq(self, bot: BotKey, chat: int) -> int:
         return self._chat_lengths[bot, chat] + 1
 
-    def pushed(self, bot: BotKey, update_id: int, chat: int) -> None:
+    def pushed(self, bot: BotKey, update_id: int, chat: int, *, ordered: bool = True) -> None:
         self._chat_lengths[bot, chat] += 1
-        update = Update(bot, update_id, chat, self._chat_lengths[bot, chat], self._now())
+        update = Update(bot, update_id, chat, self._chat_lengths[bot, chat], self._now(), ordered)
         self._updates.append(update)
         self._by_id[bot][update_id] = update
 

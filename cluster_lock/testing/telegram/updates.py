@@ -41,6 +41,9 @@ KINDS = frozenset(
 )
 DEFAULT_ALLOWED = KINDS - {"chat_member", "message_reaction", "message_reaction_count"}  # Client.h:1456
 
+QUERIES = frozenset({"callback_query", "inline_query", "pre_checkout_query", "shipping_query"})
+"""Somebody must answer them within seconds, so they may overtake others."""
+
 DAY = 86400.0
 _SHORT_LIVED = {  # Client.cpp, the callers of add_update: not everything is kept for a day
     "inline_query": 30.0,
