@@ -130,7 +130,8 @@ class LeaseTimes:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timing:
-    """All durations, in seconds, checked against one another once."""
+    """All durations, in seconds, checked against one another once. `handler_timeout` None: handlers run as long as
+    they like."""
 
     ttl: float = 15.0
     margin: float = 3.0
@@ -139,7 +140,7 @@ class Timing:
     invite: float = 0.5
     drain: float = 7.0
     cancel_grace: float = 1.0
-    handler_timeout: float = 300.0
+    handler_timeout: float | None = None
     poll_timeout: float = 20.0
     telegram_grace: float = 60.0
     stall_limit: float = 5.0
@@ -148,7 +149,7 @@ class Timing:
         wrong = [
             f"{f.name} must be more than 0, not {value:g}"
             for f in fields(self)
-            if (value := getattr(self, f.name)) <= 0 and f.name != "settle"
+            if (value := getattr(self, f.name)) is not None and value <= 0 and f.name != "settle"
         ]
         if self.settle < 0:
             wrong.append(f"settle must not be negative, but is {self.settle:g}")

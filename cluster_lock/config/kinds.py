@@ -35,8 +35,10 @@ def seconds(value: object) -> float:
     return found
 
 
-def duration_text(value: float) -> str:
-    """As a person would write it into config.yaml."""
+def duration_text(value: float | None) -> str:
+    """As a person would write it into config.yaml; None is off."""
+    if value is None:
+        return OFF
     for unit in ("h", "m", "s"):
         if value >= _UNITS[unit] and value % _UNITS[unit] == 0:
             return f"{value / _UNITS[unit]:g}{unit}"
@@ -50,6 +52,20 @@ Duration = Annotated[
     WithJsonSchema({"type": "string", "pattern": r"^[0-9]+(\.[0-9]+)? ?(ms|s|m|h)$", "examples": ["15s", "500ms"]}),
 ]
 """Seconds, written with a unit."""
+
+
+def _seconds_or_off(value: object) -> float | None:
+    # YAML reads a bare `off` as false.
+    return None if value is None or value is False or value == OFF else seconds(value)
+
+
+OptionalDuration = Annotated[
+    float | None,
+    BeforeValidator(_seconds_or_off),
+    PlainSerializer(duration_text, return_type=str),
+    WithJsonSchema({"type": "string", "pattern": r"^(off|[0-9]+(\.[0-9]+)? ?(ms|s|m|h))$", "examples": ["off", "5m"]}),
+]
+"""The same, or off: None."""
 
 
 def _a_minute(value: float) -> float:

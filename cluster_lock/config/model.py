@@ -13,10 +13,23 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, SecretStr, field
 from cluster_lock.drivers import BUILTIN, available
 from cluster_lock.errors import ConfigError
 from cluster_lock.listening import DEFAULT as HEALTH
+from cluster_lock.listening import OFF
 from cluster_lock.state_directory import state_directory
 from cluster_lock.values import HIGHEST_FLOOR, Timing
 
-from .kinds import Address, Addresses, Duration, FilePath, Instance, Listening, Prefix, ShortDuration, Texts, Token
+from .kinds import (
+    Address,
+    Addresses,
+    Duration,
+    FilePath,
+    Instance,
+    Listening,
+    OptionalDuration,
+    Prefix,
+    ShortDuration,
+    Texts,
+    Token,
+)
 
 _DEFAULT = Timing()
 
@@ -72,12 +85,16 @@ class TelegramSection(Section):
     """Whether the bot is one of Telegram's test environment."""
     delivery: Literal["at_least_once", "at_most_once"] = "at_least_once"
     """When updates are confirmed: after their handlers (at_least_once) or before (at_most_once)."""
+    order: Literal["none", "member", "chat"] = "none"
+    """Which updates wait for each other: none (as with aiogram), those of one dialogue (member) or of one chat."""
+    window: Literal["open", "strict"] = "open"
+    """Whether a slow handler's update is confirmed early (open) when else the bot would fall silent (strict)."""
     max_concurrent: int = Field(default=100, ge=1, le=10_000)
     """How many handlers may run at a time."""
     poll_timeout: Duration = _DEFAULT.poll_timeout
     """How long Telegram may hold a getUpdates while there is nothing; at most 50s."""
-    handler_timeout: Duration = _DEFAULT.handler_timeout
-    """How long a handler may run before it is cancelled and its update confirmed."""
+    handler_timeout: OptionalDuration = Field(default=_DEFAULT.handler_timeout, json_schema_extra={"default": OFF})
+    """How long a handler may run before it is cancelled and its update confirmed; off: as long as it likes."""
     grace: Duration = _DEFAULT.telegram_grace
     """How long Telegram may be out of reach from the leader before a standby gets its turn."""
     on_conflict: Literal["retry", "step_down", "exit"] = "retry"

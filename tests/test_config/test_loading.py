@@ -270,6 +270,14 @@ def test_durations(text: str, seconds: float, tmp_path: Path) -> None:
     assert load_text(tmp_path, f"telegram: {{handler_timeout: {shown}}}\n").timing.handler_timeout == seconds
 
 
+@pytest.mark.parametrize("text", ["off", "'off'", ""])
+def test_a_time_limit_that_is_off(text: str, tmp_path: Path) -> None:
+    """`off`, which YAML takes for false, is no limit, as nothing at all; and it is shown as off."""
+    settings = load_text(tmp_path, f"telegram:\n  handler_timeout: {text}\n")
+    assert settings.timing.handler_timeout is None
+    assert settings.model_dump(mode="json")["telegram"]["handler_timeout"] == "off"
+
+
 def test_a_prefix_ends_with_a_slash(tmp_path: Path) -> None:
     """`locks` and `locks/` are one prefix: two instances that differ in it would both lead."""
     assert load_text(tmp_path, "prefix: locks\n").prefix == load_text(tmp_path, "prefix: locks/\n").prefix == "locks/"
