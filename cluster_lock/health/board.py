@@ -37,13 +37,18 @@ UNTOLD: Mapping[str, Any] = {
     "pending": 0,
     "unconfirmed": 0,
     "window_full": False,
+    "window_full_for": None,
+    "early_running": 0,
     "handled": 0,
     "failed": 0,
     "timed_out": 0,
     "redelivered": 0,
+    "confirmed_early": 0,
     "given_up": 0,
 }
 """What a poller is taken to be in that it does not say."""
+AGES = "last_poll_age", "last_success_age", "window_full_for"
+"""What grows while a poller says nothing new."""
 
 
 class Peers(Protocol):
@@ -239,9 +244,7 @@ class Board(Observer):
             states, age = self._pollers, clock.now() - self._pollers_at
         shown = []
         for state in states:
-            older = {
-                name: state[name] + age for name in ("last_poll_age", "last_success_age") if state.get(name) is not None
-            }
+            older = {name: state[name] + age for name in AGES if state.get(name) is not None}
             texts = {name: self.shown(value) for name, value in state.items() if isinstance(value, str)}
             shown.append({**UNTOLD, **state, **older, **texts})
         return shown

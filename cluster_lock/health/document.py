@@ -35,6 +35,8 @@ def health(board: Board) -> dict[str, Any]:
         "last_error": next((state["last_error"] for state in pollers if state["last_error"]), None) or board.error,
         "pending_updates": sum(state["pending"] for state in pollers),
         "window_full": any(state["window_full"] for state in pollers),
+        "confirmed_early": sum(state["confirmed_early"] for state in pollers),
+        "early_running": sum(state["early_running"] for state in pollers),
     }
 
 

@@ -126,7 +126,8 @@ class BoardCollector(Collector):
         for name, field, text in (
             ("updates_pending", "pending", "Delivered and not handled."),
             ("updates_unconfirmed", "unconfirmed", "Delivered and not confirmed to Telegram."),
-            ("window_full", "window_full", "1 while Telegram shows nothing new until a slow handler ends."),
+            ("window_full", "window_full", "1 while Telegram shows nothing new until a handler ends."),
+            ("updates_early_running", "early_running", "Confirmed before their handlers have ended, which still run."),
             ("recent_conflicts", "conflicts_60s", "Conflicts (409) in the last minute."),
             ("conflict_storm", "storm", "1 while somebody polls outside of the lock."),
             ("polling", "polling", "1 while it polls."),

@@ -8,7 +8,7 @@ from typing import Any
 
 KINDS = "conflict", "flood", "network", "server", "token", "webhook"
 """Of failed getUpdates, as `cluster_lock.aiogram.classify` has them. Each is counted from the beginning."""
-COUNTED = ("handled", "failed", "timed_out", "redelivered", "given_up")
+COUNTED = ("handled", "failed", "timed_out", "redelivered", "confirmed_early", "given_up")
 
 
 class Totals:

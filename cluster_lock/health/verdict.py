@@ -14,6 +14,8 @@ STALLS = 3
 """A worker that gives no sign of life is killed after one stall_limit. If it still stands after three, whoever should
 have killed it does not work."""
 DEAF = "no getUpdates has ended for too long"
+FULL_FOR = 60.0
+"""Seconds for which a window may be full: the bot hears nothing new in that time."""
 STARTS_FOR = 60.0
 """Seconds for which a process that was never ready is starting; then something is wrong."""
 
@@ -34,6 +36,11 @@ def why_not_ready(board: Board) -> list[str]:
     for state in board.poller_states():
         if state["deaf"]:
             reasons.append(f"{state['lock']}: {DEAF}")
+        if (full_for := state["window_full_for"]) is not None and full_for > FULL_FOR:
+            reasons.append(
+                f"{state['lock']}: Telegram has shown nothing new for {full_for:.0f} s: the window is full of updates"
+                " that wait for a handler"
+            )
         lock = board.locks.get(str(state["lock"]))
         if state["storm"] and (lock is None or lock.leads):  # a standby remembers that of its last term
             reasons.append(f"{state['lock']}: somebody polls this bot outside of the lock")

@@ -63,10 +63,13 @@ def poller(**changes: Any) -> dict[str, Any]:
         "pending": 0,
         "unconfirmed": 0,
         "window_full": False,
+        "window_full_for": None,
+        "early_running": 0,
         "handled": 0,
         "failed": 0,
         "timed_out": 0,
         "redelivered": 0,
+        "confirmed_early": 0,
         "given_up": 0,
         "errors": {},
     }

@@ -66,7 +66,8 @@ def test_updates_conflicts_and_errors() -> None:
         board.worker("starting", 5)
         board.worker("ready", 5)
         errors = {"network": 3, "conflict": 4}
-        board.pollers([poller(handled=10, failed=2, timed_out=1, redelivered=5, errors=errors, storm=True, pending=9)])
+        early = {"confirmed_early": 4, "early_running": 3}
+        board.pollers([poller(handled=10, failed=2, redelivered=5, errors=errors, storm=True, pending=9, **early)])
         found = scraped(board)
         assert found["updates_total", ("42", "handled")] == 10
         assert found["updates_total", ("42", "failed")] == 2
@@ -75,6 +76,7 @@ def test_updates_conflicts_and_errors() -> None:
         assert found["conflicts_total", ("42",)] == 4
         assert found["conflict_storm", ("42", LOCK)] == 1
         assert found["updates_pending", ("42", LOCK)] == 9
+        assert found["updates_early_running", ("42", LOCK)] == 3
         assert found["worker_starts_total", ()] == 1
         assert (found["ready", ()], found["live", ()]) == (0, 1)
 

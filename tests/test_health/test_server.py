@@ -42,6 +42,8 @@ FIELDS = [
     "last_error",
     "pending_updates",
     "window_full",
+    "confirmed_early",
+    "early_running",
 ]
 SECRET = "123456789:AAexampleSecretOfABotxxxxxxxxxxxxxx"
 
@@ -55,14 +57,15 @@ async def ask(board: Board, path: str, method: str = "GET", **headers: str) -> A
 def test_health_has_exactly_these_fields() -> None:
     """/health answers the agreed fields, in their order, with what the board knows."""
     board = leader_board()
-    board.pollers([poller(conflicts_60s=2, last_error="HTTP 502", pending=7, window_full=True)])
+    full = {"pending": 7, "window_full": True, "confirmed_early": 4, "early_running": 1}
+    board.pollers([poller(conflicts_60s=2, last_error="HTTP 502", **full)])
     answer = run(ask(board, "/health"))
     assert (answer.status, list(answer.json)) == (200, FIELDS)
     wanted = {"status": "running", "pid": os.getpid(), "role": "leader", "leader": "web-1", "term": 17}
     assert {name: answer.json[name] for name in wanted} == wanted
     assert 11 < answer.json["lease_remaining"] <= 12
     assert 1 <= answer.json["last_poll_age"] < 5
-    assert [answer.json[name] for name in FIELDS[9:]] == [2, "HTTP 502", 7, True]
+    assert [answer.json[name] for name in FIELDS[9:]] == [2, "HTTP 502", 7, True, 4, 1]
 
 
 def test_probes_tell_why() -> None:

@@ -79,6 +79,21 @@ def test_a_deaf_leader_and_a_conflict_storm_are_not_ready(field: str, alive: boo
         assert status(board) == ("failing" if alive else "stuck")
 
 
+def test_a_window_that_stays_full_is_not_ready() -> None:
+    """A leader that has heard nothing new for a minute, because its window is full, is not ready; it is alive, and
+    ready again as soon as there is room. The keeper counts on while the worker says nothing."""
+    with own_time() as pass_time:
+        board = leader_board()
+        board.pollers([poller(window_full=True, window_full_for=50.0)])
+        assert why_not_ready(board) == []
+        pass_time(10.5)
+        renew(board)
+        assert len(why_not_ready(board)) == 1
+        assert why_not_alive(board) == []
+        board.pollers([poller()])
+        assert why_not_ready(board) == []
+
+
 def test_a_storm_of_an_earlier_term_is_over_for_a_standby() -> None:
     """Who stepped down in a storm could take over again: its standby is ready."""
     with own_time():
