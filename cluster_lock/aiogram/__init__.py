@@ -7,9 +7,11 @@ from .bots import bot_from
 from .conflicts import Conflict, ConflictRules
 from .crashes import CrashedTooOften
 from .gate import LeaseGate
+from .handling import CutOff
 from .http_session import GuardedSession
 from .manager import PollingManager
 from .poller import Poller, lock_name
+from .reading import UpdateUnreadable
 from .rules import Rules
 from .start import run_polling, start_polling
 from .state import PollerState
@@ -18,12 +20,14 @@ __all__ = [
     "Conflict",
     "ConflictRules",
     "CrashedTooOften",
+    "CutOff",
     "GuardedSession",
     "LeaseGate",
     "Poller",
     "PollerState",
     "PollingManager",
     "Rules",
+    "UpdateUnreadable",
     "bot_from",
     "lock_name",
     "run_polling",

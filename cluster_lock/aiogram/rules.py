@@ -18,6 +18,8 @@ from .conflicts import ConflictRules
 
 Delivery = Literal["at_least_once", "at_most_once"]
 DeleteWebhook = Literal["never", "on_conflict"]
+Order = Literal["none", "member", "chat"]
+WindowRule = Literal["open", "strict"]
 OnFailed = Callable[[Bot, Update, Exception], Awaitable[None]]
 OnTerm = Callable[[Bot, Term], Awaitable[None]]
 
@@ -25,18 +27,26 @@ OnTerm = Callable[[Bot, Term], Awaitable[None]]
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rules:
     """`delivery`: "at_least_once" confirms an update after its handler, "at_most_once" before it.
-    `sequential`: one update at a time, whatever its chat. `max_concurrent`: handlers at once, over all chats.
+    `order`: "none" starts updates in the order of their delivery, side by side, as aiogram does; "member" and "chat"
+    let those of one dialogue (the key of aiogram's FSM) or of one chat wait for each other. `window`: "open" confirms
+    the update of a handler that takes long before its end when else the bot would fall silent, "strict" would rather
+    wait. `max_concurrent`: handlers at once, without those whose update was confirmed early. `limited`: that number is
+    the caller's own wish: it holds for all, and urgent queries wait like all others. `sequential`: one at a time.
     `allowed_updates`: None leaves what Telegram has on record. `delete_webhook`: remove one that is in the way; updates
     that wait for it are kept. `backoff`: aiogram's waits after failures instead of ours. `data`: arguments for
-    handlers. `on_failed`: called with an update whose handler raised, ran out of its time (TimeoutError), or ended the
-    process again and again (CrashedTooOften); it is confirmed all the same. `crash_notes(bot_id)`: the file for the
-    CrashNotes of a bot. `on_elected` and `on_step_down`: called at the beginning and the end of each term.
+    handlers. `on_failed`: called with an update whose handler raised or ran out of its time (TimeoutError), that ended
+    the process again and again (CrashedTooOften), that aiogram cannot read (UpdateUnreadable), or whose handler was cut
+    off at a hand-over after it was confirmed early (CutOff); it is confirmed all the same. `crash_notes(bot_id)`: the
+    file for the CrashNotes of a bot. `on_elected` and `on_step_down`: called at the beginning and the end of each term.
     `one_host`: the lock keeps apart the processes of one host only.
     """
 
     timing: Timing = field(default_factory=Timing)
     delivery: Delivery = "at_least_once"
+    order: Order = "none"
+    window: WindowRule = "open"
     max_concurrent: int = 100
+    limited: bool = False
     sequential: bool = False
     allowed_updates: Sequence[str] | None = None
     conflict: ConflictRules = field(default_factory=ConflictRules)

@@ -64,7 +64,7 @@ async def start_polling(
     """Poll `bots`, each exactly as long as this process holds its lock; stand by for the others. Until stopped.
 
     Everything before `config` means what it means in `Dispatcher.start_polling`, except that an update is confirmed
-    after its handler and that updates of one chat are handled in order. `polling_timeout`, `backoff_config` and
+    after its handler. `polling_timeout`, `backoff_config` and
     `tasks_concurrency_limit` win over the configuration; `handle_as_tasks=False` handles one update at a time;
     `handle_signals`: SIGTERM and SIGINT step down in good order, a second one ends at once. `dispatcher.stop_polling()`
     stops in good order, too, and returns when all has ended; out of a handler or a hook, which must end for that, at
@@ -105,6 +105,7 @@ async def start_polling(
             sequential=not handle_as_tasks,
             backoff=backoff_config,
             max_concurrent=tasks_concurrency_limit or rules.max_concurrent,
+            limited=bool(tasks_concurrency_limit),
             allowed_updates=_allowed_updates(dispatcher, allowed_updates),
             conflict=_conflict_rules(rules, on_conflict),
             on_elected=_with_data(on_elected, dispatcher, data),
@@ -190,6 +191,8 @@ def _rules(
     return Rules(
         timing=settings.timing,
         delivery=telegram.delivery,
+        order=telegram.order,
+        window=telegram.window,
         max_concurrent=telegram.max_concurrent,
         conflict=ConflictRules(on_conflict=telegram.on_conflict),
         delete_webhook=telegram.delete_webhook,

@@ -14,6 +14,8 @@ from .window import Window
 
 DEAF_AFTER = 20.0
 """Seconds beyond its poll timeout after which a getUpdates should have ended, well or badly."""
+FULL_FOR = 1.0
+"""Seconds after which a full window is worth a word; a burst of a hundred updates is not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,10 +25,11 @@ class PollerState:
     `polling`: in a term, and not stepping down. `polling_for`: since the first getUpdates of the term went out.
     `waiting`: the reason of a deliberate wait, which is a sign of life. `last_poll_age`: since a getUpdates ended, well
     or badly; `last_success_age`: well. `deaf`: supposed to poll, not waiting, and none has ended for poll_timeout +
-    20 s. `pending`: delivered and not handled. `window_full`: Telegram shows nothing new until a slow handler ends. The
-    counters are over all terms; `redelivered`: finished updates that came again and were recognised; `given_up`: those
-    lost by `delivery: at_most_once` at the end of a term; `errors`: failed getUpdates by the kind of failure
-    ("conflict", "network").
+    20 s. `pending`: delivered and not handled, but for `early_running`: confirmed before their handlers have ended,
+    which still run. `window_full`: Telegram shows nothing new until a handler ends; `window_full_for`: since when. The
+    counters are over all terms; `redelivered`: finished updates that came again and were recognised;
+    `confirmed_early`: before their handlers had ended; `given_up`: those lost at the end of a term, of these or by
+    `delivery: at_most_once`; `errors`: failed getUpdates by the kind of failure ("conflict", "network").
     """
 
     bot_id: int
@@ -43,10 +46,13 @@ class PollerState:
     pending: int
     unconfirmed: int
     window_full: bool
+    window_full_for: float | None
+    early_running: int
     handled: int
     failed: int
     timed_out: int
     redelivered: int
+    confirmed_early: int
     given_up: int
     errors: Mapping[str, int]
 
@@ -59,10 +65,11 @@ class Facts:
         self.lock = lock
         self.conflicts = Conflicts()
         self.window = Window()
-        self.window_full = False
+        self.full_since: float | None = None
         self.last_error: str | None = None
         self.errors: Counter[str] = Counter()
-        self.handled = self.failed = self.timed_out = self.given_up = 0
+        self.handled = self.failed = self.timed_out = self.confirmed_early = self.given_up = 0
+        self.early_running = 0
         self._redelivered = 0
         self._poll_timeout = poll_timeout
         self._polling = False
@@ -75,12 +82,12 @@ class Facts:
     def begin(self, window: Window) -> None:
         """A term begins."""
         self._redelivered += self.window.repeated
-        self.window, self.window_full = window, False
+        self.window, self.full_since = window, None
         self._polling, self._sign_of_life, self._first_asked = True, clock.now(), None
 
     def end(self) -> None:
         """It takes no more updates."""
-        self._polling = False
+        self._polling, self.full_since = False, None
 
     def asks(self) -> None:
         """A getUpdates goes out."""
@@ -106,6 +113,7 @@ class Facts:
     def snapshot(self) -> PollerState:
         now = clock.now()
         silent = now - self._sign_of_life
+        full_for = now - self.full_since if self.full_since is not None else None
         return PollerState(
             bot_id=self.bot_id,
             lock=self.lock,
@@ -120,11 +128,14 @@ class Facts:
             last_error=self.last_error,
             pending=self.window.pending,
             unconfirmed=self.window.unconfirmed,
-            window_full=self.window_full,
+            window_full=full_for is not None and full_for >= FULL_FOR,
+            window_full_for=full_for,
+            early_running=self.early_running,
             handled=self.handled,
             failed=self.failed,
             timed_out=self.timed_out,
             redelivered=self._redelivered + self.window.repeated,
+            confirmed_early=self.confirmed_early,
             given_up=self.given_up,
             errors=dict(self.errors),
         )

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Sequence
 from typing import Any
 
 from aiogram import Bot, Dispatcher
 from aiogram.types import Update
-from pydantic import TypeAdapter, ValidationError
 
 from cluster_lock import clock
 from cluster_lock.at_exec import at_exec
@@ -20,9 +19,12 @@ from cluster_lock.values import Origin
 
 from .classify import describe
 from .crashes import GIVEN_UP, SUSPECTED, CrashedTooOften, CrashNotes
+from .early import Early
 from .fetching import Fetcher, Raw
-from .handling import Handling, Job, conversation
+from .handling import Handling, Job
+from .lines import album, conversation, dialogue, is_urgent
 from .pace import Pace
+from .reading import Cut, UpdateUnreadable, read
 from .recovery import Recovery
 from .rules import Rules
 from .state import Facts
@@ -39,22 +41,25 @@ REPEAT_LIMIT = 5.0
 SUSPECTS = "suspects"
 """The line of what may end the process: one update at a time, so that there is no doubt which of them does."""
 
-_UPDATES: TypeAdapter[list[Update | None]] = TypeAdapter(list[Update])
-
 
 class TermWork:
     """Made for one term, run once."""
 
     def __init__(self, dispatcher: Dispatcher, bot: Bot, term: Term, rules: Rules, facts: Facts) -> None:
-        self._bot, self._term, self._rules, self._facts = bot, term, rules, facts
+        self._dispatcher, self._bot, self._term, self._rules, self._facts = dispatcher, bot, term, rules, facts
+        self._is_limited = rules.limited or rules.sequential
+        """The caller has limited the concurrency: then all wait alike, as with aiogram."""
         self._notes = CrashNotes(rules.crash_notes(bot.id) if rules.crash_notes is not None else None)
         self._window = starting_window(term, self._notes.done)
         self._suspects: set[Hashable] = set()
-        """Conversations with an update that was being handled in several crashes: they are one line for this term."""
+        """Updates that were being handled in several crashes, or where there is an order their lines: they are one line
+        for this term."""
         self._handling = Handling(dispatcher, bot, term, rules, facts, self._finished, self._notes)
         self._fetcher = Fetcher(bot, term, rules.timing, rules.allowed_updates)
         self._recovery = Recovery(bot, term, rules, facts)
-        self._pace = Pace(bot.id, self._window, facts)
+        self._early = Early(bot.id, self._window, facts, self._handling.confirmed_early)
+        self._pace = Pace(bot.id, self._window, facts, self._relieve)
+        self._cut = Cut()
         self._held: list[Job] = []
         """Delivery at most once: not confirmed yet, so not handled yet."""
         self._was_elected = False
@@ -164,6 +169,7 @@ class TermWork:
         timeout = 0.0 if self._held else self._rules.timing.poll_timeout
         sent_at = clock.now()
         self._facts.asks()
+        self._pace.asks()
         try:
             updates = await self._fetcher.get_updates(self._window.ask(), timeout=timeout)
         except LockLost:  # the lease ended while the connection was made
@@ -183,59 +189,69 @@ class TermWork:
         self._recovery.succeeded(survived=bool(updates) or clock.now() - sent_at >= timeout > 0)
         return updates
 
+    def _relieve(self, *, cut: bool) -> float | None:
+        """One at a time: then to confirm one early would let no other begin."""
+        if self._rules.window == "strict" or self._rules.sequential:
+            return None
+        return self._early.relieve(cut=cut)
+
     def _take(self, updates: list[Raw]) -> None:
         by_id: dict[int, Raw] = {update["update_id"]: update for update in updates}
         self._handling.redelivery.answered(by_id)
         new = self._window.take(by_id)
-        self._pace.took(new=len(new), full=len(by_id) >= LIMIT, cut=not new and self._window.ends_early(list(by_id)))
-        if self._notes.crashes and not self._rules.sequential:
-            self._suspects |= {conversation(raw) for update_id, raw in by_id.items() if self._is_suspected(update_id)}
-        read = self._read([by_id[delivered.update_id] for delivered in new])
-        jobs = []
-        for delivered, update in zip(new, read, strict=True):
-            if update is None:
-                self._finished(delivered)
-            else:
-                jobs.append(self._job(delivered, update, by_id[delivered.update_id]))
+        raw = [by_id[delivered.update_id] for delivered in new]
+        jobs = self._jobs(new, raw)
+        self._pace.took(
+            full=len(by_id) >= LIMIT,
+            cut=not new and len(by_id) < LIMIT and self._cut.look_at(updates),
+            album=bool(new) and new[-1].album is not None,
+        )
         if self._rules.delivery == "at_most_once":
             for delivered in new:
                 self._window.finish(delivered)
             jobs, self._held = self._held, jobs
         self._handling.submit(jobs)
 
-    def _is_suspected(self, update_id: int) -> bool:
-        return self._notes.crashes.get(update_id, 0) >= SUSPECTED
+    def _jobs(self, new: Sequence[Delivered], raw: Sequence[Raw]) -> list[Job]:
+        updates = read(raw, self._bot)
+        lines = self._lines(updates, raw)
+        jobs = []
+        for delivered, update, sent, line in zip(new, updates, raw, lines, strict=True):
+            if (of_album := album(sent)) is not None:
+                self._window.join(delivered, of_album)
+            refused: Exception | None = None
+            if isinstance(update, UpdateUnreadable):
+                refused, update = update, Update(update_id=delivered.update_id)
+            elif crashes := self._too_often(delivered.update_id):
+                refused = CrashedTooOften(f"it was being handled in {crashes} crashes of this instance")
+            urgent = line is None and not self._is_limited and is_urgent(sent)
+            jobs.append(Job(delivered, update, line, urgent=urgent, refused=refused))
+        return jobs
 
-    def _job(self, delivered: Delivered, update: Update, raw: Raw) -> Job:
-        line = None if self._rules.sequential else conversation(raw)
-        if line in self._suspects:
-            line = SUSPECTS
-        crashes = self._notes.crashes.get(delivered.update_id, 0)
-        if crashes < GIVEN_UP:
-            return Job(delivered, update, line)
-        refused = CrashedTooOften(f"it was being handled in {crashes} crashes of this instance")
-        return Job(delivered, update, line, refused=refused)
+    def _lines(self, updates: Sequence[Update | UpdateUnreadable], raw: Sequence[Raw]) -> Sequence[Hashable]:
+        """What each of these is in order with; None: with nothing."""
+        if self._rules.sequential or (self._rules.order == "none" and not self._notes.crashes):
+            return [None] * len(raw)
+        ids = [sent["update_id"] for sent in raw]
+        lines = [self._line(update, sent) for update, sent in zip(updates, raw, strict=True)]
+        for update_id, line in zip(ids, lines, strict=True):
+            if self._notes.crashes.get(update_id, 0) >= SUSPECTED:
+                self._suspects.add(update_id if line is None else line)
+        return [
+            SUSPECTS if (update_id if line is None else line) in self._suspects else line
+            for update_id, line in zip(ids, lines, strict=True)
+        ]
 
-    def _read(self, raw: list[Raw]) -> list[Update | None]:
-        """The updates as aiogram's type. None for one that this aiogram cannot read: it is confirmed like one whose
-        handler failed."""
-        try:
-            return _UPDATES.validate_python(raw, context={"bot": self._bot})
-        except ValidationError:
-            return [self._read_one(one) for one in raw]
-
-    def _read_one(self, raw: Raw) -> Update | None:
-        try:
-            return Update.model_validate(raw, context={"bot": self._bot})
-        except ValidationError as error:
-            self._facts.failed += 1
-            log.error(
-                "bot %d: this aiogram cannot read update %d, it is not handled: %s",
-                self._bot.id,
-                raw["update_id"],
-                "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors()[:3]),
-            )
+    def _line(self, update: Update | UpdateUnreadable, raw: Raw) -> Hashable:
+        if self._rules.order == "none" or is_urgent(raw):
             return None
+        if self._rules.order == "member" and isinstance(update, Update):
+            return dialogue(self._dispatcher, self._bot, update)
+        return "chat", conversation(raw)
+
+    def _too_often(self, update_id: int) -> int:
+        crashes = self._notes.crashes.get(update_id, 0)
+        return crashes if crashes >= GIVEN_UP else 0
 
     def _finished(self, delivered: Delivered) -> None:
         self._pace.finished(moved=self._window.finish(delivered))
@@ -280,7 +296,7 @@ class TermWork:
                 self._bot.id,
                 len(self._held),
             )
-        cut_off = sorted({each.update_id for each in self._handling.cut_off if not each.finished})
+        cut_off = self._window.cut_off
         return {**self._window.handover(), **({"cut_off": cut_off} if cut_off else {})}
 
     async def _confirm(self, until: float) -> None:

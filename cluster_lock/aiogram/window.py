@@ -7,23 +7,36 @@ update that is not finished, in order of delivery, and everything from there on 
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter, deque
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from math import inf
 from typing import Any
 
 LIMIT = 100
 """Telegram returns at most so many updates from the offset on; what comes after them is out of sight."""
+CROWDED = 80
+"""With so many unconfirmed a window is about to fill; one that was full is full until there are fewer."""
 
 
 class Delivered:
     """One update, from its delivery to its confirmation."""
 
-    __slots__ = ("finished", "repeated", "update_id")
+    __slots__ = ("album", "began", "early", "finished", "repeated", "update_id")
 
     def __init__(self, update_id: int, *, finished: bool = False) -> None:
         self.update_id = update_id
         self.finished = finished
         self.repeated = False
+        self.began = inf
+        """When its handler started (`clock.now()`)."""
+        self.early = False
+        """Confirmed before its handler has ended."""
+        self.album: Hashable = None
+        """What the parts of one album have in common."""
+
+    @property
+    def has_begun(self) -> bool:
+        return self.began < inf
 
 
 class Window:
@@ -32,17 +45,22 @@ class Window:
 
     def __init__(self, offset: int | None = None, finished: Iterable[int] = ()) -> None:
         self.sent: int | None = None
-        """The offset of the latest getUpdates. What it confirms is confirmed, answered or not."""
+        """The highest offset of a getUpdates. What it confirms is confirmed, answered or not."""
         self.repeated = 0
         """Finished updates that were delivered again and recognised, each counted once."""
+        self._asked: int | None = None
+        self._answered: int | None = None
+        """The offset of the latest getUpdates that was answered."""
         self._next = offset
         self._settled: deque[Delivered] = deque()
         """Finished with nothing unfinished before them: the next getUpdates confirms them."""
         self._order: deque[Delivered] = deque()
-        """What comes after them, the lowest unfinished one first."""
+        """What comes after them, the lowest unfinished one first (or a part of its album)."""
         self._by_id: dict[int, Delivered] = {}
         self._finished_before = set(finished)
         self._pending = 0
+        self._albums: Counter[Hashable] = Counter()
+        """How many parts of each are unfinished."""
 
     @property
     def pending(self) -> int:
@@ -60,8 +78,13 @@ class Window:
     @property
     def finished(self) -> set[int]:
         """What Telegram was not told of, although it is finished."""
-        known = {known.update_id for known in (*self._settled, *self._order) if known.finished}
+        known = {known.update_id for known in (*self._settled, *self._order) if self._is_done(known)}
         return known | self._finished_before
+
+    @property
+    def cut_off(self) -> list[int]:
+        """What comes again although its handler has begun, or even ended where the rest of its album has not."""
+        return [known.update_id for known in self._order if known.has_begun and not self._is_done(known)]
 
     @property
     def is_full(self) -> bool:
@@ -69,21 +92,38 @@ class Window:
         return self.unconfirmed >= LIMIT
 
     @property
+    def is_crowded(self) -> bool:
+        return self.unconfirmed >= CROWDED
+
+    @property
+    def lowest(self) -> Delivered | None:
+        """The lowest unfinished update."""
+        return next((known for known in self._order if not known.finished), None)
+
+    @property
     def offset(self) -> int | None:
-        """What the next getUpdates has to carry: the lowest unfinished update; None before the first one of all."""
+        """What the next getUpdates has to confirm up to: the lowest unfinished update; None before the first one of
+        all."""
         return lowest_unfinished(self._settled, self._order, self._next)
 
     def ask(self) -> int | None:
         """The offset for a getUpdates that is sent now. What it confirms is forgotten here too: not earlier, because
-        the answer to the getUpdates before may still repeat it."""
-        self.sent = self._next = self.offset
+        the answer to the getUpdates before may still repeat it.
+
+        The same offset twice within half a second brings a single update (Client.cpp:15714). While something is
+        unfinished every second one is lower by one: once the offset was answered nothing is left below it, so that asks
+        for the same. Without an answer nobody knows that, and what is below would come again as if it were new.
+        """
+        self.sent = self._next = offset = self.offset
         while self._settled:
             del self._by_id[self._settled.popleft().update_id]
-        return self.sent
+        self._asked = offset - 1 if offset is not None and self._order and offset == self._answered else offset
+        return self._asked
 
     def take(self, update_ids: Iterable[int]) -> list[Delivered]:
         """The updates of an answer that were not delivered before, in order."""
         ids = list(update_ids)
+        self._answered = self._asked
         if is_new_numbering(ids, self.sent):
             self._forget()
         new = []
@@ -103,6 +143,12 @@ class Window:
         self._settle()
         return new
 
+    def join(self, delivered: Delivered, album: Hashable) -> None:
+        """It is a part of an album: none of those is confirmed or handed over as finished while another one is not, so
+        that whoever goes on gets all of it."""
+        delivered.album = album
+        self._albums[album] += 1
+
     def finish(self, delivered: Delivered) -> bool:
         """It is handled, or given up. True if the offset moves on by that."""
         if delivered.finished:
@@ -111,13 +157,9 @@ class Window:
         if self._by_id.get(delivered.update_id) is not delivered:  # it is of a numbering that is over
             return False
         self._pending -= 1
+        if delivered.album is not None:
+            self._albums -= Counter([delivered.album])
         return self._settle()
-
-    def ends_early(self, update_ids: list[int]) -> bool:
-        """True if an answer does not even repeat all that it should: Telegram cuts it at 4 MiB (Client.cpp:16301), and
-        what is new lies beyond the cut."""
-        last = self._order or self._settled
-        return 1 < len(update_ids) < LIMIT and bool(last) and update_ids[-1] < last[-1].update_id
 
     def handover(self) -> dict[str, Any]:
         """For the next leader: where to go on, and which updates above it must not be handled again."""
@@ -126,19 +168,24 @@ class Window:
         offset = self.offset
         return {"offset": offset, "done": sorted(update_id for update_id in self.finished if update_id > offset)}
 
+    def _is_done(self, known: Delivered) -> bool:
+        return known.finished and (known.album is None or known.album not in self._albums)
+
     def _settle(self) -> bool:
         """True if the lowest unfinished update has become another one."""
-        before = len(self._settled)
-        while self._order and self._order[0].finished:
-            self._settled.append(self._order.popleft())
-        return len(self._settled) > before
+        order, moved = self._order, False
+        while order and order[0].finished and self._is_done(order[0]):
+            self._settled.append(order.popleft())
+            moved = True
+        return moved
 
     def _forget(self) -> None:
-        self._next = None
+        self._next = self._answered = None
         self._settled.clear()
         self._order.clear()
         self._by_id.clear()
         self._finished_before.clear()
+        self._albums.clear()
         self._pending = 0
 
 

@@ -625,6 +625,38 @@ def names_the_instance_alone() -> None:
     slots._name = lambda instance, lock: instance
 
 
+def confirms_what_has_not_started() -> None:
+    from cluster_lock.aiogram import early
+
+    early.has_run_for = lambda delivered: 3600.0
+
+
+def splits_albums() -> None:
+    from cluster_lock.aiogram.window import Window
+
+    Window.join = lambda self, delivered, album: None  # type: ignore[method-assign]
+
+
+def loses_what_was_cut_off_in_silence() -> None:
+    from cluster_lock.aiogram.handling import Handling
+
+    async def silent(self: Handling, job: Any, error: BaseException) -> None: ...
+
+    Handling._cut_off = silent  # type: ignore[method-assign]
+
+
+def drains_without_what_was_confirmed_early() -> None:
+    from cluster_lock.aiogram.handling import Handling
+
+    async def idle(self: Handling, timeout: float | None = None) -> bool:
+        while self._running:
+            self._one_ended.clear()
+            await self._one_ended.wait()
+        return True
+
+    Handling.idle = idle  # type: ignore[method-assign]
+
+
 def starts_the_same_bot_twice() -> None:
     from cluster_lock.aiogram import start
 

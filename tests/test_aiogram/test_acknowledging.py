@@ -15,6 +15,7 @@ from aiogram.types import Update
 from support import aio
 from support.polling import BOT, QUICK, Handled, polling, until
 
+from cluster_lock.aiogram import UpdateUnreadable
 from cluster_lock.aiogram.rules import Rules
 from cluster_lock.testing.telegram import Fault, TelegramSimulator
 from cluster_lock.values import Origin
@@ -74,26 +75,29 @@ def is_finished(handled: Handled, update_id: int | None) -> bool:
     return update_id in handled.finished
 
 
-def test_telegram_is_not_asked_again_with_the_same_offset_within_half_a_second() -> None:
-    """Beside a slow handler the polls of one offset keep the distance below which Telegram returns a single update."""
+def test_beside_a_slow_handler_telegram_is_asked_often_and_never_twice_the_same() -> None:
+    """Beside a slow handler no getUpdates carries the offset of the one before (Telegram would return a single update),
+    and there are at most ten of them a second."""
 
     async def main() -> None:
         async def work(message: Any, **data: Any) -> None:
             await asyncio.sleep(2.5)
 
         async with TelegramSimulator(strict=True) as simulator, polling(simulator, work) as it:
-            simulator.push_many(BOT, 3, chats=(1, 2, 3))
+            first = simulator.push_many(BOT, 3, chats=(1, 2, 3))[0]
             await it.handled.until(lambda: len(it.handled.finished) == 3)
-            arrivals = [seen.poll.arrived for seen in simulator.oracle.polls()][1:]
-            gaps = [later - earlier for earlier, later in pairwise(arrivals)]
-            assert len(arrivals) >= 3
-            assert min(gaps[:-1]) > 0.55, gaps  # the last one may carry a new offset
+            beside = [seen.poll for seen in simulator.oracle.polls() if seen.poll.received == 3][1:-1]
+            offsets = [int(poll.arguments["offset"]) for poll in beside]
+            assert len(offsets) > 5
+            assert all(earlier != later for earlier, later in pairwise(offsets)), offsets
+            assert set(offsets) == {first, first - 1}
+            assert min(later.arrived - earlier.arrived for earlier, later in pairwise(beside)) > 0.1
 
     aio.run(main())
 
 
 def test_a_full_window_is_said_once_and_opens_again() -> None:
-    """A hundred updates behind one slow handler: the poller says so, waits, and loses nothing."""
+    """A hundred updates behind one slow handler, and a strict window: the poller says so, waits, and loses nothing."""
 
     async def main() -> None:
         release = asyncio.Event()
@@ -102,7 +106,8 @@ def test_a_full_window_is_said_once_and_opens_again() -> None:
             if message.text == "slow":
                 await release.wait()
 
-        async with TelegramSimulator(strict=True) as simulator, polling(simulator, work) as it:
+        rules = Rules(window="strict")
+        async with TelegramSimulator(strict=True) as simulator, polling(simulator, work, rules=rules) as it:
             simulator.push(BOT, chat_id=99, text="slow")
             ids = simulator.push_many(BOT, 150, chats=range(1, 20))
             await it.handled.until(lambda: len(it.handled.finished) == 99)
@@ -148,13 +153,38 @@ def test_a_cut_answer_is_said_to_be_a_full_window() -> None:
             await it.handled.until(lambda: len(it.handled.finished) >= 7)
             shown = len(it.handled.finished)
             simulator.push(BOT, chat_id=99)
-            # Two polls that show nothing new: nothing happens, so there is nothing to wait for.
-            await asyncio.sleep(1.5)
+            await until(lambda: it.poller.state.window_full)
             assert len(it.handled.finished) == shown
             release.set()
             await it.handled.until(lambda: len(it.handled.finished) == 16)
 
     aio.run(main())
+
+
+def test_what_telegram_lets_expire_makes_no_full_window(caplog: pytest.LogCaptureFixture) -> None:
+    """When the last of what is at work expires at Telegram, as a query does after 30 s, the answers are shorter, and
+    the window is not full."""
+
+    async def main() -> None:
+        release = asyncio.Event()
+
+        async def work(message: Any, **data: Any) -> None:
+            await release.wait()
+
+        async with TelegramSimulator(strict=True) as simulator, polling(simulator, work) as it:
+            simulator.push_many(BOT, 2, chats=(1, 2))
+            simulator.push(BOT, chat_id=3, ttl=30)
+            await it.handled.until(lambda: len(it.handled.runs) == 3)
+            simulator.jump(31)
+            polls = len(simulator.oracle.polls())
+            await until(lambda: len([seen for seen in simulator.oracle.polls()[polls:] if seen.poll.received == 2]) > 3)
+            state = it.poller.state
+            assert (state.window_full_for, state.pending) == (None, 3)
+            release.set()
+            await it.handled.until(lambda: len(it.handled.finished) == 3)
+
+    aio.run(main())
+    assert not [record for record in caplog.records if "full" in record.message]
 
 
 def test_a_failed_handler_is_confirmed_counted_and_told() -> None:
@@ -198,7 +228,7 @@ def test_a_handler_out_of_its_time_is_confirmed_although_it_goes_on() -> None:
         timing = replace(QUICK, handler_timeout=0.3, cancel_grace=3)
         async with (
             TelegramSimulator() as simulator,
-            polling(simulator, work, timing=timing, rules=Rules(on_failed=on_failed)) as it,
+            polling(simulator, work, timing=timing, rules=Rules(order="chat", on_failed=on_failed)) as it,
         ):
             stuck = simulator.push(BOT, chat_id=1, text="stuck")
             later = simulator.push(BOT, chat_id=1)
@@ -261,16 +291,28 @@ def test_a_new_numbering_is_followed(to: Literal["lower", "higher"]) -> None:
 
 
 def test_an_update_that_this_aiogram_cannot_read_hides_no_other() -> None:
-    """One update that does not fit aiogram's types is counted and confirmed, and those beside it are handled."""
+    """One update that does not fit aiogram's types is counted and confirmed, `on_failed` gets what Telegram sent, and
+    those beside it are handled."""
 
     async def main() -> None:
-        async with TelegramSimulator() as simulator, polling(simulator) as it:
+        told: list[tuple[int, Exception]] = []
+
+        async def on_failed(bot: Bot, update: Update, error: Exception) -> None:
+            told.append((update.update_id, error))
+
+        sent = {"message": {"message_id": "no number", "chat": {"id": 1, "type": "private"}}}
+        rules = Rules(on_failed=on_failed)
+        async with TelegramSimulator() as simulator, polling(simulator, rules=rules) as it:
             simulator.push(BOT)
-            simulator.push_raw(BOT, {"message": {"message_id": "no number", "chat": {"id": 1, "type": "private"}}})
+            unreadable = simulator.push_raw(BOT, sent)
             simulator.push(BOT)
             await it.handled.until(lambda: len(it.handled.finished) == 2)
             await until(lambda: simulator.oracle.report(drained=False).pending == 0)
             assert (it.poller.state.handled, it.poller.state.failed) == (2, 1)
+            [(update_id, error)] = told
+            assert update_id == unreadable
+            assert isinstance(error, UpdateUnreadable)
+            assert error.raw == {"update_id": unreadable, **sent}
 
     aio.run(main())
 

@@ -22,11 +22,11 @@ from aiogram.methods import GetUpdates
 from cluster_lock import clock
 from cluster_lock.aiogram.classify import Kind, classify
 from cluster_lock.aiogram.conflicts import Conflicts
-from cluster_lock.aiogram.pace import FEW, Pace
+from cluster_lock.aiogram.pace import AGAIN, ALBUM, ALBUM_FOR, FEW, Pace
 from cluster_lock.aiogram.pauses import Pause
 from cluster_lock.aiogram.state import Facts
-from cluster_lock.aiogram.window import LIMIT, Window
-from cluster_lock.testing.virtual_time import run
+from cluster_lock.aiogram.window import CROWDED, LIMIT, Window
+from cluster_lock.testing.virtual_time import block, run
 
 TOKEN = "42:SECRET"
 METHOD: Any = GetUpdates()
@@ -120,13 +120,10 @@ def test_while_more_is_waiting_it_is_asked_for_early(full: bool) -> None:
     one, a tenth of a second after the answer, as it would only be repeated."""
 
     async def main() -> None:
-        window = Window()
-        window.ask()
-        pace = Pace(42, window, Facts(42, "telegram/42", 10.0))
+        window, _, pace = a_window_and_its_pace()
         began = clock.now()
-        pace.answered()
         delivered = window.take(range(1, LIMIT + 1))
-        pace.took(new=len(delivered), full=full, cut=False)
+        pace.took(full=full)
         asking = asyncio.create_task(pace.wait())
         for one in delivered[: -FEW - 1]:
             pace.finished(moved=window.finish(one))
@@ -135,5 +132,74 @@ def test_while_more_is_waiting_it_is_asked_for_early(full: bool) -> None:
         pace.finished(moved=window.finish(delivered[-FEW - 1]))
         await asking
         assert clock.now() - began == pytest.approx(0.05 if full else 0.1)
+
+    run(main())
+
+
+def a_window_and_its_pace() -> tuple[Window, Facts, Pace]:
+    window, facts = Window(), Facts(42, "telegram/42", 10.0)
+    window.ask()
+    pace = Pace(42, window, facts, lambda **_: None)
+    pace.asks()
+    pace.answered()
+    return window, facts, pace
+
+
+async def pause_of(pace: Pace) -> float:
+    began = clock.now()
+    await pace.wait()
+    return clock.now() - began
+
+
+def test_the_pause_beside_a_handler_at_work() -> None:
+    """Short, so that what is new begins soon; longer where the answers, which repeat everything, take their time; and
+    after a part of an album as short as can be for a moment, as its other parts are on their way."""
+
+    async def main() -> None:
+        window, _, pace = a_window_and_its_pace()
+        window.take([1, 2])
+        window.ask()
+        pace.took(full=False)
+        assert await pause_of(pace) == pytest.approx(AGAIN[0])
+        for took, pause in ((0.3, 0.6), (20.0, AGAIN[1])):
+            pace.asks()
+            block(took)
+            pace.answered()
+            assert await pause_of(pace) == pytest.approx(pause)
+        pace.asks()
+        pace.answered()
+        pace.took(full=False, album=True)
+        began, pauses = clock.now(), list[tuple[float, float]]()
+        while clock.now() < began + 2 * ALBUM_FOR:
+            pauses.append((clock.now() - began, await pause_of(pace)))
+            pace.asks()
+            pace.answered()
+        for after, pause in pauses:
+            assert pause == pytest.approx(ALBUM if after < ALBUM_FOR else AGAIN[0])
+        assert len(pauses) > ALBUM_FOR / ALBUM
+
+    run(main())
+
+
+def test_how_long_a_window_is_full() -> None:
+    """Full once, it is until it is far from it: room for one more after each update that others wait for is none."""
+
+    async def main() -> None:
+        window, facts, pace = a_window_and_its_pace()
+        delivered = window.take(range(1, LIMIT + 1))
+        pace.took(full=False)
+        waiting = asyncio.create_task(pace.wait())
+        await asyncio.sleep(0.5)
+        assert not facts.snapshot().window_full, "a burst"
+        await asyncio.sleep(60)
+        assert facts.snapshot().window_full
+        pace.finished(moved=window.finish(delivered[0]))
+        await waiting
+        assert facts.snapshot().window_full_for == pytest.approx(60.5)
+        for one in delivered[: LIMIT - CROWDED + 1]:
+            window.finish(one)
+        window.ask()
+        await pace.wait()
+        assert facts.snapshot().window_full_for is None
 
     run(main())

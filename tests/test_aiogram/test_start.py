@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from aiogram import Bot, Dispatcher
@@ -21,9 +21,11 @@ from support.leadership_double import LeadershipDouble
 from support.polling import BOT, TOKEN, ClientBot, Handled, dispatcher_with, until
 
 from cluster_lock import aiogram as ours
-from cluster_lock.aiogram import start_polling
+from cluster_lock.aiogram import early, start_polling
 from cluster_lock.aiogram.pauses import Pause
 from cluster_lock.aiogram.poller import lock_name
+from cluster_lock.config import Settings
+from cluster_lock.config.model import TelegramSection
 from cluster_lock.errors import ConflictPersists, TelegramTokenRefused
 from cluster_lock.leadership import Term
 from cluster_lock.testing.telegram import Fault, TelegramSimulator
@@ -207,6 +209,35 @@ def test_aiograms_parameters_do_what_they_say() -> None:
                     assert highest == most
                     assert simulator.push(BOT, kind="callback_query") is None
                     await until(lambda: len(simulator.oracle.polls()) >= 8)
+
+    aio.run(main())
+
+
+@pytest.mark.parametrize("order", ["none", "chat"])
+def test_order_and_window_come_from_the_configuration(
+    order: Literal["none", "chat"], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """`telegram.order` and `telegram.window` reach the poller: with `chat` the second update of a chat waits, and a
+    strict window is full behind a hundred, however long they take."""
+    monkeypatch.setattr(early, "LONG", 0.1)
+
+    async def main() -> None:
+        release = asyncio.Event()
+
+        async def work(message: Message, **data: Any) -> None:
+            await release.wait()
+
+        handled = Handled(work)
+        settings = Settings(telegram=TelegramSection(order=order, window="strict"), instance="a")
+        async with TelegramSimulator() as simulator:
+            bot, dispatcher = ClientBot(simulator, "one"), dispatcher_with(simulator, handled)
+            async with started(simulator, dispatcher, bot, config=settings) as (leadership, _):
+                simulator.push_many(BOT, 120)
+                leadership.grant(LOCK)
+                await until(lambda: "the window is full" in caplog.text)
+                assert len(handled.runs) == (1 if order == "chat" else 100)
+                release.set()
+                await handled.until(lambda: len(handled.finished) == 120)
 
     aio.run(main())
 

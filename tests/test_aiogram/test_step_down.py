@@ -30,7 +30,8 @@ def test_running_handlers_finish_and_waiting_updates_are_left_to_the_heir() -> N
         async def work(message: Any, **data: Any) -> None:
             await asyncio.sleep(0.4)
 
-        async with TelegramSimulator(strict=True) as simulator, polling(simulator, work) as it:
+        rules = Rules(order="chat")
+        async with TelegramSimulator(strict=True) as simulator, polling(simulator, work, rules=rules) as it:
             ids = simulator.push_many(BOT, 3, chats=(1,)) + simulator.push_many(BOT, 1, chats=(2,))
             await it.handled.until(lambda: len(it.handled.runs) == 2)
             handover = await it.step_down("two")
@@ -204,6 +205,29 @@ def test_the_lease_is_checked_before_the_last_confirmation() -> None:
             asyncio.get_running_loop().call_later(0.1, release.set)
             await it.step_down()
             assert len(simulator.oracle.polls()) == polls
+
+    aio.run(main())
+
+
+def test_the_heir_gets_the_whole_album() -> None:
+    """An album whose first part is cut off at the drain limit, as a collector holds it for all, is handed over whole;
+    what is finished beside it is not handled again."""
+
+    async def main() -> None:
+        async def work(message: Any, **data: Any) -> None:
+            if message.text == "1":
+                await asyncio.sleep(3600)
+
+        timing = replace(QUICK, drain=0.2)
+        async with TelegramSimulator(strict=True) as simulator, polling(simulator, work, timing=timing) as it:
+            ids = []
+            for text, album in (("1", "a"), ("2", "a"), ("3", None), ("4", "a")):
+                message = {"message_id": int(text), "date": 0, "chat": {"id": 5, "type": "private"}, "text": text}
+                group = {"media_group_id": album} if album else {}
+                ids.append(simulator.push_raw(BOT, {"message": {**message, **group}}))
+            await it.handled.until(lambda: len(it.handled.finished) == 3)
+            handover = await it.step_down(heir="two")
+            assert handover == {"offset": ids[0], "done": [ids[2]]}
 
     aio.run(main())
 

@@ -14,11 +14,11 @@ from support.diary_bot import CLOSES_GENTLY
 from support.hosts import CHATS, ETCD35, TELEGRAM_PORT, HostedBot, Hosts, Scene, on
 
 from cluster_lock import clock
-from cluster_lock.aiogram.pace import SAME_OFFSET
+from cluster_lock.aiogram.pace import AGAIN
 
 pytestmark = pytest.mark.netns
 
-POLLS_AFTER = SAME_OFFSET[0]
+POLLS_AFTER = AGAIN[0]
 KILLED_AFTER = 0.3
 
 
@@ -71,7 +71,7 @@ def test_without_the_rules_for_its_connections_it_would(hosts: Hosts, killed: bo
 
 async def _cut_off_while_writing(scene: Scene, leader: HostedBot, *, killed: bool) -> float:
     """Take the link of the leader's host down, and see it write a getUpdates then. When it was down."""
-    # While a handler is at work a getUpdates goes out at least once a second, over the connection that is there.
+    # While a handler is at work a getUpdates goes out several times a second, over the connection that is there.
     await scene.telegram.push(scene.bot_id, chat_id=CHATS[0], text="work 5")
     await scene.telegram.push_many(scene.bot_id, 5, chats=CHATS[1:])
     await scene.reached(lambda: leader.events("run"), 10)
