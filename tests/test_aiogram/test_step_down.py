@@ -227,7 +227,7 @@ def test_the_heir_gets_the_whole_album() -> None:
                 ids.append(simulator.push_raw(BOT, {"message": {**message, **group}}))
             await it.handled.until(lambda: len(it.handled.finished) == 3)
             handover = await it.step_down(heir="two")
-            assert handover == {"offset": ids[0], "done": [ids[2]]}
+            assert handover == {"offset": ids[0], "done": [ids[2]], "cut_off": [ids[0], ids[1], ids[3]]}
 
     aio.run(main())
 
