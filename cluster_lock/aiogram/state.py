@@ -25,11 +25,12 @@ class PollerState:
     `polling`: in a term, and not stepping down. `polling_for`: since the first getUpdates of the term went out.
     `waiting`: the reason of a deliberate wait, which is a sign of life. `last_poll_age`: since a getUpdates ended, well
     or badly; `last_success_age`: well. `deaf`: supposed to poll, not waiting, and none has ended for poll_timeout +
-    20 s. `pending`: delivered and not handled, but for `early_running`: confirmed before their handlers have ended,
-    which still run. `window_full`: Telegram shows nothing new until a handler ends; `window_full_for`: since when. The
-    counters are over all terms; `redelivered`: finished updates that came again and were recognised;
-    `confirmed_early`: before their handlers had ended; `given_up`: those lost at the end of a term, of these or by
-    `delivery: at_most_once`; `errors`: failed getUpdates by the kind of failure ("conflict", "network").
+    20 s. `failing`: for so long all that ended did so badly. `pending`: delivered and not handled, but for
+    `early_running`: confirmed before their handlers have ended, which still run. `window_full`: Telegram shows nothing
+    new until a handler ends; `window_full_for`: since when. The counters are over all terms; `redelivered`: finished
+    updates that came again and were recognised; `confirmed_early`: before their handlers had ended; `given_up`: those
+    lost at the end of a term, of these or by `delivery: at_most_once`; `errors`: failed getUpdates by the kind of
+    failure ("conflict", "network").
     """
 
     bot_id: int
@@ -40,6 +41,7 @@ class PollerState:
     last_poll_age: float | None
     last_success_age: float | None
     deaf: bool
+    failing: bool
     conflicts_60s: int
     storm: bool
     last_error: str | None
@@ -77,6 +79,9 @@ class Facts:
         self._first_asked: float | None = None
         self._poll_ended: float | None = None
         self._succeeded: float | None = None
+        self._asked_at = 0.0
+        self._failing_since: float | None = None
+        """The beginning of the first of those that failed since one went well, in this term."""
         self._sign_of_life = clock.now()
 
     def begin(self, window: Window) -> None:
@@ -84,6 +89,7 @@ class Facts:
         self._redelivered += self.window.repeated
         self.window, self.full_since = window, None
         self._polling, self._sign_of_life, self._first_asked = True, clock.now(), None
+        self._failing_since = None
 
     def end(self) -> None:
         """It takes no more updates."""
@@ -91,15 +97,18 @@ class Facts:
 
     def asks(self) -> None:
         """A getUpdates goes out."""
+        self._asked_at = clock.now()
         if self._first_asked is None:
-            self._first_asked = clock.now()
+            self._first_asked = self._asked_at
 
     def poll_ended(self, error: str | None = None) -> None:
         now = clock.now()
         self._poll_ended = self._sign_of_life = now
         self.last_error = error
         if error is None:
-            self._succeeded = now
+            self._succeeded, self._failing_since = now, None
+        elif self._failing_since is None:
+            self._failing_since = self._asked_at
 
     @contextmanager
     def waiting(self, reason: str) -> Iterator[None]:
@@ -112,7 +121,8 @@ class Facts:
 
     def snapshot(self) -> PollerState:
         now = clock.now()
-        silent = now - self._sign_of_life
+        silent, too_long = now - self._sign_of_life, self._poll_timeout + DEAF_AFTER
+        failing_for = 0.0 if self._failing_since is None else now - self._failing_since
         full_for = now - self.full_since if self.full_since is not None else None
         return PollerState(
             bot_id=self.bot_id,
@@ -122,7 +132,8 @@ class Facts:
             waiting=self._waiting,
             last_poll_age=None if self._poll_ended is None else now - self._poll_ended,
             last_success_age=None if self._succeeded is None else now - self._succeeded,
-            deaf=self._polling and self._waiting is None and silent > self._poll_timeout + DEAF_AFTER,
+            deaf=self._polling and self._waiting is None and silent > too_long,
+            failing=self._polling and failing_for > too_long,
             conflicts_60s=self.conflicts.in_last_minute(now),
             storm=self.conflicts.storm,
             last_error=self.last_error,

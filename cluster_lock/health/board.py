@@ -31,6 +31,7 @@ UNTOLD: Mapping[str, Any] = {
     "last_poll_age": None,
     "last_success_age": None,
     "deaf": False,
+    "failing": False,
     "conflicts_60s": 0,
     "storm": False,
     "last_error": None,

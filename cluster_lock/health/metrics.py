@@ -132,6 +132,7 @@ class BoardCollector(Collector):
             ("conflict_storm", "storm", "1 while somebody polls outside of the lock."),
             ("polling", "polling", "1 while it polls."),
             ("deaf", "deaf", "1 if it should poll and no getUpdates has ended for too long."),
+            ("failing", "failing", "1 if it polls, and no getUpdates has succeeded for too long."),
             ("last_poll_age_seconds", "last_poll_age", "Since a getUpdates ended, well or badly."),
         ):
             family = GaugeMetricFamily(f"cluster_lock_{name}", text, labels=["lock", "bot"])

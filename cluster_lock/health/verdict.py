@@ -14,6 +14,7 @@ STALLS = 3
 """A worker that gives no sign of life is killed after one stall_limit. If it still stands after three, whoever should
 have killed it does not work."""
 DEAF = "no getUpdates has ended for too long"
+FAILING = "no getUpdates has succeeded for too long"
 FULL_FOR = 60.0
 """Seconds for which a window may be full: the bot hears nothing new in that time."""
 STARTS_FOR = 60.0
@@ -36,6 +37,9 @@ def why_not_ready(board: Board) -> list[str]:
     for state in board.poller_states():
         if state["deaf"]:
             reasons.append(f"{state['lock']}: {DEAF}")
+        elif state["failing"]:
+            said = f": {state['last_error']}" if state["last_error"] else ""
+            reasons.append(f"{state['lock']}: {FAILING}{said}")
         if (full_for := state["window_full_for"]) is not None and full_for > FULL_FOR:
             reasons.append(
                 f"{state['lock']}: Telegram has shown nothing new for {full_for:.0f} s: the window is full of updates"

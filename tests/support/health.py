@@ -57,6 +57,7 @@ def poller(**changes: Any) -> dict[str, Any]:
         "last_poll_age": 1.0,
         "last_success_age": 1.0,
         "deaf": False,
+        "failing": False,
         "conflicts_60s": 0,
         "storm": False,
         "last_error": None,

@@ -66,9 +66,10 @@ def test_a_lease_that_is_over_is_not_ready() -> None:
         assert "14.0 s ago" in why_not_ready(board)[0]
 
 
-@pytest.mark.parametrize(("field", "alive"), [("deaf", False), ("storm", True)])
-def test_a_deaf_leader_and_a_conflict_storm_are_not_ready(field: str, alive: bool) -> None:
-    """Neither is ready; only deafness is what a restart would mend."""
+@pytest.mark.parametrize(("field", "alive"), [("deaf", False), ("failing", True), ("storm", True)])
+def test_a_leader_that_polls_in_vain_is_not_ready(field: str, alive: bool) -> None:
+    """One that is deaf, whose polls fail, or in a conflict storm, is not ready; only deafness is what a restart would
+    mend."""
     with own_time():
         board = leader_board()
         board.pollers([poller()])
