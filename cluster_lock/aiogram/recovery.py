@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from aiogram import Bot
-from aiogram.methods import DeleteWebhook
+from aiogram.exceptions import TelegramNotFound, TelegramUnauthorizedError
+from aiogram.methods import DeleteWebhook, GetMe
 
 from cluster_lock import clock
 from cluster_lock.errors import BackendRefused, BackendUnavailable, ConflictPersists, TelegramTokenRefused
@@ -24,7 +25,12 @@ from .state import Facts
 
 log = logging.getLogger("cluster_lock.aiogram")
 
-WEBHOOK_PAUSE = 30.0
+WEBHOOK = 1.0, 5.0
+"""Seconds between two looks whether a webhook is gone: at first, and at most. Nothing else tells, and Telegram is not
+troubled by a getUpdates that it refuses."""
+SECOND_LOOK = 3.0
+"""Seconds after which a refused token is tried again before it is believed. What stands before a Bot API server may say
+404 while that starts anew."""
 PREDECESSOR = 5.0
 """Seconds beyond a poll timeout in which a conflict may come from the long poll of the leader before. (Not by the
 source, where the newest poll wins; by reports from the field.)"""
@@ -45,6 +51,7 @@ class Recovery:
         self._conflict = Pause(conflict.first, conflict.longest, conflict.factor, conflict.jitter)
         self._server = Pause(given.min_delay, given.max_delay, given.factor) if given else Pause(1.0, 30.0)
         self._network = Pause(given.min_delay, given.max_delay, given.factor) if given else Pause(0.5, 15.0)
+        self._webhook = Pause(*WEBHOOK)
         self._began = clock.now()
         self._unreachable_since: float | None = None
         self._ask_others_at = 0.0
@@ -54,6 +61,7 @@ class Recovery:
         """Telegram answered. `survived`: the getUpdates lasted its whole time, or brought updates."""
         self._server.reset()
         self._network.reset()
+        self._webhook.reset()
         self._unreachable_since = None
         if survived:
             self._conflict.reset()
@@ -73,9 +81,9 @@ class Recovery:
             self._unreachable_since = None
         match failure.kind:
             case Kind.TOKEN:
-                raise TelegramTokenRefused(
-                    f"Telegram refuses the token of bot {self._bot.id}: {failure.text}"
-                ) from error
+                pause = max(SECOND_LOOK, self._server.next())
+                await self._wait(failure, pause, "Telegram refuses the token, which may be a mistake")
+                await refused_again(self._bot)
             case Kind.CONFLICT:
                 await self._after_conflict(failure)
             case Kind.WEBHOOK:
@@ -164,7 +172,7 @@ class Recovery:
                 return
         await self._wait(
             failure,
-            WEBHOOK_PAUSE,
+            self._webhook.next(),
             "a webhook is set, and Telegram answers no getUpdates meanwhile (remove it with deleteWebhook, or set"
             " delete_webhook: on_conflict)",
         )
@@ -182,6 +190,19 @@ class Recovery:
         self._term.step_down(
             f"Telegram has not been reached from here for {silent:.0f} s", cool_down=grace, willing=reaches_telegram
         )
+
+
+async def refused_again(bot: Bot) -> None:
+    """Raises TelegramTokenRefused if Telegram refuses the token now as well. Any other answer, or none, is none."""
+    try:
+        async with asyncio.timeout(OTHER_CALL):
+            await bot(GetMe(), request_timeout=int(OTHER_CALL))
+    except (TelegramUnauthorizedError, TelegramNotFound) as error:
+        raise TelegramTokenRefused(
+            f"Telegram refuses the token of bot {bot.id}: {describe(error, bot.token)}"
+        ) from error
+    except Exception as error:  # noqa: BLE001 - whatever it is, the poller meets it again and knows what to do
+        log.info("bot %d: whether its token is good is not known: %s", bot.id, describe(error, bot.token))
 
 
 def reaches_telegram(answer: Mapping[str, Any]) -> bool:

@@ -7,7 +7,7 @@ update that is not finished, in order of delivery, and everything from there on 
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from math import inf
 from typing import Any
@@ -16,6 +16,8 @@ LIMIT = 100
 """Telegram returns at most so many updates from the offset on; what comes after them is out of sight."""
 CROWDED = 80
 """With so many unconfirmed a window is about to fill; one that was full is full until there are fewer."""
+REMEMBERED = 10 * LIMIT
+"""Confirmed updates whose ids are known for a while: who heeds no offset delivers them again."""
 
 
 class Delivered:
@@ -58,6 +60,8 @@ class Window:
         """What comes after them, the lowest unfinished one first (or a part of its album)."""
         self._by_id: dict[int, Delivered] = {}
         self._finished_before = set(finished)
+        self._confirmed: OrderedDict[int, None] = OrderedDict()
+        """The latest of them, in that order."""
         self._pending = 0
         self._albums: Counter[Hashable] = Counter()
         """How many parts of each are unfinished."""
@@ -116,13 +120,17 @@ class Window:
         """
         self.sent = self._next = offset = self.offset
         while self._settled:
-            del self._by_id[self._settled.popleft().update_id]
+            confirmed = self._settled.popleft().update_id
+            del self._by_id[confirmed]
+            self._confirmed[confirmed] = None
+        while len(self._confirmed) > REMEMBERED:
+            self._confirmed.popitem(last=False)
         self._asked = offset - 1 if offset is not None and self._order and offset == self._answered else offset
         return self._asked
 
     def take(self, update_ids: Iterable[int]) -> list[Delivered]:
         """The updates of an answer that were not delivered before, in order."""
-        ids = list(update_ids)
+        ids = [update_id for update_id in update_ids if update_id not in self._confirmed]
         self._answered = self._asked
         if is_new_numbering(ids, self.sent):
             self._forget()
@@ -186,6 +194,7 @@ class Window:
         self._by_id.clear()
         self._finished_before.clear()
         self._albums.clear()
+        self._confirmed.clear()
         self._pending = 0
 
 

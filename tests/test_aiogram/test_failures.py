@@ -177,7 +177,7 @@ def test_after_a_takeover_in_sticky_mode_the_poller_waits_its_turn_without_a_sto
 
 def test_a_webhook_is_another_matter_than_a_conflict(monkeypatch: pytest.MonkeyPatch) -> None:
     """A webhook that is set makes no storm and is left alone: the poller waits and says what to do."""
-    monkeypatch.setattr(recovery, "WEBHOOK_PAUSE", 0.1)
+    monkeypatch.setattr(recovery, "WEBHOOK", (0.05, 0.1))
 
     async def main() -> None:
         async with TelegramSimulator() as simulator, polling(simulator) as it:
@@ -224,18 +224,39 @@ def test_telegrams_pause_is_kept() -> None:
     aio.run(main())
 
 
-@pytest.mark.parametrize("status", [401, 404])
-def test_a_refused_token_ends_the_work(status: int) -> None:
-    """401 and 404 are the same on every server: the body raises TelegramTokenRefused, without the token in its text."""
+REFUSALS = [(401, "Unauthorized"), (404, "Not Found")]
+
+
+@pytest.mark.parametrize(("status", "text"), REFUSALS)
+def test_a_token_that_is_refused_twice_ends_the_work(status: int, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """401 and 404 are the same on every server: at the second look, by getMe and later, the body raises
+    TelegramTokenRefused, without the token in its text."""
+    monkeypatch.setattr(recovery, "SECOND_LOOK", 0.1)
 
     async def main() -> None:
         async with TelegramSimulator() as simulator, polling(simulator) as it:
-            simulator.inject(Fault(status=status, description="Unauthorized" if status == 401 else "Not Found"))
+            simulator.inject(Fault(status=status, description=text, method=None, times=None))
             assert it.double.work is not None
             with pytest.raises(TelegramTokenRefused) as caught:
                 await it.double.work
             assert "bot 42" in str(caught.value)
             assert TOKEN not in str(caught.value)
+            assert len(simulator.oracle.polls()) == 1
+
+    aio.run(main())
+
+
+@pytest.mark.parametrize(("status", "text"), REFUSALS)
+def test_one_refusal_of_a_token_is_not_the_end(status: int, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What stands before a Bot API server that starts anew may say 401 or 404: nothing is lost by it."""
+    monkeypatch.setattr(recovery, "SECOND_LOOK", 0.1)
+
+    async def main() -> None:
+        async with TelegramSimulator() as simulator:
+            simulator.inject(Fault(status=status, description=text))
+            async with polling(simulator) as it:
+                pushed = simulator.push(BOT)
+                await it.handled.until(lambda: it.handled.finished == [pushed])
 
     aio.run(main())
 
@@ -332,6 +353,33 @@ def test_deaf_is_who_should_poll_and_does_not() -> None:
         facts.end()
         now[0] += 100
         assert not facts.snapshot().deaf, "a standby is not supposed to poll"
+
+
+def test_failing_is_who_polls_in_vain() -> None:
+    """The state says failing when every getUpdates for poll_timeout + 20 s has failed, in spite of the waits between
+    them; a standby, or a new term, is not."""
+    now = [1000.0]
+    with clock.replaced(lambda: now[0]):
+        facts = state.Facts(42, "telegram/42", 20)
+        facts.begin(facts.window)
+        for _ in range(5):
+            assert not facts.snapshot().failing
+            facts.asks()
+            facts.poll_ended("Bad Gateway")
+            with facts.waiting("Telegram's answer cannot be used"):
+                now[0] += 10
+        assert facts.snapshot().failing
+        assert not facts.snapshot().deaf, "it does poll"
+        facts.end()
+        assert not facts.snapshot().failing
+        facts.begin(facts.window)
+        assert not facts.snapshot().failing
+        facts.asks()
+        facts.poll_ended("Bad Gateway")
+        now[0] += 50
+        assert facts.snapshot().failing
+        facts.poll_ended()
+        assert not facts.snapshot().failing
 
 
 def test_a_leader_that_cannot_reach_telegram_offers_its_place_to_who_can() -> None:

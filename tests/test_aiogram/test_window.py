@@ -130,6 +130,21 @@ def test_the_heir_goes_on_at_the_offset_and_skips_what_is_finished() -> None:
     assert heir.handover() == {"offset": 11, "done": [12, 13]}
 
 
+def test_what_was_just_confirmed_is_no_new_numbering() -> None:
+    """Who heeds no offset delivers again what is finished and confirmed: it is not handled again, and what is new
+    beside it is."""
+    window = Window()
+    for delivered in window.take([900, 901, 902]):
+        window.finish(delivered)
+    assert window.ask() == 903
+    assert window.take([900, 901, 902]) == []
+    (new,) = window.take([900, 901, 902, 903])
+    assert (new.update_id, window.offset) == (903, 903)
+    window.finish(new)
+    assert window.ask() == 904
+    assert [delivered.update_id for delivered in window.take([900, 5])] == [5], "that is one"
+
+
 def test_an_inherited_offset_of_an_older_numbering_is_forgotten() -> None:
     """If ids began anew between two leaders, the inherited ones mean nothing."""
     heir = inherited_window({"offset": 900, "done": [901]})
