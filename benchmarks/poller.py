@@ -26,7 +26,6 @@ from aiogram.client.session.aiohttp import AiohttpSession
 from aiogram.client.telegram import TelegramAPIServer
 from aiogram.types import Message
 
-from cluster_lock.aiogram.http_session import GuardedSession
 from cluster_lock.aiogram.poller import Poller
 from cluster_lock.leadership import Term
 from cluster_lock.testing.telegram import SimulatorControl
@@ -91,7 +90,7 @@ async def own(url: str, token: str, handle: Handle, count: Count) -> float:
 
 async def guarded(url: str, token: str, handle: Handle, count: Count) -> float:
     """Ours, in a term that does not end."""
-    async with Bot(token, session=GuardedSession(api=TelegramAPIServer.from_base(url))) as bot:
+    async with Bot(token, session=AiohttpSession(api=TelegramAPIServer.from_base(url))) as bot:
         await bot.me()
         poller = Poller(dispatcher_for(handle, count), bot)
 

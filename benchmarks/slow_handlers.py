@@ -24,7 +24,6 @@ from aiogram.client.session.aiohttp import AiohttpSession
 from aiogram.client.telegram import TelegramAPIServer
 from aiogram.types import Message
 
-from cluster_lock.aiogram.http_session import GuardedSession
 from cluster_lock.aiogram.poller import Poller
 from cluster_lock.leadership import Term
 from cluster_lock.testing.telegram import TelegramSimulator
@@ -79,7 +78,7 @@ async def own(url: str, dispatcher: Dispatcher) -> AsyncIterator[None]:
 async def guarded(url: str, dispatcher: Dispatcher) -> AsyncIterator[None]:
     async def verify() -> None: ...
 
-    async with Bot(TOKEN, session=GuardedSession(api=TelegramAPIServer.from_base(url))) as bot:
+    async with Bot(TOKEN, session=AiohttpSession(api=TelegramAPIServer.from_base(url))) as bot:
         await bot.me()
         term = Term("x", 1, Origin.RELEASED, {}, stop_at=lambda: float("inf"), stop_time=1, verify=verify)
         polling = asyncio.ensure_future(Poller(dispatcher, bot).run(term))

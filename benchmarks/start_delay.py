@@ -13,11 +13,12 @@ import statistics
 import sys
 
 from aiogram import Bot, Dispatcher
+from aiogram.client.session.aiohttp import AiohttpSession
 from aiogram.client.telegram import TelegramAPIServer
 from aiogram.types import Message, Update
 
 from cluster_lock import clock
-from cluster_lock.aiogram import GuardedSession, Poller
+from cluster_lock.aiogram import Poller
 from cluster_lock.leadership import Term
 from cluster_lock.testing.telegram import TelegramSimulator
 from cluster_lock.values import Origin
@@ -42,7 +43,7 @@ async def measure(rate: float, seconds: float) -> list[float]:
     async def verify() -> None: ...
 
     async with TelegramSimulator() as simulator:
-        session = GuardedSession(api=TelegramAPIServer.from_base(simulator.url))
+        session = AiohttpSession(api=TelegramAPIServer.from_base(simulator.url))
         async with Bot(f"{BOT}:TOKEN", session=session) as bot:
             term = Term("x", 1, Origin.RELEASED, {}, stop_at=lambda: float("inf"), stop_time=1, verify=verify)
             polling = asyncio.ensure_future(Poller(dispatcher, bot).run(term))

@@ -15,9 +15,10 @@ from aiogram.types import Message, Update
 from aiohttp import ClientError
 
 from cluster_lock import clock
-from cluster_lock.aiogram import GuardedSession, lock_name
+from cluster_lock.aiogram import lock_name
 from cluster_lock.leadership import Leadership, Role, Term
 from cluster_lock.testing.telegram import CLIENT_HEADER, SENT_HEADER, TERM_HEADER, SimulatorControl
+from cluster_lock.testing.telegram.session import TellingSession
 
 from .instance import client_name
 from .launch import INSTANCE, SIMULATOR, STATUS_PORT
@@ -113,7 +114,7 @@ class Reporter:
 async def started(bot: Bot, dispatcher: Dispatcher, leadership: Leadership) -> None:
     dispatcher["reporter"] = reporter = Reporter(os.environ)
     plain = bot.session
-    bot.session = GuardedSession(api=plain.api, headers=reporter.headers)
+    bot.session = TellingSession(api=plain.api, headers=reporter.headers)
     await plain.close()
     reporter.begin(bot, leadership)
 

@@ -8,7 +8,6 @@ from .conflicts import Conflict, ConflictRules
 from .crashes import CrashedTooOften
 from .gate import LeaseGate
 from .handling import CutOff
-from .http_session import GuardedSession
 from .manager import PollingManager
 from .poller import Poller, lock_name
 from .reading import UpdateUnreadable
@@ -21,7 +20,6 @@ __all__ = [
     "ConflictRules",
     "CrashedTooOften",
     "CutOff",
-    "GuardedSession",
     "LeaseGate",
     "Poller",
     "PollerState",

@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from aiogram import Bot
+from aiogram.client.session.aiohttp import AiohttpSession
 from aiogram.client.telegram import TelegramAPIServer
-
-from .http_session import GuardedSession
 
 if TYPE_CHECKING:
     from cluster_lock.config import Settings
@@ -20,4 +19,4 @@ def bot_from(settings: Settings) -> Bot:
     server = TelegramAPIServer(
         base=f"{base}/bot{{token}}{test}/{{method}}", file=f"{base}/file/bot{{token}}{test}/{{path}}"
     )
-    return Bot(settings.bot_token().get_secret_value(), session=GuardedSession(api=server))
+    return Bot(settings.bot_token().get_secret_value(), session=AiohttpSession(api=server))

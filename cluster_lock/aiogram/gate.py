@@ -11,6 +11,7 @@ from typing import Any, Self, cast
 
 from aiogram import Bot
 from aiogram.client.session.middlewares.base import BaseRequestMiddleware, NextRequestMiddlewareType
+from aiogram.client.session.middlewares.manager import RequestMiddlewareManager
 from aiogram.methods import GetUpdates, Response, TelegramMethod
 from aiogram.methods.base import TelegramType
 
@@ -21,7 +22,7 @@ from cluster_lock.tasks import end, finish
 from cluster_lock.values import Timing
 
 from .fetching import time_left
-from .http_session import GuardedRequest, warn_about_foreign_session
+from .http_session import GuardedRequest, why_not_followed
 from .poller import lock_name
 from .term_work import starting_window
 
@@ -38,7 +39,8 @@ class LeaseGate(BaseRequestMiddleware):
     parked one is aborted, and an answer that comes late is dropped; the next leader goes on behind the last update that
     aiogram has begun. It cannot do more: aiogram confirms updates before their handlers have ended, so a crash loses
     those in flight, and it does not stop handlers, so they may outlive the lock. `start_polling` of this package does
-    both. Where it cannot reset a getUpdates it sends none, and leaving the block raises RequestUnguarded.
+    both. Where it cannot reset a getUpdates it sends none, and leaving the block raises RequestUnguarded; except that a
+    session that makes requests in a way of its own makes this one too, which the log says.
     """
 
     def __init__(self, leadership: Leadership, bot: Bot, *, timing: Timing | None = None) -> None:
@@ -46,7 +48,8 @@ class LeaseGate(BaseRequestMiddleware):
         self._lock = lock_name(bot)
         self._term: Term | None = None
         self._changed = asyncio.Event()
-        self._calls: dict[asyncio.Task[Any], GuardedRequest] = {}
+        self._is_guarded = True
+        self._calls: dict[asyncio.Task[Any], GuardedRequest | None] = {}
         self._inherited: int | None = None
         """The offset for the first getUpdates of a term, until that is sent."""
         self._asked: GetUpdates | None = None
@@ -59,7 +62,15 @@ class LeaseGate(BaseRequestMiddleware):
         self._failed = asyncio.Event()
 
     async def __aenter__(self) -> Self:
-        warn_about_foreign_session(self._bot)
+        reason = why_not_followed(self._bot.session)
+        self._is_guarded = reason is None
+        if reason is not None:
+            log.warning(
+                "bot %d: %s, so its getUpdates cannot be reset when the lock is lost, and one that arrives late takes"
+                " the next leader's place for a moment",
+                self._bot.id,
+                reason,
+            )
         self._bot.session.middleware.register(self)
         self._leading = asyncio.ensure_future(self._leadership.lead(self._lock, self._hold))
         self._leading.add_done_callback(lambda _: self._change())
@@ -98,14 +109,18 @@ class LeaseGate(BaseRequestMiddleware):
         """The answer, or None if it came after the term."""
         if self._inherited is not None:
             method.offset, self._inherited = self._inherited, None
-        request = GuardedRequest(term.check, lambda: time_left(term, self._timing))
-        task = asyncio.ensure_future(request.make(bot.session, lambda: make_request(bot, method)))
+        request = None
+        if self._is_guarded:
+            request = GuardedRequest(bot.session, term.check, lambda: time_left(term, self._timing))
+            make_request = self._by(request, bot, method)
+        task: asyncio.Task[Any] = asyncio.ensure_future(make_request(bot, method))
         self._calls[task] = request
         try:
             await asyncio.wait([task])
         finally:
+            if request is not None:
+                request.abort()  # also what a middleware may have left under way
             if not task.done():
-                request.abort()
                 await finish(end([task]))
             del self._calls[task]
         if not task.cancelled() and isinstance(failure := task.exception(), RequestUnguarded):
@@ -117,6 +132,15 @@ class LeaseGate(BaseRequestMiddleware):
                 task.exception()  # whatever it was, it is nobody's any more
             return None
         return task
+
+    def _by(self, request: GuardedRequest, bot: Bot, method: GetUpdates) -> Any:
+        """What stands between us and the session, middlewares that were registered later, with `request` in the place
+        of the session."""
+        chain, later = list(bot.session.middleware), RequestMiddlewareManager()
+        for middleware in chain[chain.index(self) + 1 :] if self in chain else ():
+            later.register(middleware)
+        timeout = int(bot.session.timeout + (method.timeout or 0)) if bot.session.timeout else None  # as aiogram's
+        return later.wrap_middlewares(request.send, timeout=timeout)
 
     async def _wait_for_term(self) -> Term:
         while self._term is None or not self._term.is_valid():
@@ -143,7 +167,8 @@ class LeaseGate(BaseRequestMiddleware):
             self._term = None
             self._change()
             for request in self._calls.values():
-                request.abort()
+                if request is not None:
+                    request.abort()
             await finish(end([*ends, *self._calls]))
         if self._failure is not None:
             raise self._failure

@@ -1,218 +1,187 @@
-"""Connections to Telegram that can be aborted, and one HTTP session for many bots.
+"""Requests to Telegram that can be aborted, over connections of the bot's own session.
 
 What a process wrote may arrive when the process is long dead: 6 s later, seen, after a link was down. A getUpdates that
-arrives then takes the new leader's place. So connections are reset and not closed (SO_LINGER 0: the kernel drops what
-was not delivered, also when the process dies), and the kernel itself gives up on a getUpdates at the deadline of its
-lease (TCP_USER_TIMEOUT, Linux).
+arrives then takes the new leader's place. So its connection is reset and not closed (SO_LINGER 0: the kernel drops what
+was not delivered, also when the process dies), and the kernel itself gives up on it at the deadline of its lease
+(TCP_USER_TIMEOUT, Linux).
+
+The session stays as its owner made it. Its connections are used, one for each request, and given back as they were; so
+its proxy, certificates, addresses and limits count here too.
 """
 
 from __future__ import annotations
 
-import asyncio
-import json
-import logging
-import os
-import socket
-import struct
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
-from contextvars import ContextVar
-from typing import Any, TypeVar
-from weakref import WeakSet
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager
+from http import HTTPStatus
+from typing import Any
 
 from aiogram import Bot
 from aiogram.client.session.aiohttp import AiohttpSession
 from aiogram.client.session.base import BaseSession
-from aiohttp import BaseConnector, ClientOSError, ClientRequest, ClientSession
+from aiogram.exceptions import TelegramAPIError, TelegramNetworkError
+from aiogram.methods import TelegramMethod
+from aiogram.types import Update
+from aiohttp import ClientConnectionError, ClientError, ClientSession
 from aiohttp.connector import Connection
 
-from cluster_lock.errors import RequestUnguarded
+from cluster_lock.errors import LockLost, RequestUnguarded
 
-_RESET_ON_CLOSE = struct.pack("hh" if os.name == "nt" else "ii", 1, 0)
-_TCP_USER_TIMEOUT: int | None = getattr(socket, "TCP_USER_TIMEOUT", None)
+from .connection import OneConnection
 
-log = logging.getLogger("cluster_lock.aiogram")
-
-Headers = Callable[[], Mapping[str, str]]
-Answer = TypeVar("Answer")
+Raw = dict[str, Any]
+Read = Callable[[list[Raw]], list[Update]]
 
 
 class GuardedRequest:
-    """A request that must not outlive its lease. `check` is called between the connecting, which may take seconds, and
-    the writing; it raises if the request must not be sent any more. `time_left`: seconds for which the kernel may try
-    to deliver it. `fresh`: use no connection that was used before, it may be the one that is broken."""
+    """A request over the connections of `session` that must not outlive its lease.
 
-    def __init__(self, check: Callable[[], None], time_left: Callable[[], float], *, fresh: bool = False) -> None:
-        self.check = check
-        self.time_left = time_left
-        self.fresh = fresh
-        self.connection: Connection | None = None
+    `check` is called between the connecting, which may take seconds, and the writing; it raises if the request must not
+    be sent any more. `time_left`: seconds for which the kernel may try to deliver it. `fresh`: use no connection that
+    was used before, it may be the one that is broken. `read` makes what a getUpdates returns out of the JSON of its
+    updates; by default aiogram does. Raises RequestUnguarded if `session` makes its requests in a way of its own.
+    """
+
+    def __init__(
+        self,
+        session: BaseSession,
+        check: Callable[[], None],
+        time_left: Callable[[], float],
+        *,
+        fresh: bool = False,
+        read: Read | None = None,
+    ) -> None:
+        self._session = followed(session)
+        self._check, self._time_left, self._fresh, self._read = check, time_left, fresh, read
+        self._under_way: set[OneConnection] = set()
+        """One, unless a middleware sends the request several times at once."""
+        self._aborted = False
+
+    @property
+    def connections(self) -> list[Connection]:
+        """Those over which an answer is awaited."""
+        return [one.connection for one in self._under_way if one.connection is not None]
 
     def abort(self) -> None:
-        """Reset the connection while the answer is awaited. (Afterwards the connection is not ours any more.)"""
-        transport = self.connection.transport if self.connection is not None else None
-        if transport is not None:
-            transport.abort()
+        """Reset the connection while the answer is awaited, and write nothing any more."""
+        self._aborted = True
+        for one in self._under_way:
+            one.abort()
 
-    async def make(self, session: BaseSession, call: Callable[[], Awaitable[Answer]]) -> Answer:
-        """The answer to `call()`, which makes this request over `session`. Raises RequestUnguarded if it was answered
-        and nobody knows over which connection. A session that is not aiogram's own is believed to know what it does."""
-        if not isinstance(session, AiohttpSession):
-            return await call()
-        guard_session(session)
-        with self.as_current():
-            answer = await call()
-        if self.connection is None:
+    async def ask(self, bot: Bot, method: TelegramMethod[Any], timeout: int | None = None) -> Any:
+        """What the session answers to `method`, through its middlewares. `timeout` in seconds, by default its own.
+
+        Raises RequestUnguarded, without having sent it, if it could not be reset; LockLost after an abort; and whatever
+        `check`, aiogram and the middlewares raise.
+        """
+        return await self._session.middleware.wrap_middlewares(self.send, timeout=timeout)(bot, method)
+
+    async def send(self, bot: Bot, method: TelegramMethod[Any], timeout: int | None = None) -> Any:
+        """The same without middlewares: what `make_request` is for the session."""
+        session = self._session
+        url = session.api.api_url(token=bot.token, method=method.__api_method__)
+        form = session.build_form_data(bot=bot, method=method)
+        limit: Any = session.timeout if timeout is None else timeout
+        try:
+            # Most redirects make a GET of it, without its arguments.
+            async with (
+                self._client() as client,
+                client.post(url, data=form, timeout=limit, allow_redirects=False) as got,
+            ):
+                status, text = got.status, await got.text()
+        except TimeoutError as error:
+            raise TelegramNetworkError(method=method, message="Request timeout error") from error
+        except ClientError as error:
+            raise TelegramNetworkError(method=method, message=f"{type(error).__name__}: {error}") from error
+        if HTTPStatus.MULTIPLE_CHOICES <= status < HTTPStatus.BAD_REQUEST:
+            raise TelegramAPIError(method=method, message=f"HTTP {status}: a redirect, which is not followed")
+        if self._read is not None and status == HTTPStatus.OK:
+            updates = updates_in(session, text)
+            if updates is not None:
+                return self._read(updates)
+        return session.check_response(bot=bot, method=method, status_code=status, content=text).result
+
+    @asynccontextmanager
+    async def _client(self) -> AsyncIterator[ClientSession]:
+        """The session's HTTP client, for one request over a connection that is known. What a client does not show, a
+        `proxy` or `middlewares` that a session of one's own gave it, does not count."""
+        theirs = await self._session.create_session()
+        if theirs.connector is None:
+            raise ClientConnectionError("the session is closed")
+        one = OneConnection(theirs.connector, self._may_write, self._time_left, fresh=self._fresh)
+        self._under_way.add(one)
+        try:
+            async with ClientSession(
+                connector=one,
+                headers=theirs.headers,
+                skip_auto_headers=theirs.skip_auto_headers,
+                cookie_jar=theirs.cookie_jar,
+                trust_env=theirs.trust_env,
+                trace_configs=[*theirs.trace_configs, *one.tracing],
+            ) as client:
+                yield client
+            one.give_back()
+        except NotImplementedError as error:  # not by `connect`, and it has no other way to make one
             raise RequestUnguarded(
-                f"a request of {type(session).__name__} was answered, but its connection is not known, so it could not"
-                " be reset if the lock were lost: aiogram or aiohttp is a version that does otherwise than is known"
-                " here, or a middleware of the session made the request in a task of its own"
-            )
-        return answer
-
-    @contextmanager
-    def as_current(self) -> Iterator[None]:
-        """The HTTP request that is made in the block is this one."""
-        token = _current.set(self)
-        try:
-            yield
+                "aiohttp is a version that takes its connections in another way than is known here, so a getUpdates"
+                " could not be reset if the lock were lost"
+            ) from error
         finally:
-            _current.reset(token)
+            self._under_way.discard(one)
+
+    def _may_write(self) -> None:
+        if self._aborted:
+            raise LockLost("the request was given up while its connection was made")
+        self._check()
 
 
-_current: ContextVar[GuardedRequest | None] = ContextVar("cluster_lock_guarded_request", default=None)
-
-
-_guarded: WeakSet[Any] = WeakSet()
-"""The sessions and connectors that follow the rules already."""
-
-
-def guard_session(session: AiohttpSession, headers: Headers | None = None) -> None:
-    """Put the rules of this module on a session that exists. Nothing else changes: its server, proxy, middlewares, and
-    what is under way. Whether the libraries use what is put in place here, each guarded request finds out."""
-    if session in _guarded:
-        return
-    create: Callable[[], Awaitable[ClientSession]] = _of(session, "create_session")
-
-    async def create_session() -> ClientSession:
-        client = await create()
-        if client.connector is not None:
-            _guard_connector(client.connector, headers)
-        return client
-
-    session.create_session = create_session  # type: ignore[method-assign]
-    _guarded.add(session)
-
-
-def _guard_connector(connector: BaseConnector, headers: Headers | None) -> None:
-    if connector in _guarded:
-        return
-    connect: Callable[..., Awaitable[Connection]] = _of(connector, "connect")
-    used: WeakSet[Any] = WeakSet()
-
-    async def guarded(req: ClientRequest, *args: Any, **kwargs: Any) -> Connection:
-        request = _current.get()
-        connection = await connect(req, *args, **kwargs)
-        while request is not None and request.fresh and connection.protocol in used:
-            connection.close()
-            connection = await connect(req, *args, **kwargs)
-        used.add(connection.protocol)
-        try:
-            if request is not None:
-                _set_options(connection.transport, request.time_left())
-                request.check()
-                request.connection = connection
-            else:
-                with suppress(OSError, RequestUnguarded):  # only a getUpdates needs them
-                    _set_options(connection.transport, 0.0)
-        except BaseException:
-            connection.close()
-            raise
-        if headers is not None:
-            req.headers.update(headers())
-        return connection
-
-    connector.connect = guarded  # type: ignore[method-assign]
-    _guarded.add(connector)
-
-
-def _of(what: object, method: str) -> Any:
-    found = getattr(what, method, None)
-    if found is None:
-        raise RequestUnguarded(f"{type(what).__name__} of this version has no {method}(), so no connection is known")
-    return found
-
-
-def _set_options(transport: asyncio.BaseTransport | None, time_left: float) -> None:
-    if transport is None or transport.is_closing():
-        return  # the request itself finds out
-    sock = transport.get_extra_info("socket")
-    if sock is None:
-        raise RequestUnguarded(
-            f"a connection to Telegram ({type(transport).__name__}) shows no socket, so it cannot be reset if the lock"
-            " is lost"
-        )
+def updates_in(session: BaseSession, text: str) -> list[Raw] | None:
+    """The updates in an answer to getUpdates, not looked into; None if it is another answer."""
     try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
-        if _TCP_USER_TIMEOUT is not None and sock.family in (socket.AF_INET, socket.AF_INET6):
-            sock.setsockopt(socket.IPPROTO_TCP, _TCP_USER_TIMEOUT, int(time_left * 1000))
-    except OSError as error:  # the peer may have closed it; then the next connection is better
-        raise ClientOSError(error.errno, f"the connection takes no options: {error.strerror}") from error
+        answer = session.json_loads(text)
+    except Exception:  # noqa: BLE001 - the function may be anybody's, and aiogram says what is wrong with the text
+        return None
+    if not isinstance(answer, dict) or answer.get("ok") is not True or not isinstance(answer.get("result"), list):
+        return None
+    updates: list[Any] = answer["result"]
+    if all(isinstance(update, dict) and isinstance(update.get("update_id"), int) for update in updates):
+        return updates
+    return None
 
 
-class GuardedSession(AiohttpSession):
-    """aiogram's session with the rules of this module, and without a limit of connections: each bot's parked getUpdates
-    keeps one for itself, so a pool of 100 starves at a hundred bots.
-
-    `headers` is called for each request at the moment of its writing; for tests and demonstrations.
-    """
-
-    def __init__(self, proxy: Any = None, limit: int = 0, *, headers: Headers | None = None, **kwargs: Any) -> None:
-        super().__init__(proxy, limit, **kwargs)
-        guard_session(self, headers)
+OF_ITS_OWN = "__call__", "make_request", "check_response"
+"""How a session calls Telegram. Whoever makes these anew may do anything, over connections that nobody knows."""
 
 
-def warn_about_foreign_session(bot: Bot) -> None:
-    """Nothing here knows how another kind of session makes its connections."""
-    if not isinstance(bot.session, AiohttpSession):
-        log.warning(
-            "bot %d has a session that is not aiogram's own (%s): its getUpdates cannot be reset when the lock is lost,"
-            " and one that arrives late takes the next leader's place for a moment",
-            bot.id,
-            type(bot.session).__name__,
+def why_not_followed(session: BaseSession) -> str | None:
+    """What keeps a request over this session from being guarded; None: nothing, it is made as aiogram makes it."""
+    name = type(session).__name__
+    if not isinstance(session, AiohttpSession):
+        return f"{name} is not aiogram's AiohttpSession"
+    for method in OF_ITS_OWN:
+        if method in vars(session) or getattr(type(session), method, None) is not getattr(AiohttpSession, method, None):
+            return f"{name} has a {method}() of its own"
+    return None if hasattr(session, "create_session") else f"{name} of this aiogram has no create_session()"
+
+
+def followed(session: BaseSession) -> AiohttpSession:
+    """The session, if its requests are made as aiogram makes them. Raises RequestUnguarded otherwise."""
+    reason = why_not_followed(session)
+    if reason is not None or not isinstance(session, AiohttpSession):
+        raise RequestUnguarded(
+            f"{reason}: nobody knows over which connection it would send a getUpdates, so that could not be reset when"
+            " the lock is lost. Use AiohttpSession and put what is your own into session middlewares, or call"
+            " dispatcher.start_polling behind a LeaseGate, which takes every session and promises less"
         )
+    return session
 
 
-ROOM = 50
-"""Bots on a session with aiogram's own limit of 100 connections: half of them may wait for updates, half do work."""
-
-
-async def prepare_sessions(bots: Iterable[Bot]) -> None:
-    """Let all bots whose session is nothing special use one (each has an SSL context of its own, 0.7 MiB). The others'
-    sessions are left alone.
-
-    Raises ValueError if more bots share a session than it may have connections: each waits for updates on one.
-    """
-    bots = list(bots)
-    plain: dict[Any, list[Bot]] = {}
-    for bot in bots:
-        warn_about_foreign_session(bot)
-        if isinstance(bot.session, AiohttpSession) and _is_plain(bot.session):
-            plain.setdefault((bot.session.api, bot.session.timeout), []).append(bot)
-    for (api, timeout), alike in plain.items():
-        before = {id(bot.session): bot.session for bot in alike}
-        shared = alike[0].session if len(alike) <= ROOM else GuardedSession(api=api, timeout=timeout)
-        for bot in alike:
-            bot.session = shared
-        for session in before.values():
-            if session is not shared:
-                await session.close()
-    await _refuse_full_sessions(bots)
-
-
-async def _refuse_full_sessions(bots: list[Bot]) -> None:
-    for session, number in Counter(bot.session for bot in bots if isinstance(bot.session, AiohttpSession)).items():
+async def check_sessions(bots: Iterable[Bot]) -> None:
+    """Raises RequestUnguarded if the session of a bot is one that cannot be followed, ValueError if more bots share one
+    than it may have connections: each waits for updates on one."""
+    shared = Counter(followed(bot.session) for bot in bots)
+    for session, number in shared.items():
         if number == 1:
             continue
         connector = (await session.create_session()).connector
@@ -221,13 +190,3 @@ async def _refuse_full_sessions(bots: list[Bot]) -> None:
                 f"{number} bots share a session that has at most {connector.limit} connections, and each of them waits"
                 " for updates on one: make it AiohttpSession(limit=0)"
             )
-
-
-def _is_plain(session: AiohttpSession) -> bool:
-    return (
-        type(session) is AiohttpSession
-        and session.proxy is None
-        and not len(session.middleware)
-        and session.json_loads is json.loads
-        and session.json_dumps is json.dumps
-    )

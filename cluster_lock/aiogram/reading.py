@@ -9,7 +9,7 @@ from aiogram import Bot
 from aiogram.types import Update
 from pydantic import TypeAdapter, ValidationError
 
-from .fetching import Raw
+from .http_session import Raw
 
 _UPDATES: TypeAdapter[list[Update]] = TypeAdapter(list[Update])
 LONGEST_ANSWER = 4 * 2**20

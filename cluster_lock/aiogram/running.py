@@ -22,6 +22,7 @@ from cluster_lock.tasks import end, finish
 from .classify import describe
 from .http_session import GuardedRequest
 from .poller import Poller
+from .recovery import SECOND_LOOK, refused_again
 from .stopping import Stopping
 
 log = logging.getLogger("cluster_lock.aiogram")
@@ -172,16 +173,15 @@ async def _lead(poller: Poller, leadership: Leadership, stopping: Stopping) -> N
 async def _first_look(bot: Bot) -> None:
     """Know a refused token now and not in the hour of need, and that our requests can be reset; open the connection.
     Telegram may be down: no matter."""
-    look = GuardedRequest(lambda: None, lambda: FIRST_LOOK)
     try:
         async with asyncio.timeout(FIRST_LOOK):
-            me = await look.make(bot.session, lambda: bot(GetMe()))
+            me = await GuardedRequest(bot.session, lambda: None, lambda: FIRST_LOOK).ask(bot, GetMe())
     except RequestUnguarded:
         raise
     except (TelegramUnauthorizedError, TelegramNotFound) as error:
-        raise TelegramTokenRefused(
-            f"Telegram refuses the token of bot {bot.id}: {describe(error, bot.token)}"
-        ) from error
+        log.warning("bot %d: Telegram refuses the token, looking once more: %s", bot.id, describe(error, bot.token))
+        await asyncio.sleep(SECOND_LOOK)
+        await refused_again(bot)
     except Exception as error:  # noqa: BLE001 - whatever it is, the poller meets it again and knows what to do
         log.warning("bot %d: Telegram does not say who it is: %s", bot.id, describe(error, bot.token))
     else:

@@ -27,7 +27,7 @@ from cluster_lock.values import Timing
 
 from .arguments import of_process, of_term
 from .conflicts import ConflictRules, OnConflict
-from .http_session import prepare_sessions
+from .http_session import check_sessions
 from .poller import Poller, lock_name
 from .rules import OnFailed, OnTerm, Rules
 from .running import run_pollers
@@ -90,7 +90,7 @@ async def start_polling(
         await stack.enter_async_context(signals(stopping, handle=handle_signals, kept=_is_kept(leadership)))
         if close_bot_session:
             stack.push_async_callback(_close_sessions, bots)
-        await prepare_sessions(bots)
+        await check_sessions(bots)
         source = leadership
         if source is None:
             assert settings is not None

@@ -20,8 +20,9 @@ from cluster_lock.values import Origin
 from .classify import describe
 from .crashes import GIVEN_UP, SUSPECTED, CrashedTooOften, CrashNotes
 from .early import Early
-from .fetching import Fetcher, Raw
+from .fetching import Fetcher
 from .handling import Handling, Job
+from .http_session import Raw
 from .lines import album, conversation, dialogue, is_urgent
 from .pace import Pace
 from .reading import Cut, UpdateUnreadable, read
@@ -55,7 +56,7 @@ class TermWork:
         """Updates that were being handled in several crashes, or where there is an order their lines: they are one line
         for this term."""
         self._handling = Handling(dispatcher, bot, term, rules, facts, self._finished, self._notes)
-        self._fetcher = Fetcher(bot, term, rules.timing, rules.allowed_updates)
+        self._fetcher = Fetcher(bot, term, rules.timing, rules.allowed_updates, lambda raw: read(raw, bot))
         self._recovery = Recovery(bot, term, rules, facts)
         self._early = Early(bot.id, self._window, facts, self._handling.confirmed_early)
         self._pace = Pace(bot.id, self._window, facts, self._relieve)
@@ -213,7 +214,7 @@ class TermWork:
         self._handling.submit(jobs)
 
     def _jobs(self, new: Sequence[Delivered], raw: Sequence[Raw]) -> list[Job]:
-        updates = read(raw, self._bot)
+        updates = self._fetcher.updates(delivered.update_id for delivered in new)
         lines = self._lines(updates, raw)
         jobs = []
         for delivered, update, sent, line in zip(new, updates, raw, lines, strict=True):

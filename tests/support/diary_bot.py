@@ -22,11 +22,11 @@ from aiogram import Bot, Dispatcher
 from aiogram.types import Message, Update
 
 from cluster_lock import clock
-from cluster_lock.aiogram import fetching, http_session
-from cluster_lock.aiogram.http_session import GuardedSession
+from cluster_lock.aiogram import connection, fetching
 from cluster_lock.aiogram.poller import lock_name
 from cluster_lock.leadership import Leadership, Term
 from cluster_lock.testing.telegram import CLIENT_HEADER, SENT_HEADER, TERM_HEADER
+from cluster_lock.testing.telegram.session import TellingSession
 
 DIARY, CLIENT, MUTANT = "TEST_BOT_DIARY", "CLUSTER_LOCK_INSTANCE", "TEST_BOT_MUTANT"
 CLOSES_GENTLY = "closes its connections gently"
@@ -109,10 +109,10 @@ async def started(bot: Bot, dispatcher: Dispatcher, leadership: Leadership) -> N
     if SLACK in os.environ:
         fetching.REQUEST_SLACK = float(os.environ[SLACK])
     if os.environ.get(MUTANT) == CLOSES_GENTLY:
-        http_session._set_options = lambda transport, time_left: None
+        connection.Borrowed.set_options = lambda self, sock, time_left: None  # type: ignore[method-assign]
     dispatcher["diary"] = diary = Diary()
     plain = bot.session
-    bot.session = GuardedSession(api=plain.api, headers=diary.headers)
+    bot.session = TellingSession(api=plain.api, headers=diary.headers)
     bot.session.middleware(diary.note_answer)
     await plain.close()
     diary.begin(bot, leadership)

@@ -525,13 +525,65 @@ def refuses_the_newest_connection() -> None:
 
 
 def polls_on_an_unknown_connection() -> None:
+    from cluster_lock.aiogram import connection
+
+    connection.Borrowed.__init__ = lambda self, transport, time_left: self.__dict__.update(  # type: ignore[method-assign]
+        _transport=None, _before=[]
+    )
+
+
+def leaves_copies_under_way() -> None:
+    from cluster_lock.aiogram.fetching import Fetcher
     from cluster_lock.aiogram.http_session import GuardedRequest
 
-    async def trusting(self: GuardedRequest, session: Any, call: Any) -> Any:
-        with self.as_current():
-            return await call()
+    def abort(self: Fetcher) -> None:
+        if self._request is not None:
+            reset(self._request)
 
-    GuardedRequest.make = trusting  # type: ignore[method-assign]
+    reset = GuardedRequest.abort
+    Fetcher.abort = abort  # type: ignore[method-assign]
+    GuardedRequest.abort = lambda self: None  # type: ignore[method-assign]
+
+
+def writes_after_an_abort() -> None:
+    from cluster_lock.aiogram.http_session import GuardedRequest
+
+    GuardedRequest._may_write = lambda self: self._check()  # type: ignore[method-assign]
+
+
+def keeps_what_it_borrowed() -> None:
+    from cluster_lock.aiogram import connection
+
+    connection.Borrowed.undo = lambda self: None  # type: ignore[method-assign]
+
+
+def trusts_any_session() -> None:
+    from cluster_lock.aiogram import http_session
+
+    http_session.why_not_followed = lambda session: None
+    http_session.followed = lambda session: session  # type: ignore[return-value, assignment]
+
+
+def believes_the_first_refusal() -> None:
+    from cluster_lock.aiogram import recovery
+    from cluster_lock.errors import TelegramTokenRefused
+
+    async def at_once(bot: Any) -> None:
+        raise TelegramTokenRefused("refused")
+
+    recovery.refused_again = at_once
+
+
+def forgets_what_it_confirmed() -> None:
+    from cluster_lock.aiogram import window
+
+    window.REMEMBERED = 0
+
+
+def lets_an_unreadable_update_hide_the_others() -> None:
+    from cluster_lock.aiogram import http_session
+
+    http_session.updates_in = lambda session, text: None
 
 
 def heeds_every_request() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from asyncio import selector_events
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from concurrent.futures import Future
 from contextlib import asynccontextmanager, contextmanager
@@ -11,16 +12,17 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
+import pytest
 from aiogram import Bot, Dispatcher
 from aiogram.client.telegram import TelegramAPIServer
 from aiogram.types import Message, Update
 from support.leadership_double import TermDouble
 
 from cluster_lock import clock
-from cluster_lock.aiogram.http_session import GuardedSession
 from cluster_lock.aiogram.poller import Poller
 from cluster_lock.aiogram.rules import Rules
 from cluster_lock.testing.telegram import TelegramSimulator
+from cluster_lock.testing.telegram.session import TellingSession
 from cluster_lock.values import Timing
 
 BOT = 42
@@ -81,7 +83,7 @@ class ClientBot(Bot):
         self.client = client
         self.term: int | None = None
         super().__init__(
-            token, session=GuardedSession(api=TelegramAPIServer.from_base(simulator.url), headers=self._headers)
+            token, session=TellingSession(api=TelegramAPIServer.from_base(simulator.url), headers=self._headers)
         )
 
     def _headers(self) -> dict[str, str]:
@@ -227,3 +229,13 @@ def simulator_thread() -> Iterator[tuple[TelegramSimulator, Callable[..., None]]
     finally:
         call(stop.set)
         thread.join(timeout=10)
+
+
+def without_sockets(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The loop's transports show no socket, as those of a loop that is not known here might."""
+    shown = selector_events._SelectorTransport.get_extra_info  # type: ignore[attr-defined]
+
+    def hide(self: Any, name: str, default: Any = None) -> Any:
+        return None if name == "socket" else shown(self, name, default)
+
+    monkeypatch.setattr(selector_events._SelectorTransport, "get_extra_info", hide)  # type: ignore[attr-defined]

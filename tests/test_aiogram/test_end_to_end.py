@@ -15,11 +15,11 @@ from aiogram.client.session.aiohttp import AiohttpSession
 from aiogram.client.telegram import TelegramAPIServer
 from aiogram.methods import GetUpdates
 from support import aio
-from support.polling import BOT, QUICK, ClientBot, Handled, dispatcher_with, until
+from support.polling import BOT, QUICK, ClientBot, Handled, dispatcher_with, until, without_sockets
 from support.sessions import holder, key_of, session
 
 from cluster_lock import clock
-from cluster_lock.aiogram import LeaseGate, Poller, Rules, http_session
+from cluster_lock.aiogram import LeaseGate, Poller, Rules
 from cluster_lock.aiogram.running import run_pollers
 from cluster_lock.aiogram.stopping import Stopping
 from cluster_lock.drivers.memory import MemoryBackend
@@ -330,9 +330,10 @@ def test_an_answer_that_comes_after_the_lock_is_dropped_by_the_gate() -> None:
     aio.run(main())
 
 
-def test_the_gate_lets_nothing_more_through_when_a_connection_is_not_known() -> None:
-    """After an answer over a connection that could not have been reset the gate stays shut, the lock is given away, and
+def test_the_gate_lets_nothing_through_when_a_connection_is_not_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is sent over a connection that could not be reset: the gate stays shut, the lock is given away, and
     leaving it raises."""
+    without_sockets(monkeypatch)
 
     async def main() -> None:
         store = MemoryBackend()
@@ -341,7 +342,6 @@ def test_the_gate_lets_nothing_more_through_when_a_connection_is_not_known() -> 
             async with session(store, "a", timing=TIMING) as one:
                 plain = AiohttpSession(api=api)
                 election, bot = Election(one), Bot(f"{BOT}:TOKEN", session=plain)
-                http_session._guarded.add(plain)  # and it is not: what put the rules there was of no use
                 simulator.push(BOT)
                 with pytest.raises(RequestUnguarded):
                     async with LeaseGate(election, bot, timing=TIMING):
@@ -349,7 +349,44 @@ def test_the_gate_lets_nothing_more_through_when_a_connection_is_not_known() -> 
                             with pytest.raises(RequestUnguarded):
                                 await asyncio.wait_for(bot(GetUpdates(timeout=1)), 10)
                         await until(lambda: election.role(LOCK) is Role.STOPPED)
-                assert len(simulator.oracle.polls()) == 1
+                assert simulator.oracle.polls() == []
                 await bot.session.close()
 
     aio.run(main())
+
+
+@pytest.mark.parametrize("foreign", [False, True], ids=["followed", "of its own"])
+def test_the_gate_takes_every_session_and_leaves_it_as_it_is(foreign: bool, caplog: pytest.LogCaptureFixture) -> None:
+    """Middlewares on both sides of the gate see the getUpdates, and after it the session has what it had before; one
+    that makes its requests in its own way makes them, and it is said what that costs."""
+
+    class Own(AiohttpSession):
+        async def make_request(self, bot: Bot, method: Any, timeout: int | None = None) -> Any:
+            seen.append("own")
+            return await super().make_request(bot, method, timeout)
+
+    seen: list[str] = []
+
+    def middleware(name: str) -> Any:
+        async def see(make_request: Any, bot: Bot, method: Any) -> Any:
+            seen.append(name)
+            return await make_request(bot, method)
+
+        return see
+
+    async def main() -> None:
+        async with TelegramSimulator() as simulator, session(MemoryBackend(), "a", timing=TIMING) as one:
+            its = (Own if foreign else AiohttpSession)(api=TelegramAPIServer.from_base(simulator.url))
+            async with Bot(f"{BOT}:TOKEN", session=its) as bot:
+                its.middleware.register(middleware("outer"))
+                before = {name: value for name, value in vars(its).items() if not name.startswith("_")}
+                pushed = simulator.push(BOT)
+                async with LeaseGate(Election(one), bot, timing=TIMING):
+                    its.middleware.register(middleware("inner"))
+                    (update,) = await bot(GetUpdates(timeout=1))
+                assert update.update_id == pushed
+                assert seen == ["outer", "inner", *(["own"] if foreign else [])]
+                assert {name: value for name, value in vars(its).items() if not name.startswith("_")} == before
+
+    aio.run(main())
+    assert ("make_request() of its own, so its getUpdates cannot be reset" in caplog.text) is foreign

@@ -68,8 +68,8 @@ def test_a_getupdates_is_not_written_when_the_lease_ended_while_its_connection_w
             raise LockLost("too late")
 
         async with TelegramSimulator() as simulator, client_bot(simulator) as bot:
-            with GuardedRequest(refuse, lambda: 1.0).as_current(), pytest.raises(LockLost):
-                await bot(GetUpdates(timeout=1), request_timeout=5)
+            with pytest.raises(LockLost):
+                await GuardedRequest(bot.session, refuse, lambda: 1.0).ask(bot, GetUpdates(timeout=1), 5)
             await bot.get_me()
             assert simulator.oracle.polls() == []
 

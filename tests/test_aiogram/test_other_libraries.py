@@ -21,7 +21,7 @@ for name in list(sys.modules):
 """
 
 POLLS = """
-import asyncio, logging, os, sys, tempfile
+import asyncio, logging, socket, struct
 logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
 from aiogram import Bot, Dispatcher
 from aiogram.client.session.aiohttp import AiohttpSession
@@ -29,17 +29,17 @@ from aiogram.client.telegram import TelegramAPIServer
 from aiogram.types import Message
 from support.leadership_double import TermDouble
 from support.polling import dispatcher_with, Handled, until
-from cluster_lock.aiogram import Poller, Rules, http_session, running
-from cluster_lock.aiogram.http_session import GuardedRequest
+from cluster_lock.aiogram import Poller, running
+from cluster_lock.aiogram.connection import Borrowed
 from cluster_lock.errors import RequestUnguarded
 from cluster_lock.testing.telegram import TelegramSimulator
 
-polls = []
-made = GuardedRequest.__init__
-def spy(self, check, time_left, *, fresh=False):
-    made(self, check, time_left, fresh=fresh)
-    polls.append(self)
-GuardedRequest.__init__ = spy
+guarded = []
+made = Borrowed.__init__
+def spy(self, transport, time_left):
+    made(self, transport, time_left)
+    guarded.append(transport.get_extra_info("socket").getsockopt(socket.SOL_SOCKET, socket.SO_LINGER, 8))
+Borrowed.__init__ = spy
 
 async def main():
     async with TelegramSimulator() as simulator:
@@ -54,11 +54,12 @@ async def main():
         except RequestUnguarded as error:
             print("REFUSED", len(simulator.oracle.polls()), error)
         else:
-            looked = len(polls)
+            guarded.clear()
             double.begin(poller.run)
             simulator.push(42)
             await until(lambda: handled.ids or double.work.done(), timeout=30)
-            print("GUARDED" if polls[looked].connection is not None and not double.work.done() else "LOST")
+            is_guarded = guarded and all(struct.unpack("ii", linger) == (1, 0) for linger in guarded)
+            print("GUARDED" if is_guarded and not double.work.done() else "LOST")
             await double.lose("the test is over")
         await poller.close()
         await bot.session.close()
@@ -96,13 +97,6 @@ PRIVATE = "self._session", "_connector_type", "_connector_init", "_should_reset_
 
 LOUD = {
     "create_session": renamed(AIOGRAM, ("create_session", "get_client")),
-    "own session": renamed(
-        AIOGRAM,
-        (
-            "session = await self.create_session()\n\n        url",
-            "session = await type(self).create_session(self)\n\n        url",
-        ),
-    ),
     "connect": """
         import aiohttp, aiohttp.client, aiohttp.connector
         aiohttp.connector.BaseConnector.lease = aiohttp.connector.BaseConnector.connect
