@@ -173,8 +173,8 @@ def test_a_hundred_unconfirmed_updates_fill_the_window() -> None:
 
 
 def test_any_order_of_finishing_confirms_everything_once_and_nothing_early() -> None:
-    """Whatever the order of handlers, and whatever requests and answers are lost, no offset passes an unfinished update,
-    nothing is new twice, and in the end all is confirmed."""
+    """Whatever the order of handlers, and whatever requests and answers are lost, no offset passes an unfinished
+    update, nothing is new twice, and in the end all is confirmed."""
     source = random.Random(7)
     for _ in range(200):
         window, queue, known = Window(), list(range(50, 50 + source.randint(1, 150))), set[int]()
