@@ -78,9 +78,9 @@ NAMELESS = """
 import sys
 from cluster_lock.process import InstanceLock
 lock = InstanceLock()
-print(lock.name)
+print(lock.name, flush=True)
 with lock:
-    print("held")
+    print("held", flush=True)
     sys.stdin.readline()
 """
 
