@@ -10,6 +10,7 @@ import os
 import sys
 import sysconfig
 import traceback
+from collections.abc import Mapping
 from dataclasses import dataclass
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -34,29 +35,34 @@ class App:
 
     name: str
     found: Any
-    """A Dispatcher, or a function that makes one."""
+    """A Dispatcher, or a function that makes one, with more or less beside it."""
     module: ModuleType
     bot: Bot | None
 
-    async def made(self, settings: Settings) -> tuple[Dispatcher, Bot]:
-        """The Dispatcher and the Bot. A function is called here, in the event loop in which both will live, and awaited
-        if it is async. Without a Bot of the user's, one that `settings` describe. Raises ConfigError."""
+    async def made(self, settings: Settings) -> tuple[Dispatcher, Bot, Mapping[str, Any]]:
+        """The Dispatcher, the Bot, and more arguments of `start_polling` (on_elected, ...). A function is called here,
+        in the event loop in which all will live, and awaited if it is async. Without a Bot of the user's, one that
+        `settings` describe. Raises ConfigError."""
         from aiogram import Bot, Dispatcher
 
         from cluster_lock.aiogram import bot_from
 
         made = self.found if isinstance(self.found, Dispatcher) else await self._called()
-        dispatcher, *bots = made if isinstance(made, tuple | list) else (made,)
-        if not (isinstance(dispatcher, Dispatcher) and len(bots) <= 1 and all(isinstance(each, Bot) for each in bots)):
-            raise ConfigError([f"--app {self.name}: returned {_kind(made)}, and not a Dispatcher or (dispatcher, bot)"])
-        if bots and self.bot is not None:
+        dispatcher, *others = made if isinstance(made, tuple | list) else (made,)
+        arguments = others.pop() if others and isinstance(others[-1], Mapping) else {}
+        if not (isinstance(dispatcher, Dispatcher) and len(others) <= 1 and all(isinstance(it, Bot) for it in others)):
+            wanted = 'a Dispatcher, (dispatcher, bot) or (dispatcher, bot, {"on_elected": ...})'
+            raise ConfigError([f"--app {self.name}: returned {_kind(made)}, and not {wanted}"])
+        if others and self.bot is not None:
             raise ConfigError([f"--app {self.name}: returns a Bot, so leave --bot out"])
-        bot = bots[0] if bots else self.bot
+        if given := sorted({"config", "leadership"} & arguments.keys()):
+            raise ConfigError([f"--app {self.name}: {given[0]} is the command's to say, and not the function's"])
+        bot = others[0] if others else self.bot
         if bot is None:
             self._say_unused()
-            return dispatcher, bot_from(settings)
+            return dispatcher, bot_from(settings), arguments
         _refuse_another(bot, settings)
-        return dispatcher, bot
+        return dispatcher, bot, arguments
 
     async def _called(self) -> Any:
         try:

@@ -113,7 +113,7 @@ def run_status(arguments: argparse.Namespace) -> int:
     if stands_by and not runs:
         found["status"] = "starting"  # it takes the name as soon as it sees that it is free
     if found["status"] == "not running" and (others := others_here(settings)):
-        found["others"] = others.strip(" ()")
+        found["instances"] = others.strip(" ()")
     if arguments.json:
         print(json.dumps(found))
     else:

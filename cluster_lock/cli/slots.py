@@ -48,7 +48,7 @@ def others_here(settings: Settings) -> str:
     from cluster_lock.keeper.slots import instances_here
 
     others = sorted(instances_here(settings.state_directory) - {settings.instance})
-    return f" (others do: {', '.join(map(repr, others))}: --instance NAME)" if others else ""
+    return f" (here run {', '.join(map(repr, others))}: --instance NAME)" if others else ""
 
 
 def _lock_here(settings: Settings) -> str | None:

@@ -160,14 +160,14 @@ async def _start(app: App, settings: Settings, instance: InstanceLock | None, *,
     from cluster_lock.aiogram import start_polling
     from cluster_lock.keeper.opening import open_shown_election
 
-    dispatcher, bot = await app.made(settings)
+    dispatcher, bot, arguments = await app.made(settings)
     async with AsyncExitStack() as stack:
         named = [instance] if instance is not None else []
         with quiet_grpc():
             leadership = await stack.enter_async_context(open_shown_election(settings, named, fail_fast=fail_fast))
         own = "instance" in dispatcher.workflow_data
         data: dict[str, Any] = {} if own else {"instance": settings.instance}
-        await start_polling(dispatcher, bot, config=settings, leadership=leadership, **data)
+        await start_polling(dispatcher, bot, config=settings, leadership=leadership, **{**data, **arguments})
 
 
 def _begin_log(options: argparse.Namespace, settings: Settings) -> None:

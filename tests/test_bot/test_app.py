@@ -33,7 +33,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 def made(folder: Path, name: str, bot: str | None = None) -> tuple[Dispatcher, Bot]:
     """What `bot start --app name --bot bot` runs with a token in the settings."""
     settings = load_text(folder, environ={"TELEGRAM_BOT_TOKEN": TOKEN})
-    return asyncio.run(load_app(name, bot).made(settings))
+    return asyncio.run(load_app(name, bot).made(settings))[:2]
 
 
 def refusal(name: str, bot: str | None = None, *, folder: Path | None = None) -> str:
@@ -59,6 +59,21 @@ def test_an_app_of_the_working_directory(folder: Path) -> None:
 def test_the_bot_of_the_template() -> None:
     """What `start` runs by default is there."""
     assert load_app("bot.app:dispatcher").found.sub_routers
+
+
+def test_a_function_says_what_start_polling_is_to_be_told(folder: Path) -> None:
+    """Beside the Dispatcher, with a Bot or without, a function returns arguments of start_polling; but not those that
+    the command has to say."""
+    (folder / "users_f.py").write_text(
+        "from aiogram import Dispatcher\n"
+        "async def elected(): pass\n"
+        "def create(): return Dispatcher(), {'on_elected': elected}\n"
+        "def settle(): return Dispatcher(), {'config': 'other.yaml'}\n"
+    )
+    settings = load_text(folder, environ={"TELEGRAM_BOT_TOKEN": TOKEN})
+    _, bot, arguments = asyncio.run(load_app("users_f:create").made(settings))
+    assert (bot.token, list(arguments)) == (TOKEN, ["on_elected"])
+    assert refusal("users_f:settle", folder=folder).endswith("config is the command's to say, and not the function's")
 
 
 @pytest.mark.parametrize("name", ["users_bot", "users_bot:", ":dispatcher", ""])
@@ -153,7 +168,7 @@ def test_a_bot_that_is_not_used_is_said(mine: Path, caplog: pytest.LogCaptureFix
         ("dispatcher", "other", "the Bot is that of telegram/4343, and telegram.token that of telegram/4242"),
         ("dispatcher", "renewed", "the Bot of telegram/4242 has another token than telegram.token says"),
         ("pair", "bot", "--app users_mine:pair: returns a Bot, so leave --bot out"),
-        ("three", None, "returned a tuple, and not a Dispatcher or (dispatcher, bot)"),
+        ("three", None, "returned a tuple, and not a Dispatcher, (dispatcher, bot)"),
         ("number", None, "returned an int, and not a Dispatcher"),
         ("fails", None, "--app users_mine:fails: failed: TokenValidationError: Token is invalid!"),
         ("dispatcher", "dispatcher", "--bot users_mine:dispatcher: is a Dispatcher, and not an aiogram Bot"),

@@ -123,10 +123,10 @@ def test_a_host_that_was_renamed(command: Command, tmp_path: Path) -> None:
     """An instance has the host's name by default. Where none of this name runs, `status` and `stop` say which do."""
     with slot("its-name-before", LOCK, tmp_path / "state"):
         code, found = asyncio.run(told(command))
-        assert (code, found["others"]) == (3, "others do: 'its-name-before': --instance NAME")
+        assert (code, found["instances"]) == (3, "here run 'its-name-before': --instance NAME")
         with command("stop") as stop:
             assert stop.end() == 0
-            assert "does not run here (others do: 'its-name-before': --instance NAME)" in stop.output
+            assert "does not run here (here run 'its-name-before': --instance NAME)" in stop.output
 
 
 def test_a_crash_leaves_nothing_to_remove(command: Command) -> None:

@@ -18,12 +18,10 @@ from support.polling import ClientBot
 from cluster_lock.testing.telegram import TelegramSimulator
 
 
-def snippet(checkout: Path) -> CodeType:
-    """The page's one piece of Python, with its `await` outside of a function."""
-    [code] = re.findall(r"```python\n(.*?)```", (checkout / "docs" / "from_aiogram.md").read_text("utf-8"), re.DOTALL)
-    compiled = compile(code, "from_aiogram.md", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
-    assert isinstance(compiled, CodeType)
-    return compiled
+def snippets(checkout: Path) -> list[CodeType]:
+    """The page's pieces of Python: the program, with its `await` outside of a function, and what --app may name."""
+    codes = re.findall(r"```python\n(.*?)```", (checkout / "docs" / "from_aiogram.md").read_text("utf-8"), re.DOTALL)
+    return [compile(code, "from_aiogram.md", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT) for code in codes]
 
 
 def test_the_scheduler_runs_where_the_bot_leads(
@@ -42,17 +40,22 @@ def test_the_scheduler_runs_where_the_bot_leads(
             async def send_digest(bot: Bot) -> None: ...
 
             names: dict[str, Any] = {
+                "Any": Any,
                 "Bot": Bot,
+                "Dispatcher": Dispatcher,
                 "dispatcher": dispatcher,
                 "bot": ClientBot(simulator, "one"),
                 "send_digest": send_digest,
             }
-            program = eval(snippet(checkout), names)
+            program_code, factory_code = snippets(checkout)
+            program = eval(program_code, names)
             assert inspect.iscoroutine(program)
             running = asyncio.ensure_future(program)
             await aio.until(lambda: running.done() or ("scheduler" in names and names["scheduler"].running))
             [job] = names["scheduler"].get_jobs()
             assert job.func is send_digest
+            exec(factory_code, names, names)
+            assert names["create"]()[2] == {"on_elected": names["elected"], "on_step_down": names["step_down"]}
             await dispatcher.stop_polling()
             await running
             assert not names["scheduler"].running
