@@ -132,13 +132,7 @@ class Background:
         return 128 + self._heard[0]
 
     def __enter__(self) -> Self:
-        from cluster_lock.keeper.left_over import keeper_above
-
-        if (keeper := keeper_above()) is not None:
-            why = f"what runs under keeper {keeper}, as this command does, ends together with it"
-            raise ConfigError(
-                [f"{why}, and leaves nothing behind: give it from outside (a bot restarts itself by os.execv)"]
-            )
+        _refuse_below_a_keeper()
         with mapped(self.log):
             for folder in (self.log.parent.parent, self.log.parent):
                 make_private_directory(folder)
@@ -204,3 +198,14 @@ def add(commands: Any, add_options: Callable[[argparse.ArgumentParser, str | Non
     )
     add_options(parser, app)
     parser.set_defaults(run=run_restart)
+
+
+def _refuse_below_a_keeper() -> None:
+    if sys.platform == "linux":
+        from cluster_lock.keeper.left_over import keeper_above
+
+        if (keeper := keeper_above()) is not None:
+            why = f"what runs under keeper {keeper}, as this command does, ends together with it"
+            raise ConfigError(
+                [f"{why}, and leaves nothing behind: give it from outside (a bot restarts itself by os.execv)"]
+            )

@@ -38,13 +38,13 @@ async def open_election(
 
 async def _kept(stack: AsyncExitStack, settings: Settings, observer: Observer = SILENT) -> Election | None:
     """The election on a keeper's session, if there is one that leads for this process."""
-    if sys.platform == "win32" or not (under_keeper() or visits_keeper()):
-        return None
-    from .worker import open_visiting_election, open_worker_election
+    if sys.platform != "win32" and (under_keeper() or visits_keeper()):
+        from .worker import open_visiting_election, open_worker_election
 
-    if under_keeper():
-        return await stack.enter_async_context(open_worker_election(settings.timing, observer=observer))
-    return await stack.enter_async_context(open_visiting_election(settings.timing, observer=observer))
+        if under_keeper():
+            return await stack.enter_async_context(open_worker_election(settings.timing, observer=observer))
+        return await stack.enter_async_context(open_visiting_election(settings.timing, observer=observer))
+    return None
 
 
 @asynccontextmanager
