@@ -6,10 +6,10 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from support.health import LOCK, leader_board, own_time, poller, renew, standby_board
 
-from cluster_lock.aiogram.classify import Kind
 from cluster_lock.health import Board
 from cluster_lock.health.buckets import Buckets
 from cluster_lock.health.metrics import scraper
+from cluster_lock.health.totals import KINDS
 from cluster_lock.observer import Ending
 from cluster_lock.values import Origin
 
@@ -96,13 +96,13 @@ def test_every_series_is_there_before_its_first_event() -> None:
         board = standby_board()
         board.pollers([poller(polling=False, polling_for=None)])
         before = scraped(board)
-        assert {labels[1] for name, labels in before if name == "poll_errors_total"} == {*map(str, Kind)}
+        assert {labels[1] for name, labels in before if name == "poll_errors_total"} == {*KINDS}
         assert before["conflicts_total", ("42",)] == 0
         for to, reason in (("leader", "found_free"), ("standby", "lost_not_renewed"), ("standby", "step_down")):
             assert before["transitions_total", (LOCK, reason, to)] == 0
         board.term_began(LOCK, 1, Origin.FOUND_FREE)
         board.term_ended(LOCK, "the lease was last renewed 1.5 s ago (ttl 15 s): x", Ending.LOST)
-        board.pollers([poller(errors=dict.fromkeys(map(str, Kind), 1))])
+        board.pollers([poller(errors=dict.fromkeys(KINDS, 1))])
         after = scraped(board)
         assert {key for key in after if "total" in key[0]} == {key for key in before if "total" in key[0]}
         assert after["transitions_total", (LOCK, "lost_not_renewed", "standby")] == 1
