@@ -169,8 +169,10 @@ class Timing:
             )
         if self.stop_time > self.margin:
             wrong.append(f"stop_time ({self.stop_time:g} s) must not exceed margin ({self.margin:g} s)")
-        if self.poll_timeout > 50:
-            wrong.append(f"poll_timeout ({self.poll_timeout:g} s) must be at most 50 s: Telegram cuts it there")
+        if self.poll_timeout > LONGEST_POLL:
+            wrong.append(
+                f"poll_timeout ({self.poll_timeout:g} s) must be at most {LONGEST_POLL} s: Telegram cuts it there"
+            )
         if wrong:
             raise ValueError("; ".join(wrong))
 
@@ -196,5 +198,7 @@ class Timing:
         return self if ttl == self.ttl else replace(self, ttl=ttl)
 
 
+LONGEST_POLL = 50
+"""Seconds for which Telegram holds a getUpdates at most; it cuts what is longer."""
 GUARD_BEFORE = 0.2
 """The guard thread ends the process this long before the deadline; the kernel does it at the deadline."""

@@ -6,23 +6,21 @@ import asyncio
 import logging
 
 from aiogram import Bot
-from aiogram.exceptions import TelegramAPIError, TelegramUnauthorizedError
-from aiogram.methods import GetMe
+from aiogram.exceptions import TelegramUnauthorizedError
 
-from cluster_lock.errors import TelegramTokenRefused
 from cluster_lock.leadership import Term
 from cluster_lock.tasks import end, finish
 
 from .classify import describe
+from .pauses import Pause
+from .recovery import refused_again
 from .rules import OnTerm
 
 log = logging.getLogger("cluster_lock.aiogram")
 
 ELECTED_WITHIN = 30.0
 """Seconds for the hook."""
-LOOK_WITHIN = 10.0
-"""Seconds for asking Telegram who the bot is."""
-COOL_DOWN = (5.0, 60.0)
+COOL_DOWN = 5.0, 60.0
 """Seconds without contending after a first failure, doubled after each further one in a row, and at most."""
 
 
@@ -31,7 +29,7 @@ class Electing:
 
     def __init__(self, hook: OnTerm) -> None:
         self._hook = hook
-        self._failures = 0
+        self._cool_down = Pause(*COOL_DOWN, jitter=0.0)
 
     async def __call__(self, bot: Bot, term: Term) -> None:
         """Run the hook; return when it has, or when the step-down has begun that its failure asked for."""
@@ -52,21 +50,17 @@ class Electing:
             return
         error = asyncio.CancelledError() if work.cancelled() else work.exception()
         if error is None:
-            self._failures = 0
-        elif isinstance(error, TelegramUnauthorizedError) and await _is_refused(bot):
-            raise TelegramTokenRefused(
-                f"Telegram refuses the token of bot {bot.id}: {describe(error, bot.token)}"
-            ) from error
+            self._cool_down.reset()
         elif isinstance(error, Exception | asyncio.CancelledError):
+            if isinstance(error, TelegramUnauthorizedError):
+                await refused_again(bot)
             log.error("bot %d: on_elected failed: %s", bot.id, describe(error, bot.token), exc_info=error)
             await self._step_down(bot, term, f"on_elected failed: {type(error).__name__}")
         else:
             raise error  # it ends the process
 
     async def _step_down(self, bot: Bot, term: Term, reason: str) -> None:
-        first, longest = COOL_DOWN
-        cool_down = min(longest, first * 2**self._failures)
-        self._failures += 1
+        cool_down = self._cool_down.next()
         log.error("bot %d: %s: stepping down, and not contending for %g s", bot.id, reason, cool_down)
         term.step_down(reason, cool_down=cool_down)
         await term.wait_step_down()
@@ -74,14 +68,3 @@ class Electing:
 
 async def _call(hook: OnTerm, bot: Bot, term: Term) -> None:
     await hook(bot, term)
-
-
-async def _is_refused(bot: Bot) -> bool:
-    """Does Telegram say so once more?"""
-    try:
-        await bot(GetMe(), request_timeout=int(LOOK_WITHIN))
-    except TelegramUnauthorizedError:
-        return True
-    except (TelegramAPIError, OSError) as error:
-        log.info("bot %d: Telegram does not say who it is: %s", bot.id, describe(error, bot.token))
-    return False

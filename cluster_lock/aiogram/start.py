@@ -23,7 +23,7 @@ from cluster_lock.keeper.opening import open_shown_election
 from cluster_lock.keeper.slots import slot
 from cluster_lock.leadership import Leadership, Term
 from cluster_lock.state_directory import file_name
-from cluster_lock.values import Timing
+from cluster_lock.values import LONGEST_POLL, Timing
 
 from .arguments import of_process, of_term
 from .conflicts import ConflictRules, OnConflict
@@ -38,9 +38,6 @@ if TYPE_CHECKING:
     from cluster_lock.process import InstanceLock
 
 log = logging.getLogger("cluster_lock.aiogram")
-
-LONGEST_POLL = 50
-"""Seconds. Telegram cuts a longer one there."""
 
 
 async def start_polling(

@@ -24,7 +24,7 @@ from cluster_lock.patience import Patience
 from .bot_logs import log_of
 from .environment import given
 from .options import settings_from
-from .slots import lock_of, others_here, slots_here, slots_of
+from .slots import lock_of, not_here, slots_here, slots_of
 
 if TYPE_CHECKING:
     from cluster_lock.config import Settings
@@ -51,7 +51,7 @@ def run_restart(arguments: argparse.Namespace) -> int:
         print(f"{named.title} runs, but its process has not said which it is: end it first", file=sys.stderr)
         return 1
     if not runs or old is None or not old.here:
-        print(f"{named.title} does not run here{others_here(settings)}: starting it")
+        print(f"{not_here(named, settings)}: starting it")
         return start(settings)
     began = clock.now()
     with Background(settings, named, "--replace") as child:

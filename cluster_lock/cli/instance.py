@@ -15,7 +15,7 @@ from cluster_lock import clock
 
 from .options import add_settings_options, settings_from
 from .pages import Unreachable, ask
-from .slots import others_here, slots_here
+from .slots import not_here, others_here, slots_here
 
 if TYPE_CHECKING:
     from cluster_lock.process import InstanceInfo, InstanceLock
@@ -57,7 +57,7 @@ def run_stop(arguments: argparse.Namespace) -> int:
     found = [(each, *each.look()) for each in (successor, lock)]
     running = [(each, info) for each, held, info in found if held]
     if not running:
-        print(f"{lock.title} does not run here{others_here(settings)}")
+        print(not_here(lock, settings))
         return 0
     asked: list[InstanceInfo] = []
     code = 0
@@ -113,7 +113,7 @@ def run_status(arguments: argparse.Namespace) -> int:
     if stands_by and not runs:
         found["status"] = "starting"  # it takes the name as soon as it sees that it is free
     if found["status"] == "not running" and (others := others_here(settings)):
-        found["instances"] = others.strip(" ()")
+        found["instances"] = others
     if arguments.json:
         print(json.dumps(found))
     else:

@@ -43,12 +43,19 @@ def slots_here(settings: Settings) -> tuple[InstanceLock, InstanceLock]:
     return found
 
 
+def not_here(lock: InstanceLock, settings: Settings) -> str:
+    """That it does not run here, and which others do."""
+    others = others_here(settings)
+    return f"{lock.title} does not run here{f' ({others})' if others else ''}"
+
+
 def others_here(settings: Settings) -> str:
-    """For where the instance does not run: which others do. The host, whose name was its own, may have been renamed."""
+    """For where the instance does not run: which others do, if any. The host, whose name was its own, may have been
+    renamed."""
     from cluster_lock.keeper.slots import instances_here
 
     others = sorted(instances_here(settings.state_directory) - {settings.instance})
-    return f" (here run {', '.join(map(repr, others))}: --instance NAME)" if others else ""
+    return f"here run {', '.join(map(repr, others))}: --instance NAME" if others else ""
 
 
 def _lock_here(settings: Settings) -> str | None:

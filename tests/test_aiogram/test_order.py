@@ -202,6 +202,18 @@ QUERIES: dict[str, dict[str, Any]] = {
 }
 
 
+def held_messages() -> tuple[Dispatcher, list[str], asyncio.Event]:
+    """A Dispatcher whose handler of messages notes each text as it begins, and ends when the event is set."""
+    dispatcher, begun, release = Dispatcher(), list[str](), asyncio.Event()
+
+    @dispatcher.message()
+    async def message(message: Any) -> None:
+        begun.append(message.text)
+        await release.wait()
+
+    return dispatcher, begun, release
+
+
 @pytest.mark.parametrize(
     "rules", [Rules(order="chat"), Rules(order="member"), Rules(max_concurrent=2)], ids=["chat", "member", "two"]
 )
@@ -210,12 +222,7 @@ def test_a_query_with_a_clock_overtakes_what_waits(rules: Rules) -> None:
     runs at once, for no update that waits too."""
 
     async def main() -> None:
-        dispatcher, begun, release = Dispatcher(), list[str](), asyncio.Event()
-
-        @dispatcher.message()
-        async def message(message: Any) -> None:
-            begun.append(message.text)
-            await release.wait()
+        dispatcher, begun, release = held_messages()
 
         async def query(query: Any, event_update: Update) -> None:
             begun.append(event_update.event_type)
@@ -245,12 +252,7 @@ def test_whoever_limits_the_concurrency_gets_the_order_of_delivery(rules: Rules)
     """With a limit of the caller's own a query waits like all others, as with aiogram."""
 
     async def main() -> None:
-        dispatcher, begun, release = Dispatcher(), list[str](), asyncio.Event()
-
-        @dispatcher.message()
-        async def message(message: Any) -> None:
-            begun.append(message.text)
-            await release.wait()
+        dispatcher, begun, release = held_messages()
 
         @dispatcher.inline_query()
         async def query(query: Any) -> None:
