@@ -381,7 +381,7 @@ def test_an_update_that_ends_the_process_is_given_up(start: Start) -> None:
                 assert await ended(process) == 0
             texts = sent_texts(simulator)
             assert texts.count("begun poison") == 3
-            assert [texts.count(f"done {name}") for name in ("one", "three")] == [1, 1]
+            assert {"done one", "done three"} <= set(texts)
 
     run(main(), timeout=190)
 
