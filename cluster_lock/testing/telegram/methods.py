@@ -47,6 +47,7 @@ _SAYING_TRUE = frozenset(
         "answerinlinequery",
         "answerprecheckoutquery",
         "answershippingquery",
+        "refundstarpayment",
         "sendchataction",
         "setmessagereaction",
         "deletemessage",
