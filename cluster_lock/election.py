@@ -306,8 +306,8 @@ class Election:
             case Ending.UNCONFIRMED:
                 what = f"but the release of the lock is not confirmed, trying on ({term.ended})"
             case Ending.LOST:
-                lost_meanwhile = f" (lost meanwhile: {held.loss})" if held.loss != term.ended else ""
-                what = f"the work had ended {took:.2f} s after the loss{lost_meanwhile}"
+                why = term.ended if held.loss == term.ended else f"{term.ended}; lost meanwhile: {held.loss}"
+                what = f"the work had ended {took:.2f} s after the loss ({why})"
         log.info("%s: not leading any more, %s", held.name, what, extra=_about(held, term.ended))
         self._observer.term_ended(held.name, term.ended, how, term.heir if how is Ending.HANDED_OVER else None)
         self._set_role(held.name, Role.STANDBY)

@@ -77,12 +77,13 @@ def start(settings: Settings) -> int:
         raise ConfigError(["--detach: not on Windows, use a service (deploy/windows)"])
     _, named = slots_of(settings, lock_of(settings))
     with Background(settings, named) as child:
+        print(f"process {child.pid} starts; `bot logs` shows its log, {child.log}", flush=True)
         code = child.wait(lambda: child.has(named))
         if code is None:
             child.stays = True  # `bot status` and `bot stop` know it
             code = child.wait(lambda: child.has(named, ready=True))
     if code is None:
-        print(f"process {child.pid} runs in the background; `bot logs` shows its log, {child.log}")
+        print(f"process {child.pid} is ready, and runs in the background")
     return code or 0
 
 

@@ -143,12 +143,15 @@ def _state(lock: LockSeen) -> str:
 
 
 def _empty(settings: Settings) -> list[Part]:
-    """What is said where there are no locks. Each user has a folder of his own: no locks in it means nothing else."""
+    """What is said where there are no locks. Each user has a folder: no locks in this one means nothing else."""
     if settings.backend != "file":
         return [Line(f"no locks under {settings.prefix}")]
-    whose = "a service, or another user's bot, keeps its locks in a folder of its own"
-    how = "ask as that user, with its configuration (--config) or its CLUSTER_LOCK_STATE_DIR"
-    return [Line(f"no locks in {settings.file.directory}"), Line(f"  {whose}: {how}", "yellow")]
+    here = f"no locks in {settings.file.directory}: nobody leads or waits here"
+    other = (
+        "a bot that runs as a service, or as another user, keeps its locks in another folder: ask as that user, with its"
+        " configuration (--config) or its CLUSTER_LOCK_STATE_DIR"
+    )
+    return [Line(here), Line(f"  {other}", "yellow")]
 
 
 def _parts(overview: Overview, empty: list[Part]) -> list[Part]:

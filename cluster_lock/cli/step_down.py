@@ -31,9 +31,14 @@ def add(commands: Any) -> None:
         description="Ask the leader of a lock, over the backend, to hand over to a standby in good order: it goes on"
         " working until one has said yes, then finishes what is under way. Waits and says who leads. Ends with 0 when"
         " another one leads, 75 when the leader declined or did not answer in time, 1 when nobody leads.",
-        examples=("telegram/123456", "telegram/123456 --to web-2"),
+        examples=("", "telegram/123456 --to web-2"),
     )
-    parser.add_argument("name", metavar="NAME", help="the lock, such as telegram/123456 (`cluster-lock status` has it)")
+    parser.add_argument(
+        "name",
+        nargs="?",
+        metavar="NAME",
+        help="the lock, such as telegram/123456 (`cluster-lock status` has it); may be left out when only one is led",
+    )
     parser.add_argument("--to", metavar="INSTANCE", help="hand over to this standby or not at all")
     parser.add_argument(
         "--timeout",
@@ -57,13 +62,26 @@ async def _step_down(arguments: argparse.Namespace, settings: Settings) -> int:
     timing = settings.timing
     timeout = arguments.timeout or timing.drain + timing.cancel_grace + PATIENCE
     async with open_session(settings, fail_fast=True) as session:
-        outcome = await ask_to_step_down(session, arguments.name, to=arguments.to, by=whoever(), timeout=timeout)
-    told = _told(arguments.name, arguments.to, outcome, settings.fencing_floor)
+        name = arguments.name or await _only_one(session)
+        outcome = await ask_to_step_down(session, name, to=arguments.to, by=whoever(), timeout=timeout)
+    told = _told(name, arguments.to, outcome, settings.fencing_floor)
     if arguments.json:
         print_json(told)
     else:
         print(printable(_sentence(told)), file=sys.stdout if told["result"] == "handed over" else sys.stderr)
     return {"handed over": 0, "nobody leads": NOBODY_LEADS}.get(told["result"], NOT_DONE)
+
+
+async def _only_one(session: Session) -> str:
+    """The lock that is led, when no other one is. Raises ConfigError."""
+    from cluster_lock.errors import ConfigError
+    from cluster_lock.overview import look
+
+    overview = await look(session.driver, request=session.timing.request)
+    led = [lock.name for lock in overview.locks if lock.lease is not None]
+    if len(led) == 1:
+        return led[0]
+    raise ConfigError([f"NAME: say which lock, of {', '.join(map(printable, led)) or 'none that is led'}"])
 
 
 def _told(name: str, to: str | None, outcome: Outcome | None, fencing_floor: int) -> dict[str, Any]:

@@ -54,6 +54,18 @@ def test_it_says_so_in_a_sentence(company: Company, capsys: pytest.CaptureFixtur
     assert second.leading.wait(5)
 
 
+def test_the_only_lock_needs_no_name(company: Company, capsys: pytest.CaptureFixture[str]) -> None:
+    """Without a name the only lock that is led is meant; where none is, or two are, it is asked for (78)."""
+    assert company.command("step-down") == 78
+    assert "NAME: say which lock, of none that is led" in capsys.readouterr().err
+    company.join("web-1")
+    assert company.command("step-down") == 75
+    assert capsys.readouterr().err.startswith("x: web-1 declined")
+    company.join("web-2", "y")
+    assert company.command("step-down") == 78
+    assert "NAME: say which lock, of x, y" in capsys.readouterr().err
+
+
 def test_another_process_of_the_same_name(
     company: Company, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
