@@ -148,8 +148,8 @@ def _empty(settings: Settings) -> list[Part]:
         return [Line(f"no locks under {settings.prefix}")]
     here = f"no locks in {settings.file.directory}: nobody leads or waits here"
     other = (
-        "a bot that runs as a service, or as another user, keeps its locks in another folder: ask as that user, with its"
-        " configuration (--config) or its CLUSTER_LOCK_STATE_DIR"
+        "a bot that runs as a service, or as another user, keeps its locks in another folder: ask as that user, with"
+        " its configuration (--config) or its CLUSTER_LOCK_STATE_DIR"
     )
     return [Line(here), Line(f"  {other}", "yellow")]
 

@@ -12,6 +12,7 @@ from .tables import printable
 
 if TYPE_CHECKING:
     from cluster_lock.config import Settings
+    from cluster_lock.session import Session
     from cluster_lock.step_down import Outcome
     from cluster_lock.values import Entry
 
