@@ -22,9 +22,8 @@ from pathlib import Path
 
 from cluster_lock.driver import Driver
 from cluster_lock.drivers import driver_class
-from cluster_lock.election import Election
-from cluster_lock.guard import NoGuard
-from cluster_lock.leadership import Term
+from cluster_lock.election import Election, Term
+from cluster_lock.lease.guard import NoGuard
 from cluster_lock.session import Session
 from cluster_lock.testing.servers import ConsulServer, EtcdServer
 from cluster_lock.values import Timing

@@ -27,7 +27,7 @@ from aiogram.client.telegram import TelegramAPIServer
 from aiogram.types import Message
 
 from cluster_lock.aiogram.poller import Poller
-from cluster_lock.leadership import Term
+from cluster_lock.election import Term
 from cluster_lock.testing.telegram import SimulatorControl
 from cluster_lock.values import Origin
 

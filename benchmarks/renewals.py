@@ -15,7 +15,7 @@ from typing import Any
 
 from cluster_lock.drivers.consul import ConsulDriver
 from cluster_lock.drivers.etcd import EtcdDriver
-from cluster_lock.guard import NoGuard
+from cluster_lock.lease.guard import NoGuard
 from cluster_lock.session import Session
 from cluster_lock.testing.servers import ConsulServer, EtcdServer
 from cluster_lock.values import Timing

@@ -19,7 +19,7 @@ from aiogram.types import Message, Update
 
 from cluster_lock import clock
 from cluster_lock.aiogram import Poller
-from cluster_lock.leadership import Term
+from cluster_lock.election import Term
 from cluster_lock.testing.telegram import TelegramSimulator
 from cluster_lock.values import Origin
 

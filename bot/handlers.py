@@ -10,7 +10,7 @@ from aiogram.filters import Command, CommandStart
 from aiogram.types import Message
 
 from cluster_lock import clock
-from cluster_lock.leadership import Term
+from cluster_lock.election import Term
 
 router = Router(name="commands")
 

@@ -9,20 +9,20 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.2.0"
+from .version import __version__
 
 if TYPE_CHECKING:
     from .config import load as load_settings
     from .config import open_driver
     from .driver import Driver
-    from .election import Election
+    from .election.election import Election
+    from .election.leadership import Leadership, Role, Term
     from .errors import ClusterLockError, LockLost
-    from .hold import Hold
     from .keeper.opening import open_election
-    from .leadership import Leadership, Role, Term
-    from .lock import Lock
-    from .session import Session, open_session
-    from .threads import TermExecutor
+    from .lease.threads import TermExecutor
+    from .session.hold import Hold
+    from .session.lock import Lock
+    from .session.session import Session, open_session
     from .values import Grant, Origin, Timing
 
 __all__ = [
@@ -50,22 +50,22 @@ __all__ = [
 _HOMES = {
     "ClusterLockError": "errors",
     "Driver": "driver",
-    "Election": "election",
+    "Election": "election.election",
     "Grant": "values",
-    "Hold": "hold",
-    "Leadership": "leadership",
-    "Lock": "lock",
+    "Hold": "session.hold",
+    "Leadership": "election.leadership",
+    "Lock": "session.lock",
     "LockLost": "errors",
     "Origin": "values",
-    "Role": "leadership",
-    "Session": "session",
-    "Term": "leadership",
-    "TermExecutor": "threads",
+    "Role": "election.leadership",
+    "Session": "session.session",
+    "Term": "election.leadership",
+    "TermExecutor": "lease.threads",
     "Timing": "values",
     "load_settings": "config:load",
     "open_driver": "config",
     "open_election": "keeper.opening",
-    "open_session": "session",
+    "open_session": "session.session",
 }
 
 

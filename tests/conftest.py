@@ -18,7 +18,7 @@ import pytest
 from support.backends import ETCD_RELEASE, Backend, selected_backends
 from support.nursery import Nursery
 
-from cluster_lock import masking
+from cluster_lock.host import masking
 from cluster_lock.testing.servers import ConsulServer, EtcdServer, ServerMissing, ServerTLS
 
 NOT_RUN = "NOT RUN: "

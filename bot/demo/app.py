@@ -16,7 +16,7 @@ from aiohttp import ClientError
 
 from cluster_lock import clock
 from cluster_lock.aiogram import lock_name
-from cluster_lock.leadership import Leadership, Role, Term
+from cluster_lock.election import Leadership, Role, Term
 from cluster_lock.testing.telegram import CLIENT_HEADER, SENT_HEADER, TERM_HEADER, SimulatorControl
 from cluster_lock.testing.telegram.session import TellingSession
 

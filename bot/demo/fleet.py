@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 
-from cluster_lock.tasks import end
+from cluster_lock.aio import end
 from cluster_lock.testing.telegram import Oracle
 
 from .instance import Instance

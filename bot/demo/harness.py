@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cluster_lock import clock
-from cluster_lock.tasks import end
+from cluster_lock.aio import end
 from cluster_lock.testing.servers import Server
 from cluster_lock.testing.telegram import TelegramSimulator
 

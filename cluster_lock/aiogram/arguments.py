@@ -8,7 +8,7 @@ from typing import Any
 
 from aiogram import Bot, Dispatcher
 
-from cluster_lock.leadership import Leadership, Term
+from cluster_lock.election import Leadership, Term
 
 log = logging.getLogger("cluster_lock.aiogram")
 

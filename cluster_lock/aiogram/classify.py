@@ -14,7 +14,7 @@ from aiogram.exceptions import (
     TelegramUnauthorizedError,
 )
 
-from cluster_lock.masking import shortened
+from cluster_lock.host.masking import shortened
 
 
 class Kind(StrEnum):

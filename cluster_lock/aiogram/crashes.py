@@ -16,8 +16,8 @@ from collections.abc import Iterable
 from contextvars import ContextVar
 from pathlib import Path
 
-from cluster_lock.drivers._file.private import make_private_directory, read_private, write_private
 from cluster_lock.errors import ClusterLockError
+from cluster_lock.host.private_files import make_private_directory, read_private, write_private
 from cluster_lock.process.instance_lock import process_started
 
 log = logging.getLogger("cluster_lock.aiogram")

@@ -8,8 +8,8 @@ import logging
 from aiogram import Bot
 from aiogram.exceptions import TelegramUnauthorizedError
 
-from cluster_lock.leadership import Term
-from cluster_lock.tasks import end, finish
+from cluster_lock.aio import end, finish
+from cluster_lock.election import Term
 
 from .classify import describe
 from .pauses import Pause

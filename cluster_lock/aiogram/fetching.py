@@ -12,7 +12,7 @@ from aiogram.methods import GetUpdates
 from aiogram.types import Update
 
 from cluster_lock import clock
-from cluster_lock.leadership import Term
+from cluster_lock.election import Term
 from cluster_lock.values import Timing
 
 from .http_session import GuardedRequest, Raw

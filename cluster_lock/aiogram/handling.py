@@ -14,7 +14,7 @@ from aiogram.methods import TelegramMethod
 from aiogram.types import Update
 
 from cluster_lock import clock
-from cluster_lock.leadership import Term
+from cluster_lock.election import Term
 
 from .arguments import of_term
 from .classify import describe

@@ -13,7 +13,7 @@ from aiogram.exceptions import TelegramNetworkError
 from aiogram.methods import GetMe
 
 from cluster_lock import clock
-from cluster_lock.leadership import Term
+from cluster_lock.election import Term
 from cluster_lock.values import telegram_lock
 
 from .electing import Electing

@@ -14,8 +14,8 @@ from aiogram.exceptions import TelegramNotFound, TelegramUnauthorizedError
 from aiogram.methods import DeleteWebhook, GetMe
 
 from cluster_lock import clock
+from cluster_lock.election import Term
 from cluster_lock.errors import BackendRefused, BackendUnavailable, ConflictPersists, TelegramTokenRefused
-from cluster_lock.leadership import Term
 
 from .classify import Failure, Kind, classify, describe
 from .conflicts import Conflict, ConflictCallback

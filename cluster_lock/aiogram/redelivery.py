@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from cluster_lock.leadership import Term
+from cluster_lock.election import Term
 from cluster_lock.values import Origin
 
 

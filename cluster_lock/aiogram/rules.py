@@ -11,7 +11,7 @@ from aiogram import Bot
 from aiogram.types import Update
 from aiogram.utils.backoff import BackoffConfig
 
-from cluster_lock.leadership import Term
+from cluster_lock.election import Term
 from cluster_lock.values import Timing
 
 from .conflicts import ConflictRules

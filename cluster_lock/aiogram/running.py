@@ -14,10 +14,9 @@ from aiogram.exceptions import TelegramNotFound, TelegramUnauthorizedError
 from aiogram.fsm.storage.memory import MemoryStorage
 from aiogram.methods import GetMe
 
-from cluster_lock.election import Election
+from cluster_lock.aio import end, finish
+from cluster_lock.election import Election, Leadership
 from cluster_lock.errors import RequestUnguarded, TelegramTokenRefused
-from cluster_lock.leadership import Leadership
-from cluster_lock.tasks import end, finish
 
 from .classify import describe
 from .http_session import GuardedRequest

@@ -16,13 +16,12 @@ from aiogram.dispatcher.event.handler import CallableObject
 from aiogram.types.base import UNSET, UNSET_TYPE
 from aiogram.utils.backoff import BackoffConfig
 
-from cluster_lock.election import Election
+from cluster_lock.election import Election, Leadership, Term
 from cluster_lock.errors import AlreadyRunning, ClusterLockError, ConfigError
+from cluster_lock.host.state_directory import file_name
 from cluster_lock.keeper.names import under_keeper, visits_keeper
 from cluster_lock.keeper.opening import open_shown_election
 from cluster_lock.keeper.slots import slot
-from cluster_lock.leadership import Leadership, Term
-from cluster_lock.state_directory import file_name
 from cluster_lock.values import LONGEST_POLL, Timing
 
 from .arguments import of_process, of_term

@@ -10,10 +10,10 @@ from weakref import WeakKeyDictionary
 
 from aiogram import Dispatcher
 
-from cluster_lock.leadership import current_work
+from cluster_lock.aio import end, finish
+from cluster_lock.election.leadership import current_work
 from cluster_lock.process import ShutdownManager
 from cluster_lock.process.signals import ENDS_WITHIN, ignore_more
-from cluster_lock.tasks import end, finish
 
 
 class Stopping:

@@ -11,10 +11,10 @@ from aiogram import Bot, Dispatcher
 from aiogram.types import Update
 
 from cluster_lock import clock
-from cluster_lock.at_exec import at_exec
+from cluster_lock.aio import end, finish
+from cluster_lock.election import Term
 from cluster_lock.errors import LockLost, RequestUnguarded
-from cluster_lock.leadership import Term
-from cluster_lock.tasks import end, finish
+from cluster_lock.host.at_exec import at_exec
 from cluster_lock.values import Origin
 
 from .classify import describe

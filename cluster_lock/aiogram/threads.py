@@ -3,7 +3,7 @@
 aiogram runs them in threads, and a thread cannot be cancelled: asyncio would report the end of such a handler while it
 still works, and the lock would be given away under it (interleaving M4). So a cancelled one is awaited to its real end,
 and whoever gave us the term ends the process if that takes too long. What an async handler puts into threads is the
-term's affair (`cluster_lock.threads`); this here knows of a plain one's whatever executor the loop has.
+term's affair (`cluster_lock.lease.threads`); this here knows of a plain one's whatever executor the loop has.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from weakref import WeakSet
 from aiogram import Dispatcher
 from aiogram.types import TelegramObject
 
-from cluster_lock.leadership import current_work
-from cluster_lock.tasks import finish
+from cluster_lock.aio import finish
+from cluster_lock.election.leadership import current_work
 
 _known: WeakSet[Dispatcher] = WeakSet()
 

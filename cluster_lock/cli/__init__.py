@@ -8,8 +8,9 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 
-from cluster_lock import __version__, logs
 from cluster_lock.errors import ClusterLockError
+from cluster_lock.host import logs
+from cluster_lock.version import __version__
 
 from . import bot, config_command, doctor, drivers, release, run, status, step_down
 from .completion import add_completion_option

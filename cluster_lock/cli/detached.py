@@ -15,11 +15,11 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from cluster_lock import clock
-from cluster_lock.drivers._file.private import make_private_directory, mapped, open_to_append
 from cluster_lock.errors import ConfigError
+from cluster_lock.host.log_rotation import VARIABLE
+from cluster_lock.host.patience import Patience
+from cluster_lock.host.private_files import make_private_directory, mapped, open_to_append
 from cluster_lock.keeper.again import starting
-from cluster_lock.log_rotation import VARIABLE
-from cluster_lock.patience import Patience
 
 from .bot_logs import log_of
 from .environment import given

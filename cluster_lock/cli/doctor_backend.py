@@ -10,12 +10,13 @@ import socket
 from collections.abc import Awaitable
 from typing import TypeVar
 
-from cluster_lock import __version__, clock
+from cluster_lock import clock
+from cluster_lock.admin.first_lease import first_lease
 from cluster_lock.config import Settings
 from cluster_lock.driver import Driver, Inspectable
 from cluster_lock.errors import BackendRefused, BackendUnavailable, ClusterLockError, PermissionRefused
-from cluster_lock.first_lease import first_lease
 from cluster_lock.values import INVITE, LEADER, REPLY, REQUEST, STANDBY, BackendNode, Entry, Lease, Record
+from cluster_lock.version import __version__
 
 from .findings import Finding
 

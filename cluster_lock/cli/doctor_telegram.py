@@ -8,12 +8,12 @@ from ipaddress import ip_address
 from typing import Any
 from urllib.parse import urlsplit
 
+from cluster_lock.admin.overview import foreign_value
 from cluster_lock.config import Settings
 from cluster_lock.driver import Driver
+from cluster_lock.election import Role
 from cluster_lock.errors import BackendRefused, BackendUnavailable, TelegramTokenRefused
-from cluster_lock.leadership import Role
-from cluster_lock.listening import listen_address
-from cluster_lock.overview import foreign_value
+from cluster_lock.host.listen_address import listen_address
 from cluster_lock.values import LEADER, Entry, Record, telegram_lock
 
 from .findings import Finding

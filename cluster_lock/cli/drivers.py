@@ -48,7 +48,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _ours(name: str) -> dict[str, Any]:
-    from cluster_lock import __version__
+    from cluster_lock.version import __version__
 
     libraries = {library: version for library in LIBRARIES[name] if (version := _version(library)) is not None}
     extra = name if LIBRARIES[name] else None
@@ -89,9 +89,9 @@ def _problem(name: str) -> str | None:
     try:
         driver_class(name)
         if name == "etcd":
-            import_module("cluster_lock.drivers._etcd_library").load()
+            import_module("cluster_lock.drivers.etcd.library").load()
         elif name == "consul":
-            import_module("cluster_lock.drivers._consul_library").client_class()
+            import_module("cluster_lock.drivers.consul.library").client_class()
             if _version("aiohttp") is None:
                 return "aiohttp is not installed: pip install 'cluster-lock[consul]'"
     except ConfigError as error:

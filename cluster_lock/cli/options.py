@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from cluster_lock.errors import ConfigError
-from cluster_lock.masking import masked_arguments
+from cluster_lock.host.masking import masked_arguments
 
 from .completion import names_a_file
 

@@ -10,7 +10,7 @@ import urllib.request
 from concurrent.futures import Future
 from typing import Any, TypeAlias
 
-from cluster_lock.masking import masked, shortened
+from cluster_lock.host.masking import masked, shortened
 
 LARGEST = 1_000_000
 _LONGEST_WORDS = 300

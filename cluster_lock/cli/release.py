@@ -11,9 +11,9 @@ from .output import add_json_option, opened, print_json, run, whoever
 from .tables import printable
 
 if TYPE_CHECKING:
+    from cluster_lock.admin.quarantine import Breaking
     from cluster_lock.config import Settings
     from cluster_lock.driver import Driver
-    from cluster_lock.quarantine import Breaking
     from cluster_lock.values import Record
 
 NOT_DONE, CHANGED = 1, 75
@@ -55,8 +55,8 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 async def _release(arguments: argparse.Namespace, settings: Settings) -> int:
-    from cluster_lock.overview import foreign_value
-    from cluster_lock.quarantine import look_at
+    from cluster_lock.admin.overview import foreign_value
+    from cluster_lock.admin.quarantine import look_at
 
     name, timing = arguments.name, settings.timing
     async with opened(settings) as driver:
@@ -85,7 +85,7 @@ async def _release(arguments: argparse.Namespace, settings: Settings) -> int:
 async def _break(
     driver: Driver, breaking: Breaking, ours: Record, arguments: argparse.Namespace, request: float
 ) -> dict[str, Any] | None:
-    from cluster_lock.quarantine import break_now, break_slowly
+    from cluster_lock.admin.quarantine import break_now, break_slowly
 
     if arguments.now:
         done = await break_now(driver, breaking, ours, request=request)
@@ -109,8 +109,9 @@ def _ours() -> Record:
     import secrets
     import socket
 
-    from cluster_lock import __version__, clock
+    from cluster_lock import clock
     from cluster_lock.values import Record
+    from cluster_lock.version import __version__
 
     who = whoever()
     return Record(

@@ -11,9 +11,9 @@ from dataclasses import replace
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from cluster_lock import logs
 from cluster_lock.errors import ConfigError
-from cluster_lock.masking import kept_secrets, masked_arguments
+from cluster_lock.host import logs
+from cluster_lock.host.masking import kept_secrets, masked_arguments
 
 from .environment import GRPC, SILENT, given
 from .options import add_settings_options, settings_from

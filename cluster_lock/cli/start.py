@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import AsyncExitStack, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from cluster_lock import logs
+from cluster_lock.host import logs
 from cluster_lock.keeper.names import under_keeper
 
 from . import detached

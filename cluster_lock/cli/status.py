@@ -7,7 +7,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from cluster_lock import clock
-from cluster_lock.masking import shortened
+from cluster_lock.host.masking import shortened
 
 from .options import add_settings_options, settings_from
 from .output import add_json_option, duration, opened, print_json, run
@@ -17,8 +17,8 @@ from .tables import Line, Part, Table, living, show
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from cluster_lock.admin.overview import LockSeen, Overview
     from cluster_lock.config import Settings
-    from cluster_lock.overview import LockSeen, Overview
     from cluster_lock.values import BackendNode
 
     Picture = Callable[[], Awaitable[Overview]]
@@ -49,7 +49,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 async def _status(arguments: argparse.Namespace, settings: Settings) -> int:
-    from cluster_lock.overview import look
+    from cluster_lock.admin.overview import look
 
     only = frozenset(arguments.name)
 

@@ -11,9 +11,9 @@ from .output import add_json_option, print_json, run, seconds_from, whoever
 from .tables import printable
 
 if TYPE_CHECKING:
+    from cluster_lock.admin.step_down import Outcome
     from cluster_lock.config import Settings
     from cluster_lock.session import Session
-    from cluster_lock.step_down import Outcome
     from cluster_lock.values import Entry
 
 NOBODY_LEADS, NOT_DONE = 1, 75
@@ -57,8 +57,8 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 async def _step_down(arguments: argparse.Namespace, settings: Settings) -> int:
+    from cluster_lock.admin.step_down import ask_to_step_down
     from cluster_lock.session import open_session
-    from cluster_lock.step_down import ask_to_step_down
 
     timing = settings.timing
     timeout = arguments.timeout or timing.drain + timing.cancel_grace + PATIENCE
@@ -75,8 +75,8 @@ async def _step_down(arguments: argparse.Namespace, settings: Settings) -> int:
 
 async def _only_one(session: Session) -> str:
     """The lock that is led, when no other one is. Raises ConfigError."""
+    from cluster_lock.admin.overview import look
     from cluster_lock.errors import ConfigError
-    from cluster_lock.overview import look
 
     overview = await look(session.driver, request=session.timing.request)
     led = [lock.name for lock in overview.locks if lock.lease is not None]

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import Any, TextIO
 
 from cluster_lock.errors import ClusterLockError
-from cluster_lock.masking import harmless, masked
+from cluster_lock.host.masking import harmless, masked
 
 
 def open_missing() -> None:

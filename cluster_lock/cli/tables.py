@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from cluster_lock.masking import masked
+from cluster_lock.host.masking import masked
 
 from .streams import steered, stop_if_unread
 

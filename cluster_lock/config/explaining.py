@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
-from cluster_lock.masking import shortened
+from cluster_lock.host.masking import shortened
 from cluster_lock.values import Timing
 
 from .kinds import Duration

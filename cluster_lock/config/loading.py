@@ -12,10 +12,10 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from cluster_lock.drivers import BUILTIN, available
-from cluster_lock.drivers._file.way import check_found
 from cluster_lock.errors import ConfigError
-from cluster_lock.masking import keep_secret
-from cluster_lock.state_directory import RELATIVE, state_directory
+from cluster_lock.host.masking import keep_secret
+from cluster_lock.host.state_directory import RELATIVE, state_directory
+from cluster_lock.host.trusted_path import check_found
 
 from .explaining import explain
 from .model import Settings

@@ -12,9 +12,9 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, SecretStr, field
 
 from cluster_lock.drivers import BUILTIN, available
 from cluster_lock.errors import ConfigError
-from cluster_lock.listening import DEFAULT as HEALTH
-from cluster_lock.listening import OFF
-from cluster_lock.state_directory import state_directory
+from cluster_lock.host.listen_address import DEFAULT as HEALTH
+from cluster_lock.host.listen_address import OFF
+from cluster_lock.host.state_directory import state_directory
 from cluster_lock.values import HIGHEST_FLOOR, Timing
 
 from .kinds import (

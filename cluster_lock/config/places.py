@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 
 from cluster_lock.errors import ConfigError
-from cluster_lock.masking import masked
+from cluster_lock.host.masking import masked
 
 
 class Layer(IntEnum):

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from cluster_lock.masking import SECRET_NAME
+from cluster_lock.host.masking import SECRET_NAME
 
 from .places import Branch, Leaf, Place, Problems, below_lists, leaves, texts
 from .reading import read_text

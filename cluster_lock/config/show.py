@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from cluster_lock.masking import SECRET_NAME
+from cluster_lock.host.masking import SECRET_NAME
 
 from .kinds import duration_text
 from .model import Settings

@@ -9,10 +9,11 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal, Protocol
 
-from cluster_lock import __version__, clock
-from cluster_lock.masking import masked
+from cluster_lock import clock
+from cluster_lock.host.masking import masked
 from cluster_lock.observer import Ending, Observer
 from cluster_lock.values import Origin, Timing
+from cluster_lock.version import __version__
 
 from .buckets import Buckets
 from .terms import LockFacts

@@ -7,7 +7,7 @@ import json
 
 from aiohttp import web
 
-from cluster_lock.tasks import end
+from cluster_lock.aio import end
 
 from .board import Board
 from .document import document

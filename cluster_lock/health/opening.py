@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from urllib.parse import urlsplit
 
 from cluster_lock.errors import DriverMissing
-from cluster_lock.listening import listen_address
+from cluster_lock.host.listen_address import listen_address
 
 from .board import Board
 

@@ -15,9 +15,9 @@ from typing import Any, Self
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
+from cluster_lock.aio import end, finish
 from cluster_lock.errors import ConfigError
-from cluster_lock.listening import ListenAddress
-from cluster_lock.tasks import end, finish
+from cluster_lock.host.listen_address import ListenAddress
 
 from .beside import beside
 from .board import Board

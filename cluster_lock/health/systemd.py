@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, MutableMapping
 from contextlib import asynccontextmanager
 
 from cluster_lock import clock
-from cluster_lock.tasks import end
+from cluster_lock.aio import end
 
 from .beside import beside
 from .board import Board

@@ -6,8 +6,8 @@ import asyncio
 import gc
 import sys
 
-from cluster_lock import logs
 from cluster_lock.errors import ClusterLockError
+from cluster_lock.host import logs
 from cluster_lock.process.core_dumps import no_core_dumps
 
 from .plan import Plan, received

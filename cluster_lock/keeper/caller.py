@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cluster_lock.health import Board
-from cluster_lock.patience import Patience
+from cluster_lock.host.patience import Patience
 from cluster_lock.session import Session
 from cluster_lock.values import Timing
 

@@ -14,8 +14,8 @@ from typing import NoReturn, Self
 
 from cluster_lock import clock
 from cluster_lock.errors import ConfigError
-from cluster_lock.guard import end_process
-from cluster_lock.patience import Patience
+from cluster_lock.host.patience import Patience
+from cluster_lock.lease.guard import end_process
 from cluster_lock.process.instance_lock import process_started
 
 from .again import starting

@@ -13,7 +13,7 @@ import struct
 import sys
 from pathlib import Path
 
-from cluster_lock.at_exec import at_exec
+from cluster_lock.host.at_exec import at_exec
 
 from .left_over import keeper_above
 from .names import FD, claim, no_keeper

@@ -12,11 +12,11 @@ from contextlib import suppress
 from typing import Any
 
 from cluster_lock import clock
+from cluster_lock.aio import end, finish
+from cluster_lock.election import Leadership, Term
 from cluster_lock.health import Board
-from cluster_lock.leadership import Leadership, Term
-from cluster_lock.patience import Patience
+from cluster_lock.host.patience import Patience
 from cluster_lock.session import Session
-from cluster_lock.tasks import end, finish
 
 from .again import starting
 from .caller import time_to_stop

@@ -9,7 +9,7 @@ import logging
 from cluster_lock import clock
 from cluster_lock.errors import NotStarted
 from cluster_lock.health import Board
-from cluster_lock.patience import LOOK_EVERY
+from cluster_lock.host.patience import LOOK_EVERY
 from cluster_lock.session import Session
 
 from .again import Backoff, spoken

@@ -10,15 +10,15 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 from cluster_lock import clock
-from cluster_lock.contest import SessionContest
+from cluster_lock.aio import end
 from cluster_lock.election import Election
+from cluster_lock.election.source import SessionContest
 from cluster_lock.errors import AlreadyRunning, ClusterLockError, NotStarted
 from cluster_lock.health import Board, following, open_health
 from cluster_lock.health.opening import page_after
 from cluster_lock.health.peers import SessionPeers
 from cluster_lock.process import InstanceLock
 from cluster_lock.session import Session
-from cluster_lock.tasks import end
 
 from .again import Backoff, spoken
 from .job import Job

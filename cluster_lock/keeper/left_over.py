@@ -21,7 +21,7 @@ from pathlib import Path
 
 from cluster_lock import clock
 from cluster_lock.errors import NotStarted
-from cluster_lock.patience import Patience
+from cluster_lock.host.patience import Patience
 from cluster_lock.process.instance_lock import process_started
 
 from .init import PAUSE, parent

@@ -8,7 +8,7 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from cluster_lock.tasks import end
+from cluster_lock.aio import end
 
 EVERY = 1.0
 

@@ -9,12 +9,12 @@ from dataclasses import asdict
 from typing import Any
 
 from cluster_lock import clock
-from cluster_lock.asking import Reply
-from cluster_lock.contest import Holding, SessionContest
+from cluster_lock.aio import end, finish
+from cluster_lock.election.source import Holding, SessionContest
 from cluster_lock.errors import LockLost
 from cluster_lock.observer import Ending
 from cluster_lock.session import Session
-from cluster_lock.tasks import end, finish
+from cluster_lock.session.requests import Reply
 from cluster_lock.values import GUARD_BEFORE
 
 from .left_over import end_left_over

@@ -13,12 +13,12 @@ import socket
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from cluster_lock import __version__
+from cluster_lock.aio import end
 from cluster_lock.health import Board
-from cluster_lock.patience import LOOK_EVERY
+from cluster_lock.host.patience import LOOK_EVERY
 from cluster_lock.session import Session
-from cluster_lock.tasks import end
 from cluster_lock.values import Timing
+from cluster_lock.version import __version__
 
 from .caller import Caller
 from .door import is_ending, made_by, opened

@@ -14,10 +14,10 @@ import socket
 from collections.abc import Coroutine, Mapping, Sequence
 from typing import Any, Self
 
-from cluster_lock import __version__
 from cluster_lock.errors import KeeperMismatch
 from cluster_lock.health import Board
 from cluster_lock.session import Session
+from cluster_lock.version import __version__
 
 from .again import starting
 from .caller import Caller, received

@@ -16,11 +16,11 @@ from typing import Self
 from urllib.parse import unquote
 
 from cluster_lock import clock
-from cluster_lock.drivers._file.flock import Flock, is_locked
-from cluster_lock.drivers._file.private import make_private_directory, mapped, read_private, write_private
 from cluster_lock.errors import AlreadyRunning, PermissionRefused
-from cluster_lock.masking import masked_arguments
-from cluster_lock.state_directory import file_name, state_directory
+from cluster_lock.host.flock import Flock, is_locked
+from cluster_lock.host.masking import masked_arguments
+from cluster_lock.host.private_files import make_private_directory, mapped, read_private, write_private
+from cluster_lock.host.state_directory import file_name, state_directory
 
 from .main_program import main_program
 

@@ -6,7 +6,7 @@ import hashlib
 import sys
 from pathlib import Path
 
-from cluster_lock.state_directory import file_name
+from cluster_lock.host.state_directory import file_name
 
 
 def main_program(longest: int) -> tuple[str, str]:

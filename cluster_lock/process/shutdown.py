@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from cluster_lock import clock
-from cluster_lock.tasks import finish
+from cluster_lock.aio import finish
 
 from .signals import StopSignals, call_in
 

@@ -17,8 +17,7 @@ from support.backends import Backend
 from support.stores import open_session
 
 from cluster_lock.cli import main
-from cluster_lock.election import Election
-from cluster_lock.leadership import Term
+from cluster_lock.election import Election, Term
 from cluster_lock.session import Session
 from cluster_lock.values import Timing
 

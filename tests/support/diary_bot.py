@@ -24,7 +24,7 @@ from aiogram.types import Message, Update
 from cluster_lock import clock
 from cluster_lock.aiogram import connection, fetching
 from cluster_lock.aiogram.poller import lock_name
-from cluster_lock.leadership import Leadership, Term
+from cluster_lock.election import Leadership, Term
 from cluster_lock.testing.telegram import CLIENT_HEADER, SENT_HEADER, TERM_HEADER
 from cluster_lock.testing.telegram.session import TellingSession
 

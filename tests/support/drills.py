@@ -14,10 +14,9 @@ from dataclasses import dataclass
 
 from cluster_lock import clock
 from cluster_lock.driver import Driver
-from cluster_lock.election import Election
+from cluster_lock.election import Election, Term
 from cluster_lock.errors import TokenWentBack
-from cluster_lock.guard import NoGuard
-from cluster_lock.leadership import Term
+from cluster_lock.lease.guard import NoGuard
 from cluster_lock.session import Session
 from cluster_lock.testing.servers import ConsulServer, EtcdServer
 from cluster_lock.values import Timing

@@ -7,8 +7,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from cluster_lock import clock
-from cluster_lock.leadership import Answer, Body, Role, Term
-from cluster_lock.tasks import end, finish
+from cluster_lock.aio import end, finish
+from cluster_lock.election.leadership import Answer, Body, Role, Term
 from cluster_lock.values import Origin, Timing
 
 FAR = 1e9

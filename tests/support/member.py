@@ -14,11 +14,10 @@ import sys
 
 import cluster_lock
 from cluster_lock import clock
+from cluster_lock.admin.overview import look
 from cluster_lock.driver import Driver
 from cluster_lock.drivers import driver_class
-from cluster_lock.election import Election
-from cluster_lock.leadership import Term
-from cluster_lock.overview import look
+from cluster_lock.election import Election, Term
 from cluster_lock.session import Session
 from cluster_lock.values import Timing
 

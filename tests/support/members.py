@@ -8,11 +8,10 @@ from contextlib import asynccontextmanager
 
 from support.sessions import PREFIX, session
 
+from cluster_lock.admin.step_down import Outcome, ask_to_step_down
 from cluster_lock.drivers.memory import MemoryBackend
-from cluster_lock.election import Election
-from cluster_lock.leadership import Term
+from cluster_lock.election import Election, Term
 from cluster_lock.session import Session
-from cluster_lock.step_down import Outcome, ask_to_step_down
 from cluster_lock.values import Entry
 
 

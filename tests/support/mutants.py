@@ -28,19 +28,19 @@ def _driver_part(name: str) -> Any:
 
 
 def counts_from_the_reply() -> None:
-    from cluster_lock import watchdog
+    from cluster_lock.lease import watchdog
 
     watchdog.deadline_after = lambda sent, timing: clock.now() + timing.ttl - timing.margin
 
 
 def trusts_twice_the_ttl() -> None:
-    from cluster_lock import watchdog
+    from cluster_lock.lease import watchdog
 
     watchdog.deadline_after = lambda sent, timing: sent + 2 * timing.ttl - timing.margin
 
 
 def revives_after_the_deadline() -> None:
-    from cluster_lock.watchdog import Watchdog
+    from cluster_lock.lease.watchdog import Watchdog
 
     renew = Watchdog._renew
 
@@ -55,7 +55,7 @@ def revives_after_the_deadline() -> None:
 
 
 def ignores_the_watch() -> None:
-    from cluster_lock.watch import Watch
+    from cluster_lock.session.watch import Watch
 
     async def deaf(self: Watch) -> None:
         await asyncio.Event().wait()
@@ -87,7 +87,7 @@ def does_not_settle_in_a_block() -> None:
 
 def notices_no_set_back() -> None:
     """An answer that shows an older state is old news, whenever it was asked for."""
-    from cluster_lock.watch import Watch
+    from cluster_lock.session.watch import Watch
 
     take = Watch.take
     Watch.take = lambda self, entries, asked=-1: take(self, entries)  # type: ignore[method-assign]
@@ -95,7 +95,7 @@ def notices_no_set_back() -> None:
 
 def believes_a_late_answer() -> None:
     """What is older than what is known proves a set-back, also if it was asked for before."""
-    from cluster_lock.watch import Watch
+    from cluster_lock.session.watch import Watch
 
     take = Watch.take
     Watch.take = lambda self, entries, asked=-1: take(self, entries, 2**60)  # type: ignore[method-assign]
@@ -103,7 +103,7 @@ def believes_a_late_answer() -> None:
 
 def leads_on_any_token_that_it_is_given() -> None:
     """What was found under our lease is not compared with what is known."""
-    from cluster_lock.found import Found
+    from cluster_lock.session.found import Found
 
     evidence = Found.evidence
 
@@ -114,8 +114,8 @@ def leads_on_any_token_that_it_is_given() -> None:
 
 
 def writes_its_farewell_before_its_own_token() -> None:
-    from cluster_lock.hold import Hold
-    from cluster_lock.tokens import Tokens
+    from cluster_lock.session import Hold
+    from cluster_lock.session.tokens import Tokens
 
     release, note = Hold._release, Tokens.note
     Tokens.note = lambda self, name, token: None  # type: ignore[method-assign]
@@ -129,20 +129,20 @@ def writes_its_farewell_before_its_own_token() -> None:
 
 
 def wipes_the_evidence() -> None:
-    from cluster_lock.lock import Lock
+    from cluster_lock.session import Lock
 
     farewell = Lock._farewell
     Lock._farewell = lambda self, found, evidence=None: farewell(self, found)  # type: ignore[method-assign]
 
 
 def believes_a_release_that_is_not_confirmed() -> None:
-    from cluster_lock.reconcile import Reconciler
+    from cluster_lock.session.reconcile import Reconciler
 
     Reconciler.not_released = lambda self, key: None  # type: ignore[method-assign]
 
 
 def looks_no_longer_than_it_follows() -> None:
-    from cluster_lock.reconcile import Reconciler
+    from cluster_lock.session.reconcile import Reconciler
 
     async def no_sweep(self: Reconciler) -> None:
         return None
@@ -151,13 +151,13 @@ def looks_no_longer_than_it_follows() -> None:
 
 
 def stands_by_under_its_name_alone() -> None:
-    from cluster_lock import contender
+    from cluster_lock.session import contender
 
     contender.contender_key = lambda record: values.STANDBY + record.instance  # type: ignore[attr-defined]
 
 
 def takes_any_json_for_a_record() -> None:
-    from cluster_lock import record
+    from cluster_lock.values import record
 
     for name in record._CHECKS:
         record._CHECKS[name] = lambda value: True
@@ -196,7 +196,7 @@ def memory_guards_by_the_lease() -> None:
 
 
 def etcd_guards_by_the_lease() -> None:
-    from cluster_lock.drivers._etcd_requests import Requests
+    from cluster_lock.drivers.etcd.requests import Requests
 
     Requests.stands = lambda self, grant: [self.held(grant.name, grant.lease.id)]  # type: ignore[method-assign]
 
@@ -206,7 +206,7 @@ def consul_guards_by_the_lease() -> None:
 
 
 def etcd_transfers_unchecked() -> None:
-    from cluster_lock.drivers._etcd_requests import Requests
+    from cluster_lock.drivers.etcd.requests import Requests
 
     held = Requests.held
 
@@ -224,7 +224,7 @@ def consul_transfers_unchecked() -> None:
 
 
 def _without(verb: str) -> None:
-    from cluster_lock.drivers._consul_link import Link
+    from cluster_lock.drivers.consul.link import Link
 
     transact = Link.transact
 
@@ -237,7 +237,7 @@ def _without(verb: str) -> None:
 
 def guard_waits_for_a_blocked_loop() -> None:
     """The guard looks at the loop, not at the work: whoever swallows a cancellation goes on."""
-    from cluster_lock.hold import Hold
+    from cluster_lock.session import Hold
 
     lose = Hold.lose
 
@@ -249,7 +249,7 @@ def guard_waits_for_a_blocked_loop() -> None:
 
 
 def gives_the_lock_away_while_work_runs() -> None:
-    from cluster_lock import election
+    from cluster_lock.election import election
 
     async def hasty(self: Any, term: Any, held: Any, work: Any) -> None:
         self._terms.pop(held.name, None)
@@ -260,7 +260,8 @@ def gives_the_lock_away_while_work_runs() -> None:
 
 def hands_over_to_whoever_stands_there() -> None:
     """No invitation: the oldest contender gets the lock, dead or alive."""
-    from cluster_lock import contest, invitation
+    from cluster_lock.election import invitation
+    from cluster_lock.election import source as contest
 
     async def oldest(session: Any, hold: Any, willing: Any = None, to: str | None = None) -> Any:
         contenders = await invitation._contenders(session, hold)
@@ -270,7 +271,7 @@ def hands_over_to_whoever_stands_there() -> None:
 
 
 def keeps_what_nobody_asked_for() -> None:
-    from cluster_lock.reconcile import Reconciler
+    from cluster_lock.session.reconcile import Reconciler
 
     async def keep(self: Reconciler, entry: values.Entry) -> None:
         return None
@@ -279,26 +280,26 @@ def keeps_what_nobody_asked_for() -> None:
 
 
 def takes_what_is_being_released() -> None:
-    from cluster_lock.reconcile import Reconciler
+    from cluster_lock.session.reconcile import Reconciler
 
     Reconciler.is_over = lambda self, grant: False  # type: ignore[method-assign]
 
 
 def says_released_too_early() -> None:
-    from cluster_lock.hold import Hold
+    from cluster_lock.session import Hold
 
     Hold._settled = property(lambda self: True)  # type: ignore[assignment]
 
 
 def leads_on_any_token() -> None:
-    from cluster_lock.tokens import Tokens
+    from cluster_lock.session.tokens import Tokens
 
     Tokens.note = lambda self, name, token: None  # type: ignore[method-assign]
 
 
 def heeds_requests_of_any_term() -> None:
-    from cluster_lock.asking import Ask
-    from cluster_lock.hold import Hold
+    from cluster_lock.session import Hold
+    from cluster_lock.session.requests import Ask
 
     def heed(self: Hold, entry: Any) -> None:
         self._ask = Ask.of(entry)
@@ -309,7 +310,7 @@ def heeds_requests_of_any_term() -> None:
 
 
 def frees_a_broken_lock_at_once() -> None:
-    from cluster_lock import quarantine
+    from cluster_lock.admin import quarantine
 
     async def no_wait(*_: Any) -> bool:
         return True
@@ -319,7 +320,7 @@ def frees_a_broken_lock_at_once() -> None:
 
 def believes_a_word_from_before() -> None:
     """A contender record says "stopped", however old it is."""
-    from cluster_lock import quarantine
+    from cluster_lock.admin import quarantine
 
     def stopped(breaking: quarantine.Breaking, moved: values.Entry, standby: values.Entry) -> bool:
         record = values.Record.from_bytes(standby.record or b"")
@@ -361,7 +362,7 @@ def lets_a_command_gain_privileges() -> None:
 
 
 def counts_its_own_sleep() -> None:
-    from cluster_lock import patience
+    from cluster_lock.host import patience
 
     patience.MOST = float("inf")
 
@@ -393,7 +394,7 @@ def _another_init(what: str, instead: str) -> None:
 
 def trusts_the_thread_under_the_loop() -> None:
     """There is no kernel timer under the guard's thread."""
-    from cluster_lock import guard
+    from cluster_lock.lease import guard
 
     setattr(guard, "open_timer", lambda: None)  # noqa: B010
 
@@ -435,28 +436,28 @@ def etcd_prefers_who_refuses() -> None:
     async def believing(self: Any, node: Any, doing: str, until: float) -> None:
         return None
 
-    link = _driver_part("_etcd_link")
+    link = _driver_part("etcd.link")
     link.IS_THE_ANSWER = (*link.IS_THE_ANSWER, BackendRefused)
     link.Link._identify = believing
 
 
 def consul_prefers_who_refuses() -> None:
-    _driver_part("_consul_transport").is_the_answer = lambda answer: True
+    _driver_part("consul.transport").is_the_answer = lambda answer: True
 
 
 def etcd_reads_no_cluster() -> None:
-    from cluster_lock.drivers._etcd_link import Link
+    from cluster_lock.drivers.etcd.link import Link
 
     Link._check = lambda self, node, request, answer: None  # type: ignore[method-assign]
 
 
 def etcd_takes_any_answer() -> None:
-    _driver_part("_etcd_link").check = lambda request, answer: None
+    _driver_part("etcd.link").check = lambda request, answer: None
 
 
 def etcd_begins_where_somebody_answers() -> None:
     """The first lease waits for nobody who is silent."""
-    from cluster_lock.drivers._one_cluster import OneCluster
+    from cluster_lock.drivers.shared.one_cluster import OneCluster
 
     def judge(self: OneCluster[Any], since: float, ttl: float, members: Any) -> None:
         self.ttl = max(self.ttl, ttl)
@@ -466,22 +467,22 @@ def etcd_begins_where_somebody_answers() -> None:
 
 
 def consul_knows_a_cluster_by_its_addresses_alone() -> None:
-    _driver_part("_consul_cluster").AgentsCluster.made = lambda self, session, ttl: None
+    _driver_part("consul.cluster").AgentsCluster.made = lambda self, session, ttl: None
 
 
 def consul_ends_a_term_by_any_404() -> None:
-    transport = _driver_part("_consul_transport")
+    transport = _driver_part("consul.transport")
     is_the_answer = transport.is_the_answer
     transport.is_the_answer = lambda answer: answer.status == 404 or is_the_answer(answer)
-    _driver_part("consul").lease_is_gone = lambda answer: answer.status == 404
+    _driver_part("consul.driver").lease_is_gone = lambda answer: answer.status == 404
 
 
 def etcd_asks_on_behind_an_untrusted_endpoint() -> None:
-    _driver_part("_etcd_link").ServerUntrusted = _Never
+    _driver_part("etcd.link").ServerUntrusted = _Never
 
 
 def consul_asks_on_behind_an_untrusted_agent() -> None:
-    _driver_part("_consul_transport").ServerUntrusted = _Never
+    _driver_part("consul.transport").ServerUntrusted = _Never
 
 
 class _Never(Exception):
@@ -493,14 +494,14 @@ def consul_never_reads_certificates_again() -> None:
 
 
 def etcd_never_reads_certificates_again() -> None:
-    from cluster_lock.drivers._tls_files import TLSFiles
+    from cluster_lock.drivers.shared.tls_files import TLSFiles
 
     TLSFiles.look = lambda self: None  # type: ignore[method-assign]
 
 
 def believes_that_a_file_is_locked() -> None:
     """No second look at the file that the system says is locked."""
-    from cluster_lock.drivers._file.flock import Flock
+    from cluster_lock.host.flock import Flock
 
     def believing(self: Flock) -> bool:
         found = os.fstat(self.descriptor)
@@ -587,14 +588,14 @@ def lets_an_unreadable_update_hide_the_others() -> None:
 
 
 def heeds_every_request() -> None:
-    from cluster_lock.pace import Pace
+    from cluster_lock.session.request_pace import Pace
 
     Pace.wait = lambda self, name, lease: 0.0  # type: ignore[method-assign]
 
 
 def believes_any_index() -> None:
     """What stands in a key file is counted on from, whatever it is."""
-    from cluster_lock.drivers._file import counter, keyfile, store
+    from cluster_lock.drivers.file import counter, keyfile, store
 
     keyfile._counts = lambda value: isinstance(value, int)
     for room in (store, keyfile, counter):
@@ -604,7 +605,7 @@ def believes_any_index() -> None:
 
 def believes_a_half_written_key() -> None:
     """A key is written in its place, and a part of it is enough."""
-    from cluster_lock.drivers._file import store
+    from cluster_lock.drivers.file import store
 
     def in_place(path: Path, content: bytes, *, by_way_of: Path, whole: bool = False) -> None:
         with path.open("wb") as file:
@@ -614,20 +615,20 @@ def believes_a_half_written_key() -> None:
 
 
 def hears_of_no_replaced_folder() -> None:
-    from cluster_lock.drivers._file import inotify
+    from cluster_lock.host import inotify
 
     inotify._way_to = lambda path: ()
 
 
 def gives_at_once_in_a_replaced_folder() -> None:
-    from cluster_lock.drivers._file.store import Store
+    from cluster_lock.drivers.file.store import Store
 
     Store.is_young = lambda self: False  # type: ignore[method-assign]
 
 
 def trusts_any_way() -> None:
     """Others may write to the folders above ours."""
-    from cluster_lock.drivers._file import private
+    from cluster_lock.host import private_files as private
 
     private.check_way_to = lambda path: None  # type: ignore[attr-defined]
 
@@ -635,16 +636,16 @@ def trusts_any_way() -> None:
 def waits_for_a_reader_of_the_log() -> None:
     import logging
 
-    from cluster_lock import logs
+    from cluster_lock.host import logs
 
     logs.LogWriter = logging.StreamHandler  # type: ignore[attr-defined,assignment]
 
 
 def masks_after_the_cut() -> None:
-    from cluster_lock import masking
-    from cluster_lock.drivers import _consul_words
+    from cluster_lock.drivers.consul import words
+    from cluster_lock.host import masking
 
-    _consul_words.shortened = lambda text, limit: masking.masked(text[:limit])  # type: ignore[attr-defined]
+    words.shortened = lambda text, limit: masking.masked(text[:limit])  # type: ignore[attr-defined]
 
 
 def handles_what_restarted_again() -> None:
@@ -666,7 +667,7 @@ def believes_in_every_exec() -> None:
 
 
 def forgets_threads() -> None:
-    from cluster_lock.threads import Threads
+    from cluster_lock.lease.threads import Threads
 
     Threads.note = lambda self, work: None  # type: ignore[method-assign]
 
@@ -730,7 +731,7 @@ def lets_a_quote_take_all() -> None:
 
 
 def trusts_what_a_program_serves() -> None:
-    from cluster_lock.drivers._file import private
+    from cluster_lock.host import private_files as private
 
     private._FUSE_NEAR = type("Any", (), {"__contains__": lambda self, kind: True})()
 

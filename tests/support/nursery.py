@@ -42,7 +42,7 @@ PRELOADED = (
     "cluster_lock.aiogram.start",
     "cluster_lock.cli.start",
     "cluster_lock.config",
-    "cluster_lock.election",
+    "cluster_lock.election.election",
     "cluster_lock.process",
     "cluster_lock.testing.telegram",
 )

@@ -20,7 +20,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Self
 
-from cluster_lock.tasks import end
+from cluster_lock.aio import end
 
 _CHUNK = 65536
 _REPLY_WITHIN = 10.0

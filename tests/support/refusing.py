@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Self
 
-from cluster_lock.drivers._etcd_library import load
+from cluster_lock.drivers.etcd.library import load
 
 
 class RefusingEtcd(list[str]):

@@ -19,11 +19,9 @@ from typing import Any
 
 from cluster_lock import clock
 from cluster_lock.drivers.memory import MemoryBackend, MemoryDriver
-from cluster_lock.election import Election
+from cluster_lock.election import Election, Term
 from cluster_lock.errors import LockLost
-from cluster_lock.hold import Hold
-from cluster_lock.leadership import Term
-from cluster_lock.session import Session
+from cluster_lock.session import Hold, Session
 from cluster_lock.testing.faulty import LOST_REPLY, LOST_REQUEST, VERBS, Fault, FaultyDriver, slow_reply, slow_request
 from cluster_lock.testing.virtual_time import block, run, suspend
 from cluster_lock.values import Entry, Grant, Lease

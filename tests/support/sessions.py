@@ -6,7 +6,7 @@ from typing import Any
 
 from cluster_lock.driver import Driver
 from cluster_lock.drivers.memory import MemoryBackend, MemoryDriver
-from cluster_lock.guard import NoGuard
+from cluster_lock.lease.guard import NoGuard
 from cluster_lock.session import Session
 from cluster_lock.values import LEADER, STANDBY, Entry, Record, Timing
 

@@ -9,10 +9,10 @@ import signal
 import sys
 import time
 
+from cluster_lock.election import Term
 from cluster_lock.errors import ClusterLockError
 from cluster_lock.keeper.names import under_keeper
 from cluster_lock.keeper.worker import open_worker_election
-from cluster_lock.leadership import Term
 
 from .keepers import FAST
 

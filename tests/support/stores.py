@@ -10,7 +10,7 @@ from support.backends import Backend
 
 from cluster_lock.driver import Driver
 from cluster_lock.drivers import driver_class
-from cluster_lock.guard import NoGuard
+from cluster_lock.lease.guard import NoGuard
 from cluster_lock.session import Session
 from cluster_lock.testing.servers import ConsulServer, EtcdServer
 from cluster_lock.values import LEADER, Timing

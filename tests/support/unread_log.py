@@ -7,8 +7,8 @@ import logging
 import sys
 from pathlib import Path
 
-from cluster_lock import logs
 from cluster_lock.drivers.file import FileDriver
+from cluster_lock.host import logs
 from cluster_lock.session import Session
 from cluster_lock.values import Timing
 

@@ -36,7 +36,7 @@ _PLACES = (
     "cluster_lock/drivers/client.key",
     "cluster_lock/secrets/token",
     "cluster_lock/telegram_token",
-    "cluster_lock/drivers/_file/token",
+    "cluster_lock/drivers/file/token",
     "deploy/.env",
     "deploy/file/secrets/telegram_token",
     "deploy/etcd/certs/ca.key",

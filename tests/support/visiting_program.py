@@ -10,8 +10,8 @@ import signal
 import sys
 import time
 
+from cluster_lock.election import Term
 from cluster_lock.keeper.worker import open_visiting_election
-from cluster_lock.leadership import Term
 
 from .keepers import FAST
 

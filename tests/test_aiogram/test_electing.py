@@ -14,8 +14,8 @@ from support.polling import BOT, client_bot, polling
 from cluster_lock.aiogram import electing
 from cluster_lock.aiogram.electing import Electing
 from cluster_lock.aiogram.rules import Rules
+from cluster_lock.election import Term
 from cluster_lock.errors import TelegramTokenRefused
-from cluster_lock.leadership import Term
 from cluster_lock.testing.telegram import TelegramSimulator
 
 

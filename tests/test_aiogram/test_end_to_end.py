@@ -23,9 +23,8 @@ from cluster_lock.aiogram import LeaseGate, Poller, Rules
 from cluster_lock.aiogram.running import run_pollers
 from cluster_lock.aiogram.stopping import Stopping
 from cluster_lock.drivers.memory import MemoryBackend
-from cluster_lock.election import Election
+from cluster_lock.election import Election, Role, Term
 from cluster_lock.errors import RequestUnguarded
-from cluster_lock.leadership import Role, Term
 from cluster_lock.testing.telegram import Fault, TelegramSimulator
 
 LOCK = f"telegram/{BOT}"

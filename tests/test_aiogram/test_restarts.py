@@ -13,7 +13,7 @@ from support.polling import BOT, QUICK, polling, until
 
 from cluster_lock.aiogram.crashes import CrashNotes
 from cluster_lock.aiogram.rules import Rules
-from cluster_lock.leadership import Term
+from cluster_lock.election import Term
 from cluster_lock.testing.telegram import TelegramSimulator
 
 

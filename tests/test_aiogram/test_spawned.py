@@ -13,7 +13,7 @@ from support import aio
 from support.polling import QUICK, polling, until
 
 from cluster_lock.aiogram.rules import Rules
-from cluster_lock.leadership import Term
+from cluster_lock.election import Term
 from cluster_lock.testing.telegram import TelegramSimulator
 
 

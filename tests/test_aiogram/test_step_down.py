@@ -15,7 +15,7 @@ from support.polling import BOT, QUICK, polling, until
 
 from cluster_lock import clock
 from cluster_lock.aiogram.rules import Rules
-from cluster_lock.leadership import Term
+from cluster_lock.election import Term
 from cluster_lock.testing.telegram import Fault, TelegramSimulator
 
 

@@ -13,7 +13,7 @@ from support.program import CHECKOUT
 
 from cluster_lock import errors
 from cluster_lock.cli import main
-from cluster_lock.guard import EXIT_GUARD
+from cluster_lock.lease.guard import EXIT_GUARD
 
 
 def printed(capsys: pytest.CaptureFixture[str], *arguments: str, code: int = 0) -> str:

@@ -23,10 +23,10 @@ from support.company import Company, write_config
 from support.program import CHECKOUT
 from support.stores import SERVERS, Operator, open_driver
 
+from cluster_lock.admin.overview import LEASES, look
 from cluster_lock.cli import main
 from cluster_lock.cli.tables import printable
 from cluster_lock.errors import BackendUnavailable
-from cluster_lock.overview import LEASES, look
 from cluster_lock.testing.servers import ConsulServer, EtcdServer
 from cluster_lock.values import Record
 

@@ -15,7 +15,7 @@ from cluster_lock.cli.tables import Line, Table, show
 PROGRAM = """
 import sys
 from cluster_lock.cli.tables import Line, Table, living, show
-from cluster_lock.masking import keep_secret
+from cluster_lock.host.masking import keep_secret
 if sys.argv[1:] == ["plain"]:
     import cluster_lock.cli.tables as tables
     tables.find_spec = lambda name: None

@@ -88,7 +88,7 @@ def test_a_reader_that_goes_away() -> None:
 def test_the_library_loads_no_settings() -> None:
     """`import cluster_lock`, and asking for --version, load neither pydantic nor yaml."""
     program = (
-        "import sys, cluster_lock, cluster_lock.process, cluster_lock.guard\n"
+        "import sys, cluster_lock, cluster_lock.process, cluster_lock.lease.guard\n"
         "from cluster_lock.cli import main\n"
         "try: main(['--version'])\n"
         "except SystemExit: pass\n"

@@ -14,7 +14,7 @@ from cluster_lock.cli.run import plan_for
 from cluster_lock.config import driver_options, open_driver, shown, shown_text
 from cluster_lock.drivers.file import FileDriver
 from cluster_lock.errors import ConfigError
-from cluster_lock.masking import masked
+from cluster_lock.host.masking import masked
 
 
 class ForeignDriver:

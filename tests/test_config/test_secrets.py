@@ -15,7 +15,7 @@ from support.settings import load_text, problems_of
 
 from cluster_lock.config import Settings, load, shown, shown_text
 from cluster_lock.errors import ConfigError
-from cluster_lock.masking import keep_secret, masked, masked_arguments
+from cluster_lock.host.masking import keep_secret, masked, masked_arguments
 
 SECRET = "hunter2hunter2"
 TOKEN = "123456789:AAhunter2hunter2hunter2hunter2hunter2"

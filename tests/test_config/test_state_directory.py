@@ -11,7 +11,7 @@ import pytest
 
 from cluster_lock.config import load
 from cluster_lock.errors import ConfigError
-from cluster_lock.state_directory import state_directory
+from cluster_lock.host.state_directory import state_directory
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="each platform has its own folders")
 

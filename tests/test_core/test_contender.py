@@ -9,10 +9,9 @@ import pytest
 from support.aio import until
 from support.sessions import PREFIX, TIMING, holder, session, standby
 
+from cluster_lock.admin.overview import look
 from cluster_lock.drivers.memory import MemoryBackend, MemoryDriver
-from cluster_lock.election import Election
-from cluster_lock.leadership import Term
-from cluster_lock.overview import look
+from cluster_lock.election import Election, Term
 from cluster_lock.testing.virtual_time import run
 from cluster_lock.values import STANDBY
 

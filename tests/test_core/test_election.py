@@ -11,9 +11,8 @@ from support.sessions import TIMING, holder, key_of, session, standby
 
 from cluster_lock import clock
 from cluster_lock.drivers.memory import MemoryBackend, MemoryDriver
-from cluster_lock.election import Election
+from cluster_lock.election import Election, Leadership, Role, Term
 from cluster_lock.errors import LockLost, TokenWentBack
-from cluster_lock.leadership import Leadership, Role, Term
 from cluster_lock.testing.faulty import FaultyDriver
 from cluster_lock.testing.virtual_time import run
 from cluster_lock.values import Origin, Record

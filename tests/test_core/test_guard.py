@@ -11,13 +11,14 @@ import pytest
 from support.program import Program
 
 from cluster_lock import clock
-from cluster_lock.guard import EXIT_GUARD, Guard, NoGuard, process_guard
+from cluster_lock.lease.guard import EXIT_GUARD, Guard, NoGuard, process_guard
 from cluster_lock.values import GUARD_BEFORE
 
 WITH_TIMER = """
 import asyncio, os, sys, time
-from cluster_lock import clock, guard
-from cluster_lock.guard import process_guard
+from cluster_lock import clock
+from cluster_lock.lease import guard
+from cluster_lock.lease.guard import process_guard
 
 def watch(seconds, what="the lock telegram/42"):
     deadline = clock.now() + seconds

@@ -12,14 +12,14 @@ import pytest
 from support.program import Program
 
 from cluster_lock import clock
-from cluster_lock.kernel_timer import FaulthandlerTimer, KernelTimer, open_timer
+from cluster_lock.lease.kernel_timer import FaulthandlerTimer, KernelTimer, open_timer
 
 HOLD_THE_GIL = "import re; re.match('(a+)+$', 'a' * 40 + 'b')"  # for hours
 
 START = """
 import os, sys, time
 from cluster_lock import clock
-from cluster_lock.kernel_timer import FaulthandlerTimer, KernelTimer
+from cluster_lock.lease.kernel_timer import FaulthandlerTimer, KernelTimer
 
 def arm(timer, seconds):
     deadline = clock.now() + seconds
@@ -216,7 +216,7 @@ def test_the_best_timer_here_is_the_kernels(monkeypatch: pytest.MonkeyPatch) -> 
     assert isinstance(timer, KernelTimer)
     timer.set(clock.now() + 60)
     timer.close()
-    monkeypatch.setattr("cluster_lock.kernel_timer._clock_id", lambda: 12345)
+    monkeypatch.setattr("cluster_lock.lease.kernel_timer._clock_id", lambda: 12345)
     substitute = open_timer()
     assert isinstance(substitute, FaulthandlerTimer)
     substitute.close()

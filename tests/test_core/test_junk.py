@@ -9,16 +9,15 @@ import pytest
 from support.aio import until
 from support.sessions import PREFIX, TIMING, session
 
+from cluster_lock.admin.overview import look
+from cluster_lock.admin.step_down import ask_to_step_down
 from cluster_lock.drivers.memory import MemoryBackend, MemoryDriver
-from cluster_lock.election import Election
+from cluster_lock.election import Election, Term
 from cluster_lock.errors import ConfigError
 from cluster_lock.health import Board
 from cluster_lock.health.document import document
 from cluster_lock.health.peers import SessionPeers
-from cluster_lock.leadership import Term
-from cluster_lock.overview import look
-from cluster_lock.session import LONGEST_INSTANCE
-from cluster_lock.step_down import ask_to_step_down
+from cluster_lock.session.session import LONGEST_INSTANCE
 from cluster_lock.testing.virtual_time import run
 from cluster_lock.values import HIGHEST_FLOOR, INVITE, LEADER, REPLY, REQUEST, STANDBY, Record
 

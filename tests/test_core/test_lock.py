@@ -20,7 +20,7 @@ from cluster_lock.errors import (
     PermissionRefused,
     TokenWentBack,
 )
-from cluster_lock.reconcile import MANY
+from cluster_lock.session.reconcile import MANY
 from cluster_lock.testing.faulty import FaultyDriver, refuse
 from cluster_lock.testing.virtual_time import run
 from cluster_lock.values import Grant, Lease, Origin, Record

@@ -10,10 +10,11 @@ import pytest
 from support.members import Member, asked, company, stands
 from support.sessions import holder
 
-from cluster_lock import clock, pace
-from cluster_lock.asking import Ask, Reply
+from cluster_lock import clock
 from cluster_lock.drivers.memory import MemoryBackend, MemoryDriver
-from cluster_lock.pace import AT_ONCE, EVERY, Pace
+from cluster_lock.session import request_pace as pace
+from cluster_lock.session.request_pace import AT_ONCE, EVERY, Pace
+from cluster_lock.session.requests import Ask, Reply
 from cluster_lock.testing.virtual_time import run
 from cluster_lock.values import REPLY, REQUEST, Lease
 

@@ -10,11 +10,10 @@ import pytest
 from support.sessions import TIMING, holder, key_of, session
 
 from cluster_lock import clock
+from cluster_lock.admin.quarantine import Breaking, Broken, break_now, break_slowly, has_stopped, look_at
 from cluster_lock.drivers.memory import MemoryBackend, MemoryDriver
-from cluster_lock.election import Election
+from cluster_lock.election import Election, Term
 from cluster_lock.errors import BackendRefused, BackendUnavailable
-from cluster_lock.leadership import Term
-from cluster_lock.quarantine import Breaking, Broken, break_now, break_slowly, has_stopped, look_at
 from cluster_lock.session import Session
 from cluster_lock.testing.faulty import FaultyDriver
 from cluster_lock.testing.virtual_time import run

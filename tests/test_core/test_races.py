@@ -13,10 +13,9 @@ from support.sessions import TIMING, holder, key_of, session, standby
 
 from cluster_lock import clock
 from cluster_lock.drivers.memory import MemoryBackend, MemoryDriver
-from cluster_lock.election import Election
+from cluster_lock.election import Election, Term
 from cluster_lock.errors import ClusterLockError, LockLost
-from cluster_lock.hold import Hold
-from cluster_lock.leadership import Term
+from cluster_lock.session import Hold
 from cluster_lock.testing.faulty import LOST_REPLY, LOST_REQUEST, FaultyDriver, slow_reply, slow_request
 from cluster_lock.testing.virtual_time import run
 from cluster_lock.values import Origin, Record

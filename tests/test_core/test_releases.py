@@ -11,13 +11,12 @@ from support.aio import until
 from support.sessions import TIMING, holder, session
 
 from cluster_lock.drivers.memory import MemoryBackend, MemoryDriver
-from cluster_lock.election import Election
+from cluster_lock.election import Election, Term
 from cluster_lock.errors import BackendUnavailable, ForeignValue
 from cluster_lock.health import Board
 from cluster_lock.health.verdict import why_not_ready
-from cluster_lock.leadership import Term
 from cluster_lock.observer import Ending
-from cluster_lock.reconcile import MANY
+from cluster_lock.session.reconcile import MANY
 from cluster_lock.testing.faulty import FaultyDriver, refuse
 from cluster_lock.testing.virtual_time import run
 

@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 import pytest
 from support.schedules import TRUST, History, Work, play, problems
 
-from cluster_lock import election
+from cluster_lock.election import election
 from cluster_lock.session import Session
 
 pytestmark = pytest.mark.slow

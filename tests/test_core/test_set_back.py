@@ -10,9 +10,8 @@ from support.aio import until
 from support.sessions import TIMING, holder, key_of, session, standby
 
 from cluster_lock.drivers.memory import MemoryBackend, MemoryDriver
-from cluster_lock.election import Election
+from cluster_lock.election import Election, Term
 from cluster_lock.errors import TokenWentBack
-from cluster_lock.leadership import Term
 from cluster_lock.session import Session
 from cluster_lock.testing.faulty import FaultyDriver, slow_reply
 from cluster_lock.testing.virtual_time import run

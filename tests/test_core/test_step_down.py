@@ -8,9 +8,9 @@ import pytest
 from support.members import asked, company, stands
 from support.sessions import TIMING, holder, key_of, session
 
-from cluster_lock.asking import Ask, Reply
+from cluster_lock.admin.step_down import ask_to_step_down
 from cluster_lock.drivers.memory import MemoryBackend, MemoryDriver
-from cluster_lock.step_down import ask_to_step_down
+from cluster_lock.session.requests import Ask, Reply
 from cluster_lock.testing.virtual_time import run
 from cluster_lock.values import REPLY, REQUEST, Entry, Origin, Record
 

@@ -13,13 +13,12 @@ import pytest
 from support.aio import run, until
 from support.sessions import TIMING, holder, key_of, session
 
-from cluster_lock import election as election_module
 from cluster_lock.drivers.memory import MemoryBackend
-from cluster_lock.election import Election
+from cluster_lock.election import Election, Term
+from cluster_lock.election import election as election_module
 from cluster_lock.errors import LockLost
-from cluster_lock.leadership import Term
+from cluster_lock.lease.threads import Threads
 from cluster_lock.session import Session
-from cluster_lock.threads import Threads
 
 QUICK = replace(TIMING, cancel_grace=0.2)
 

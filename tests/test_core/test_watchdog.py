@@ -11,9 +11,9 @@ import pytest
 from cluster_lock import clock
 from cluster_lock.drivers.memory import MemoryBackend, MemoryDriver
 from cluster_lock.errors import BackendUnavailable, LeaseExpired, PermissionRefused
+from cluster_lock.lease.watchdog import Watchdog
 from cluster_lock.testing.virtual_time import block, run, suspend
 from cluster_lock.values import Lease, Timing
-from cluster_lock.watchdog import Watchdog
 
 TIMING = Timing(ttl=15.0, margin=3.0, stop_time=1.0)
 Renew = Callable[[], Awaitable[None]]

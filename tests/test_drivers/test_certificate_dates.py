@@ -9,8 +9,8 @@ import pytest
 from cryptography import x509
 from support.certs import Authority
 
-from cluster_lock.drivers._certificates import validities
-from cluster_lock.drivers._tls_files import TLSFiles
+from cluster_lock.drivers.shared.certificates import validities
+from cluster_lock.drivers.shared.tls_files import TLSFiles
 from cluster_lock.values import Validity
 
 DAY = dt.timedelta(days=1)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from cluster_lock.driver import Driver
-from cluster_lock.drivers._etcd_library import load
 from cluster_lock.drivers.etcd import EtcdDriver
+from cluster_lock.drivers.etcd.library import load
 from cluster_lock.testing.conformance import DriverConformance
 from cluster_lock.testing.servers import EtcdServer
 from cluster_lock.values import Lease

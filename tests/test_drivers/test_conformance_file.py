@@ -6,10 +6,10 @@ import tempfile
 from pathlib import Path
 
 from cluster_lock.driver import Driver
-from cluster_lock.drivers._file.flock import is_locked
-from cluster_lock.drivers._file.inotify import Polling, Watch
-from cluster_lock.drivers._file.keyfile import file_name
 from cluster_lock.drivers.file import FileDriver
+from cluster_lock.drivers.file.keyfile import file_name
+from cluster_lock.host.flock import is_locked
+from cluster_lock.host.inotify import Polling, Watch
 from cluster_lock.testing.conformance import DriverConformance
 from cluster_lock.values import Traits
 

@@ -14,7 +14,7 @@ from support.certs import Authority
 from support.consul_lab import HEIR, LOCK, Recorder, client, record
 from support.wiretap import Wiretap
 
-from cluster_lock.drivers._consul_library import client_class
+from cluster_lock.drivers.consul.library import client_class
 from cluster_lock.errors import BackendRefused, BackendUnavailable, ConfigError, PermissionRefused
 from cluster_lock.testing.servers import ConsulServer, ServerTLS
 

@@ -11,11 +11,10 @@ from support.aio import run
 from support.etcd import opened
 from support.refusing import answering_etcd, refusing_etcd
 
-from cluster_lock.drivers._etcd_library import load
 from cluster_lock.drivers.etcd import EtcdDriver
+from cluster_lock.drivers.etcd.library import load
 from cluster_lock.errors import BackendRefused, BackendUnavailable
-from cluster_lock.record import LARGEST
-from cluster_lock.values import Entry, Grant, Lease
+from cluster_lock.values import LARGEST, Entry, Grant, Lease
 
 pytestmark = pytest.mark.etcd
 

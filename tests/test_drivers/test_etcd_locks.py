@@ -14,7 +14,7 @@ from support.etcd import LOCK, announced, entry, new_prefix, opened, taken, work
 from support.proxy import Proxy
 
 from cluster_lock import clock
-from cluster_lock.drivers._etcd_library import load
+from cluster_lock.drivers.etcd.library import load
 from cluster_lock.errors import BackendRefused, BackendUnavailable, ForeignValue, LeaseExpired
 from cluster_lock.testing.servers import EtcdCluster, EtcdServer
 from cluster_lock.values import Entry, Lease

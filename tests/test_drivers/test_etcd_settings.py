@@ -18,8 +18,8 @@ from support.aio import run
 from support.certs import Authority
 
 import cluster_lock
-from cluster_lock.drivers._etcd_library import load
 from cluster_lock.drivers.etcd import EtcdDriver
+from cluster_lock.drivers.etcd.library import load
 from cluster_lock.errors import ConfigError, PermissionRefused
 
 
@@ -225,7 +225,7 @@ def installed(folder: Path, name: str, version: str, **modules: str) -> None:
 
 def test_import_loads_no_client_library() -> None:
     """Naming the driver costs nothing: grpc, protobuf and etcd3 are loaded when it is opened."""
-    code = "import sys, cluster_lock.drivers.etcd; print({'grpc', 'etcd3', 'google.protobuf'} & set(sys.modules))"
+    code = "import sys; from cluster_lock.drivers.etcd import EtcdDriver; print({'grpc', 'etcd3', 'google.protobuf'} & set(sys.modules))"
     assert python(code) == "set()"
 
 

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 from support.aio import run
 
-from cluster_lock.drivers._file.counter import Counter
-from cluster_lock.drivers._file.flock import Flock, is_locked
-from cluster_lock.drivers._file.keyfile import KeyFile, file_name
 from cluster_lock.drivers.file import FileDriver
+from cluster_lock.drivers.file.counter import Counter
+from cluster_lock.drivers.file.keyfile import KeyFile, file_name
 from cluster_lock.errors import BackendRefused, BackendUnavailable, ForeignValue, LeaseExpired, PermissionRefused
+from cluster_lock.host.flock import Flock, is_locked
 from cluster_lock.values import Grant
 
 LOCK = "leader/telegram/42"

@@ -17,12 +17,12 @@ import pytest
 from support.aio import run, until
 
 from cluster_lock import clock
-from cluster_lock.drivers._file import inotify
-from cluster_lock.drivers._file.counter import Counter
-from cluster_lock.drivers._file.keyfile import KeyFile
-from cluster_lock.drivers._file.private import make_private_directory
 from cluster_lock.drivers.file import FileDriver
+from cluster_lock.drivers.file.counter import Counter
+from cluster_lock.drivers.file.keyfile import KeyFile
 from cluster_lock.errors import BackendRefused, BackendUnavailable, LeaseExpired, PermissionRefused
+from cluster_lock.host import inotify
+from cluster_lock.host.private_files import make_private_directory
 from cluster_lock.values import Grant
 
 LOCK, RECORD = "leader/x", b'{"holder": "me"}'

@@ -15,13 +15,12 @@ from typing import Any
 import pytest
 from support.aio import run
 
-from cluster_lock.drivers._file.counter import Counter
-from cluster_lock.drivers._file.keyfile import KeyFile
 from cluster_lock.drivers.file import FileDriver
-from cluster_lock.election import Election
+from cluster_lock.drivers.file.counter import Counter
+from cluster_lock.drivers.file.keyfile import KeyFile
+from cluster_lock.election import Election, Term
 from cluster_lock.errors import BackendRefused, ForeignValue
-from cluster_lock.guard import NoGuard
-from cluster_lock.leadership import Term
+from cluster_lock.lease.guard import NoGuard
 from cluster_lock.session import Session
 from cluster_lock.values import Timing
 

@@ -16,10 +16,11 @@ import pytest
 from support.aio import run
 
 from cluster_lock import clock
-from cluster_lock.drivers._file import inotify, private
-from cluster_lock.drivers._file.flock import Flock, is_locked
 from cluster_lock.drivers.file import FileDriver
 from cluster_lock.errors import BackendRefused, LeaseExpired
+from cluster_lock.host import inotify
+from cluster_lock.host import private_files as private
+from cluster_lock.host.flock import Flock, is_locked
 from cluster_lock.values import Grant
 
 LOCK = "leader/x"

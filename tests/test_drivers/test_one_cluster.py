@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from cluster_lock import clock
-from cluster_lock.drivers._one_cluster import OneCluster, OtherCluster
+from cluster_lock.drivers.shared.one_cluster import OneCluster, OtherCluster
 from cluster_lock.errors import BackendRefused, BackendUnavailable
 
 TTL = 15.0

@@ -8,7 +8,7 @@ from support.echo import Echo
 
 from cluster_lock.drivers.consul import ConsulDriver
 from cluster_lock.errors import ClusterLockError
-from cluster_lock.masking import keep_secret, masked
+from cluster_lock.host.masking import keep_secret, masked
 
 TOKEN = "11111111-2222-3333-4444-555555555555"
 

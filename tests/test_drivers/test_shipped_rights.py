@@ -16,16 +16,15 @@ from support.backends import Backend
 from support.company import write_config
 from support.consul_lab import client
 
+from cluster_lock.admin.step_down import ask_to_step_down
 from cluster_lock.cli import main
 from cluster_lock.driver import Driver
 from cluster_lock.drivers.consul import ConsulDriver
 from cluster_lock.drivers.etcd import EtcdDriver
-from cluster_lock.election import Election
+from cluster_lock.election import Election, Role, Term
 from cluster_lock.errors import PermissionRefused
-from cluster_lock.guard import NoGuard
-from cluster_lock.leadership import Role, Term
+from cluster_lock.lease.guard import NoGuard
 from cluster_lock.session import Session
-from cluster_lock.step_down import ask_to_step_down
 from cluster_lock.testing.servers import ConsulServer, EtcdServer
 from cluster_lock.testing.servers.base import ServerFailed
 from cluster_lock.values import STANDBY, Timing

@@ -18,14 +18,13 @@ from support.sessions import session, standby
 
 from cluster_lock import clock
 from cluster_lock.drivers.memory import MemoryBackend
-from cluster_lock.election import Election
+from cluster_lock.election import Election, Term
 from cluster_lock.health import Board, open_health
 from cluster_lock.health.board import NoPeers
 from cluster_lock.health.page import page
 from cluster_lock.health.peers import SessionPeers
 from cluster_lock.health.server import HealthServer
-from cluster_lock.leadership import Term
-from cluster_lock.listening import ListenAddress
+from cluster_lock.host.listen_address import ListenAddress
 from cluster_lock.observer import Ending
 from cluster_lock.values import Origin
 

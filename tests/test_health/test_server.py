@@ -24,7 +24,7 @@ from cluster_lock.health.connections import CONNECTIONS
 from cluster_lock.health.events import WATCHERS
 from cluster_lock.health.hosts import Hosts
 from cluster_lock.health.server import HealthServer
-from cluster_lock.listening import ListenAddress, listen_address
+from cluster_lock.host.listen_address import ListenAddress, listen_address
 from cluster_lock.observer import Ending
 
 ANY = "127.0.0.1:0"

@@ -8,7 +8,7 @@ import pytest
 from support.settings import load_text, problems_of
 
 from cluster_lock.health.opening import page_after
-from cluster_lock.listening import listen_address
+from cluster_lock.host.listen_address import listen_address
 
 
 @pytest.mark.parametrize(

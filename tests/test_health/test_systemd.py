@@ -16,9 +16,9 @@ from support.aio import run
 from support.health import LOCK, TIMING, TRUSTED, leader_board, poller, standby_board
 
 from cluster_lock import clock
+from cluster_lock.aio import end
 from cluster_lock.health import Board, Notifier
 from cluster_lock.observer import Ending
-from cluster_lock.tasks import end
 from cluster_lock.values import Origin
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="systemd is Linux's")

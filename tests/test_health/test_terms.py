@@ -9,12 +9,11 @@ from support.health import LOCK, leader_board, own_time, poller, standby_board
 from support.sessions import key_of, session
 
 from cluster_lock.drivers.memory import MemoryBackend, MemoryDriver
-from cluster_lock.election import Election
+from cluster_lock.election import Election, Term
 from cluster_lock.health import Board
 from cluster_lock.health.peers import SessionPeers
 from cluster_lock.health.reasons import label_of
 from cluster_lock.health.terms import REMEMBERED
-from cluster_lock.leadership import Term
 from cluster_lock.observer import Ending
 from cluster_lock.testing.faulty import FaultyDriver
 from cluster_lock.testing.virtual_time import run

@@ -13,9 +13,9 @@ from support.aio import run
 from support.keepers import FAST
 
 from cluster_lock import clock
-from cluster_lock.guard import NoGuard, Watch
 from cluster_lock.keeper.link import Link
 from cluster_lock.keeper.worker import PipeContest
+from cluster_lock.lease.guard import NoGuard, Watch
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="a keeper needs POSIX")
 

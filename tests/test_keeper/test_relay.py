@@ -9,9 +9,9 @@ from support.aio import run
 
 from cluster_lock.driver import Driver
 from cluster_lock.drivers.memory import MemoryBackend, MemoryDriver
-from cluster_lock.guard import NoGuard
 from cluster_lock.keeper.link import Link
 from cluster_lock.keeper.relay import Relay
+from cluster_lock.lease.guard import NoGuard
 from cluster_lock.session import Session
 
 

@@ -19,7 +19,7 @@ from support.keepers import FAST, TESTS, KeeperProcess, Keepers, gone, keepers
 from support.stores import SERVERS, Operator
 
 from cluster_lock import clock
-from cluster_lock.step_down import ask_to_step_down
+from cluster_lock.admin.step_down import ask_to_step_down
 from cluster_lock.values import INVITE
 
 pytestmark = [pytest.mark.process, pytest.mark.skipif(sys.platform != "linux", reason="subreapers are Linux's")]

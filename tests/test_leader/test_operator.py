@@ -14,9 +14,8 @@ from support.backends import Backend
 from support.stores import SERVERS, TIMING, Operator, open_session
 
 from cluster_lock import clock
-from cluster_lock.election import Election
+from cluster_lock.election import Election, Term
 from cluster_lock.errors import BackendUnavailable
-from cluster_lock.leadership import Term
 from cluster_lock.session import Session
 from cluster_lock.values import Origin
 

@@ -13,11 +13,10 @@ from support.drills import drill
 from cluster_lock.driver import Driver
 from cluster_lock.drivers.consul import ConsulDriver
 from cluster_lock.drivers.etcd import EtcdDriver
-from cluster_lock.election import Election
-from cluster_lock.guard import NoGuard
+from cluster_lock.election import Election, Term
 from cluster_lock.health import Board
 from cluster_lock.health.verdict import why_not_ready
-from cluster_lock.leadership import Term
+from cluster_lock.lease.guard import NoGuard
 from cluster_lock.session import Session
 from cluster_lock.testing.servers import ConsulServer, EtcdServer, ServerFailed
 from cluster_lock.values import Timing

@@ -16,7 +16,7 @@ import pytest
 from support.mutants import module
 
 from cluster_lock import clock
-from cluster_lock.log_writer import LAST_WORDS, MOST, PATIENCE, LogWriter
+from cluster_lock.host.log_writer import LAST_WORDS, MOST, PATIENCE, LogWriter
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="pipes as on POSIX")
 
@@ -135,14 +135,14 @@ def test_a_forked_child_logs_by_itself(pipe: tuple[int, TextIO], log: logging.Lo
 
 def test_no_stream_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
     """A process without a stderr configures its log, and says nothing."""
-    code = "import sys, logging; sys.stderr = None\nfrom cluster_lock import logs\nlogs.configure()\nlogging.error('x')"
+    code = "import sys, logging; sys.stderr = None\nfrom cluster_lock.host import logs\nlogs.configure()\nlogging.error('x')"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=60)
     assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
 
 
 PROGRAM = """
 import logging, os, sys
-from cluster_lock import logs
+from cluster_lock.host import logs
 logs.configure()
 logging.info("begins")
 """

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from support.health import own_time
 
-from cluster_lock.logs import QUIET, configure
+from cluster_lock.host.logs import QUIET, configure
 
 TOKEN = "123456789:AAexampleSecretOfABotxxxxxxxxxxxxxx"
 

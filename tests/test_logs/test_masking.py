@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 import pytest
 
-from cluster_lock.logs import _SECONDS
-from cluster_lock.masking import keep_secret, masked, masked_arguments, shortened
+from cluster_lock.host.logs import _SECONDS
+from cluster_lock.host.masking import keep_secret, masked, masked_arguments, shortened
 
 
 @pytest.mark.parametrize(

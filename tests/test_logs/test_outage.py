@@ -10,9 +10,8 @@ import pytest
 from support.sessions import session
 
 from cluster_lock.drivers.memory import MemoryBackend, MemoryDriver
-from cluster_lock.election import Election
+from cluster_lock.election import Election, Term
 from cluster_lock.errors import BackendUnavailable
-from cluster_lock.leadership import Term
 from cluster_lock.testing.faulty import FaultyDriver, refuse
 from cluster_lock.testing.virtual_time import run
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from cluster_lock import log_rotation
-from cluster_lock.log_rotation import VARIABLE, Rotation
-from cluster_lock.log_writer import LogWriter
+from cluster_lock.host import log_rotation
+from cluster_lock.host.log_rotation import VARIABLE, Rotation
+from cluster_lock.host.log_writer import LogWriter
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="there is no --detach on Windows")
 

@@ -55,7 +55,7 @@ def test_the_token_is_in_nothing_that_ends_the_bot(tmp_path: Path, style: str) -
 
 PROGRAM = """
 import sys, threading
-from cluster_lock import logs
+from cluster_lock.host import logs
 
 logs.configure()
 

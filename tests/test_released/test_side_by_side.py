@@ -20,7 +20,7 @@ from support.aio import run, until
 from support.backends import Backend
 from support.stores import open_session
 
-from cluster_lock.step_down import ask_to_step_down
+from cluster_lock.admin.step_down import ask_to_step_down
 
 TESTS = Path(__file__).parents[1]
 BACKENDS = [

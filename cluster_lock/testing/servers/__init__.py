@@ -7,11 +7,11 @@ A server that is not installed raises `ServerMissing`, whose text says what to r
 process, also when it is killed (Linux).
 """
 
-from cluster_lock.testing.servers.base import Cluster, Server, ServerFailed, ServerTLS
-from cluster_lock.testing.servers.consul import ConsulCluster, ConsulServer
-from cluster_lock.testing.servers.etcd import EtcdCluster, EtcdServer
-from cluster_lock.testing.servers.redis import RedisServer
-from cluster_lock.testing.servers.tools import ServerMissing, find_tool
+from .base import Cluster, Server, ServerFailed, ServerTLS
+from .consul import ConsulCluster, ConsulServer
+from .etcd import EtcdCluster, EtcdServer
+from .redis import RedisServer
+from .tools import ServerMissing, find_tool
 
 __all__ = [
     "Cluster",

@@ -20,7 +20,8 @@ from types import TracebackType
 from typing import Generic, Self, TypeVar
 
 from cluster_lock import clock
-from cluster_lock.testing.servers.children import spawn
+
+from .children import spawn
 
 READY_WITHIN = 30.0
 _STOP_WITHIN = 10.0

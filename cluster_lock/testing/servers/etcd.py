@@ -12,8 +12,8 @@ import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
 
-from cluster_lock.testing.servers.base import Cluster, Server, ServerFailed, ServerTLS, free_ports
-from cluster_lock.testing.servers.tools import find_tool
+from .base import Cluster, Server, ServerFailed, ServerTLS, free_ports
+from .tools import find_tool
 
 
 class EtcdServer(Server):

@@ -6,8 +6,8 @@ import socket
 from collections.abc import Sequence
 from pathlib import Path
 
-from cluster_lock.testing.servers.base import Server, ServerFailed, free_ports
-from cluster_lock.testing.servers.tools import find_tool
+from .base import Server, ServerFailed, free_ports
+from .tools import find_tool
 
 
 class RedisServer(Server):

@@ -1,0 +1,25 @@
+"""Locks in etcd: a lease, keys that are attached to it, and transactions. The driver is `EtcdDriver`, for everybody;
+the other modules are its own.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .driver import EtcdDriver
+
+__all__ = [
+    "EtcdDriver",
+]
+
+_HOMES = {
+    "EtcdDriver": "driver",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f".{_HOMES[name]}", __name__), name)

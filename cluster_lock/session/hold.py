@@ -1,0 +1,211 @@
+"""One grant in our hands, from the moment it is taken to the moment it is given away."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import logging
+import random
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from cluster_lock import clock
+from cluster_lock.errors import BackendRefused, BackendUnavailable, LeaseExpired, LockLost
+from cluster_lock.observer import Ending
+from cluster_lock.values import LEADER, REQUEST, Entry, Grant, Origin, Record
+
+from .requests import Ask
+
+if TYPE_CHECKING:
+    from .session import Session
+
+log = logging.getLogger("cluster_lock.hold")
+
+
+class Hold:
+    """A lock that this process holds. `lost` is done, with the reason, as soon as it cannot be proved to be held any
+    more.
+
+    Whoever gets a hold works under it only while it `is_valid`, ends all work when it is lost, and calls `end` exactly
+    once, after the last of the work has ended: until then the guard stands ready to end the process at the deadline.
+    """
+
+    def __init__(self, session: Session, grant: Grant, origin: Origin, inherited: Mapping[str, Any]) -> None:
+        self.key = grant.name
+        self.name = grant.name.removeprefix(LEADER)
+        self.grant = grant
+        self.origin = origin
+        self.inherited = inherited
+        self.fencing_token = session.fencing_floor + grant.token
+        self.loss: str | None = None
+        self._lost = asyncio.Event()
+        self._session = session
+        self._giving_away = False
+        self.since = clock.now()
+        self._stopped_at = session.stop_at
+        self._guard = session.guard.watch(session.deadline, f"the work under {self.name}")
+        self._ask: Ask | None = None
+        self.asker: str | None = None
+        """The lease of whoever asked last."""
+        self._asked = asyncio.Event()
+        session.holds[self.key] = self
+        session.tokens.note(self.name, self.fencing_token)
+        self._known_since = session.watch.tick()
+        self.asked(session.watch.entries.get(REQUEST + self.name))
+
+    @property
+    def stop_at(self) -> float:
+        """The moment at which the work is cancelled unless a renewal moves it on."""
+        return self._stopped_at if self.loss is not None else self._session.stop_at
+
+    def is_valid(self) -> bool:
+        """Is the lock provably held at this moment?"""
+        return self.loss is None and not self._giving_away and clock.now() < self._session.stop_at
+
+    async def wait_lost(self) -> str:
+        """Return as soon as the lock cannot be proved to be held any more; why."""
+        await self._lost.wait()
+        assert self.loss is not None
+        return self.loss
+
+    def asked(self, entry: Entry | None) -> None:
+        """Somebody may ask for something, of this term or of another one, in which case it is void (interleaving S9).
+        A value that was overwritten under our lock moved the index, which is all that others see of the token."""
+        ask = Ask.of(entry)
+        mine = (self.fencing_token, self._session.fencing_floor + self.grant.index)
+        if ask is not None and ask.token in mine and ask != self._ask:
+            self._ask, self.asker = ask, entry.lease if entry is not None else None
+            self._asked.set()
+
+    async def wait_asked(self) -> Ask:
+        """Return the next request of a person for this very term to end."""
+        await self._asked.wait()
+        self._asked.clear()
+        assert self._ask is not None
+        return self._ask
+
+    def moved(self, deadline: float) -> None:
+        """The lease was renewed."""
+        if self.loss is None:
+            self._guard.move(deadline)
+
+    def lose(self, reason: str) -> None:
+        """It cannot be proved to be held any more. What still runs after `stop_time` is ended with the process, even if
+        the lease itself would have lasted longer: the lock may be somebody else's by now."""
+        if self.loss is not None or self._giving_away:
+            return
+        self._stopped_at = min(self._session.stop_at, clock.now())
+        self.loss = reason
+        self._lost.set()
+        self._guard.move(min(self._session.deadline, clock.now() + self._session.timing.stop_time))
+
+    def heard(self, entry: Entry, asked: int = -1) -> None:
+        """News about our key. Older than our grant: from before it, and nothing to us, unless it is the answer to a
+        read that was sent (`asked`) after the grant: then the store itself is older than it was."""
+        if self._giving_away or self.loss is not None:
+            return
+        if entry.index < self.grant.token and asked >= self._known_since:
+            self.lose(f"the store was set back: {self.name} was granted at {self.grant.token}, it is at {entry.index}")
+            self._session.check_lease()
+        elif entry.index < self.grant.index:
+            return
+        elif entry.lease != self.grant.lease.id:
+            whose = f"is held by {describe(entry)}" if entry.lease else "was deleted or given away by the backend"
+            self.lose(f"the key of {self.name} {whose}")
+            self._session.check_lease()
+        elif entry.index > self.grant.index and entry.record == self.grant.record:
+            # Nobody overwrites a value with the same one: it was deleted, and taken again by a copy of our request.
+            self.lose(f"the key of {self.name} was deleted for a moment, in which somebody else may have held it")
+        elif entry.index > self.grant.index:
+            log.warning("%s: somebody overwrote the value under our lock; we still hold it", self.name)
+            self.grant = dataclasses.replace(self.grant, index=entry.index)
+
+    async def verify(self) -> None:
+        """One linearizable read. Raises LockLost if the lock is not ours, BackendUnavailable or BackendRefused if
+        that cannot be known."""
+        try:
+            async with asyncio.timeout(self._session.timing.request):
+                await self._session.watch.read([self.key])
+        except TimeoutError as error:
+            raise BackendUnavailable(f"{self._session.driver.backend} did not answer in time") from error
+        if not self.is_valid():
+            raise LockLost(f"{self.name}: {self.loss or 'the lease was not renewed in time'}")
+
+    async def end(self, handover: Mapping[str, Any], heir: Entry | None = None, *, gap: float | None = None) -> Ending:
+        """The work has ended: give the lock to `heir`, or free it. What became of it. `gap`: for people, for how long
+        no new work has been taken.
+
+        Bounded by the time of two requests. A release of which nobody knows whether it was applied, or that was cut
+        short, is looked after by the session: the next renewals find the lock under our lease and release it again.
+        """
+        self._guard.done()
+        self._giving_away = True
+        try:
+            if self.loss is not None:
+                return Ending.LOST
+            if heir is not None and self._settled and await self._transfer(heir, handover, gap):
+                return Ending.HANDED_OVER
+            return await self._release(handover)
+        except BaseException:
+            self._session.reconciler.doubt(self.key)
+            raise
+        finally:
+            self._session.drop(self)
+
+    @property
+    def _settled(self) -> bool:
+        """Has everybody who led before had the time to hear of it? If not, the next holder must wait for that as we
+        did, so what we leave may not say that the lock was released."""
+        return self.origin is not Origin.FOUND_FREE or clock.now() >= self.since + self._session.timing.settle
+
+    async def _transfer(self, heir: Entry, handover: Mapping[str, Any], gap: float | None) -> bool:
+        record = Record.from_bytes(heir.record or b"")
+        if record is None:
+            return False
+        token = self._session.tokens.of(self.name)
+        record = dataclasses.replace(
+            record,
+            names=(),
+            answer={},
+            since=clock.utc_text(),
+            seen=token,
+            tokens={self.name: token},
+            handed_over_by=self._session.instance,
+            gap=None if gap is None else round(gap, 4),
+            handover=handover,
+        )
+        try:
+            async with asyncio.timeout(self._session.timing.request):
+                given = await self._session.driver.transfer(self.grant, heir, record.to_bytes())
+        except (BackendUnavailable, BackendRefused, TimeoutError) as error:
+            # It may have been applied. The release that follows carries our index, so it cannot take it from the heir.
+            log.info("%s: no answer to the hand-over, releasing instead: %s", self.name, error)
+            return False
+        if given:
+            self._session.reconciler.gave_away(self.grant)
+        return given
+
+    async def _release(self, handover: Mapping[str, Any]) -> Ending:
+        farewell = self._session.record(self.name, released=self._settled, handover=handover).to_bytes()
+        until = clock.now() + self._session.timing.request
+        while True:
+            try:
+                async with asyncio.timeout(max(0.05, until - clock.now())):
+                    await self._session.driver.release(self.grant, farewell)
+                self._session.reconciler.gave_away(self.grant)
+                return Ending.RELEASED
+            except LeaseExpired:
+                return Ending.RELEASED  # nothing is left to release
+            except (BackendUnavailable, BackendRefused, TimeoutError) as error:
+                if clock.now() >= until:
+                    why = str(error) or "no answer in time"
+                    log.warning("%s: not released, the next renewal does it or the ttl: %s", self.name, why)
+                    self._session.reconciler.not_released(self.key)
+                    return Ending.UNCONFIRMED
+            await asyncio.sleep(random.uniform(0.05, 0.15))
+
+
+def describe(entry: Entry) -> str:
+    """Who holds it, for people."""
+    record = Record.from_bytes(entry.record or b"")
+    return f"{record.instance} on {record.host}, pid {record.pid}" if record else f"lease {entry.lease}"

@@ -1,0 +1,279 @@
+"""Wait for a lock, work under the grant, give it away."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from cluster_lock.aio import finish
+from cluster_lock.errors import BackendUnavailable, ForeignValue, HeldElsewhere, LeaseExpired, LockLost
+from cluster_lock.lease.threads import Threads, watch_threads
+from cluster_lock.values import INVITE, LEADER, Entry, Grant, Lease, Origin, Record
+
+from .found import Found, ask_contenders
+from .hold import Hold, describe
+from .tokens import Evidence
+from .told import Told
+
+if TYPE_CHECKING:
+    from .session import Session
+
+log = logging.getLogger("cluster_lock.lock")
+
+REFUSED_PAUSE = 0.05, 1.0
+"""Seconds, first and longest, between tries while nobody holds the lock and it is not given all the same: the end of
+Consul's lock-delay wakes nobody (coordination trap 20)."""
+
+
+class Lock:
+    """One lock of one session. Made by `session.lock(name)`."""
+
+    def __init__(self, session: Session, name: str) -> None:
+        self.name = name
+        self.key = LEADER + name
+        self._session = session
+        self._record: tuple[str, bytes] | None = None
+        """Under which lease, and what is asked with."""
+        self._asked_anew = False
+
+    @asynccontextmanager
+    async def hold(self, *, wait: bool = True, settle: bool = True) -> AsyncIterator[Hold]:
+        """Wait for the lock and run the block under it; then release it.
+
+        The block is cancelled when the lock can no longer be proved to be held, and LockLost is raised from it. What
+        swallows that is ended with the whole process, at the latest at the deadline. `wait=False`: raise HeldElsewhere
+        at once if somebody else holds it. Also raises what makes it impossible to get a lease, and TokenWentBack.
+        With a lock that was found free the block begins `timing.settle` seconds later: whoever held it before may hear
+        of the loss that much later than we do. `settle=False`: for a block that does no harm beside another one.
+        What the block put into threads (`asyncio.to_thread`) is waited for before the lock is given away; on a loss the
+        deadline is its limit.
+        """
+        watch_threads(asyncio.get_running_loop())
+        threads, hold = Threads(), await self.acquire(wait=wait)
+        try:
+            async with _CancelledOnLoss(hold):
+                await asyncio.sleep(self._session.timing.settle_left(hold.origin, hold.since) if settle else 0)
+                with threads.current():
+                    yield hold
+        finally:
+            await finish(_end(hold, threads))
+
+    async def acquire(self, *, wait: bool = True) -> Hold:
+        """The same without a block and without settling: the caller waits `timing.settle_left` himself, ends all work
+        when `hold.lost`, and calls `hold.end` after it."""
+        turn = self._session.turns[self.key]
+        if not wait and turn.locked():
+            raise HeldElsewhere(f"{self.name} is held in this process")
+        async with turn:
+            # The turn is over when the hold is in `holds`; the next in this process then waits for its end in `_take`.
+            while self.key in self._session.holds:
+                if not wait:
+                    raise HeldElsewhere(f"{self.name} is held in this process")
+                await self._session.watch.changed(self._session.watch.news)
+            return await self._wait(wait)
+
+    async def _wait(self, wait: bool) -> Hold:
+        session = self._session
+        session.claimed.add(self.key)
+        try:
+            with session.watch.following(self.key, INVITE + self.name, session.contender.key):
+                hold = await self._take(wait)
+        except BaseException:
+            session.claimed.discard(self.key)
+            await finish(self._stop_waiting())
+            raise
+        session.claimed.discard(self.key)
+        if self.name in session.contender:
+            session.contender.withdraw(self.name)
+            session.later(session.contender.write())
+        return hold
+
+    async def _stop_waiting(self) -> None:
+        """First the contender record goes, so that nothing more is transferred to us; then the lock is looked at once
+        more (interleaving M2). Bounded by the time of one request: whoever ends a process has not more for it."""
+        session = self._session
+        touched = session.reconciler.has_touched(self.key)
+        if touched:
+            session.reconciler.doubt(self.key)
+        try:
+            async with asyncio.timeout(session.timing.request):
+                if self.name in session.contender:
+                    session.contender.withdraw(self.name)
+                    await session.contender.write()
+                if touched:
+                    await session.reconciler.look([self.key])
+        except TimeoutError:
+            log.debug("%s: no answer in time, looking again with the next renewal", self.name)
+
+    async def _take(self, wait: bool) -> Hold:
+        session, watch = self._session, self._session.watch
+        pause, told = REFUSED_PAUSE[0], Told(session, self.name)
+        try:
+            while True:
+                lease = await session.lease()
+                news = watch.news
+                entry = watch.entries.get(self.key)
+                free = entry is None or entry.lease in (None, lease.id)
+                if free:
+                    try:
+                        if (hold := await self._attempt(lease, entry)) is not None:
+                            return hold
+                    except ForeignValue as error:
+                        if not wait:
+                            raise
+                        told.foreign(error)
+                    except BackendUnavailable as error:
+                        told.unanswered(error)
+                    else:
+                        told.over()
+                    entry = watch.entries.get(self.key)
+                if entry is not None and entry.lease not in (None, lease.id):
+                    if not wait:
+                        raise HeldElsewhere(f"{self.name} is held by {describe(entry)}")
+                    told.held(entry)
+                if entry is None and watch.refused is not None:
+                    raise watch.refused
+                if self.name not in session.contender:
+                    session.contender.wait_for(self.name)
+                    session.later(session.contender.write())
+                if free:
+                    await watch.changed(news, at_most=random.uniform(0.5, 1.0) * pause)
+                    pause = min(REFUSED_PAUSE[1], pause * 2)
+                else:
+                    pause = REFUSED_PAUSE[0]
+                    await watch.changed(news)
+        finally:
+            told.over()
+
+    async def _attempt(self, lease: Lease, entry: Entry | None) -> Hold | None:
+        """One attempt to make the lock ours, or to see that it has become ours."""
+        session = self._session
+        # As of now: what is heard later may be of later grants.
+        known = Evidence(session.tokens.of(self.name), self.key)
+        session.reconciler.touch(self.key)
+        try:
+            async with asyncio.timeout(session.timing.request):
+                found = await (
+                    self._confirm(lease) if entry is not None and entry.lease == lease.id else self._ask(lease)
+                )
+        except LeaseExpired as error:
+            session.expired(lease, error)
+            return None
+        except TimeoutError as error:
+            raise BackendUnavailable(f"{session.driver.backend} did not answer in time") from error
+        if found is None:
+            return None
+        if session.reconciler.is_over(found.grant):
+            # Its release is under way: not answered yet, or never to be, and it may still arrive.
+            await session.reconciler.give_back(found.grant, session.record(self.name).to_bytes())
+            return None
+        return await self._judge(found, known)
+
+    async def _ask(self, lease: Lease) -> Found | None:
+        grant = await self._session.driver.acquire(lease, self.key, record := self._record_for(lease))
+        if grant is None:
+            return None
+        last = Record.from_bytes(grant.previous or b"")
+        origin = Origin.RELEASED if last is not None and last.released else Origin.FOUND_FREE
+        return Found(grant, origin, last, grant.previous or b"", was_there=grant.record != record)
+
+    async def _confirm(self, lease: Lease) -> Found | None:
+        """The watch says that the lock stands under our lease: a leader gave it to us, an acquire of ours came late, or
+        the store was set back. One linearizable read, no write (interleaving S2)."""
+        entry = (await self._session.watch.read([self.key])).entries[self.key]
+        if entry.lease != lease.id or entry.record is None:
+            return None
+        grant = Grant(self.key, lease, entry.index, entry.index, entry.record)
+        record = Record.from_bytes(entry.record)
+        given = record is not None and record.handed_over_by is not None
+        origin = Origin.HANDED_OVER if given else Origin.FOUND_FREE
+        # What our own record says we knew before; one that was given to us holds the giver's token.
+        was_there = entry.record != self._record_for(lease)
+        return Found(grant, origin, record, entry.record, was_there)
+
+    def _record_for(self, lease: Lease) -> bytes:
+        """The same for each attempt under one lease, so that a copy of an old one is known by it."""
+        if self._record is None or self._record[0] != lease.id:
+            self._record = lease.id, self._session.record(self.name).to_bytes()
+        return self._record[1]
+
+    async def _judge(self, found: Found, known: Evidence) -> Hold | None:
+        """The grant in our hands, if it is one to lead on: we trust the lease, nobody knows of a larger token, and it
+        is ours still. Else it is given back."""
+        session, grant = self._session, found.grant
+        token = session.fencing_floor + grant.token
+        try:
+            evidence = found.evidence(self.name, token, known)
+            if evidence is None and found.origin is not Origin.HANDED_OVER:  # who handed over has led, and had asked
+                evidence = await ask_contenders(session, self.name, grant)
+        except BaseException:
+            await finish(session.reconciler.give_back(grant, self._farewell(found)))
+            raise
+        if session.current_lease != grant.lease:
+            return None  # a lease that ended meanwhile takes what it was given along (coordination trap 25)
+        if evidence is not None:
+            await session.reconciler.give_back(grant, self._farewell(found, evidence))
+            if found.was_there and not self._asked_anew:
+                # As a store shows it that was set back. What it grants from now on may well be larger.
+                self._asked_anew = True
+                log.warning("%s stood under our lease, with the token %d: asking for another one", self.name, token)
+                return None
+            raise evidence.refuse(self.name, session.driver.backend, token)
+        hold = Hold(session, grant, found.origin, found.inherited)
+        before = session.watch.entries.get(self.key)
+        session.watch.take({self.key: Entry(self.key, grant.lease.id, grant.index, grant.record)})
+        if before is not None:
+            hold.heard(before)  # the answer may have come later than news of what became of the grant
+        if hold.loss is None:
+            return hold
+        await hold.end(found.inherited)
+        session.watch.forget()  # is that so, or was the store set back? What it says now counts
+        return None
+
+    def _farewell(self, found: Found, evidence: Evidence | None = None) -> bytes:
+        """What a grant is given back with that nobody worked under. The word that speaks against it stays as it was."""
+        if evidence is not None and evidence.record is not None and evidence.record is found.last:
+            return found.last_word
+        released = found.origin is not Origin.FOUND_FREE
+        return self._session.record(self.name, released=released, handover=found.inherited).to_bytes()
+
+
+async def _end(hold: Hold, threads: Threads) -> None:
+    await threads.ended()
+    await hold.end({})
+
+
+class _CancelledOnLoss:
+    """Cancels the task inside when the hold is lost, and turns that cancellation into LockLost, as asyncio.timeout does
+    with its own."""
+
+    def __init__(self, hold: Hold) -> None:
+        self._hold = hold
+        self._fired = False
+
+    async def __aenter__(self) -> Self:
+        task = asyncio.current_task()
+        assert task is not None
+        self._task, self._cancelling = task, task.cancelling()
+        self._watching = asyncio.ensure_future(self._fire())
+        return self
+
+    async def _fire(self) -> None:
+        await self._hold.wait_lost()
+        self._fired = True
+        self._task.cancel()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._watching.cancel()
+        ours = self._fired and self._task.uncancel() <= self._cancelling
+        cancelled_by_us = ours and kind is not None and issubclass(kind, asyncio.CancelledError)
+        # Also when the block ended well after all: its last part ran without the lock.
+        if self._hold.loss is not None and (kind is None or cancelled_by_us):
+            raise LockLost(f"{self._hold.name}: {self._hold.loss}") from error

@@ -1,0 +1,22 @@
+"""Where things stand under the prefix."""
+
+from __future__ import annotations
+
+from .record import FIRST_FORMAT, Record
+
+LEADER, STANDBY, INVITE = "leader/", "standby/", "invite/"
+"""Where the keys stand under the prefix: locks by name, contender records by process, invitations by lock name."""
+REQUEST, REPLY = "request/", "reply/"
+"""What a person asks of the leader of a lock, and what that leader answers, both by lock name."""
+
+
+def telegram_lock(bot_id: int, *, test: bool = False) -> str:
+    """The lock of a bot, by its public id; Telegram's test environment has queues of its own."""
+    return f"telegram-test/{bot_id}" if test else f"telegram/{bot_id}"
+
+
+def contender_key(record: Record) -> str:
+    """Where the process that wrote this record stands by, if it does: by what is unique per process, as two may bear
+    one instance's name. In the first format it was by that name."""
+    unique = "" if record.format == FIRST_FORMAT else f".{record.holder.rpartition('-')[2]}"
+    return f"{STANDBY}{record.instance}{unique}"
