@@ -135,7 +135,8 @@ def test_a_forked_child_logs_by_itself(pipe: tuple[int, TextIO], log: logging.Lo
 
 def test_no_stream_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
     """A process without a stderr configures its log, and says nothing."""
-    code = "import sys, logging; sys.stderr = None\nfrom cluster_lock.host import logs\nlogs.configure()\nlogging.error('x')"
+    to_log = "from cluster_lock.host import logs\nlogs.configure()\nlogging.error('x')"
+    code = f"import sys, logging; sys.stderr = None\n{to_log}"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=60)
     assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
 
