@@ -7,12 +7,10 @@ if he is another one (interleaving S9).
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import secrets
-from collections.abc import Awaitable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from cluster_lock import clock
 from cluster_lock.aio import finish
@@ -22,10 +20,9 @@ from cluster_lock.values import LEADER, REPLY, REQUEST, Entry, Lease, Record
 
 if TYPE_CHECKING:
     from cluster_lock.session import Session
+    from cluster_lock.session.context import Context
 
 log = logging.getLogger("cluster_lock.step_down")
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,29 +48,29 @@ async def ask_to_step_down(
     None if nobody leads. `by`: who asks, for the log of the leader. At most `timeout` seconds, and some for the request
     itself. Raises what the session raises, BackendUnavailable and BackendRefused.
     """
-    key = LEADER + name
-    with session.watch.following(key, REPLY + name):
-        lease = await session.lease()
-        before = (await _within(session, session.driver.read([key]))).entries[key]
+    context, key = session.context, LEADER + name
+    with context.watch.following(key, REPLY + name):
+        lease = await context.lease.get()
+        before = (await context.driver.read([key])).entries[key]
         if before.lease is None:
             return None
-        ask = Ask(session.fencing_floor + before.index, secrets.token_hex(4), by, to)
+        ask = Ask(context.identity.fencing_floor + before.index, secrets.token_hex(4), by, to)
         try:
             sent = clock.now()
-            await _within(session, session.driver.announce(lease, REQUEST + name, ask.to_bytes()))
-            return await _outcome(session, lease, before, ask, sent, timeout)
+            await context.driver.announce(lease, REQUEST + name, ask.to_bytes())
+            return await _outcome(context, lease, before, ask, sent, timeout)
         except LeaseExpired as error:
             raise BackendUnavailable(f"the lease of the request is gone: {error}") from error
         finally:
-            await finish(_take_back(session, REQUEST + name))
+            await finish(_take_back(context, REQUEST + name))
 
 
-async def _outcome(session: Session, lease: Lease, before: Entry, ask: Ask, sent: float, timeout: float) -> Outcome:
-    name, watch, until = before.name.removeprefix(LEADER), session.watch, clock.now() + timeout
+async def _outcome(context: Context, lease: Lease, before: Entry, ask: Ask, sent: float, timeout: float) -> Outcome:
+    name, watch, until = before.name.removeprefix(LEADER), context.watch, clock.now() + timeout
     while True:
         news = watch.news
-        if session.current_lease != lease:
-            raise BackendUnavailable(f"{session.driver.backend}: the lease of the request was lost, and it with it")
+        if context.lease.current != lease:
+            raise BackendUnavailable(f"{context.driver.backend}: the lease of the request was lost, and it with it")
         entry, reply = watch.entries.get(LEADER + name), Reply.of(watch.entries.get(REPLY + name))
         if reply is not None and reply.number == ask.number:
             return Outcome(name, before, entry, clock.now() - sent, declined=reply.declined)
@@ -98,19 +95,11 @@ def _is_another_term(before: Entry, entry: Entry) -> bool:
     )
 
 
-async def _take_back(session: Session, key: str) -> None:
-    lease = session.current_lease
+async def _take_back(context: Context, key: str) -> None:
+    lease = context.lease.current
     if lease is None:
         return  # it ended with it
     try:
-        await _within(session, session.driver.withdraw(lease, key))
+        await context.driver.withdraw(lease, key)
     except (BackendUnavailable, BackendRefused, LeaseExpired) as error:
         log.info("the request ends with its lease: %s", error)
-
-
-async def _within(session: Session, request: Awaitable[T]) -> T:
-    try:
-        async with asyncio.timeout(session.timing.request):
-            return await request
-    except TimeoutError as error:
-        raise BackendUnavailable(f"{session.driver.backend} did not answer in time") from error

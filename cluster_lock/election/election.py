@@ -19,10 +19,11 @@ from cluster_lock.lease.guard import end_process
 from cluster_lock.lease.threads import watch_threads
 from cluster_lock.observer import SILENT, Ending, Observer
 from cluster_lock.session import Session
+from cluster_lock.session.invitation import Answer
 from cluster_lock.session.requests import Reply
 from cluster_lock.values import Origin
 
-from .leadership import Answer, Body, Role, StepDown, Term
+from .leadership import Body, Role, StepDown, Term
 from .source import Contest, Holding, SessionContest
 
 log = logging.getLogger("cluster_lock.election")
@@ -39,7 +40,7 @@ class Election:
 
     def __init__(self, session: Session | Contest, *, observer: Observer | None = None) -> None:
         self._contest = SessionContest(session) if isinstance(session, Session) else session
-        self._observer = observer or (session.observer if isinstance(session, Session) else SILENT)
+        self._observer = observer or (session.context.observer if isinstance(session, Session) else SILENT)
         self.kept = False
         """Does a keeper lead for this process? Then the keeper counts signals to stop, too."""
         self.page: str | None = None

@@ -16,6 +16,7 @@ from typing import Any, Protocol
 from cluster_lock import clock
 from cluster_lock.errors import LockLost
 from cluster_lock.lease.threads import Threads
+from cluster_lock.session.invitation import Answer, Willing
 from cluster_lock.session.requests import Ask
 from cluster_lock.values import Origin
 
@@ -24,9 +25,6 @@ class Role(StrEnum):
     STANDBY = "standby"
     LEADER = "leader"
     STOPPED = "stopped"
-
-
-Willing = Callable[[Mapping[str, Any]], bool | Awaitable[bool]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,7 +215,6 @@ def current_work() -> tuple[Term, asyncio.Task[Any]] | None:
 
 
 Body = Callable[[Term], Awaitable[Any]]
-Answer = Callable[[], Awaitable[Mapping[str, Any]]]
 
 
 class Leadership(Protocol):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -26,19 +25,19 @@ class SessionPeers:
         self._looked = float("-inf")
 
     def leader(self, name: str) -> Mapping[str, Any] | None:
-        entry = self._session.watch.entries.get(LEADER + name)
+        entry = self._session.context.watch.entries.get(LEADER + name)
         if entry is None or entry.lease is None:
             return None
         record = Record.from_bytes(entry.record or b"")
         who = _described(record) if record is not None else {"instance": "unknown"}
         giver = record.handed_over_by if record is not None else None
-        return {**who, "term": self._session.fencing_floor + entry.index, "handed_over_by": giver}
+        return {**who, "term": self._session.context.identity.fencing_floor + entry.index, "handed_over_by": giver}
 
     def standbys(self, name: str) -> Sequence[Mapping[str, Any]]:
         session, now = self._session, clock.now()
-        if now - self._looked >= LOOK_EVERY and session.current_lease is not None:
+        if now - self._looked >= LOOK_EVERY and session.context.lease.current is not None:
             self._looked = now
-            session.later(self._look())
+            session.context.background.later(self._look())
         return [_described(record) for record in self._contenders if name in record.names]
 
     def certificates(self) -> Mapping[str, float]:
@@ -48,9 +47,8 @@ class SessionPeers:
 
     async def _look(self) -> None:
         try:
-            async with asyncio.timeout(self._session.timing.request):
-                entries = await self._session.driver.scan(STANDBY)
-        except (BackendUnavailable, BackendRefused, TimeoutError):
+            entries = await self._session.context.driver.scan(STANDBY)
+        except (BackendUnavailable, BackendRefused):
             return  # for a page: the next look comes soon, and the lease tells of the trouble
         self._contenders = sorted(filter(None, map(_record, entries)), key=lambda record: str(record.instance))
 

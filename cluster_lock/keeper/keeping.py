@@ -75,7 +75,7 @@ async def keep(plan: Plan) -> int:
         await end_left_over(plan.scope)
         await stack.enter_async_context(reaping())
         if plan.lock is not None:
-            session.health = await stack.enter_async_context(open_health(board, plan.health))
+            session.context.identity.health = await stack.enter_async_context(open_health(board, plan.health))
         elif not plan.replaces:
             named = stack.enter_context(slot(plan.instance, plan.name, plan.state_directory))
             await _show(plan, board, session, stack, named)
@@ -86,7 +86,7 @@ async def keep(plan: Plan) -> int:
             stack.callback(coming.release)
             # Records are written before the page can be served where the one before us serves its own.
             _, before = slot(plan.instance, plan.name, plan.state_directory).look()
-            session.health = page_after(plan.health, before.health if before is not None else None)
+            session.context.identity.health = page_after(plan.health, before.health if before is not None else None)
             await stack.enter_async_context(_beside(_succeed(plan, board, session, stack, coming)))
         await stack.enter_async_context(following(board))
         await stack.enter_async_context(session)
@@ -98,15 +98,15 @@ async def keep(plan: Plan) -> int:
 
 async def _show(plan: Plan, board: Board, session: Session, stack: AsyncExitStack, named: InstanceLock) -> None:
     """Show our health where the instance of this name does."""
-    session.health = await stack.enter_async_context(open_health(board, plan.health))
-    named.say(health=session.health, ready=_is_ready(board))
+    session.context.identity.health = await stack.enter_async_context(open_health(board, plan.health))
+    named.say(health=session.context.identity.health, ready=_is_ready(board))
 
 
 async def _say_ready(board: Board, session: Session, named: InstanceLock) -> None:
     """Say so under our name when the worker could lead."""
     while not _is_ready(board):
         await board.changed.wait()
-    named.say(health=session.health)
+    named.say(health=session.context.identity.health)
 
 
 def _is_ready(board: Board) -> bool:

@@ -93,7 +93,7 @@ class Relay:
                 "token": held.fencing_token,
                 "origin": held.origin,
                 "inherited": held.inherited,
-                "deadline": self._session.deadline,
+                "deadline": self._session.context.lease.deadline,
             }
 
     def _drop(self, name: str) -> None:

@@ -127,7 +127,7 @@ class Visitor(Caller):
             self._board.forget(lock)
 
     def _hello(self, version: str) -> None:
-        self.link.tell("hello", version=__version__, health=self._session.health)
+        self.link.tell("hello", version=__version__, health=self._session.context.identity.health)
 
     def _observed(self, what: str, arguments: Sequence[Any]) -> None:
         self._locks.add(arguments[0])

@@ -23,13 +23,13 @@ from weakref import WeakSet
 from cluster_lock import clock
 from cluster_lock.aio import end
 from cluster_lock.election import Election
-from cluster_lock.election.leadership import Answer, Willing
 from cluster_lock.election.source import Holding
 from cluster_lock.errors import ClusterLockError, ConfigError, KeeperMismatch, LockLost
 from cluster_lock.host.at_exec import at_exec
 from cluster_lock.host.patience import LOOK_EVERY, Patience
 from cluster_lock.lease.guard import Guard, NoGuard, process_guard
 from cluster_lock.observer import SILENT, Ending, Observer
+from cluster_lock.session.invitation import Answer, Willing
 from cluster_lock.session.requests import Ask, Reply
 from cluster_lock.values import Origin, Timing
 from cluster_lock.version import __version__

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from cluster_lock.errors import BackendRefused, BackendUnavailable
 from cluster_lock.values import STANDBY, Grant, Origin, Record
 
+from .context import Context
 from .tokens import Evidence
-
-if TYPE_CHECKING:
-    from .session import Session
 
 log = logging.getLogger("cluster_lock.lock")
 
@@ -42,20 +39,19 @@ class Found:
         return Evidence(said, f"{self.grant.name} (on etcd last/{name})", self.last) if token <= said else None
 
 
-async def ask_contenders(session: Session, name: str, grant: Grant) -> Evidence | None:
+async def ask_contenders(context: Context, name: str, grant: Grant) -> Evidence | None:
     """Whether somebody who stands by knows of a larger token of the lock `name`. None, too, if they cannot be asked:
     the grant is as good as it was."""
     try:
-        async with asyncio.timeout(session.timing.request):
-            entries = await session.driver.scan(STANDBY)
-    except (BackendUnavailable, BackendRefused, TimeoutError) as error:
-        log.debug("%s: contenders not asked for their tokens: %s", name, str(error) or "no answer in time")
+        entries = await context.driver.scan(STANDBY)
+    except (BackendUnavailable, BackendRefused) as error:
+        log.debug("%s: contenders not asked for their tokens: %s", name, error)
         return None
     for entry in entries:
         record = Record.from_bytes(entry.record or b"")
         # One that was written after our grant may know of it, and of later ones: it says that the store went back
         # only if it knows of one that is later than itself.
-        last = session.fencing_floor + max(grant.index, entry.index)
+        last = context.identity.fencing_floor + max(grant.index, entry.index)
         if record is not None and (knows := record.known(name)) >= last:
             return Evidence(knows, entry.name, record)
     return None

@@ -7,19 +7,22 @@ import dataclasses
 import logging
 import random
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from cluster_lock import clock
+from cluster_lock.drivers.bounded import within
 from cluster_lock.errors import BackendRefused, BackendUnavailable, LeaseExpired, LockLost
 from cluster_lock.observer import Ending
 from cluster_lock.values import LEADER, REQUEST, Entry, Grant, Origin, Record
 
-from .requests import Ask
-
-if TYPE_CHECKING:
-    from .session import Session
+from .context import Context
+from .invitation import Willing, invite, reply_to
+from .requests import Ask, Reply
 
 log = logging.getLogger("cluster_lock.hold")
+
+REFUSAL_PAUSE = 0.5
+"""Seconds between two refusals: whoever asks in a loop does not make the leader write in one."""
 
 
 class Hold:
@@ -30,37 +33,44 @@ class Hold:
     once, after the last of the work has ended: until then the guard stands ready to end the process at the deadline.
     """
 
-    def __init__(self, session: Session, grant: Grant, origin: Origin, inherited: Mapping[str, Any]) -> None:
+    def __init__(self, context: Context, grant: Grant, origin: Origin, inherited: Mapping[str, Any]) -> None:
         self.key = grant.name
         self.name = grant.name.removeprefix(LEADER)
         self.grant = grant
         self.origin = origin
         self.inherited = inherited
-        self.fencing_token = session.fencing_floor + grant.token
+        self.fencing_token = context.identity.fencing_floor + grant.token
         self.loss: str | None = None
         self._lost = asyncio.Event()
-        self._session = session
+        self._context = context
+        self.listens = False
+        """Requests of people are followed, until this ends."""
         self._giving_away = False
         self.since = clock.now()
-        self._stopped_at = session.stop_at
-        self._guard = session.guard.watch(session.deadline, f"the work under {self.name}")
+        self._stopped_at = context.lease.stop_at
+        self._guard = context.guard.watch(context.lease.deadline, f"the work under {self.name}")
         self._ask: Ask | None = None
-        self.asker: str | None = None
+        self._asker = ""
         """The lease of whoever asked last."""
         self._asked = asyncio.Event()
-        session.holds[self.key] = self
-        session.tokens.note(self.name, self.fencing_token)
-        self._known_since = session.watch.tick()
-        self.asked(session.watch.entries.get(REQUEST + self.name))
+        self._replied = asyncio.Event()
+        self._replied.set()
+        self.heir: Entry | None = None
+        """The contender that `end` gives it to."""
+        self._heir_found_at = self.since
+        context.claims.holds[self.key] = self
+        context.identity.tokens.note(self.name, self.fencing_token)
+        self._known_since = context.watch.tick()
+        self.asked(context.watch.entries.get(REQUEST + self.name))
 
     @property
     def stop_at(self) -> float:
         """The moment at which the work is cancelled unless a renewal moves it on."""
-        return self._stopped_at if self.loss is not None else self._session.stop_at
+        return self._stopped_at if self.loss is not None else self._context.lease.stop_at
 
     def is_valid(self) -> bool:
         """Is the lock provably held at this moment?"""
-        return self.loss is None and not self._giving_away and clock.now() < self._session.stop_at
+        return self.loss is None and not self._giving_away and clock.now() < self._context.lease.stop_at
 
     async def wait_lost(self) -> str:
         """Return as soon as the lock cannot be proved to be held any more; why."""
@@ -72,17 +82,46 @@ class Hold:
         """Somebody may ask for something, of this term or of another one, in which case it is void (interleaving S9).
         A value that was overwritten under our lock moved the index, which is all that others see of the token."""
         ask = Ask.of(entry)
-        mine = (self.fencing_token, self._session.fencing_floor + self.grant.index)
+        mine = (self.fencing_token, self._context.identity.fencing_floor + self.grant.index)
         if ask is not None and ask.token in mine and ask != self._ask:
-            self._ask, self.asker = ask, entry.lease if entry is not None else None
+            self._ask, self._asker = ask, (entry.lease if entry is not None else None) or ""
             self._asked.set()
 
     async def wait_asked(self) -> Ask:
-        """Return the next request of a person for this very term to end."""
-        await self._asked.wait()
-        self._asked.clear()
-        assert self._ask is not None
-        return self._ask
+        """Return the next request of a person, over the backend, for this very term to end. One that comes too soon
+        after another is declined."""
+        pace = self._context.pace
+        while True:
+            await self._asked.wait()
+            self._asked.clear()
+            assert self._ask is not None
+            ask, wait = self._ask, pace.wait(self.name, self._asker)
+            if wait <= 0:
+                pace.heeded(self.name, self._asker)
+                return ask
+            self.reply(Reply(ask.number, declined=f"a step-down was asked for a moment ago; again in {wait:.1f} s"))
+            await asyncio.sleep(REFUSAL_PAUSE)
+
+    def reply(self, reply: Reply) -> None:
+        """Answer such a request. Does not wait, and what comes of it is not known. One after the other: each is taken
+        away before the next is given."""
+        before, self._replied = self._replied, asyncio.Event()
+        self._context.background.later(self._reply(reply, before, self._replied))
+
+    async def _reply(self, reply: Reply, before: asyncio.Event, done: asyncio.Event) -> None:
+        try:
+            await before.wait()
+            await reply_to(self._context, self.name, self.grant, reply)
+        finally:
+            done.set()
+
+    async def find_heir(self, willing: Willing | None, to: str | None = None) -> str | None:
+        """Invite contenders, or `to` alone; the instance that `end` will give the lock to, or None if nobody answered
+        (with something for which `willing` is true). From its return on no new work may be taken."""
+        self.heir = await invite(self._context, self.name, self.grant, willing, to)
+        self._heir_found_at = clock.now()
+        record = Record.from_bytes(self.heir.record or b"") if self.heir is not None else None
+        return record.instance if record is not None else None
 
     def moved(self, deadline: float) -> None:
         """The lease was renewed."""
@@ -94,10 +133,10 @@ class Hold:
         the lease itself would have lasted longer: the lock may be somebody else's by now."""
         if self.loss is not None or self._giving_away:
             return
-        self._stopped_at = min(self._session.stop_at, clock.now())
+        self._stopped_at = min(self._context.lease.stop_at, clock.now())
         self.loss = reason
         self._lost.set()
-        self._guard.move(min(self._session.deadline, clock.now() + self._session.timing.stop_time))
+        self._guard.move(min(self._context.lease.deadline, clock.now() + self._context.timing.stop_time))
 
     def heard(self, entry: Entry, asked: int = -1) -> None:
         """News about our key. Older than our grant: from before it, and nothing to us, unless it is the answer to a
@@ -106,13 +145,13 @@ class Hold:
             return
         if entry.index < self.grant.token and asked >= self._known_since:
             self.lose(f"the store was set back: {self.name} was granted at {self.grant.token}, it is at {entry.index}")
-            self._session.check_lease()
+            self._context.lease.renew_soon()
         elif entry.index < self.grant.index:
             return
         elif entry.lease != self.grant.lease.id:
             whose = f"is held by {describe(entry)}" if entry.lease else "was deleted or given away by the backend"
             self.lose(f"the key of {self.name} {whose}")
-            self._session.check_lease()
+            self._context.lease.renew_soon()
         elif entry.index > self.grant.index and entry.record == self.grant.record:
             # Nobody overwrites a value with the same one: it was deleted, and taken again by a copy of our request.
             self.lose(f"the key of {self.name} was deleted for a moment, in which somebody else may have held it")
@@ -123,17 +162,12 @@ class Hold:
     async def verify(self) -> None:
         """One linearizable read. Raises LockLost if the lock is not ours, BackendUnavailable or BackendRefused if
         that cannot be known."""
-        try:
-            async with asyncio.timeout(self._session.timing.request):
-                await self._session.watch.read([self.key])
-        except TimeoutError as error:
-            raise BackendUnavailable(f"{self._session.driver.backend} did not answer in time") from error
+        await self._context.watch.read([self.key])
         if not self.is_valid():
             raise LockLost(f"{self.name}: {self.loss or 'the lease was not renewed in time'}")
 
-    async def end(self, handover: Mapping[str, Any], heir: Entry | None = None, *, gap: float | None = None) -> Ending:
-        """The work has ended: give the lock to `heir`, or free it. What became of it. `gap`: for people, for how long
-        no new work has been taken.
+    async def end(self, handover: Mapping[str, Any]) -> Ending:
+        """The work has ended: give the lock to the heir that was found, or free it. What became of it.
 
         Bounded by the time of two requests. A release of which nobody knows whether it was applied, or that was cut
         short, is looked after by the session: the next renewals find the lock under our lease and release it again.
@@ -143,26 +177,35 @@ class Hold:
         try:
             if self.loss is not None:
                 return Ending.LOST
-            if heir is not None and self._settled and await self._transfer(heir, handover, gap):
+            if self.heir is not None and self._settled and await self._transfer(self.heir, handover):
                 return Ending.HANDED_OVER
             return await self._release(handover)
         except BaseException:
-            self._session.reconciler.doubt(self.key)
+            self._context.touched.doubt(self.key)
             raise
         finally:
-            self._session.drop(self)
+            self._drop()
+
+    def _drop(self) -> None:
+        context = self._context
+        del context.claims.holds[self.key]
+        context.touched.end(self.grant)
+        context.watch.hear_again(self.key)  # what came to stand there while this was ending is nobody's
+        context.watch.wake()
+        if self.listens:
+            context.watch.unfollow(REQUEST + self.name)
 
     @property
     def _settled(self) -> bool:
         """Has everybody who led before had the time to hear of it? If not, the next holder must wait for that as we
         did, so what we leave may not say that the lock was released."""
-        return self.origin is not Origin.FOUND_FREE or clock.now() >= self.since + self._session.timing.settle
+        return self.origin is not Origin.FOUND_FREE or clock.now() >= self.since + self._context.timing.settle
 
-    async def _transfer(self, heir: Entry, handover: Mapping[str, Any], gap: float | None) -> bool:
-        record = Record.from_bytes(heir.record or b"")
+    async def _transfer(self, heir: Entry, handover: Mapping[str, Any]) -> bool:
+        identity, record = self._context.identity, Record.from_bytes(heir.record or b"")
         if record is None:
             return False
-        token = self._session.tokens.of(self.name)
+        token = identity.tokens.of(self.name)
         record = dataclasses.replace(
             record,
             names=(),
@@ -170,37 +213,36 @@ class Hold:
             since=clock.utc_text(),
             seen=token,
             tokens={self.name: token},
-            handed_over_by=self._session.instance,
-            gap=None if gap is None else round(gap, 4),
+            handed_over_by=identity.instance,
+            gap=round(clock.now() - self._heir_found_at, 4),
             handover=handover,
         )
         try:
-            async with asyncio.timeout(self._session.timing.request):
-                given = await self._session.driver.transfer(self.grant, heir, record.to_bytes())
-        except (BackendUnavailable, BackendRefused, TimeoutError) as error:
+            given = await self._context.driver.transfer(self.grant, heir, record.to_bytes())
+        except (BackendUnavailable, BackendRefused) as error:
             # It may have been applied. The release that follows carries our index, so it cannot take it from the heir.
             log.info("%s: no answer to the hand-over, releasing instead: %s", self.name, error)
             return False
         if given:
-            self._session.reconciler.gave_away(self.grant)
+            self._context.touched.note_given(self.grant)
         return given
 
     async def _release(self, handover: Mapping[str, Any]) -> Ending:
-        farewell = self._session.record(self.name, released=self._settled, handover=handover).to_bytes()
-        until = clock.now() + self._session.timing.request
+        context = self._context
+        farewell = context.identity.record(self.name, released=self._settled, handover=handover).to_bytes()
+        until = clock.now() + context.timing.request
         while True:
             try:
-                async with asyncio.timeout(max(0.05, until - clock.now())):
-                    await self._session.driver.release(self.grant, farewell)
-                self._session.reconciler.gave_away(self.grant)
+                limit = max(0.05, until - clock.now())
+                await within(limit, context.driver.backend, context.driver.release(self.grant, farewell))
+                context.touched.note_given(self.grant)
                 return Ending.RELEASED
             except LeaseExpired:
                 return Ending.RELEASED  # nothing is left to release
-            except (BackendUnavailable, BackendRefused, TimeoutError) as error:
+            except (BackendUnavailable, BackendRefused) as error:
                 if clock.now() >= until:
-                    why = str(error) or "no answer in time"
-                    log.warning("%s: not released, the next renewal does it or the ttl: %s", self.name, why)
-                    self._session.reconciler.not_released(self.key)
+                    log.warning("%s: not released, the next renewal does it or the ttl: %s", self.name, error)
+                    context.touched.note_unreleased(self.key)
                     return Ending.UNCONFIRMED
             await asyncio.sleep(random.uniform(0.05, 0.15))
 

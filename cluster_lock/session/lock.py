@@ -8,20 +8,19 @@ import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 from cluster_lock.aio import finish
 from cluster_lock.errors import BackendUnavailable, ForeignValue, HeldElsewhere, LeaseExpired, LockLost
 from cluster_lock.lease.threads import Threads, watch_threads
-from cluster_lock.values import INVITE, LEADER, Entry, Grant, Lease, Origin, Record
+from cluster_lock.values import INVITE, LEADER, REQUEST, Entry, Grant, Lease, Origin, Record
 
+from .context import Context
 from .found import Found, ask_contenders
 from .hold import Hold, describe
+from .reconcile import Reconciler
 from .tokens import Evidence
 from .told import Told
-
-if TYPE_CHECKING:
-    from .session import Session
 
 log = logging.getLogger("cluster_lock.lock")
 
@@ -33,10 +32,10 @@ Consul's lock-delay wakes nobody (coordination trap 20)."""
 class Lock:
     """One lock of one session. Made by `session.lock(name)`."""
 
-    def __init__(self, session: Session, name: str) -> None:
+    def __init__(self, context: Context, reconciler: Reconciler, name: str) -> None:
         self.name = name
         self.key = LEADER + name
-        self._session = session
+        self._context, self._reconciler = context, reconciler
         self._record: tuple[str, bytes] | None = None
         """Under which lease, and what is asked with."""
         self._asked_anew = False
@@ -57,90 +56,87 @@ class Lock:
         threads, hold = Threads(), await self.acquire(wait=wait)
         try:
             async with _CancelledOnLoss(hold):
-                await asyncio.sleep(self._session.timing.settle_left(hold.origin, hold.since) if settle else 0)
+                await asyncio.sleep(self._context.timing.settle_left(hold.origin, hold.since) if settle else 0)
                 with threads.current():
                     yield hold
         finally:
             await finish(_end(hold, threads))
 
-    async def acquire(self, *, wait: bool = True) -> Hold:
+    async def acquire(self, *, wait: bool = True, listens: bool = False) -> Hold:
         """The same without a block and without settling: the caller waits `timing.settle_left` himself, ends all work
-        when `hold.lost`, and calls `hold.end` after it."""
-        turn = self._session.turns[self.key]
+        when `hold.lost`, and calls `hold.end` after it. `listens`: follow what people ask of whoever holds it."""
+        claims, watch = self._context.claims, self._context.watch
+        turn = claims.turn(self.key)
         if not wait and turn.locked():
             raise HeldElsewhere(f"{self.name} is held in this process")
         async with turn:
-            # The turn is over when the hold is in `holds`; the next in this process then waits for its end in `_take`.
-            while self.key in self._session.holds:
+            # The turn is over when the hold is in `holds`; the next in this process then waits for its end here.
+            while self.key in claims.holds:
                 if not wait:
                     raise HeldElsewhere(f"{self.name} is held in this process")
-                await self._session.watch.changed(self._session.watch.news)
-            return await self._wait(wait)
+                await watch.changed(watch.news)
+            if not listens:
+                return await self._wait(wait)
+            watch.follow(REQUEST + self.name)  # before the grant, so that it costs no request while nobody works
+            try:
+                hold = await self._wait(wait)
+            except BaseException:
+                watch.unfollow(REQUEST + self.name)
+                raise
+            hold.listens = True
+            return hold
 
     async def _wait(self, wait: bool) -> Hold:
-        session = self._session
-        session.claimed.add(self.key)
+        context, contender = self._context, self._context.contender
         try:
-            with session.watch.following(self.key, INVITE + self.name, session.contender.key):
+            with (
+                context.claims.taking(self.key),
+                context.watch.following(self.key, INVITE + self.name, contender.key),
+            ):
                 hold = await self._take(wait)
         except BaseException:
-            session.claimed.discard(self.key)
             await finish(self._stop_waiting())
             raise
-        session.claimed.discard(self.key)
-        if self.name in session.contender:
-            session.contender.withdraw(self.name)
-            session.later(session.contender.write())
+        if self.name in contender:
+            contender.withdraw(self.name)
+            context.background.later(contender.write())
         return hold
 
     async def _stop_waiting(self) -> None:
         """First the contender record goes, so that nothing more is transferred to us; then the lock is looked at once
         more (interleaving M2). Bounded by the time of one request: whoever ends a process has not more for it."""
-        session = self._session
-        touched = session.reconciler.has_touched(self.key)
-        if touched:
-            session.reconciler.doubt(self.key)
+        contender, touched = self._context.contender, self._context.touched
+        is_touched = touched.has_touched(self.key)
+        if is_touched:
+            touched.doubt(self.key)
         try:
-            async with asyncio.timeout(session.timing.request):
-                if self.name in session.contender:
-                    session.contender.withdraw(self.name)
-                    await session.contender.write()
-                if touched:
-                    await session.reconciler.look([self.key])
+            async with asyncio.timeout(self._context.timing.request):
+                if self.name in contender:
+                    contender.withdraw(self.name)
+                    await contender.write()
+                if is_touched:
+                    await self._reconciler.look([self.key])
         except TimeoutError:
             log.debug("%s: no answer in time, looking again with the next renewal", self.name)
 
     async def _take(self, wait: bool) -> Hold:
-        session, watch = self._session, self._session.watch
-        pause, told = REFUSED_PAUSE[0], Told(session, self.name)
+        context, watch = self._context, self._context.watch
+        pause, told = REFUSED_PAUSE[0], Told(context, self.name)
         try:
             while True:
-                lease = await session.lease()
+                lease = await context.lease.get()
                 news = watch.news
+                free = self._is_free(lease)
+                if free and (hold := await self._try(lease, told, wait)) is not None:
+                    return hold
                 entry = watch.entries.get(self.key)
-                free = entry is None or entry.lease in (None, lease.id)
-                if free:
-                    try:
-                        if (hold := await self._attempt(lease, entry)) is not None:
-                            return hold
-                    except ForeignValue as error:
-                        if not wait:
-                            raise
-                        told.foreign(error)
-                    except BackendUnavailable as error:
-                        told.unanswered(error)
-                    else:
-                        told.over()
-                    entry = watch.entries.get(self.key)
                 if entry is not None and entry.lease not in (None, lease.id):
                     if not wait:
                         raise HeldElsewhere(f"{self.name} is held by {describe(entry)}")
                     told.held(entry)
                 if entry is None and watch.refused is not None:
                     raise watch.refused
-                if self.name not in session.contender:
-                    session.contender.wait_for(self.name)
-                    session.later(session.contender.write())
+                self._contend()
                 if free:
                     await watch.changed(news, at_most=random.uniform(0.5, 1.0) * pause)
                     pause = min(REFUSED_PAUSE[1], pause * 2)
@@ -150,32 +146,60 @@ class Lock:
         finally:
             told.over()
 
-    async def _attempt(self, lease: Lease, entry: Entry | None) -> Hold | None:
-        """One attempt to make the lock ours, or to see that it has become ours."""
-        session = self._session
-        # As of now: what is heard later may be of later grants.
-        known = Evidence(session.tokens.of(self.name), self.key)
-        session.reconciler.touch(self.key)
+    def _is_free(self, lease: Lease) -> bool:
+        """As far as is known: nobody else holds it."""
+        entry = self._context.watch.entries.get(self.key)
+        return entry is None or entry.lease in (None, lease.id)
+
+    def _contend(self) -> None:
+        contender = self._context.contender
+        if self.name not in contender:
+            contender.wait_for(self.name)
+            self._context.background.later(contender.write())
+
+    async def _try(self, lease: Lease, told: Told, wait: bool) -> Hold | None:
+        """One attempt; what keeps the lock from us is told."""
         try:
-            async with asyncio.timeout(session.timing.request):
-                found = await (
-                    self._confirm(lease) if entry is not None and entry.lease == lease.id else self._ask(lease)
-                )
-        except LeaseExpired as error:
-            session.expired(lease, error)
+            hold = await self._attempt(lease)
+        except ForeignValue as error:
+            if not wait:
+                raise
+            told.foreign(error)
             return None
-        except TimeoutError as error:
-            raise BackendUnavailable(f"{session.driver.backend} did not answer in time") from error
+        except BackendUnavailable as error:
+            told.unanswered(error)
+            return None
+        if hold is None:
+            told.over()
+        return hold
+
+    async def _attempt(self, lease: Lease) -> Hold | None:
+        """One attempt to make the lock ours, or to see that it has become ours."""
+        context, entry = self._context, self._context.watch.entries.get(self.key)
+        # As of now: what is heard later may be of later grants.
+        known = Evidence(context.identity.tokens.of(self.name), self.key)
+        context.touched.touch(self.key)
+        try:
+            found = await (self._confirm(lease) if entry is not None and entry.lease == lease.id else self._ask(lease))
+        except LeaseExpired as error:
+            context.lease.note_expired(lease, error)
+            return None
         if found is None:
             return None
-        if session.reconciler.is_over(found.grant):
+        if context.touched.is_over(found.grant):
             # Its release is under way: not answered yet, or never to be, and it may still arrive.
-            await session.reconciler.give_back(found.grant, session.record(self.name).to_bytes())
+            await self._reconciler.give_back(found.grant, context.identity.record(self.name).to_bytes())
             return None
-        return await self._judge(found, known)
+        evidence = await self._evidence(found, known)
+        if context.lease.current != found.grant.lease:
+            return None  # a lease that ended meanwhile takes what it was given along (coordination trap 25)
+        if evidence is not None:
+            await self._refuse(found, evidence)
+            return None
+        return await self._hold(found)
 
     async def _ask(self, lease: Lease) -> Found | None:
-        grant = await self._session.driver.acquire(lease, self.key, record := self._record_for(lease))
+        grant = await self._context.driver.acquire(lease, self.key, record := self._record_for(lease))
         if grant is None:
             return None
         last = Record.from_bytes(grant.previous or b"")
@@ -185,7 +209,7 @@ class Lock:
     async def _confirm(self, lease: Lease) -> Found | None:
         """The watch says that the lock stands under our lease: a leader gave it to us, an acquire of ours came late, or
         the store was set back. One linearizable read, no write (interleaving S2)."""
-        entry = (await self._session.watch.read([self.key])).entries[self.key]
+        entry = (await self._context.watch.read([self.key])).entries[self.key]
         if entry.lease != lease.id or entry.record is None:
             return None
         grant = Grant(self.key, lease, entry.index, entry.index, entry.record)
@@ -199,40 +223,44 @@ class Lock:
     def _record_for(self, lease: Lease) -> bytes:
         """The same for each attempt under one lease, so that a copy of an old one is known by it."""
         if self._record is None or self._record[0] != lease.id:
-            self._record = lease.id, self._session.record(self.name).to_bytes()
+            self._record = lease.id, self._context.identity.record(self.name).to_bytes()
         return self._record[1]
 
-    async def _judge(self, found: Found, known: Evidence) -> Hold | None:
-        """The grant in our hands, if it is one to lead on: we trust the lease, nobody knows of a larger token, and it
-        is ours still. Else it is given back."""
-        session, grant = self._session, found.grant
-        token = session.fencing_floor + grant.token
+    async def _evidence(self, found: Found, known: Evidence) -> Evidence | None:
+        """What speaks against leading on this grant: somebody knows of a token that is not smaller."""
+        context, grant = self._context, found.grant
         try:
-            evidence = found.evidence(self.name, token, known)
+            evidence = found.evidence(self.name, context.identity.fencing_floor + grant.token, known)
             if evidence is None and found.origin is not Origin.HANDED_OVER:  # who handed over has led, and had asked
-                evidence = await ask_contenders(session, self.name, grant)
+                evidence = await ask_contenders(context, self.name, grant)
         except BaseException:
-            await finish(session.reconciler.give_back(grant, self._farewell(found)))
+            await finish(self._reconciler.give_back(grant, self._farewell(found)))
             raise
-        if session.current_lease != grant.lease:
-            return None  # a lease that ended meanwhile takes what it was given along (coordination trap 25)
-        if evidence is not None:
-            await session.reconciler.give_back(grant, self._farewell(found, evidence))
-            if found.was_there and not self._asked_anew:
-                # As a store shows it that was set back. What it grants from now on may well be larger.
-                self._asked_anew = True
-                log.warning("%s stood under our lease, with the token %d: asking for another one", self.name, token)
-                return None
-            raise evidence.refuse(self.name, session.driver.backend, token)
-        hold = Hold(session, grant, found.origin, found.inherited)
-        before = session.watch.entries.get(self.key)
-        session.watch.take({self.key: Entry(self.key, grant.lease.id, grant.index, grant.record)})
+        return evidence
+
+    async def _refuse(self, found: Found, evidence: Evidence) -> None:
+        """Give it back. Raises TokenWentBack, unless it is worth while to ask for another one."""
+        context, grant = self._context, found.grant
+        token = context.identity.fencing_floor + grant.token
+        await self._reconciler.give_back(grant, self._farewell(found, evidence))
+        if not found.was_there or self._asked_anew:
+            raise evidence.refuse(self.name, context.driver.backend, token)
+        # As a store shows it that was set back. What it grants from now on may well be larger.
+        self._asked_anew = True
+        log.warning("%s stood under our lease, with the token %d: asking for another one", self.name, token)
+
+    async def _hold(self, found: Found) -> Hold | None:
+        """The lock in our hands, if it is ours still."""
+        watch, grant = self._context.watch, found.grant
+        hold = Hold(self._context, grant, found.origin, found.inherited)
+        before = watch.entries.get(self.key)
+        watch.take({self.key: Entry(self.key, grant.lease.id, grant.index, grant.record)})
         if before is not None:
             hold.heard(before)  # the answer may have come later than news of what became of the grant
         if hold.loss is None:
             return hold
         await hold.end(found.inherited)
-        session.watch.forget()  # is that so, or was the store set back? What it says now counts
+        watch.forget()  # is that so, or was the store set back? What it says now counts
         return None
 
     def _farewell(self, found: Found, evidence: Evidence | None = None) -> bytes:
@@ -240,7 +268,7 @@ class Lock:
         if evidence is not None and evidence.record is not None and evidence.record is found.last:
             return found.last_word
         released = found.origin is not Origin.FOUND_FREE
-        return self._session.record(self.name, released=released, handover=found.inherited).to_bytes()
+        return self._context.identity.record(self.name, released=released, handover=found.inherited).to_bytes()
 
 
 async def _end(hold: Hold, threads: Threads) -> None:

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
 
 from cluster_lock import clock
 from cluster_lock.errors import BackendUnavailable, ForeignValue
 from cluster_lock.values import Entry
 
+from .context import Context
 from .hold import describe
-
-if TYPE_CHECKING:
-    from .session import Session
 
 log = logging.getLogger("cluster_lock.lock")
 
@@ -20,8 +17,8 @@ log = logging.getLogger("cluster_lock.lock")
 class Told:
     """About one wait: each thing once, and what keeps a free lock from us also to the observer."""
 
-    def __init__(self, session: Session, name: str) -> None:
-        self._session, self._name = session, name
+    def __init__(self, context: Context, name: str) -> None:
+        self._context, self._name = context, name
         self._holder = self._trouble = ""
         self._failing_since: float | None = None
 
@@ -40,7 +37,7 @@ class Told:
         log.debug("%s: no answer to the acquire, trying again: %s", self._name, error)
         if self._failing_since is None:
             self._failing_since = clock.now()
-        if clock.now() - self._failing_since > self._session.timing.renew_every and not self._trouble:
+        if clock.now() - self._failing_since > self._context.timing.renew_every and not self._trouble:
             self._blocked(str(error))
             log.warning("%s: nobody holds it, and it cannot be taken, trying on: %s", self._name, error)
 
@@ -49,12 +46,12 @@ class Told:
         self._failing_since = None
         if self._trouble:
             self._trouble = ""
-            self._session.observer.cannot_take(self._name, None)
+            self._context.observer.cannot_take(self._name, None)
 
     def _blocked(self, why: str) -> bool:
         """True if that is news."""
         if why == self._trouble:
             return False
         self._trouble = why
-        self._session.observer.cannot_take(self._name, why)
+        self._context.observer.cannot_take(self._name, why)
         return True

@@ -124,6 +124,11 @@ class Watch:
         if told:  # a waiter that reads what it knows already must not wake itself
             self.wake()
 
+    def hear_again(self, name: str) -> None:
+        """Tell what is known of `name` once more, as news."""
+        if (known := self.entries.get(name)) is not None:
+            self._heard(known, -1)
+
     def tick(self) -> int:
         """Something is known from now on: the new `moment`, which no request has that is under way already."""
         self.moment += 1

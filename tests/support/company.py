@@ -85,7 +85,7 @@ class Company:
 
         async def is_there() -> bool:
             standbys = await session.driver.scan("standby/")
-            return member.leading.is_set() or any(entry.name == session.contender.key for entry in standbys)
+            return member.leading.is_set() or any(entry.name == session.context.contender.key for entry in standbys)
 
         await until(is_there)
         return member

@@ -162,6 +162,6 @@ async def _hand_on(every: list[Instance]) -> None:
     term, heir = leader.term, every[(every.index(leader) + 1) % len(every)]
     assert term is not None
     while leader.term is term:  # an heir whose record has not arrived yet is asked again
-        term.step_down("drill", to=heir.session.instance)
+        term.step_down("drill", to=heir.session.context.identity.instance)
         await asyncio.sleep(0.05)
     await _led(every)

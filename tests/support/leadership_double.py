@@ -8,7 +8,8 @@ from typing import Any
 
 from cluster_lock import clock
 from cluster_lock.aio import end, finish
-from cluster_lock.election.leadership import Answer, Body, Role, Term
+from cluster_lock.election.leadership import Body, Role, Term
+from cluster_lock.session.invitation import Answer
 from cluster_lock.values import Origin, Timing
 
 FAR = 1e9

@@ -64,12 +64,12 @@ def ignores_the_watch() -> None:
 
 
 def trusts_the_watch_alone() -> None:
-    from cluster_lock.session import Session
+    from cluster_lock.session.upkeep import Upkeep
 
-    async def no_read(self: Session, epoch: int) -> None:
+    async def no_read(self: Upkeep, epoch: int) -> None:
         return None
 
-    Session._confirm = no_read  # type: ignore[method-assign]
+    Upkeep.confirm = no_read  # type: ignore[method-assign]
 
 
 def does_not_settle() -> None:
@@ -122,7 +122,7 @@ def writes_its_farewell_before_its_own_token() -> None:
 
     async def too_late(self: Hold, handover: Any) -> Any:
         ended = await release(self, handover)
-        note(self._session.tokens, self.name, self.fencing_token)
+        note(self._context.identity.tokens, self.name, self.fencing_token)
         return ended
 
     Hold._release = too_late  # type: ignore[method-assign]
@@ -136,9 +136,9 @@ def wipes_the_evidence() -> None:
 
 
 def believes_a_release_that_is_not_confirmed() -> None:
-    from cluster_lock.session.reconcile import Reconciler
+    from cluster_lock.session.touched import Touched
 
-    Reconciler.not_released = lambda self, key: None  # type: ignore[method-assign]
+    Touched.note_unreleased = lambda self, key: None  # type: ignore[method-assign]
 
 
 def looks_no_longer_than_it_follows() -> None:
@@ -260,14 +260,13 @@ def gives_the_lock_away_while_work_runs() -> None:
 
 def hands_over_to_whoever_stands_there() -> None:
     """No invitation: the oldest contender gets the lock, dead or alive."""
-    from cluster_lock.election import invitation
-    from cluster_lock.election import source as contest
+    from cluster_lock.session import hold, invitation
 
-    async def oldest(session: Any, hold: Any, willing: Any = None, to: str | None = None) -> Any:
-        contenders = await invitation._contenders(session, hold)
+    async def oldest(context: Any, name: str, grant: Any, willing: Any = None, to: str | None = None) -> Any:
+        contenders = await invitation._contenders(context, name, grant, to)
         return contenders[0] if contenders else None
 
-    contest.invite = oldest  # type: ignore[attr-defined]
+    hold.invite = oldest  # type: ignore[attr-defined]
 
 
 def keeps_what_nobody_asked_for() -> None:
@@ -280,9 +279,9 @@ def keeps_what_nobody_asked_for() -> None:
 
 
 def takes_what_is_being_released() -> None:
-    from cluster_lock.session.reconcile import Reconciler
+    from cluster_lock.session.touched import Touched
 
-    Reconciler.is_over = lambda self, grant: False  # type: ignore[method-assign]
+    Touched.is_over = lambda self, grant: False  # type: ignore[method-assign]
 
 
 def says_released_too_early() -> None:

@@ -228,8 +228,8 @@ class _Instance:
             self.driver = FaultyDriver(MemoryDriver(self.store))
             async with session(self.store, self.name, driver=self.driver) as mine:
                 await asyncio.gather(self._again_and_again(mine, self._lead), self._again_and_again(mine, self._hold))
-                if mine.holds:
-                    self.history.complaints.append(f"{self.name} still has {mine.holds}")
+                if mine.context.claims.holds:
+                    self.history.complaints.append(f"{self.name} still has {mine.context.claims.holds}")
 
     async def _again_and_again(self, mine: Session, do: Callable[[Session], Coroutine[Any, Any, None]]) -> None:
         while not (self.leaving or self.restarting.is_set()):

@@ -21,8 +21,8 @@ async def main(folder: Path) -> None:
         for number in range(3000):
             log.info("line %d: %s", number, "x" * 100)
             await asyncio.sleep(0)
-        until = session.deadline + TIMING.ttl
-        while session.deadline < until:
+        until = session.context.lease.deadline + TIMING.ttl
+        while session.context.lease.deadline < until:
             await asyncio.sleep(0.1)
             log.info("works on")
 

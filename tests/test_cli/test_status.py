@@ -44,7 +44,7 @@ def test_a_leader_and_its_standbys(company: Company, capsys: pytest.CaptureFixtu
     company.join("web-3", "telegram/42")
     content = told(company, capsys)
     first, second = content["locks"]
-    record = leader.session.record()
+    record = leader.session.context.identity.record()
     assert first == first | {
         "name": "telegram/42",
         "state": "led",
@@ -139,7 +139,7 @@ def test_a_lock_that_nobody_leads(company: Company, capsys: pytest.CaptureFixtur
 
     async def contend() -> None:
         lease = await member.session.lease()
-        record = replace(member.session.record(names=("y",)), instance="web-9")
+        record = replace(member.session.context.identity.record(names=("y",)), instance="web-9")
         await member.session.driver.announce(lease, "standby/any key", record.to_bytes())
 
     company.do(contend())

@@ -17,7 +17,7 @@ from cluster_lock.errors import ConfigError
 from cluster_lock.health import Board
 from cluster_lock.health.document import document
 from cluster_lock.health.peers import SessionPeers
-from cluster_lock.session.session import LONGEST_INSTANCE
+from cluster_lock.session.identity import LONGEST_INSTANCE
 from cluster_lock.testing.virtual_time import run
 from cluster_lock.values import HIGHEST_FLOOR, INVITE, LEADER, REPLY, REQUEST, STANDBY, Record
 
@@ -73,7 +73,7 @@ def test_junk_under_any_key_stops_nobody(junk: bytes) -> None:
             blocked = asyncio.ensure_future(Election(a).lead("y", until_steps_down))
             await until(lambda: elections[0].term("x") is not None)
             tasks.append(asyncio.ensure_future(elections[1].lead("x", until_steps_down)))
-            await until(lambda: "x" in b.contender)
+            await until(lambda: "x" in b.context.contender)
             await asyncio.sleep(TIMING.renew_every + 1)
             board.look_around()
             board.peers.standbys("x")
@@ -116,7 +116,9 @@ def test_a_text_that_nobody_could_be_shown_makes_no_record() -> None:
     leaves for the next leader may be as long as the store takes."""
     for name in ("holder", "instance", "host", "since", "version", "health", "config", "handed_over_by"):
         assert Record.from_bytes(json.dumps(RECORD | {name: "://:" * 16_000}).encode()) is None, name
-    longest = session(MemoryBackend(), "i" * LONGEST_INSTANCE).record("x", handover={"x": "y" * 100_000})
+    longest = session(MemoryBackend(), "i" * LONGEST_INSTANCE).context.identity.record(
+        "x", handover={"x": "y" * 100_000}
+    )
     assert Record.from_bytes(longest.to_bytes()) == longest
     with pytest.raises(ConfigError, match="at most 500 characters"):
         session(MemoryBackend(), "i" * (LONGEST_INSTANCE + 1))

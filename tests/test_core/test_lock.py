@@ -20,7 +20,7 @@ from cluster_lock.errors import (
     PermissionRefused,
     TokenWentBack,
 )
-from cluster_lock.session.reconcile import MANY
+from cluster_lock.session.touched import MANY
 from cluster_lock.testing.faulty import FaultyDriver, refuse
 from cluster_lock.testing.virtual_time import run
 from cluster_lock.values import Grant, Lease, Origin, Record
@@ -158,7 +158,7 @@ def test_the_old_lease_stays_until_the_work_under_it_has_ended() -> None:
                 assert list(store.leases()) == [old.id]
                 await asyncio.sleep(0.1)
             assert clock.now() > hold.stop_at + TIMING.stop_time, "it ended by its ttl, nobody revoked it"
-            assert a.current_lease is None
+            assert a.context.lease.current is None
             await hold.end({})
             assert await asyncio.wait_for(a.lease(), 1) != old
 
@@ -363,14 +363,13 @@ def test_renewals_do_not_grow_with_the_locks(locks: int) -> None:
         store = MemoryBackend()
         driver = Counted(store)
         async with session(store, "a", driver=driver) as a:
-            for number in range(locks):
-                await a.lock(f"x{number}").acquire()
+            holds = [await a.lock(f"x{number}").acquire() for number in range(locks)]
             driver.sent.clear()
             await asyncio.sleep(4 * TIMING.ttl + 0.1)
             assert driver.sent.count("renew") == 12
             assert driver.sent.count("read") == 12 + 4  # with each renewal what is held, and once per ttl the rest
             assert driver.sent.count("scan") == (4 if locks > MANY else 0)
-            for hold in list(a.holds.values()):
+            for hold in holds:
                 await hold.end({})
 
     run(main())
@@ -569,7 +568,7 @@ def test_records_are_for_people() -> None:
             before = store.entry(key_of("x"), "x")
             record = Record.from_bytes(before.record or b"")
             assert record is not None
-            assert (record.instance, record.host, record.config) == ("a", a.host, "abc")
+            assert (record.instance, record.host, record.config) == ("a", a.context.identity.host, "abc")
             await asyncio.sleep(10 * TIMING.ttl)
             assert store.entry(key_of("x"), "x") == before
 
@@ -670,11 +669,11 @@ def test_a_refusal_that_is_over_ends_nobody() -> None:
             denied = refuse(PermissionRefused("the token is not known"))
             for verb in ("wait_changed", "read"):
                 driver.always(verb, denied)
-            lease = other.current_lease
+            lease = other.context.lease.current
             assert lease is not None
             store.end_lease(lease.id)
             await asyncio.sleep(30)
-            assert other.current_lease not in (None, lease)
+            assert other.context.lease.current not in (None, lease)
             assert not waiting.done()
             for verb in ("wait_changed", "read"):
                 driver.always(verb, None)

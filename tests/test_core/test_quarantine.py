@@ -171,7 +171,7 @@ def test_what_is_not_as_seen_is_not_broken() -> None:
             assert await break_slowly(driver, breaking, OURS, request=REQUEST, moved=pytest.fail) is None
             assert not await break_now(driver, breaking, OURS, request=REQUEST)
             assert again.is_valid()
-            assert set(store.leases().values()) == {a.holder}
+            assert set(store.leases().values()) == {a.context.identity.holder}
             await again.end({})
         assert await look_at(driver, "x", ttl=15, request=REQUEST) is None
 

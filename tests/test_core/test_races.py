@@ -170,9 +170,10 @@ def test_news_of_another_lock_is_no_sign_of_a_restore() -> None:
             driver.next("acquire", slow_reply(2))
             taking = asyncio.create_task(a.lock("x").acquire())
             await until_held(store, "x", "a")
-            assert await y.end({}, standby(store, "c"))
+            y.heir = standby(store, "c")
+            assert await y.end({})
             x = await taking
-            assert a.tokens.of("y") > x.fencing_token
+            assert a.context.identity.tokens.of("y") > x.fencing_token
             await x.end({})
             for one in reversed(waiting):
                 await (await one).end({})
@@ -194,8 +195,9 @@ def test_a_lock_handed_over_beside_another_is_no_sign_of_a_restore() -> None:
             by = asyncio.create_task(b.lock("y").acquire())
             await asyncio.sleep(1)
             driver.next("read", slow_request(2))
-            assert await x.end({}, standby(store, "b"))
-            assert await y.end({}, standby(store, "c"))
+            x.heir, y.heir = standby(store, "b"), standby(store, "c")
+            assert await x.end({})
+            assert await y.end({})
             hold = await bx
             assert hold.origin is Origin.HANDED_OVER
             await hold.end({})
@@ -286,7 +288,9 @@ def test_a_standby_that_is_cancelled_at_any_moment_holds_nothing() -> None:
             with pytest.raises(asyncio.CancelledError):
                 await leading
             await asyncio.sleep(0.1)
-            assert (holder(store, "x"), a.holds) == (None, {}), f"cancelled after {turns} turns of the loop"
+            assert (holder(store, "x"), a.context.claims.holds) == (None, {}), (
+                f"cancelled after {turns} turns of the loop"
+            )
 
     for turns in range(40):
         run(main(turns))
@@ -425,7 +429,7 @@ def test_a_cancellation_is_not_lost_when_the_lock_is_lost_too() -> None:
 
             using = asyncio.create_task(use())
             await asyncio.sleep(0.1)
-            hold = a.holds["leader/x"]
+            hold = a.context.claims.holds["leader/x"]
             using.cancel()
             hold.lose("the test says so")
             with pytest.raises(asyncio.CancelledError):
@@ -468,7 +472,7 @@ def test_a_lease_that_ends_during_a_renewal_is_noticed_at_once() -> None:
             await expires(hold)
             await hold.end({})
             while old == await a.lease():
-                await a.watch.changed(a.watch.news, at_most=0.1)
+                await a.context.watch.changed(a.context.watch.news, at_most=0.1)
             assert clock.now() - began < 2
 
     run(main())

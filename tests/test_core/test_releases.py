@@ -16,7 +16,7 @@ from cluster_lock.errors import BackendUnavailable, ForeignValue
 from cluster_lock.health import Board
 from cluster_lock.health.verdict import why_not_ready
 from cluster_lock.observer import Ending
-from cluster_lock.session.reconcile import MANY
+from cluster_lock.session.touched import MANY
 from cluster_lock.testing.faulty import FaultyDriver, refuse
 from cluster_lock.testing.virtual_time import run
 

@@ -9,7 +9,7 @@ import pytest
 from support.schedules import TRUST, History, Work, play, problems
 
 from cluster_lock.election import election
-from cluster_lock.session import Session
+from cluster_lock.session.session_lease import SessionLease
 
 pytestmark = pytest.mark.slow
 
@@ -102,7 +102,7 @@ def test_a_schedule_hears_what_is_only_logged(monkeypatch: pytest.MonkeyPatch) -
     async def gives_nothing_up(*_: Any) -> None:
         asyncio.get_running_loop().create_task(fails())
 
-    monkeypatch.setattr(Session, "_give_up", gives_nothing_up)
+    monkeypatch.setattr(SessionLease, "give_up", gives_nothing_up)
     found = list(problems(play(0, rounds=1)))
     assert any("is left" in problem for problem in found)
     assert any("a bug" in problem for problem in found)

@@ -45,7 +45,7 @@ class Bot:
     async def hands_over(self, to: Bot) -> None:
         assert self.term is not None
         await asyncio.sleep(1)  # so that it has settled, and the heir stands by
-        self.term.step_down("test", to=to.session.instance)
+        self.term.step_down("test", to=to.session.context.identity.instance)
         await until(lambda: to.term is not None)
 
     async def stop(self) -> None:
@@ -163,15 +163,15 @@ def test_an_answer_to_a_question_from_before_proves_nothing() -> None:
         driver = FaultyDriver(MemoryDriver(store))
         async with session(store, "a", driver=driver) as a, session(store, "b") as b:
             await a.lease()
-            with a.watch.following("leader/x"):
-                await until(lambda: "leader/x" in a.watch.entries)
+            with a.context.watch.following("leader/x"):
+                await until(lambda: "leader/x" in a.context.watch.entries)
                 driver.next("read", slow_reply(2))
-                late = asyncio.ensure_future(a.watch.read(["leader/x"]))
+                late = asyncio.ensure_future(a.context.watch.read(["leader/x"]))
                 await asyncio.sleep(1)
                 async with b.lock("x").hold() as hold:
-                    await until(lambda: a.watch.entries["leader/x"].lease == hold.grant.lease.id)
+                    await until(lambda: a.context.watch.entries["leader/x"].lease == hold.grant.lease.id)
                     assert (await late).entries["leader/x"].index < hold.grant.index
-                    assert a.watch.entries["leader/x"].lease == hold.grant.lease.id
+                    assert a.context.watch.entries["leader/x"].lease == hold.grant.lease.id
 
     run(main())
 
@@ -187,15 +187,18 @@ def test_the_same_answer_to_a_later_question_is_proof() -> None:
             async with b.lock("y").hold():
                 pass
             saved = store.save()
-            with a.watch.following("leader/x", "leader/y"):
+            with a.context.watch.following("leader/x", "leader/y"):
                 async with b.lock("x").hold() as hold:
-                    await until(lambda: a.watch.entries["leader/x"].lease == hold.grant.lease.id)
-                    known: dict[str, Entry] = a.watch.entries.copy()
+                    await until(lambda: a.context.watch.entries["leader/x"].lease == hold.grant.lease.id)
+                    known: dict[str, Entry] = a.context.watch.entries.copy()
                     store.index, before = 2, store.index
                     store.stranger_deletes(key_of("x"))
-                    await a.watch.read(["leader/x"])
-                    assert a.watch.entries["leader/x"].index < known["leader/x"].index
-                    assert "leader/y" not in a.watch.entries or a.watch.entries["leader/y"] is not known["leader/y"]
+                    await a.context.watch.read(["leader/x"])
+                    assert a.context.watch.entries["leader/x"].index < known["leader/x"].index
+                    assert (
+                        "leader/y" not in a.context.watch.entries
+                        or a.context.watch.entries["leader/y"] is not known["leader/y"]
+                    )
                     store.index = before
                     store.restore(saved)
 

@@ -25,14 +25,14 @@ def test_a_leader_hands_over_when_asked(to: str | None) -> None:
         async with company(store, "a", "b", "c") as (a, b, c):
             outcome = await asked(store, to)
             heir = c if to == "c" else b
-            assert holder(store, "x") == heir.session.instance
+            assert holder(store, "x") == heir.session.context.identity.instance
             assert heir.leading.is_set()
             assert heir.terms[0].origin is Origin.HANDED_OVER
             assert outcome.after is not None
             assert outcome.after.index == heir.terms[0].fencing_token
             record = Record.from_bytes(outcome.after.record or b"")
             assert record is not None
-            assert (record.instance, record.handed_over_by) == (heir.session.instance, "a")
+            assert (record.instance, record.handed_over_by) == (heir.session.context.identity.instance, "a")
             assert outcome.gap is not None
             assert 2 <= outcome.gap <= outcome.seconds < 4
             assert a.terms[0].ended == "stepped down: a test asked for it"
@@ -208,7 +208,7 @@ def test_an_overwritten_value_does_not_make_a_leader_deaf() -> None:
     async def main() -> None:
         store = MemoryBackend()
         async with company(store, "a", "b") as (a, _):
-            hold = a.session.holds["leader/x"]
+            hold = a.session.context.claims.holds["leader/x"]
             entry = stands(store, "leader/x")
             hold.heard(Entry("leader/x", entry.lease, entry.index + 5, b"overwritten"))
             hold.asked(Entry(REQUEST + "x", "1", 1, Ask(entry.index + 5, "1", "a test").to_bytes()))

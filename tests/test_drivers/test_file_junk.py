@@ -21,7 +21,7 @@ from cluster_lock.drivers.file.keyfile import KeyFile
 from cluster_lock.election import Election, Term
 from cluster_lock.errors import BackendRefused, ForeignValue
 from cluster_lock.lease.guard import NoGuard
-from cluster_lock.session import Session
+from cluster_lock.session import Hold, Session
 from cluster_lock.values import Timing
 
 LOCK, OTHER, RECORD = "leader/x", "leader/other", b'{"holder": "me"}'
@@ -192,7 +192,8 @@ def test_a_session_goes_on_beside_a_key_of_junk(tmp_path: Path, what: str) -> No
             waiting = asyncio.create_task(Election(standby).lead("x", body))
             async with ours.lock("other").hold() as other:
                 leads.clear()
-                hold = ours.holds[LOCK]
+                hold = ours.context.claims.holds[LOCK]
+                assert isinstance(hold, Hold)
                 WRITES[what](key_path(tmp_path))
                 await hold.wait_lost()
                 await asyncio.wait([leading, waiting], timeout=timing.renew_every * 2)

@@ -43,6 +43,6 @@ def test_a_wish_that_is_cancelled_when_it_is_granted() -> None:
                 await taking
             link.close("the worker is gone")
             await relay.give_back()
-            assert not session.holds
+            assert not session.context.claims.holds
 
     run(main())

@@ -72,7 +72,7 @@ def test_a_lock_that_a_person_broke(backend: Backend, prefix: str, deed: str) ->
             _, leading = await lead(a, first)
             await asyncio.wait_for(first.polling.wait(), 10)
             _, waiting = await lead(b, second)
-            await until(lambda: "x" in b.contender)
+            await until(lambda: "x" in b.context.contender)
             await asyncio.sleep(0.3)  # let its record and its watch reach the server
             lease = await a.lease()
             changed = Changed(backend, prefix)
@@ -81,9 +81,9 @@ def test_a_lock_that_a_person_broke(backend: Backend, prefix: str, deed: str) ->
             await in_thread(getattr(operator, deed), "x" if deed == "delete_key" else lease.id)
             at = await asyncio.wait_for(watching, 10)
             await asyncio.wait_for(asyncio.shield(until(lambda: first.polled[0][1] < float("inf"))), 10)
-            await until(lambda: a.current_lease is not None and clock.now() < a.stop_at)
+            await until(lambda: a.context.lease.current is not None and clock.now() < a.context.lease.stop_at)
             if deed == "end_lease":
-                await until(lambda: a.current_lease not in (None, lease))
+                await until(lambda: a.context.lease.current not in (None, lease))
             await until(lambda: first.polling.is_set() or second.polling.is_set())
             assert not overlap(first, second)
             assert min(p.polled[-1][0] for p in (first, second) if p.polling.is_set()) - at >= TIMING.settle - 0.01
@@ -130,7 +130,7 @@ def test_an_unreachable_backend(backend: Backend, prefix: str) -> None:
             backend.server.pause()
             try:
                 await asyncio.sleep(TIMING.renew_every)
-                stop_at = a.stop_at
+                stop_at = a.context.lease.stop_at
                 assert poller.polling.is_set()
                 await until(lambda: not poller.polling.is_set())
                 assert stop_at - 0.05 <= poller.polled[0][1] <= stop_at + TIMING.stop_time
@@ -153,8 +153,8 @@ def test_a_short_outage_costs_nothing(backend: Backend, prefix: str) -> None:
         async with open_session(backend, prefix, "a") as a:
             _, leading = await lead(a, poller)
             await asyncio.wait_for(poller.polling.wait(), 10)
-            deadline = a.deadline
-            await until(lambda: a.deadline > deadline)
+            deadline = a.context.lease.deadline
+            await until(lambda: a.context.lease.deadline > deadline)
             backend.server.pause()
             await asyncio.sleep(0.4)
             backend.server.resume()
@@ -179,7 +179,7 @@ def test_hand_over_between_sessions(backend: Backend, prefix: str) -> None:
                 if not old.polling.is_set():
                     await asyncio.wait_for(old.polling.wait(), 10)
                 _, waiting = await lead(new_session, new)
-                await until(lambda: "x" in new_session.contender)  # noqa: B023
+                await until(lambda: "x" in new_session.context.contender)  # noqa: B023
                 await asyncio.sleep(0.2)
                 election.stop()
                 await asyncio.wait_for(leading, 10)
@@ -206,7 +206,7 @@ def test_waiting_leaks_nothing(backend: Backend, prefix: str) -> None:
             lease = await b.lease()
             before = await in_thread(operator.leases)
             for _ in range(1000):
-                assert await b.driver.acquire(lease, "leader/x", b.record().to_bytes()) is None
+                assert await b.driver.acquire(lease, "leader/x", b.context.identity.record().to_bytes()) is None
             # Fewer: one of an earlier test expired meanwhile.
             assert await in_thread(operator.leases) <= before
             await hold.end({})

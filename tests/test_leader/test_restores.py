@@ -75,7 +75,7 @@ def test_an_etcd_that_takes_no_writes(caplog: pytest.LogCaptureFixture) -> None:
             leading = asyncio.ensure_future(leader.lead("x", work))
             await until(lambda: leader.term("x") is not None)
             waiting = asyncio.ensure_future(standby.lead("x", work))
-            await until(lambda: "x" in b.contender)
+            await until(lambda: "x" in b.context.contender)
             await asyncio.to_thread(fill, server)
             leader.stop("test")
             await leading

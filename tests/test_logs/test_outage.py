@@ -113,7 +113,7 @@ def test_a_quiet_standby(caplog: pytest.LogCaptureFixture) -> None:
             caplog.clear()
             waiting = asyncio.create_task(Election(b).lead("x", work))
             await asyncio.sleep(3 * 3600)
-            assert written(caplog) == [f"INFO x: waiting, held by a on {a.host}, pid {os.getpid()}"]
+            assert written(caplog) == [f"INFO x: waiting, held by a on {a.context.identity.host}, pid {os.getpid()}"]
             waiting.cancel()
             leading.cancel()
             await asyncio.gather(waiting, leading, return_exceptions=True)

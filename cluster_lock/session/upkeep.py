@@ -1,0 +1,106 @@
+"""What the backend says, by whichever way, and which of a session's parts hears of it."""
+
+from __future__ import annotations
+
+import logging
+
+from cluster_lock import clock
+from cluster_lock.errors import BackendUnavailable
+from cluster_lock.values import LEADER, REQUEST, Entry
+
+from .context import Context
+from .reconcile import Reconciler
+from .requests import Ask
+
+log = logging.getLogger("cluster_lock.session")
+
+
+class Upkeep:
+    """Of one session. Its `LeaseEvents`, and what its watch calls."""
+
+    def __init__(self, context: Context, reconciler: Reconciler) -> None:
+        self._context, self._reconciler = context, reconciler
+        self._sweep_at = float("-inf")
+
+    def heard(self, entry: Entry, asked: int = -1) -> None:
+        """News about one key. `asked`: see `Watch.take`."""
+        context, name = self._context, entry.name
+        if name == context.contender.key:
+            context.contender.heard(entry)
+        elif name.startswith(REQUEST):
+            self._asked(name.removeprefix(REQUEST), entry)
+        elif name.startswith(LEADER):
+            self._heard_of_lock(entry, asked)
+
+    def _asked(self, name: str, entry: Entry) -> None:
+        if (led := self._context.claims.holds.get(LEADER + name)) is not None:
+            led.asked(entry)
+        elif entry.lease is not None and Ask.of(entry) is not None:
+            self._context.pace.heeded(name, entry.lease)  # by whoever leads
+
+    def _heard_of_lock(self, entry: Entry, asked: int) -> None:
+        context, name, latest = self._context, entry.name, self._context.lease.latest
+        ours = latest is not None and entry.lease == latest.id
+        if not ours:
+            context.touched.note_elsewhere(name)
+            if entry.lease is not None:
+                token = context.identity.fencing_floor + entry.index
+                context.identity.tokens.note(name.removeprefix(LEADER), token)
+        if (hold := context.claims.holds.get(name)) is not None:
+            hold.heard(entry, asked)
+        elif ours and not context.touched.is_old(entry):
+            context.background.later(self._reconciler.release(entry))
+
+    def went_back(self, why: str) -> None:
+        """The store was set back: what stood there then stands there again, a lock that we gave away under our lease
+        too. Whoever works under one is told by the next read, which is made now."""
+        log.warning("the store was set back, everything is read again: %s", why)
+        self._context.touched.forget_indexes()
+        self._context.contender.doubt()
+        self._sweep_at = float("-inf")
+        self._context.lease.renew_soon()
+
+    def granted(self) -> None:
+        context = self._context
+        context.touched.begin_lease()
+        self._plan_sweep()
+        context.watch.forget()
+        context.background.later(context.contender.write())
+
+    async def confirm(self, epoch: int) -> None:
+        """The second detector beside the watch: one linearizable read of what we hold, or may hold without knowing."""
+        context, touched = self._context, self._context.touched
+        if names := {*context.claims.holds, *touched.unsure}:
+            asked = context.watch.moment
+            changes = await context.driver.read(names)
+            if changes.epoch > epoch:
+                # A deposed etcd server went on answering keepalives for a lease that was gone (interleaving S4).
+                raise BackendUnavailable(f"the renewal was answered in store term {epoch}, it is {changes.epoch} now")
+            context.watch.take(changes.entries, asked)
+        touched.forget_old(context.claims.in_use)
+        context.background.later(context.contender.write())
+        if clock.now() >= self._sweep_at:
+            self._plan_sweep()
+            context.background.later(self._reconciler.sweep())
+        if (stuck := touched.stuck()) is not None and not context.claims.holds:
+            context.lease.lose(f"{stuck} could not be released within a ttl, so the lease that holds it is given up")
+
+    def moved(self, deadline: float) -> None:
+        with self._context.guard.together():
+            for hold in self._context.claims.holds.values():
+                hold.moved(deadline)
+
+    def lost(self, reason: str) -> None:
+        holds = list(self._context.claims.holds.values())
+        # Whoever works under a lock is told the reason and says so himself.
+        log.log(logging.DEBUG if holds else logging.WARNING, "lease lost: %s", reason)
+        for hold in holds:
+            hold.lose(reason)
+
+    async def idle(self) -> None:
+        while self._context.claims.holds:
+            await self._context.watch.changed(self._context.watch.news)
+
+    def _plan_sweep(self) -> None:
+        timing = self._context.timing
+        self._sweep_at = clock.now() + timing.ttl - timing.renew_every / 2
