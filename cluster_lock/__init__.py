@@ -15,14 +15,11 @@ if TYPE_CHECKING:
     from .config import load as load_settings
     from .config import open_driver
     from .driver import Driver
-    from .election.election import Election
-    from .election.leadership import Leadership, Role, Term
+    from .election import Election, Leadership, Role, Term
     from .errors import ClusterLockError, LockLost
     from .keeper.opening import open_election
     from .lease.threads import TermExecutor
-    from .session.hold import Hold
-    from .session.lock import Lock
-    from .session.session import Session, open_session
+    from .session import Hold, Lock, Session, open_session
     from .values import Grant, Origin, Timing
 
 __all__ = [
@@ -50,22 +47,22 @@ __all__ = [
 _HOMES = {
     "ClusterLockError": "errors",
     "Driver": "driver",
-    "Election": "election.election",
+    "Election": "election",
     "Grant": "values",
-    "Hold": "session.hold",
-    "Leadership": "election.leadership",
-    "Lock": "session.lock",
+    "Hold": "session",
+    "Leadership": "election",
+    "Lock": "session",
     "LockLost": "errors",
     "Origin": "values",
-    "Role": "election.leadership",
-    "Session": "session.session",
-    "Term": "election.leadership",
+    "Role": "election",
+    "Session": "session",
+    "Term": "election",
     "TermExecutor": "lease.threads",
     "Timing": "values",
     "load_settings": "config:load",
     "open_driver": "config",
     "open_election": "keeper.opening",
-    "open_session": "session.session",
+    "open_session": "session",
 }
 
 

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .hold import Hold
     from .lock import Lock
-    from .session import Session, open_session
+    from .opening import open_session
+    from .session import Session
 
 __all__ = [
     "Hold",
@@ -25,7 +26,7 @@ _HOMES = {
     "Hold": "hold",
     "Lock": "lock",
     "Session": "session",
-    "open_session": "session",
+    "open_session": "opening",
 }
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 from cluster_lock import clock
 from cluster_lock.driver import Driver
+from cluster_lock.drivers.bounded import within
 from cluster_lock.errors import BackendRefused, BackendUnavailable, LeaseExpired
 from cluster_lock.values import LEADER, STANDBY, Entry, Lease, Record, Timing, contender_key
 
@@ -81,16 +82,18 @@ class Contender:
         """Make the record say what is so. Never fails: what was not written is written with the next renewal, and a
         lock whose contender has no record is released instead of handed over."""
         try:
-            async with asyncio.timeout(self._timing.request), self._writing:
-                await self._write()
-                await self._look_for_twins()
+            await within(self._timing.request, self._driver.backend, self._write_and_look())
         except BackendRefused as error:
             if str(error) != self._refused:
                 self._refused = str(error)
                 log.warning("no contender record, so no lock is handed over to us before it is free: %s", error)
-        except (BackendUnavailable, LeaseExpired, TimeoutError) as error:
-            why = str(error) or "no answer in time"
-            log.debug("contender record not written, again with the next renewal: %s", why)
+        except (BackendUnavailable, LeaseExpired) as error:
+            log.debug("contender record not written, again with the next renewal: %s", error)
+
+    async def _write_and_look(self) -> None:
+        async with self._writing:
+            await self._write()
+            await self._look_for_twins()
 
     async def _write(self) -> None:
         lease = self._lease()

@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from cluster_lock import clock
+from cluster_lock.drivers.bounded import within
 from cluster_lock.errors import BackendRefused, BackendUnavailable, LeaseExpired
 from cluster_lock.values import INVITE, LEADER, REPLY, REQUEST, STANDBY, Entry, Grant, Record, mapping_in
 
@@ -39,17 +40,23 @@ async def invite(
     `to`: ask the contender of this instance only."""
     if not context.driver.traits.transfers:
         return None
-    timing = context.timing
+    limit = context.timing.request + AT_MOST * context.timing.invite
     try:
-        async with asyncio.timeout(timing.request + AT_MOST * timing.invite):
-            for contender in await _contenders(context, name, grant, to):
-                answered = await _ask(context, name, grant, contender)
-                if answered is not None and (willing is None or await _is_true(willing(answered[1]))):
-                    return answered[0]
-    except (BackendUnavailable, BackendRefused, LeaseExpired, TimeoutError) as error:
-        log.info("%s: no heir could be invited: %s", name, str(error) or "no answer in time")
+        return await within(limit, context.driver.backend, _first_willing(context, name, grant, willing, to))
+    except (BackendUnavailable, BackendRefused, LeaseExpired) as error:
+        log.info("%s: no heir could be invited: %s", name, error)
+        return None
     finally:
         context.background.later(_withdraw(context, name, grant, INVITE + name))
+
+
+async def _first_willing(
+    context: Context, name: str, grant: Grant, willing: Willing | None, to: str | None
+) -> Entry | None:
+    for contender in await _contenders(context, name, grant, to):
+        answered = await _ask(context, name, grant, contender)
+        if answered is not None and (willing is None or await _is_true(willing(answered[1]))):
+            return answered[0]
     return None
 
 

@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Self
 
 from cluster_lock.aio import finish
+from cluster_lock.drivers.bounded import within
 from cluster_lock.errors import BackendUnavailable, ForeignValue, HeldElsewhere, LeaseExpired, LockLost
 from cluster_lock.lease.threads import Threads, watch_threads
 from cluster_lock.values import INVITE, LEADER, REQUEST, Entry, Grant, Lease, Origin, Record
@@ -109,15 +110,18 @@ class Lock:
         is_touched = touched.has_touched(self.key)
         if is_touched:
             touched.doubt(self.key)
+
+        async def leave() -> None:
+            if self.name in contender:
+                contender.withdraw(self.name)
+                await contender.write()
+            if is_touched:
+                await self._reconciler.look([self.key])
+
         try:
-            async with asyncio.timeout(self._context.timing.request):
-                if self.name in contender:
-                    contender.withdraw(self.name)
-                    await contender.write()
-                if is_touched:
-                    await self._reconciler.look([self.key])
-        except TimeoutError:
-            log.debug("%s: no answer in time, looking again with the next renewal", self.name)
+            await within(self._context.timing.request, self._context.driver.backend, leave())
+        except BackendUnavailable as error:
+            log.debug("%s: looking again with the next renewal: %s", self.name, error)
 
     async def _take(self, wait: bool) -> Hold:
         context, watch = self._context, self._context.watch

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 from cluster_lock import clock
 from cluster_lock.aio import finish
@@ -27,9 +27,6 @@ from .session_lease import SessionLease
 from .touched import Touched
 from .upkeep import Upkeep
 from .watch import Watch
-
-if TYPE_CHECKING:
-    from cluster_lock.config import Settings
 
 log = logging.getLogger("cluster_lock.session")
 
@@ -146,25 +143,3 @@ class Session:
         """A bug of ours. Nobody may rely on this session any more; say why."""
         log.error("the session stopped working", exc_info=error)
         self.context.lease.fail(ClusterLockError(f"the session stopped working: {error!r}"))
-
-
-def open_session(
-    settings: Settings, *, fail_fast: bool = False, health: str | None = None, observer: Observer = SILENT
-) -> Session:
-    """The session that `settings` describe: `async with open_session(load_settings()) as session: ...`.
-
-    `health`: the address of this process's health page, for the records.
-    Raises what keeps its driver from being made (ConfigError, DriverMissing).
-    """
-    from cluster_lock.config import open_driver
-
-    return Session(
-        open_driver(settings),
-        instance=settings.instance,
-        timing=settings.timing,
-        health=health,
-        config=settings.fingerprint,
-        fencing_floor=settings.fencing_floor,
-        fail_fast=fail_fast,
-        observer=observer,
-    )

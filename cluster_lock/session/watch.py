@@ -168,15 +168,14 @@ class Watch:
                 continue
             try:
                 await self._hear(frozenset(self.wanted))
-            except (BackendUnavailable, BackendRefused, TimeoutError) as error:
+            except (BackendUnavailable, BackendRefused) as error:
                 # A backend that is down is told of by whoever asks for the lease, and once is enough.
                 if not pause or not self._renews():
                     failing_since = clock.now()
                 silent = clock.now() - failing_since
                 if not said and (isinstance(error, BackendRefused) or silent > self._at_most):
                     said = True
-                    why = str(error) or "no answer in time"
-                    log.warning("cannot watch the locks (for %.0f s), trying on: %s", silent, why)
+                    log.warning("cannot watch the locks (for %.0f s), trying on: %s", silent, error)
                 pause = min(1.0, pause * 2 or 0.1)
                 if isinstance(error, BackendRefused) and not self._has_heard:
                     self.refused = error
@@ -188,8 +187,7 @@ class Watch:
         """One answer of the backend: what is not known yet is read, then we wait."""
         unknown = [name for name in names if name not in self.entries]
         if unknown and self._position is not None:
-            async with asyncio.timeout(self._at_most):
-                await self.read(unknown)
+            await self.read(unknown)
         # From the older position, so that nothing is missed; what the read told already is told twice.
         request = asyncio.ensure_future(self._driver.wait_changed(names, self._position, self._at_most))
         widened = asyncio.ensure_future(self._changed.wait())
@@ -203,10 +201,9 @@ class Watch:
                 self.take(changes.entries)
                 self._position = changes.position
                 if older:  # a watch that catches up, or that goes on in a store that was set back
-                    async with asyncio.timeout(self._at_most):
-                        await self.read(older)
+                    await self.read(older)
             elif not done:
-                raise TimeoutError
+                raise BackendUnavailable(f"{self._driver.backend} did not answer in time")
         finally:
             await end((request, widened))
             if not request.cancelled():
