@@ -7,7 +7,8 @@ import logging
 
 from cluster_lock import clock
 from cluster_lock.driver import Driver
-from cluster_lock.errors import BackendUnavailable, NoLeaseYet
+from cluster_lock.drivers.bounded import within
+from cluster_lock.errors import NoLeaseYet
 from cluster_lock.values import Lease
 
 log = logging.getLogger("cluster_lock.first_lease")
@@ -21,10 +22,7 @@ async def first_lease(driver: Driver, holder: str, ttl: float, *, request: float
     until, said = clock.now() + ttl + request, False
     while True:
         try:
-            async with asyncio.timeout(request):
-                return await driver.grant_lease(holder, ttl)
-        except TimeoutError as late:
-            raise BackendUnavailable(f"{driver.backend} did not answer in time") from late
+            return await within(request, driver.backend, driver.grant_lease(holder, ttl))
         except NoLeaseYet as error:
             if clock.now() >= until:
                 raise

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Awaitable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
 from cluster_lock.driver import Driver, Inspectable
+from cluster_lock.drivers.bounded import within
 from cluster_lock.errors import BackendRefused, BackendUnavailable
 from cluster_lock.values import LEADER, STANDBY, BackendNode, Entry, LeaseTimes, Record
 
@@ -60,10 +61,12 @@ async def look(driver: Driver, *, only: Collection[str] = (), fencing_floor: int
     nodes = asyncio.ensure_future(_nodes(driver, request))
     try:
         held, standbys = await asyncio.gather(
-            _within(
-                driver, request, driver.inspect(LEADER) if isinstance(driver, Inspectable) else driver.scan(LEADER)
+            within(
+                request,
+                driver.backend,
+                driver.inspect(LEADER) if isinstance(driver, Inspectable) else driver.scan(LEADER),
             ),
-            _within(driver, request, driver.scan(STANDBY)),
+            within(request, driver.backend, driver.scan(STANDBY)),
         )
         waiting = _waiting(standbys)
         if only:
@@ -84,7 +87,7 @@ async def foreign_value(driver: Driver, name: str, *, request: float) -> bytes |
     `look`."""
     if not isinstance(driver, Inspectable):
         return None
-    entries = await _within(driver, request, driver.inspect(LEADER + name))
+    entries = await within(request, driver.backend, driver.inspect(LEADER + name))
     return next((entry.record or b"" for entry in entries if entry.name == LEADER + name and entry.lease is None), None)
 
 
@@ -115,7 +118,7 @@ async def _times(driver: Driver, request: float, leases: set[str]) -> Mapping[st
     if not isinstance(driver, Inspectable) or not leases or len(leases) > LEASES:
         return {}
     try:
-        return await _within(driver, request, driver.lease_times(leases))
+        return await within(request, driver.backend, driver.lease_times(leases))
     except (BackendUnavailable, BackendRefused):
         return {}  # a right that may be missing, and nothing but a number is lost
 
@@ -124,14 +127,6 @@ async def _nodes(driver: Driver, request: float) -> tuple[tuple[BackendNode, ...
     if not isinstance(driver, Inspectable):
         return (), "this driver does not tell"
     try:
-        return tuple(await _within(driver, request, driver.nodes())), None
+        return tuple(await within(request, driver.backend, driver.nodes())), None
     except (BackendUnavailable, BackendRefused) as error:
         return (), str(error)
-
-
-async def _within(driver: Driver, request: float, asking: Awaitable[T]) -> T:
-    try:
-        async with asyncio.timeout(request):
-            return await asking
-    except TimeoutError as error:
-        raise BackendUnavailable(f"{driver.backend} did not answer in time") from error

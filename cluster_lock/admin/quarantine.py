@@ -12,13 +12,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
 from cluster_lock import clock
 from cluster_lock.aio import end
 from cluster_lock.driver import Driver, Inspectable
+from cluster_lock.drivers.bounded import within
 from cluster_lock.errors import BackendRefused, BackendUnavailable, LeaseExpired
 from cluster_lock.values import LEADER, STANDBY, Entry, Grant, Lease, LeaseTimes, Record, contender_key
 
@@ -60,13 +61,13 @@ class Broken:
 
 async def look_at(driver: Driver, name: str, *, ttl: float, request: float, fencing_floor: int = 0) -> Breaking | None:
     """What there is to be taken away; None if nobody holds the lock. `ttl`: where the backend does not tell."""
-    entry = (await _within(driver, request, driver.read([LEADER + name]))).entries[LEADER + name]
+    entry = (await within(request, driver.backend, driver.read([LEADER + name]))).entries[LEADER + name]
     if entry.lease is None:
         return None
     times = LeaseTimes()
     if isinstance(driver, Inspectable):
         try:
-            times = (await _within(driver, request, driver.lease_times([entry.lease]))).get(entry.lease, times)
+            times = (await within(request, driver.backend, driver.lease_times([entry.lease]))).get(entry.lease, times)
         except BackendRefused as error:
             log.debug("the ttl of lease %s is not told, %g s is assumed: %s", entry.lease, ttl, error)
     return Breaking(name, entry, max(ttl, times.ttl or 0.0), fencing_floor)
@@ -75,10 +76,10 @@ async def look_at(driver: Driver, name: str, *, ttl: float, request: float, fenc
 async def break_now(driver: Driver, breaking: Breaking, ours: Record, *, request: float) -> bool:
     """Free the lock at once. The old leader may work beside the next one, for up to one ttl. False: it was not as seen
     any more, and nothing was done."""
-    entry = (await _within(driver, request, driver.read([breaking.entry.name]))).entries[breaking.entry.name]
+    entry = (await within(request, driver.backend, driver.read([breaking.entry.name]))).entries[breaking.entry.name]
     if (entry.lease, entry.index) != (breaking.entry.lease, breaking.entry.index):
         return False
-    await _within(driver, request, driver.release(breaking.grant, ours.to_bytes()))
+    await within(request, driver.backend, driver.release(breaking.grant, ours.to_bytes()))
     return True
 
 
@@ -99,15 +100,15 @@ async def break_slowly(
     try:
         entry = await _move(driver, breaking, lease, ours, request)
         if entry is None:
-            await _within(driver, request, driver.revoke(lease))
+            await within(request, driver.backend, driver.revoke(lease))
             return None
         since = clock.now()  # after the answer: no renewal that counts was sent later
         moved()
         stopped = await _wait(driver, breaking, entry, since + breaking.ttl, renewing)
         grant = Grant(entry.name, lease, entry.index, entry.index, entry.record or b"")
         # Not `released`: whoever is next settles, as always when a term did not end in good order.
-        await _within(driver, request, driver.release(grant, ours.to_bytes()))
-        await _within(driver, request, driver.revoke(lease))
+        await within(request, driver.backend, driver.release(grant, ours.to_bytes()))
+        await within(request, driver.backend, driver.revoke(lease))
         return Broken(stopped, clock.now() - since)
     except LeaseExpired as error:
         raise BackendUnavailable(f"{driver.backend}: the quarantine ended with its lease: {error}") from error
@@ -119,13 +120,13 @@ async def _move(driver: Driver, breaking: Breaking, lease: Lease, ours: Record, 
     """The lock under our lease; None if it was not as seen. A transfer needs a contender: for a moment we are one, who
     waits for nothing."""
     key = f"{STANDBY}{ours.holder}"
-    await _within(driver, request, driver.announce(lease, key, ours.to_bytes()))
+    await within(request, driver.backend, driver.announce(lease, key, ours.to_bytes()))
     heir = Entry(key, lease.id, 0, ours.to_bytes())
-    done = await _within(driver, request, driver.transfer(breaking.grant, heir, ours.to_bytes()))
-    await _within(driver, request, driver.withdraw(lease, key))
+    done = await within(request, driver.backend, driver.transfer(breaking.grant, heir, ours.to_bytes()))
+    await within(request, driver.backend, driver.withdraw(lease, key))
     if not done:
         return None
-    entry = (await _within(driver, request, driver.read([breaking.entry.name]))).entries[breaking.entry.name]
+    entry = (await within(request, driver.backend, driver.read([breaking.entry.name]))).entries[breaking.entry.name]
     if entry.lease != lease.id:
         raise BackendUnavailable(f"{breaking.name} was taken from us in the same moment; look again")
     return entry
@@ -145,7 +146,7 @@ async def _wait(driver: Driver, breaking: Breaking, moved: Entry, until: float, 
             renewing.result()
         try:
             at_most = min(left, 1.0)
-            changes = await _within(driver, at_most + 2.0, driver.wait_changed([key], position, at_most))
+            changes = await within(at_most + 2.0, driver.backend, driver.wait_changed([key], position, at_most))
         except BackendUnavailable as error:
             log.info("cannot hear whether the old leader has stopped, waiting for its ttl: %s", error)
             position = None
@@ -179,14 +180,6 @@ async def _keep(driver: Driver, lease: Lease, request: float) -> None:
     while True:
         await asyncio.sleep(lease.ttl / 3)
         try:
-            await _within(driver, request, driver.renew(lease))
+            await within(request, driver.backend, driver.renew(lease))
         except (BackendUnavailable, BackendRefused) as error:
             log.info("the quarantine was not renewed, trying again: %s", error)
-
-
-async def _within(driver: Driver, request: float, asking: Awaitable[T]) -> T:
-    try:
-        async with asyncio.timeout(request):
-            return await asking
-    except TimeoutError as error:
-        raise BackendUnavailable(f"{driver.backend} did not answer in time") from error
