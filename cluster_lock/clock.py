@@ -1,9 +1,9 @@
 """The one clock. Everything here that compares moments or measures durations asks `now()`.
 
 CLOCK_MONOTONIC stands still while a machine sleeps, and a lease does not: after a suspend a holder that counts with it
-believes in a lease that ended long ago (coordination trap 4: no peer handles this). CLOCK_BOOTTIME goes on. All
-processes of one host share it, so a moment may be handed from one to another. Where it does not exist (macOS, Windows)
-the monotonic clock serves: on those two it counts, or is documented to count, sleep as the platform sees fit.
+believes in a lease that ended long ago (docs/design.md#boot-clock). CLOCK_BOOTTIME goes on. All processes of one host
+share it, so one process may hand a moment to another. Where it does not exist (macOS, Windows), the monotonic clock
+takes its place; whether that one counts sleep is up to the platform.
 """
 
 from __future__ import annotations

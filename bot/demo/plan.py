@@ -12,7 +12,7 @@ BACKENDS = ("file", "etcd", "consul")
 CHATS = (101, 102, 103, 104, 105)
 
 FREED_AFTER = {"file": 1, "etcd": 1, "consul": 2}
-"""After how many ttl the server frees the lock of a holder that is silent (coordination trap 11)."""
+"""After how many ttl the server frees the lock of a holder that is silent (docs/design.md#consul-frees-late)."""
 
 SLOWEST_TTL = 10.0
 FASTEST_TTL = 2.0

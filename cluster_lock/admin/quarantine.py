@@ -1,11 +1,11 @@
 """Take a lock away from a leader that may not hear of it.
 
-A leader that is cut off from the backend works on until its deadline, so a lock that is taken from it must not be had
-by anybody before that (interleaving M8). It is moved to a lease of ours, by the transfer's own transaction, and freed
-when the old leader has said that its work has ended, or after one ttl of its lease: no renewal that was sent before the
-move is trusted for longer, and none after it is, since each is followed by a read of the lock.
+A leader that is cut off from the backend works on until its deadline. Nobody else may have its lock before that
+(docs/design.md#broken-by-hand). So the lock is moved to a lease of ours, by the transaction of a transfer. It is freed
+when the old leader has said that its work has ended, or after one ttl of its lease: a renewal that was sent before the
+move is trusted for no longer, and one that was sent after it does not count, because a read of the lock follows it.
 
-The old leader says so by standing by again: under the same lease, for this lock, and with the knowledge of our move.
+The old leader says so by standing by again: under the same lease, for this lock, and knowing of our move.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Ask the leader of a lock to hand over, from anywhere, and see what comes of it.
 
 The request goes over the backend and needs no rights but the backend's own. It stands under the lease of the session
-that asks, so that it is gone when that is, and it is for one term: whoever leads by the time it arrives takes no notice
-if he is another one (interleaving S9).
+that asks, and is gone when that session is. It is for one term: if another leader finds it, it takes no notice
+(docs/design.md#requests-name-a-term).
 """
 
 from __future__ import annotations

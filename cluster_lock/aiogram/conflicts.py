@@ -1,7 +1,7 @@
 """Counting 409s: one is an accident, three in a minute are somebody who polls outside of the lock.
 
-A 409 is no fence and no news about the lock (coordination trap 33): Telegram lets the newest getUpdates win, so whoever
-holds the lock just asks again.
+A 409 is no fence and no news about the lock (docs/design.md#conflict-is-no-fence). Telegram lets the newest getUpdates
+win, so the holder of the lock just asks again.
 """
 
 from __future__ import annotations

@@ -120,5 +120,5 @@ class Fetcher:
 
 
 def time_left(term: Term, timing: Timing) -> float:
-    """Seconds for which a getUpdates that is written now may still be on its way (interleaving M10)."""
+    """Seconds for which a getUpdates that is written now may still be on its way (docs/design.md#late-bytes)."""
     return max(0.001, min(timing.margin, term.deadline - clock.now()))

@@ -1,9 +1,9 @@
 """Handlers that are plain functions.
 
 aiogram runs them in threads, and a thread cannot be cancelled: asyncio would report the end of such a handler while it
-still works, and the lock would be given away under it (interleaving M4). So a cancelled one is awaited to its real end,
-and whoever gave us the term ends the process if that takes too long. What an async handler puts into threads is the
-term's affair (`cluster_lock.lease.threads`); this here knows of a plain one's whatever executor the loop has.
+still works, and the lock would be given away under it (docs/design.md#end-before-release). So a cancelled one is
+awaited to its real end. If that takes too long, the source of the term ends the process. Threads of async handlers are
+noted elsewhere (`cluster_lock.lease.threads`); this module works whatever executor the loop has.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The worker's side: terms that come through a pipe from the keeper, which owns the session.
 
 A thread reads the pipe, so that a handler which blocks the loop does not keep a renewal from moving the deadline
-(interleaving M7). What the thread may not decide it leaves to the loop. The end of the pipe is the end of every term:
-the keeper is gone, and nobody renews any more.
+(docs/design.md#pipe-thread). What the thread may not decide it leaves to the loop. The end of the pipe is the end of
+every term: the keeper is gone, and nobody renews any more.
 """
 
 from __future__ import annotations

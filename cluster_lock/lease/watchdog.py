@@ -1,8 +1,8 @@
 """Renews one lease, moves its deadline, and says when it is lost.
 
-`deadline = moment before the renewal was sent + ttl - margin`, never counted from the reply: a reply that was under way
-for two seconds says that the server began to count two seconds ago (coordination trap 4). A renewal has three answers:
-renewed, gone, and not known. "Not known" neither moves the deadline nor ends anything; it is tried again until
+`deadline = moment before the renewal was sent + ttl - margin`. It never counts from the reply: a reply that was under
+way for two seconds says that the server began to count two seconds ago (docs/design.md#deadline). A renewal has three
+answers: renewed, gone, and not known. "Not known" neither moves the deadline nor ends anything; it is tried again until
 `stop_at`.
 """
 
@@ -127,7 +127,7 @@ class Watchdog:
             return self._unsure(f"no answer within {limit:.1f} s")
         except (BackendUnavailable, BackendRefused) as error:
             # A refusal does not say that the lease is gone: it may be a permission that is being repaired. The deadline
-            # decides, as it does when nobody answers (coordination trap 3).
+            # decides, as it does when nobody answers (docs/design.md#unsure-is-not-lost).
             return self._unsure(str(error))
         if self._trouble is not None:
             log.info("lease renewed again after: %s", self._trouble)

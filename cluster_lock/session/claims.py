@@ -33,7 +33,7 @@ class Claim(Protocol):
 
 class Claims:
     """By key. One lease may hold a lock only once, so its users in this process take turns
-    (coordination trap 8)."""
+    (docs/design.md#one-turn-per-lock)."""
 
     def __init__(self) -> None:
         self.holds: dict[str, Claim] = {}

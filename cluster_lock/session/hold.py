@@ -79,8 +79,9 @@ class Hold:
         return self.loss
 
     def asked(self, entry: Entry | None) -> None:
-        """Somebody may ask for something, of this term or of another one, in which case it is void (interleaving S9).
-        A value that was overwritten under our lock moved the index, which is all that others see of the token."""
+        """Somebody may ask for something, of this term or of another one, in which case it is void
+        (docs/design.md#requests-name-a-term). A value that was overwritten under our lock moved the index, which is all
+        that others see of the token."""
         ask = Ask.of(entry)
         mine = (self.fencing_token, self._context.identity.fencing_floor + self.grant.index)
         if ask is not None and ask.token in mine and ask != self._ask:

@@ -1,6 +1,6 @@
 """Find an heir before the work stops: the leader asks one contender after the other, and transfers only to one that
 answered. A contender that is dead, on its way out, or cut off does not answer, and the next is asked; if nobody does,
-the lock is released (interleaving M3: the oldest contender is the likeliest dead one).
+the lock is released (docs/design.md#invite-first).
 """
 
 from __future__ import annotations
@@ -152,7 +152,7 @@ async def answer_invitations(context: Context, name: str, answer: Answer | None)
 
 def _question(context: Context, name: str) -> str | None:
     """The number of the invitation that stands for us now, or None. Only the holder of the lock may invite, and only
-    our current lease (interleaving S9: another term's requests are void)."""
+    our current lease (docs/design.md#requests-name-a-term)."""
     entry, leader = context.watch.entries.get(INVITE + name), context.watch.entries.get(LEADER + name)
     if entry is None or leader is None or entry.lease is None or entry.lease != leader.lease:
         return None

@@ -27,7 +27,7 @@ log = logging.getLogger("cluster_lock.lock")
 
 REFUSED_PAUSE = 0.05, 1.0
 """Seconds, first and longest, between tries while nobody holds the lock and it is not given all the same: the end of
-Consul's lock-delay wakes nobody (coordination trap 20)."""
+Consul's lock-delay wakes nobody (docs/design.md#lock-delay)."""
 
 
 class Lock:
@@ -105,7 +105,7 @@ class Lock:
 
     async def _stop_waiting(self) -> None:
         """First the contender record goes, so that nothing more is transferred to us; then the lock is looked at once
-        more (interleaving M2). Bounded by the time of one request: whoever ends a process has not more for it."""
+        more (docs/design.md#stop-waiting). Bounded by the time of one request: whoever ends a process has not more for it."""
         contender, touched = self._context.contender, self._context.touched
         is_touched = touched.has_touched(self.key)
         if is_touched:
@@ -196,7 +196,7 @@ class Lock:
             return None
         evidence = await self._evidence(found, known)
         if context.lease.current != found.grant.lease:
-            return None  # a lease that ended meanwhile takes what it was given along (coordination trap 25)
+            return None  # a lease that ended meanwhile takes what it was given along (docs/design.md#grant-of-an-old-lease)
         if evidence is not None:
             await self._refuse(found, evidence)
             return None
@@ -212,7 +212,7 @@ class Lock:
 
     async def _confirm(self, lease: Lease) -> Found | None:
         """The watch says that the lock stands under our lease: a leader gave it to us, an acquire of ours came late, or
-        the store was set back. One linearizable read, no write (interleaving S2)."""
+        the store was set back. One linearizable read, no write (docs/design.md#heir-reads)."""
         entry = (await self._context.watch.read([self.key])).entries[self.key]
         if entry.lease != lease.id or entry.record is None:
             return None

@@ -2,7 +2,7 @@
 
 It gets there by an acquire that was given up or whose answer was lost and that is applied later, by a copy of one, by a
 transfer that nobody waits for any more, or because the store was set back. A renewed lease would hold it for ever
-(interleaving M1, coordination trap 9).
+(docs/design.md#late-acquire).
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """What a person asks of a leader over the backend, and how the leader answers.
 
-The request stands under `request/NAME`, held by the lease of whoever asks, so it cannot outlive him. It carries the
-fencing token of the term that it is for: a leader of another term takes no notice of it (interleaving S9). A leader
-that declines says why under `reply/NAME`, held by its own lease, until the request is gone.
+The request stands under `request/NAME`, held by the lease of the asking process, so it cannot outlive that. It carries
+the fencing token of the term that it is for: a leader of another term takes no notice of it
+(docs/design.md#requests-name-a-term). A leader that declines says why under `reply/NAME`, held by its own lease, until
+the request is gone.
 """
 
 from __future__ import annotations

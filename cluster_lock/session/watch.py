@@ -1,8 +1,8 @@
 """One waiting request for everything that a session wants to hear of.
 
 It keeps the last known state of each name and wakes whoever waits for one. It never decides that something is *not* so
-from silence: a watch may be blind on a cut-off server (coordination trap 16), so it is never the only detector of a
-loss.
+from silence: a watch may be blind on a cut-off server, so it is never the only detector of a loss
+(docs/design.md#two-detectors).
 
 What it hears may be old: an answer that was long on its way, a watch that catches up. A linearizable read that was sent
 when something was known already is not: if it shows an older state, the store itself was set back.

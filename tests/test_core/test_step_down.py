@@ -121,7 +121,7 @@ def test_nobody_leads() -> None:
 
 
 def test_a_request_for_another_term_is_void() -> None:
-    """A request that carries another token than the leader's changes nothing (interleaving S9)."""
+    """A request that carries another token than the leader's changes nothing (docs/design.md#requests-name-a-term)."""
 
     async def main() -> None:
         store = MemoryBackend()

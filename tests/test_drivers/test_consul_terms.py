@@ -34,7 +34,7 @@ async def entry_of(driver: ConsulDriver, name: str = LOCK) -> Entry:
     return (await driver.read([name])).entries[name]
 
 
-# -- requests that come late (interleaving M1) -------------------------------------------------------------------------
+# -- requests that come late (docs/design.md#late-copies) --------------------------------------------------------------
 
 
 def test_late_copy_of_a_release(consul_server: ConsulServer) -> None:
@@ -256,7 +256,7 @@ def test_foreign_value_that_a_person_deleted(consul_server: ConsulServer) -> Non
     run(main())
 
 
-# -- heirs that do not wait any more (interleaving M2) -----------------------------------------------------------------
+# -- heirs that do not wait any more (docs/design.md#heir-that-left) ---------------------------------------------------
 
 
 @pytest.mark.parametrize("how", ["session destroyed", "key deleted", "key taken over"])
