@@ -1,15 +1,15 @@
 """The contract that every driver keeps. `cluster_lock.testing.conformance` tests each sentence of it.
 
 A driver makes one attempt per verb. It is safe to call concurrently and to cancel at any await. It has no loop, sleep,
-retry or policy, and logs nothing but what no answer could tell (a file of certificates that broke): those live above
-it, once. `name` is a key under the driver's prefix ("leader/telegram/42", "standby/web-1.5c0ffee1"), any printable
-text; the driver quotes what its backend needs quoted. What strangers put under the prefix never makes a verb fail, but
-for ForeignValue: keys that are no names are left out.
+retry or policy; those live above it, once. It logs nothing, except what no answer could tell (a file of certificates
+that broke). `name` is a key under the driver's prefix ("leader/telegram/42", "standby/web-1.5c0ffee1"), any printable
+text; the driver quotes what its backend needs quoted. What strangers put under the prefix makes no verb fail, except
+with ForeignValue: keys that are no names are left out. Durations are seconds.
 
 Every verb raises `BackendUnavailable` when no trustworthy answer came within the request timeout that the driver was
 opened with (the request may have been applied!), `PermissionRefused` when the credentials do not suffice, and
-`BackendRefused` when the server says no for a reason that will not pass. Nothing else gets out, but for what the
-verb names, CancelledError, and bugs.
+`BackendRefused` when the server says no for a reason that will not pass. Nothing else gets out, except what the verb
+names, CancelledError, and bugs.
 """
 
 from __future__ import annotations
@@ -22,7 +22,9 @@ from .values import BackendNode, Changes, Entry, Grant, Lease, LeaseTimes, Trait
 
 class Driver(Protocol):
     @property
-    def traits(self) -> Traits: ...
+    def traits(self) -> Traits:
+        """What this backend can do."""
+        ...
 
     @property
     def backend(self) -> str:
@@ -38,7 +40,8 @@ class Driver(Protocol):
         ...
 
     async def grant_lease(self, holder: str, ttl: float) -> Lease:
-        """A new lease. `holder` is shown where the backend can show it. `Lease.ttl` is the server's own promise.
+        """A new lease, asked for with `ttl` seconds. `Lease.ttl` is the server's own promise. `holder` is shown where
+        the backend can show it.
 
         Raises BackendRefused with the server's own number when `ttl` is below what it allows; NoLeaseYet while too few
         of several endpoints answer.
@@ -59,8 +62,8 @@ class Driver(Protocol):
         ...
 
     async def acquire(self, lease: Lease, name: str, record: bytes) -> Grant | None:
-        """Take the lock `name`, or None, and None is said only after a read showed that this lease does not hold it
-        (somebody else does, or the backend would not give it yet: a lock-delay).
+        """Take the lock `name`; None if this lease does not get it. None is said only after a read showed that it does
+        not hold the lock (somebody else does, or the backend would not give it yet: a lock-delay).
 
         Under a lease that holds it already: the grant as it stands (same token, the record unchanged). Leaves as
         `previous` what the last holder wrote. Raises LeaseExpired; ForeignValue if something that is not ours
@@ -117,12 +120,12 @@ class Driver(Protocol):
 
 @runtime_checkable
 class Inspectable(Protocol):
-    """What a driver may offer beside the contract, for people who look. It changes nothing, needs no right but to read,
-    and no lock depends on it; the verbs raise what the others raise."""
+    """What a driver may offer beside the contract, for people who look. It changes nothing and needs only the right to
+    read. No lock depends on it. The verbs raise what the others raise."""
 
     async def inspect(self, prefix: str) -> list[Entry]:
-        """As `scan`; and besides, without a lease, each key at which `acquire` would raise ForeignValue, with what
-        stands there. ONE request."""
+        """As `scan`, and also each key at which `acquire` would raise ForeignValue: without a lease, with what stands
+        there. ONE request."""
         ...
 
     async def lease_times(self, lease_ids: Collection[str]) -> Mapping[str, LeaseTimes]:
@@ -139,10 +142,10 @@ class Certified(Protocol):
     """What a driver with TLS may offer beside the contract."""
 
     def certificates(self) -> Mapping[str, Validity]:
-        """Of the files `ca` and `cert` as they were last read, from memory; nothing of what is not set."""
+        """By `ca` and `cert`: how long these files are good, as they were last read. What is not set is left out."""
         ...
 
     async def server_certificates(self) -> Mapping[str, Validity]:
-        """Of what each server shows, by its address, within one request timeout; those that are not reached, or not
-        trusted, are left out."""
+        """By the server's address: how long the certificate is good that it shows. Servers that are not reached within
+        one request timeout, or not trusted, are left out."""
         ...

@@ -1,6 +1,6 @@
 """What a health page, or any other onlooker, is told about leases and terms.
 
-Those who act tell it and ask it nothing: an observer decides nothing, and the library runs the same without one.
+An observer is told and never asked: it decides nothing, and the library runs the same without one.
 """
 
 from __future__ import annotations
@@ -14,10 +14,13 @@ class Ending(StrEnum):
     """What became of a lock at the end of a term."""
 
     HANDED_OVER = "handed over"
+    """An heir has it."""
     RELEASED = "released"
+    """The backend has said that it is free."""
     UNCONFIRMED = "released, not confirmed"
     """The backend has not said that it is free. It is released again with each renewal, and expires if that fails."""
     LOST = "lost"
+    """It was not ours any more before the work had ended."""
 
 
 class Observer:
@@ -26,10 +29,10 @@ class Observer:
     """
 
     def lease_granted(self, timing: Timing, deadline: float) -> None:
-        """There is a new lease; `timing.ttl` is what the backend promised."""
+        """There is a new lease, good until `deadline`; `timing.ttl` is what the backend promised, in seconds."""
 
     def lease_renewed(self, deadline: float, took: float) -> None:
-        """It lasts until `deadline`; the renewal took so many seconds."""
+        """It lasts until `deadline`; the renewal took `took` seconds."""
 
     def lease_unsure(self, reason: str) -> None:
         """A renewal, or the request for a lease, was not answered or refused; it is tried again."""
@@ -44,7 +47,7 @@ class Observer:
         """Nobody holds the lock `name` and we cannot take it all the same, for this reason; None: that is over."""
 
     def cooling_down(self, name: str, seconds: float, reason: str) -> None:
-        """We do not contend for `name` for so long."""
+        """We do not contend for `name` for so many seconds."""
 
     def term_began(self, name: str, fencing_token: int, origin: Origin) -> None:
         """We lead `name`."""

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
 from support.docker import CHECKOUT
+
+import cluster_lock
 
 CODE = ("cluster_lock", "bot", "tests", "benchmarks", "scripts", "deploy", "docs")
 KINDS = {".py", ".md", ".yaml", ".yml", ".hcl", ".html"}
@@ -15,6 +19,8 @@ CITATION = re.compile(r"(docs/[\w/]+\.md)#([\w-]+)")
 LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)")
 FENCE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 OWN_FILE = re.compile(r"`((?:cluster_lock|tests|docs|scripts|bot|benchmarks|deploy)/[\w./-]*)`")
+
+UNIT = re.compile(r"seconds|clock\.(now|wall)\(\)|times the ttl", re.IGNORECASE)
 
 
 def anchors(document: Path) -> set[str]:
@@ -37,7 +43,7 @@ def sources() -> Iterator[Path]:
 
 
 def test_every_citation_of_a_rule_leads_to_it() -> None:
-    """Each `docs/PAGE.md#RULE` in code, tests and comments is a heading of that page."""
+    """What code, tests and comments cite of a page of docs/ is a heading of that page."""
     cited = [
         (f"{path.relative_to(CHECKOUT)}: {page}#{rule}", CHECKOUT / page, rule)
         for path in sources()
@@ -86,3 +92,29 @@ def test_the_glossary_defines_each_word_once() -> None:
     ]
     assert len(words) > 30
     assert sorted(word for word in words if words.count(word) > 1) == []
+
+
+@pytest.mark.parametrize(
+    "module", ["values/grants.py", "values/record.py", "values/timing.py", "observer.py", "election/leadership.py"]
+)
+def test_every_field_of_a_public_value_is_explained(module: str) -> None:
+    """Each field of the values that users get has a docstring, and each duration or moment says its unit."""
+    tree = ast.parse((Path(cluster_lock.__file__).parent / module).read_text(encoding="utf-8"))
+    explained, unexplained = 0, []
+    for value in (node for node in tree.body if isinstance(node, ast.ClassDef)):
+        for field, after in zip(value.body, [*value.body[1:], None], strict=True):
+            match field:
+                case ast.AnnAssign(target=ast.Name(id=name), annotation=kind):
+                    needs_unit = "float" in ast.unparse(kind)
+                case ast.Assign(targets=[ast.Name(id=name)], value=ast.Constant()):
+                    needs_unit = False
+                case _:
+                    continue
+            explained += 1
+            match after:
+                case ast.Expr(value=ast.Constant(value=str(text))) if not needs_unit or UNIT.search(text):
+                    pass
+                case _:
+                    unexplained.append(f"{value.name}.{name}")
+    assert explained
+    assert unexplained == []

@@ -22,9 +22,14 @@ from cluster_lock.values import Origin
 
 
 class Role(StrEnum):
+    """What this process is for one lock."""
+
     STANDBY = "standby"
+    """It waits for the lock, ready to lead."""
     LEADER = "leader"
+    """It holds the lock, and the work runs."""
     STOPPED = "stopped"
+    """It does not contend."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,10 +37,15 @@ class StepDown:
     """A request to end a term in good order."""
 
     reason: str
+    """A sentence for people."""
     cool_down: float = 0.0
+    """Seconds after the term in which this process does not contend again."""
     willing: Willing | None = None
+    """Step down only for a contender whose answer satisfies this; None: for any."""
     to: str | None = None
+    """Step down only for the contender of this instance; None: for any."""
     ask: Ask | None = None
+    """The request of a person over the backend, who gets an answer; None: it came from this process."""
 
     @property
     def conditional(self) -> bool:
@@ -46,9 +56,8 @@ class StepDown:
 class Term:
     """One leadership of one lock. Handlers get it as `term`.
 
-    `fencing_token` only grows from term to term: hand it to whatever you write to, and let that refuse a smaller one.
-    `inherited` is what the leader before left in its `handover`; whoever works under a term may fill `handover` before
-    it ends, with JSON values and no secret.
+    Its parameters are for the source of terms: `stop_at()`, the moment (`clock.now()`) at which the work is cancelled;
+    `stop_time`, the seconds that it gets then; `verify()`, which asks the backend.
     """
 
     def __init__(
@@ -63,17 +72,24 @@ class Term:
         verify: Callable[[], Awaitable[None]],
     ) -> None:
         self.name = name
+        """Of the lock."""
         self.fencing_token = fencing_token
+        """Grows from term to term. Store it with each write, and have the store reject a smaller one."""
         self.origin = origin
+        """How the grant came about."""
         self.inherited = inherited
+        """What the leader before left in its `handover`."""
         self.handover: dict[str, Any] = {}
+        """For the next leader: the work may fill it until the term ends, with JSON values and no secret."""
         self.since = clock.now()
+        """The moment (`clock.now()`) at which the term began."""
         self.ended: str | None = None
-        """Why the term is over, or None. Once set it stays."""
+        """Why the term is over, one sentence, or None. Once set it stays."""
         self.request: StepDown | None = None
+        """The request to step down that counts, or None."""
         self.heir: str | None = None
-        """Who was invited and said yes, once the step-down has begun; None: nobody, so nobody may ever read
-        `handover`."""
+        """The instance that was invited and said yes, once the step-down has begun; None: nobody, so nobody may ever
+        read `handover`."""
         self._stop_at = stop_at
         self._stop_time = stop_time
         self._verify = verify
@@ -84,7 +100,7 @@ class Term:
         self.threads = Threads()
         """What the work has put into threads: the lock is not given away while any of it runs."""
         self.asked_at: float | None = None
-        """When the step-down began (`clock.now()`)."""
+        """The moment (`clock.now()`) at which the step-down began; None before."""
         self.closed = False
         """No task begins any more; those that run are being ended."""
 
@@ -100,7 +116,7 @@ class Term:
 
     @property
     def remaining(self) -> float:
-        """Seconds until `stop_at`, 0 when the term is over."""
+        """Seconds until `stop_at`; 0 when the term is over."""
         return max(0.0, self.stop_at - clock.now()) if self.ended is None else 0.0
 
     def is_valid(self) -> bool:

@@ -11,97 +11,123 @@ HIGHEST_FLOOR = 10**15
 
 
 class Origin(StrEnum):
-    """How a grant came about."""
+    """How a grant came about (docs/design.md#how-a-grant-came-about)."""
 
     HANDED_OVER = "handed over"
+    """The leader before gave the lock to this very lease."""
     RELEASED = "released"
+    """The leader before gave the lock back when its work had ended, and said so."""
     FOUND_FREE = "found free"
+    """Nobody held the lock. The leader before may not know that yet, so work begins `Timing.settle` later."""
 
 
 @dataclass(frozen=True, slots=True)
 class Traits:
-    """What a backend can do; the conformance suite proves each. `expires`: the server itself frees the lock of a holder
-    that is silent. `notifies`: a waiter is woken, not polling. `transfers`: a lock passes to another lease in one step.
-    `tokens_survive_deletion`: fencing tokens go on growing after a key was deleted. `expiry_factor`: the server frees
-    after this many ttl (Consul 2.0); the holder trusts 1 all the same. `one_host`: it keeps apart the processes of one
-    host only."""
+    """What a backend can do. The conformance suite proves each."""
 
     expires: bool = True
+    """The server itself frees the lock of a holder that is silent."""
     notifies: bool = True
+    """A waiter is woken; it need not ask again and again."""
     transfers: bool = True
+    """A lock passes to another lease in one step."""
     tokens_survive_deletion: bool = True
+    """Fencing tokens go on growing after a key was deleted."""
     expiry_factor: float = 1.0
+    """The server frees a lock after so many times the ttl (Consul: 2.0). The holder trusts one ttl all the same."""
     one_host: bool = False
+    """It keeps apart the processes of one host only."""
 
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """The backend's promise. `ttl`: what the server really granted, which may be more or less than was asked."""
+    """The backend's promise to keep what this lease holds until a ttl has passed without a renewal."""
 
     id: str
+    """The backend's name for it."""
     ttl: float
+    """Seconds that the server really granted, which may be more or less than was asked."""
     holder: str
+    """Who has it, for people: instance, host, process."""
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What the backend says about one key. `lease`: the id of the lease that holds it, None if nobody does. `index`:
-    the store's index of the last change that touched it (for an absent key: an index at which it was seen absent)."""
+    """What the backend says about one key."""
 
     name: str
+    """The key, without the prefix."""
     lease: str | None
+    """The id of the lease that holds it; None if nobody does."""
     index: int
+    """The store's index of the last change of this key; for an absent key, one at which it was seen absent."""
     record: bytes | None
+    """What stands there; None if nothing does."""
 
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """One successful acquire. `token`: the fencing token. `index`: guards every later verb of this grant; it equals the
-    token unless the backend lets a stranger overwrite the value under our lease. `previous`: the last bytes that a
-    holder before us left under this name (its record, or its farewell if it released), None if there is no trace of
-    one."""
+    """One successful acquire."""
 
     name: str
+    """The key of the lock, without the prefix."""
     lease: Lease
+    """What holds it."""
     token: int
+    """The fencing token, as the store counts: without `fencing_floor`."""
     index: int
+    """Guards every later verb of this grant. It equals the token, unless the backend lets a stranger overwrite the
+    value under our lease."""
     record: bytes
+    """What stands under the key."""
     previous: bytes | None = None
+    """The last bytes that a holder before left under this name (its record, or its farewell if it released); None if
+    there is no trace of one."""
 
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """An answer of `read` and `wait_changed`. `position` is opaque: give it back to go on without losing a change.
-    `epoch`: the store's own term where it has one (etcd's raft term), else 0; it only grows."""
+    """An answer of `Driver.read` and `Driver.wait_changed`."""
 
     position: object
+    """Only the driver can read it: give it back to go on without losing a change."""
     entries: Mapping[str, Entry]
+    """By key."""
     epoch: int = 0
+    """The store's own term where it has one (etcd's raft term), else 0. It only grows."""
 
 
 @dataclass(frozen=True, slots=True)
 class BackendNode:
-    """One server of the backend. `leads`: among the servers, not any lock; None where that was not told, as with
-    `version`. `problem`: why it did not answer."""
+    """One server of the backend."""
 
     name: str
+    """As the server calls itself, or its address."""
     address: str
+    """Without credentials."""
     leads: bool | None = None
+    """Is it the leader among the servers (not the holder of a lock)? None: not told."""
     version: str | None = None
+    """Of the server; None: not told."""
     problem: str | None = None
+    """Why it did not answer; None if it did."""
 
 
 @dataclass(frozen=True, slots=True)
 class Validity:
-    """Between which moments a certificate is good, in seconds since 1970 by the wall clock (`clock.wall()`)."""
+    """Between which moments a certificate is good."""
 
     begin: float
+    """Seconds since 1970 by the wall clock (`clock.wall()`)."""
     end: float
+    """Seconds since 1970 by the wall clock."""
 
 
 @dataclass(frozen=True, slots=True)
 class LeaseTimes:
-    """What the server says about a lease, in seconds: what was granted, and what is left. None: it does not say."""
+    """What the server says about a lease."""
 
     ttl: float | None = None
+    """Seconds that were granted; None: it does not say."""
     left: float | None = None
+    """Seconds that are left; None: it does not say."""

@@ -20,29 +20,43 @@ LONGEST = 1000
 class Record:
     """JSON, composed once per term and repeated byte for byte. Who holds is the lease, never this. No secret, ever.
 
-    `tokens`: by lock, the largest fencing token that the writer knew of; `seen`: the largest of them, for readers of
-    format 1, which knew of one for all locks. `handover`: what the body left for the next leader. `gap`: for how many
-    seconds whoever handed over had taken no new work by then. Everything in it is a claim: the store does not check who
-    writes.
+    Everything in it is a claim: the store does not check who writes.
     """
 
     holder: str
+    """This process: instance, host, process id, and a part that is its own."""
     instance: str
+    """The name of the process slot."""
     host: str
+    """The host's own name."""
     pid: int
+    """The process id on that host."""
     since: str
+    """When it was composed, UTC, for people."""
     version: str
+    """Of cluster-lock."""
     format: int = FORMAT
+    """Of records and keys."""
     health: str | None = None
+    """The address of the health page; None: there is none."""
     config: str | None = None
+    """A fingerprint of backend and prefix; None: not told."""
     seen: int = 0
+    """The largest of `tokens`, for readers of format 1, which knew of one for all locks."""
     tokens: Mapping[str, int] = field(default_factory=dict)
+    """By lock, the largest fencing token that the writer knew of."""
     names: tuple[str, ...] = ()
+    """Of a contender: the locks that it waits for."""
     released: bool = False
+    """The word of a leader that gave the lock back: its work had ended."""
     handed_over_by: str | None = None
+    """The instance that gave this lock to the holder; None: nobody did."""
     gap: float | None = None
+    """Seconds for which the leader that handed over had taken no new work by then; None: not told."""
     handover: Mapping[str, Any] = field(default_factory=dict)
+    """What the work left for the next leader."""
     answer: Mapping[str, Any] = field(default_factory=dict)
+    """Of a contender: its answers to invitations, by lock."""
 
     def known(self, name: str) -> int:
         """The largest fencing token of the lock `name` that the writer says it knew of; 0 if it says nothing."""

@@ -11,20 +11,32 @@ from .grants import Origin
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timing:
-    """All durations, in seconds, checked against one another once. `handler_timeout` None: handlers run as long as
-    they like."""
+    """All durations, in seconds, checked against one another once. Raises ValueError, with all that is wrong, if they
+    contradict each other."""
 
     ttl: float = 15.0
+    """Seconds for which the backend keeps a lock for a holder that is silent."""
     margin: float = 3.0
+    """Seconds before the end of the ttl at which a holder that could not renew has stopped. Less than `ttl`."""
     stop_time: float = 1.0
+    """Seconds that the work gets to stop once it is cancelled, a part of `margin`; more than 0.2 s, and at most a third
+    of `ttl - margin`."""
     settle: float = 0.25
+    """Seconds to wait before work begins under a lock that was found free; 0: none."""
     invite: float = 0.5
+    """Seconds that an invited contender may take to answer before the next one is asked."""
     drain: float = 7.0
+    """Seconds that what is under way gets to finish at a step-down."""
     cancel_grace: float = 1.0
+    """Seconds that cancelled work gets after that, before the process is ended."""
     handler_timeout: float | None = None
+    """Seconds after which a handler is cancelled and its update confirmed; None: handlers run as long as they like."""
     poll_timeout: float = 20.0
+    """Seconds for which Telegram may hold a getUpdates while there is nothing; 50 at most."""
     telegram_grace: float = 60.0
+    """Seconds for which Telegram may be out of reach from the leader before a standby gets its turn."""
     stall_limit: float = 5.0
+    """Seconds for which the event loop of a worker may give no sign of life."""
 
     def __post_init__(self) -> None:
         wrong = [
@@ -59,19 +71,19 @@ class Timing:
 
     @property
     def renew_every(self) -> float:
-        """Three times per ttl; more often if that would not leave the time for one that is not answered, and for
-        another one."""
+        """Seconds from one renewal to the next: a third of the ttl, or less, so that there is time for one that is not
+        answered, and for another one."""
         return min(self.ttl / 3, (self.ttl - self.margin - self.stop_time) / 2)
 
     @property
     def request(self) -> float:
-        """What one request to the backend may take."""
+        """Seconds that one request to the backend may take."""
         return (self.ttl - self.margin) / 3
 
     def settle_left(self, origin: Origin, since: float) -> float:
-        """Seconds that are left to wait before work begins under a lock that was got at `since`. One that was found
-        free says nothing about the leader before: it may hear of its end (a key deleted, a session destroyed) later
-        than we do, and needs a moment to stop."""
+        """Seconds that are left to wait before work begins under a lock that was granted at the moment `since`
+        (`clock.now()`). A lock that was found free says nothing about the leader before: it may hear of its end (a key
+        deleted, a session destroyed) later than we do, and needs a moment to stop."""
         return max(0.0, since + self.settle - clock.now()) if origin is Origin.FOUND_FREE else 0.0
 
     def promised(self, ttl: float) -> Timing:
