@@ -1,7 +1,7 @@
 """Every exception of the library, and the exit code a program should end with when one escapes.
 
-A driver maps whatever its client library raises to one of these, at the call (`raise ... from`), so that nothing above
-a driver ever sees a gRPC, aiohttp or operating system error.
+A driver maps every error of its client library to one of these, at the call (`raise ... from`). Nothing above a driver
+ever sees a gRPC, aiohttp or operating system error.
 """
 
 from __future__ import annotations
@@ -11,19 +11,21 @@ from typing import ClassVar
 
 
 class ClusterLockError(Exception):
-    """Base of all errors here. `exit_code` is what a program ends with when it cannot go on."""
+    """Base of all errors here."""
 
     exit_code: ClassVar[int] = 1
+    """What a program ends with when such an error ends it (sysexits.h, where that has one)."""
 
 
 class ConfigError(ClusterLockError):
-    """The configuration is wrong. `problems` holds every problem found, one sentence each."""
+    """The configuration is wrong."""
 
     exit_code = 78
 
     def __init__(self, problems: Sequence[str]) -> None:
         super().__init__("\n".join(problems))
         self.problems = tuple(problems)
+        """Every problem that was found, one sentence each."""
 
 
 class DriverMissing(ConfigError):
@@ -64,12 +66,11 @@ class ForeignValue(BackendRefused):
 
 
 class LeaseExpired(ClusterLockError):
-    """The backend says that the lease is gone. Whatever it held is, or soon will be, somebody else's."""
+    """The backend says that the lease is gone. All that it held is free, or somebody else's."""
 
 
 class LockLost(ClusterLockError):
-    """The lock can no longer be proved to be held; the work under it has been cancelled. The text says how that
-    came."""
+    """The lock can no longer be proved to be held; the work under it has been cancelled. The text says why."""
 
 
 class HeldElsewhere(ClusterLockError):
@@ -95,7 +96,7 @@ class KeeperMismatch(ClusterLockError):
 
 
 class NotStarted(ClusterLockError):
-    """The system does not start another process: it has no room for it (processes, open files, memory)."""
+    """The system cannot start another process: it has no room for one (processes, open files, memory)."""
 
     exit_code = 71
 
@@ -114,7 +115,7 @@ class TelegramTokenRefused(ClusterLockError):
 
 class RequestUnguarded(ClusterLockError):
     """A getUpdates was, or would have been, on a connection that cannot be reset when the lock is lost: an HTTP library
-    or a session does otherwise than is known here. Nothing is polled then."""
+    or a session behaves in an unknown way. Nothing is polled then."""
 
     exit_code = 78
 

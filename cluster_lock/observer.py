@@ -24,8 +24,9 @@ class Ending(StrEnum):
 
 
 class Observer:
-    """Does nothing: override what you want to hear of. Called on the event loop's thread, in the middle of what is
-    told, so a method returns at once and never raises. Moments are `clock.now()`; reasons are sentences for people.
+    """Does nothing: override the methods that you want. They are called on the thread of the event loop, in the middle
+    of the event, so a method returns at once and never raises. Moments are `clock.now()`; reasons are sentences for
+    people.
     """
 
     def lease_granted(self, timing: Timing, deadline: float) -> None:

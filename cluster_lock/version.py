@@ -1,3 +1,3 @@
-"""The version of the package: of what is installed, and of what writes a record."""
+"""The version of the package: shown by the command, and written into each record."""
 
 __version__ = "0.2.0"

@@ -1,7 +1,7 @@
 """What stands under the prefix, as one picture: who leads which lock, who stands by, what is wrong.
 
-It takes a few requests whatever the number of locks (and on etcd one for each of the first leases), changes nothing,
-and needs the right to read and no other.
+It takes a few requests for any number of locks (and on etcd one for each of the first leases). It changes nothing and
+needs only the right to read.
 """
 
 from __future__ import annotations
@@ -49,14 +49,14 @@ class Overview:
 
 
 LEASES = 200
-"""Of more the times are not asked for: etcd wants a request for each, and a picture is to be there within a second."""
+"""With more leases no times are asked for: etcd wants a request for each, and the picture should take a second."""
 
 
 async def look(driver: Driver, *, only: Collection[str] = (), fencing_floor: int = 0, request: float) -> Overview:
     """The picture at this moment. `driver` is open; `only`: of these locks, none for all; `request`: what one request
-    may take. What is left of leases is told of at most LEASES of them.
+    may take, in seconds. The remaining time is asked for LEASES leases at most.
 
-    Raises BackendUnavailable and BackendRefused if the locks cannot be read; whatever else cannot be is left out.
+    Raises BackendUnavailable and BackendRefused if the locks cannot be read; anything else that cannot is left out.
     """
     nodes = asyncio.ensure_future(_nodes(driver, request))
     try:

@@ -1,7 +1,7 @@
 """Standing by, leading, and handing over.
 
 A Leadership gives terms to a body of work. Election is the one that takes its locks from a session, or from a keeper
-over a pipe. For `aiogram`, `keeper`, and whoever leads something else.
+over a pipe. For `aiogram`, for `keeper`, and for programs that lead something else.
 """
 
 from __future__ import annotations

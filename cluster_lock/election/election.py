@@ -1,7 +1,7 @@
 """Standby, leader, step down, for ever.
 
-`Election` is the source of terms. It decides nothing about who leads: the lock
-does. It sees to the order: the work has ended before the lock is given away, whatever ended the term.
+`Election` is the source of terms. It does not decide who leads: the lock does. It keeps the order: the work has ended
+before the lock is given away (docs/design.md#end-before-release), no matter what ended the term.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class Election:
         return {name: term.handover for name, term in self._terms.items() if term.handover}
 
     def reports(self) -> list[Mapping[str, Any]]:
-        """What the work under the locks says of itself, for whoever shows it: a plain mapping for each poller."""
+        """What the work under the locks says about itself, to be shown: a plain mapping for each poller."""
         return [report for source in self._reporting for report in source()]
 
     @contextmanager
@@ -80,7 +80,7 @@ class Election:
             self._reporting.remove(source)
 
     def stop(self, reason: str = "stopping", name: str | None = None) -> None:
-        """`name`: only there; whoever leads other locks, or runs jobs, goes on."""
+        """`name`: only this lock; other locks, and jobs, go on."""
         self._stop_reason = self._stop_reason or reason
         if name is None:
             self._stopping.set()
@@ -368,7 +368,7 @@ def _about(held: Holding, reason: str | None = None) -> dict[str, Any]:
 
 
 async def _relay(term: Term, held: Holding) -> None:
-    """Whatever people ask of this term over the backend becomes a request to it, unless there is one."""
+    """A request of a person, over the backend, becomes a request to the term, unless there is one already."""
     while True:
         ask = await held.wait_asked()
         term.step_down(f"{ask.by} asked for it", to=ask.to, ask=ask)

@@ -204,8 +204,8 @@ class Term:
         return task
 
     async def drain(self, seconds: float) -> frozenset[asyncio.Task[Any]]:
-        """For the body, at a step-down: wait until what was spawned has ended, also what is spawned meanwhile; after so
-        many seconds cancel what has not. Those that were cancelled."""
+        """For the body, at a step-down: wait until all spawned tasks have ended, also those that are spawned meanwhile;
+        after so many seconds cancel the rest. Returns the tasks that were cancelled."""
         until = clock.now() + seconds
         while (left := frozenset(task for task in self._drains if not task.done())) and clock.now() < until:
             await asyncio.wait(left, timeout=until - clock.now(), return_when=asyncio.FIRST_COMPLETED)
@@ -226,7 +226,7 @@ _work: ContextVar[tuple[Term, asyncio.Task[Any]] | None] = ContextVar("cluster_l
 
 
 def current_work() -> tuple[Term, asyncio.Task[Any]] | None:
-    """The term under which the caller works, and the task of that term which it is, or which has started it."""
+    """The term under which the caller works, and the task of the term that the caller is, or was started by."""
     return _work.get()
 
 
@@ -253,7 +253,7 @@ class Leadership(Protocol):
         process.
 
         Under a lock that was found free the term, and the body with it, begins `timing.settle` seconds after the
-        grant: a leader that lost it unawares (its key deleted, its session destroyed) hears of that later than we do.
+        grant: a leader that has lost it (its key deleted, its session destroyed) may hear of it later than we do.
         `settle=False`: at once, for a body that does no harm beside another one.
 
         Returns after `stop()`, or when the body returns although nobody asked. Raises what the body raises, after
@@ -264,7 +264,7 @@ class Leadership(Protocol):
     async def run(self, job: Callable[[Term], Awaitable[Any]], name: str | None = None) -> Any:
         """Run `job(term)` in each term of `name` (default: the one lock led here) until it returns once; its result.
 
-        A job that the end of its term cancels is begun again in the next one; one that returns, for whatever reason, is
+        A job that the end of its term cancels begins again in the next one; a job that returns, for any reason, is
         done. None if `stop()` came first. Raises RuntimeError in what must return before anything is led, such as a
         startup hook: have a task of its own wait for it there, `asyncio.create_task(leadership.run(job))`.
         """

@@ -1,4 +1,4 @@
-"""What an election needs of whoever owns the session: a way to take locks, and what it may do with one it has.
+"""What an election needs from the owner of the session: a way to take locks, and what it may do with a lock it has.
 
 The session is in the same process (`SessionContest`), or behind a pipe (`cluster_lock.keeper`). The election does not
 know which.

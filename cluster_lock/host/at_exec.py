@@ -1,5 +1,7 @@
-"""What is to be done just before this process puts another program in its own place: `os.execv` and its kin, by which
-many a program restarts itself. It is the end of all that ran here, and nothing else tells of it."""
+"""Callbacks for the moment before this process replaces itself by another program (`os.execv` and the like).
+
+Many programs restart themselves in this way. It ends everything that ran here, and nothing else announces it.
+"""
 
 from __future__ import annotations
 
@@ -16,8 +18,9 @@ _listens = False
 
 
 def at_exec(callback: Callable[[], None]) -> Callable[[], None]:
-    """Call it before each `os.exec*` of this process, in the thread and the context of whoever does it; the latest one
-    first. The answer takes it back. It must not wait, and what it does must be true also where the exec fails."""
+    """Call `callback` before each `os.exec*` of this process, in the thread and the context that calls exec, the latest
+    callback first. The function that is returned takes it back. A callback must not wait, and what it says must be true
+    even if the exec fails."""
     global _listens
     if not _listens:
         sys.addaudithook(_hear)  # there is no way to take a hook away, so there is one, for all

@@ -1,9 +1,9 @@
-"""Locks of the kernel: held while their owner lives, gone the moment it is dead, whatever killed it.
+"""Locks of the kernel: held while their owner lives, gone the moment it is dead, no matter how it died.
 
-flock, or on Windows a locked byte, and nothing else: where a file system has none the lock is refused, for a file that
-merely lies there outlives its owner. What the system says is not believed either: after each lock a second look at the
-file has to meet it. And a forked child drops its copy, because a flock lives until its last copy is closed: a dead
-leader's pool of workers would go on holding its lock.
+It is flock, or on Windows a locked byte, and nothing else. Where a file system has no locks, the lock is refused: a
+file that merely exists outlives its owner. The system's answer is checked: after each lock, a second look at the file
+must find it locked. A forked child drops its copy, because a flock lives until its last copy is closed: the pool of a
+dead leader would go on holding its lock.
 """
 
 from __future__ import annotations

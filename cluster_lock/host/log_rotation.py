@@ -1,7 +1,7 @@
-"""The log of a process in the background, which is begun anew before it fills the disk.
+"""The log of a process in the background, which begins anew before it fills the disk.
 
-Keeper, worker and whatever the bot itself prints write to one file that they have open, so it cannot be renamed under
-them: it is copied and cut. What is written between the two is lost.
+Keeper, worker and the bot's own prints write to one file that they have open, so it cannot be renamed under them: it is
+copied and cut. Lines that are written between the two are lost.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ import sys
 from pathlib import Path
 
 VARIABLE = "CLUSTER_LOCK_LOG_FILE"
-"""Names, for whoever writes to it, the file that may be cut. A file that somebody chose himself, as by `2> file`, is
-his to look after."""
+"""Tells the processes that write to it which file may be cut. A file that the user chose, as by `2> file`, is left
+alone."""
 LARGEST = 10 * 1024 * 1024
 LOOK_AFTER = 64 * 1024
 """Bytes. A process looks after each so many of its own."""
@@ -47,7 +47,7 @@ class Rotation:
                     file.truncate(0)
                 way.replace(before)
         except OSError:
-            # A full disk has no room for a copy: the older half of what is known goes, so that there is room again.
+            # A full disk has no room for a copy: the older half of the lines goes, so that there is room again.
             way.unlink(missing_ok=True)
             before.unlink(missing_ok=True)
 

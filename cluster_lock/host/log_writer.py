@@ -1,8 +1,9 @@
 """Where log lines go: to a descriptor that somebody reads, or nobody does.
 
-A pipe that is full, or a terminal that was stopped with Ctrl-S, blocks whoever writes to it, and an event loop that has
-a lease to renew cannot wait for a reader. So nothing here blocks: what there is room for is written at once, the rest
-waits for a thread that waits for room; and what is too much is dropped, counted, and told of when somebody reads again.
+A pipe that is full, or a terminal that was stopped with Ctrl-S, blocks every writer, and an event loop that has a lease
+to renew cannot wait for a reader. So nothing here blocks. A line is written at once if there is room. The rest waits
+for a thread that waits for room. Lines that are too many are dropped and counted, and a line says so when somebody
+reads again.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
-"""How a command of ours logs: text for people, or JSON for machines. A library user configures logging himself.
+"""How our commands log: text for people, or JSON for machines. Programs that use the library configure logging
+themselves.
 
-Whatever is written has the secrets blotted out of it, also an error that nobody caught, and the same warning of ours is
-not said again within a minute.
+Secrets are blotted out of every line, also out of an error that nobody caught. A warning of ours is written once a
+minute at most.
 """
 
 from __future__ import annotations
@@ -146,8 +147,8 @@ class JsonFormatter(logging.Formatter):
 class Repeats(logging.Filter):
     """Lets a warning of ours, or of a library that we drive, pass once a minute, and then says how often it came.
 
-    Seconds in it do not make it another one. Errors always pass, and what is about a term, and whatever the user's own
-    program says.
+    Two warnings that differ only in seconds are one. Errors, lines about a term, and lines of the user's own program
+    always pass.
     """
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""How long somebody else has been silent, as counted by one who may himself have been frozen."""
+"""How long another process has been silent, counted by a process that may have been frozen itself."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from cluster_lock import clock
 
 LOOK_EVERY = 0.25
 MOST = 2 * LOOK_EVERY
-"""What the time between two looks counts at most: more was our own sleep (a host that is suspended, a frozen container,
-a stopped process), or we were busy, and heard nobody."""
+"""Seconds that the time between two looks counts at most. More than that was our own sleep (a suspended host, a frozen
+container, a stopped process), or we were busy and heard nobody."""
 
 
 class Patience:

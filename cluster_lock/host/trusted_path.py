@@ -19,7 +19,7 @@ def check_way_to(path: Path) -> None:
         try:
             found = folder.lstat()
         except (FileNotFoundError, NotADirectoryError):
-            continue  # to be made, or not to be had, which whoever makes it says
+            continue  # the caller makes it, or says that it cannot be made
         if found.st_uid not in (0, os.geteuid()):
             raise PermissionRefused(
                 f"{path} cannot be trusted: {folder} above it belongs to user {user_name(found.st_uid)}, who could put"

@@ -1,8 +1,9 @@
 """The lower two of the three layers that stop the work when the loop does not: a thread, and under it a kernel timer.
 
-The loop cancels the work at `stop_at`. Whatever of it still runs `GUARD_BEFORE` seconds before the deadline, because it
-swallowed its cancellation, sits in a thread, or blocks the loop, is ended here together with the process: exit code 70.
-If even the thread cannot run (GIL held, process stopped), the timer ends the process at the deadline.
+The loop cancels the work at `stop_at`. Some of it may still run `GUARD_BEFORE` seconds before the deadline, because it
+swallowed its cancellation, runs in a thread, or blocks the loop. Then the process ends here, with exit code 70. If even
+the thread cannot run (GIL held, process stopped), the timer ends the process at the deadline
+(docs/design.md#three-layers).
 
 The question is never whether the loop is blocked, only whether somebody said `done()`. The thread takes no lock that
 another thread could hold, and no logger: a logging handler that is stuck in a full pipe holds its lock for ever.
@@ -62,7 +63,7 @@ class Guard:
         self._batches = 0
         # Held by those who call, never by the thread. Reentrant: a signal handler may end the work.
         self._callers = threading.RLock()
-        # Not a mutex but a bell: locked means quiet, and whoever rings it never waits.
+        # Not a mutex but a bell: locked means quiet, and ringing it never waits.
         self._bell = _thread.allocate_lock()
         self._bell.acquire()
         self._stderr: int | None = None
@@ -191,13 +192,12 @@ class _Unwatched:
 
 
 def end_process(why: str, stderr: int | None = 2) -> NoReturn:
-    """End this process at once, without any clean-up, with one line on stderr and exit code 70. For when something
-    still runs that must not, and nothing else stopped it.
+    """End this process at once, without any clean-up, with one line on stderr and exit code 70: something still runs
+    that must not, and nothing else stopped it.
 
-    What stands at the other end of stderr (a full pipe, a socket, a terminal) may hold up the write, and O_NONBLOCK
-    belongs to what is open, not to the number: it would change the stderr of all who share it, and opening it anew
-    fails for a socket (journald). So another thread ends the process if the write does not, started without the locks
-    that `threading` takes.
+    The other end of stderr (a full pipe, a socket, a terminal) may block the write. O_NONBLOCK would change the stderr
+    of every process that shares it, and opening it anew fails for a socket (journald). So another thread ends the
+    process if the write blocks. It is started without the locks that `threading` takes.
     """
     try:
         if stderr is not None:

@@ -1,7 +1,7 @@
 """The last layer that stops the work: a timer outside of Python that ends this process at the deadline.
 
-On Linux the kernel itself does it: `timer_create(CLOCK_BOOTTIME)` with SIGKILL, at an absolute moment. That works when
-nothing in the process does any more: with the GIL held by a long regex, and on a process that was stopped (it is dead
+On Linux the kernel itself does it: `timer_create(CLOCK_BOOTTIME)` with SIGKILL, at an absolute moment. This works when
+nothing in the process works any more: while a long regex holds the GIL, and on a process that was stopped (it is dead
 before SIGCONT could wake it). Each confirmed renewal moves the timer on; the end of the work cancels it.
 
 POSIX timers are inherited neither by fork nor by exec (timer_create(2)): a child is not ended by its parent's timer,

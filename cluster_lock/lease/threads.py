@@ -1,10 +1,11 @@
 """Work in threads, and the term that it belongs to.
 
 A thread cannot be cancelled: asyncio reports the end of `await asyncio.to_thread(work)` while `work` goes on, and the
-lock would be given away under it. So what is put into the loop's default executor is noted for the term from which it
-came, wherever in it that was: in the body, in a task of the term, in a handler, in what one of them started.
+lock would be given away under it (docs/design.md#end-before-release). So all work that goes into the loop's default
+executor is noted for the term that it came from: from the body, a task of the term, a handler, or something that one of
+them started.
 
-What somebody puts into an executor, a thread or a process of his own cannot be seen here.
+Work in an executor, a thread or a process that the user made cannot be seen here.
 """
 
 from __future__ import annotations
@@ -25,20 +26,20 @@ _loops: WeakSet[asyncio.AbstractEventLoop] = WeakSet()
 
 
 class Threads:
-    """The work of one term that sits in threads."""
+    """The work of one term that runs in threads."""
 
     def __init__(self) -> None:
         self._running: set[Future[Any]] = set()
 
     def context(self) -> Context:
-        """A copy of the current context; what is begun in it, at any depth, belongs to this term."""
+        """A copy of the current context; everything that begins in it, at any depth, belongs to this term."""
         context = copy_context()
         context.run(_current.set, self)
         return context
 
     @contextmanager
     def current(self) -> Iterator[None]:
-        """What the block begins in this task, at any depth, belongs to this term."""
+        """Everything that the block begins in this task, at any depth, belongs to this term."""
         before = _current.get()
         _current.set(self)
         try:
@@ -48,7 +49,7 @@ class Threads:
 
     @property
     def running(self) -> frozenset[Future[Any]]:
-        """What has not ended."""
+        """The work that has not ended."""
         return frozenset(self._running)
 
     def note(self, work: Future[Any]) -> None:
@@ -71,7 +72,7 @@ class Threads:
 
 
 class TermExecutor(ThreadPoolExecutor):
-    """A ThreadPoolExecutor that notes for each term what it has put in."""
+    """A ThreadPoolExecutor that notes for each term the work that the term has put in."""
 
     def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
         work = super().submit(fn, *args, **kwargs)
@@ -92,8 +93,8 @@ def watch_threads(loop: asyncio.AbstractEventLoop) -> None:
 
 
 def _is_of_asyncio(fn: Callable[..., Any]) -> bool:
-    """A look-up of a name, with which asyncio itself fills a thread. It changes nothing, and hangs for long where there
-    is no network: nobody is to wait for it, least of all when a lease was lost for that very reason."""
+    """Is this a look-up of a host name, which asyncio itself puts into a thread? It changes nothing and hangs for long
+    without a network. Nobody should wait for it, least of all when a lease was lost because the network is gone."""
     if fn is socket.getaddrinfo or fn is socket.getnameinfo:
         return True
     return (getattr(fn, "__module__", None) or "").partition(".")[0] == "asyncio"

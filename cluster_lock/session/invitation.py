@@ -24,7 +24,7 @@ from .requests import Ask, Reply
 log = logging.getLogger("cluster_lock.invitation")
 
 AT_MOST = 4
-"""So many contenders are asked: whoever steps down has a drain and a stop time to keep."""
+"""So many contenders are asked: a leader that steps down has a drain and a stop time to keep."""
 
 
 Willing = Callable[[Mapping[str, Any]], bool | Awaitable[bool]]

@@ -16,7 +16,7 @@ def telegram_lock(bot_id: int, *, test: bool = False) -> str:
 
 
 def contender_key(record: Record) -> str:
-    """Where the process that wrote this record stands by, if it does: by what is unique per process, as two may bear
-    one instance's name. In the first format it was by that name."""
+    """The key under which the process that wrote this record stands by, if it does. It has a part that is unique per
+    process, because two processes may have one instance's name. In the first format it was that name alone."""
     unique = "" if record.format == FIRST_FORMAT else f".{record.holder.rpartition('-')[2]}"
     return f"{STANDBY}{record.instance}{unique}"
