@@ -89,7 +89,7 @@ class Driver(Protocol):
         ...
 
     async def announce(self, lease: Lease, name: str, record: bytes) -> None:
-        """Put `record` under the key `name` so that it ends with `lease`. Replaces what was there, whoever wrote it.
+        """Put `record` under the key `name` so that it ends with `lease`. Replaces what was there, also a stranger's.
 
         For contender records and invitations, never for locks. Raises LeaseExpired.
         """

@@ -114,7 +114,7 @@ class Election:
 
     @contextmanager
     def nothing_led_yet(self) -> Iterator[None]:
-        """For whoever leads: nothing is, until the block, which runs foreign code in this very task, has ended."""
+        """The block runs foreign code (startup hooks) in this very task, and nothing is led before it has ended."""
         self._hooks = asyncio.current_task()
         try:
             yield
@@ -210,7 +210,7 @@ class Election:
                 log.error("%s: the work failed when it was stopped", held.name, exc_info=work.exception())
             return StepDown(held.loss)
         if work is not None and (term.request is None or not work.cancelled()):
-            work.result()  # also a cancellation that was not ours: whoever awaits `lead` gets it
+            work.result()  # also a cancellation that was not ours: the caller of `lead` gets it
         return term.request
 
     async def _settle(self, held: Holding, stop: asyncio.Event) -> None:

@@ -12,9 +12,10 @@ from urllib.parse import urlsplit
 
 
 class Hosts:
-    """`bound`: the address that the setting names. Of that, of this host's own name, and of loopback we are.
+    """The host names under which this page may be asked for: `bound` (the configured address), this host's name,
+    loopback.
 
-    Beyond loopback others call this host by names that we do not know. Those without a dot, as in a compose file, are
+    Beyond loopback others call this host by names that we do not know. Names without a dot, as in a compose file, are
     answered too: nobody out there can own one. A name with dots is answered when the setting names it.
     """
 

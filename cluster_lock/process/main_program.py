@@ -10,8 +10,8 @@ from cluster_lock.host.state_directory import file_name
 
 
 def main_program(longest: int) -> tuple[str, str]:
-    """A name for the program that was started, and the path of its file: the same for whoever starts that file, by
-    whatever way and from wherever. The name, as that of a file, has at most `longest` characters.
+    """A name for the program that was started, and the path of its file. They are the same, no matter who starts that
+    file, how, and from where. The name, as that of a file, has at most `longest` characters.
 
     Raises ValueError if it has no file (`python -c`, a prompt).
     """

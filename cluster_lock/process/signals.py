@@ -54,7 +54,7 @@ class StopSignals:
             self._wakeup = _Wakeup(loop)
 
     def restore(self) -> None:
-        """Put back what was there before, unless somebody has put his own in place of ours. Idempotent."""
+        """Put back what was there before, unless somebody else has replaced ours meanwhile. Idempotent."""
         if self._over or threading.current_thread() is not threading.main_thread():
             return
         self._over = True
