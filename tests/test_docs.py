@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from support.docker import CHECKOUT
+from test_shape import ROOMS
 
 import cluster_lock
 
@@ -72,6 +73,17 @@ def test_the_design_names_files_that_exist() -> None:
     named = set(OWN_FILE.findall((CHECKOUT / "docs" / "design.md").read_text(encoding="utf-8")))
     assert len(named) > 20
     assert sorted(name for name in named if not (CHECKOUT / name).exists()) == []
+
+
+def test_the_design_draws_the_rooms_that_there_are() -> None:
+    """The picture of the rooms has each room, in the order in which they may import each other."""
+    text = (CHECKOUT / "docs" / "design.md").read_text(encoding="utf-8")
+    picture = text.partition("\n## The rooms\n")[2].split("```")[1]
+    drawn = [name for line in picture.splitlines() for name in re.split(r"[/,] *", line.partition("  ")[0]) if name]
+    order = [name for name in ROOMS if name != "__main__"]
+    ground = order.index("observer")
+    assert drawn[1 : ground + 1] == order[:ground]
+    assert sorted(drawn[ground + 1 :]) == sorted(order[ground:])
 
 
 def test_every_page_is_in_the_index() -> None:
