@@ -105,7 +105,7 @@ class Lock:
 
     async def _stop_waiting(self) -> None:
         """First the contender record goes, so that nothing more is transferred to us; then the lock is looked at once
-        more (docs/design.md#stop-waiting). Bounded by the time of one request: whoever ends a process has not more for it."""
+        more (docs/design.md#stop-waiting). Bounded by the time of one request: a process that ends has no more."""
         contender, touched = self._context.contender, self._context.touched
         is_touched = touched.has_touched(self.key)
         if is_touched:
@@ -196,7 +196,7 @@ class Lock:
             return None
         evidence = await self._evidence(found, known)
         if context.lease.current != found.grant.lease:
-            return None  # a lease that ended meanwhile takes what it was given along (docs/design.md#grant-of-an-old-lease)
+            return None  # the grant goes with its lease (docs/design.md#grant-of-an-old-lease)
         if evidence is not None:
             await self._refuse(found, evidence)
             return None

@@ -143,7 +143,8 @@ class SessionLease:
             self._watch.wake()
 
     async def give_up(self, lease: Lease, until: float) -> None:
-        """Revoke, trying until `until`: an abandoned lease must not stand beside the next one (docs/design.md#abandoned-lease)."""
+        """Revoke, trying until `until`: an abandoned lease must not stand beside the next one
+        (docs/design.md#abandoned-lease)."""
         pause = PAUSE[0]
         while True:
             limit = max(0.05, min(self._timing.request, until - clock.now()))

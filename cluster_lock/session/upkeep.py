@@ -74,7 +74,7 @@ class Upkeep:
             asked = context.watch.moment
             changes = await context.driver.read(names)
             if changes.epoch > epoch:
-                # A deposed etcd server went on answering keepalives for a lease that was gone (docs/design.md#deposed-server).
+                # A deposed etcd server may go on answering keepalives (docs/design.md#deposed-server).
                 raise BackendUnavailable(f"the renewal was answered in store term {epoch}, it is {changes.epoch} now")
             context.watch.take(changes.entries, asked)
         touched.forget_old(context.claims.in_use)
