@@ -12,12 +12,13 @@ Not simulated: flood limits (inject a Fault with `retry_after`), files, delivery
 from .bot_key import BotKey, BotRef
 from .client import SimulatorControl, SimulatorError
 from .clocks import Clock, LoopClock, ManualClock
+from .engine import Call
 from .faults import Fault
 from .headers import CLIENT_HEADER, SENT_HEADER, TERM_HEADER
 from .history import Delivery, Poll, Run, Update
 from .judge import Change, SeenPoll
 from .oracle import Oracle, Report
-from .simulator import Call, TelegramSimulator
+from .simulator import TelegramSimulator
 
 __all__ = [
     "CLIENT_HEADER",

@@ -7,18 +7,16 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict
 from math import inf
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from .answers import Answer, ok
+from .engine import Call, Engine
 from .faults import Fault
 from .judge import SeenPoll
 from .oracle import Report, as_json
 
-if TYPE_CHECKING:
-    from .simulator import Call, TelegramSimulator
-
 PREFIX = "/__sim/"
-_OF_SIMULATOR = (
+_OF_ENGINE = (
     "push push_many push_raw traffic_on traffic_off revoke restore restarting set_webhook reseed jump set_modes"
     " rogue_on rogue_off state"
 )
@@ -30,20 +28,20 @@ Method = Callable[..., Any]
 class Control:
     """Each verb is a method of the simulator or of its oracle under the same name, with the same arguments."""
 
-    def __init__(self, simulator: TelegramSimulator) -> None:
-        oracle = simulator.oracle
-        methods: list[Method] = [getattr(simulator, name) for name in _OF_SIMULATOR.split()]
+    def __init__(self, engine: Engine) -> None:
+        oracle = engine.oracle
+        methods: list[Method] = [getattr(engine, name) for name in _OF_ENGINE.split()]
         methods += [getattr(oracle, name) for name in _OF_ORACLE.split()]
         # What is called with the arguments, and what makes JSON of the result.
         self._verbs: dict[str, tuple[Method, Method]] = {
             **{method.__name__: (method, lambda result: result) for method in methods},
-            "inject": (Fault, simulator.inject),
-            "clear_faults": (simulator.faults.clear, lambda result: result),
+            "inject": (Fault, engine.inject),
+            "clear_faults": (engine.faults.clear, lambda result: result),
             "report": (oracle.report, Report.as_json),
             "polls": (oracle.polls, lambda polls: [poll_json(item) for item in polls]),
             "changes": (oracle.changes, lambda changes: [asdict(change) for change in changes]),
             "updates": (oracle.updates, lambda updates: [as_json(update) for update in updates]),
-            "calls": (simulator.calls, lambda calls: [_call_json(call) for call in calls]),
+            "calls": (engine.calls, lambda calls: [_call_json(call) for call in calls]),
         }
 
     async def answer(self, verb: str, body: str) -> Answer:

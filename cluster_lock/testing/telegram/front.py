@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import TYPE_CHECKING
 
 from aiohttp import web
 
@@ -14,14 +13,12 @@ from . import clocks
 from .answers import Answer, error
 from .bot_key import BotKey
 from .control import PREFIX, Control
+from .engine import Engine
+from .faults import Fault
 from .headers import CLIENT_HEADER, SENT_HEADER, TERM_HEADER
 from .history import End, Poll
 from .query import Query
 from .server import Exchange, arguments_of
-
-if TYPE_CHECKING:
-    from .faults import Fault
-    from .simulator import TelegramSimulator
 
 NOT_FOUND = error(404, "Not Found")
 
@@ -29,8 +26,8 @@ NOT_FOUND = error(404, "Not Found")
 class BotApi:
     """The site that the simulator serves: /bot{token}[/test]/{method}, and the control under /__sim/."""
 
-    def __init__(self, simulator: TelegramSimulator, control: Control) -> None:
-        self._simulator = simulator
+    def __init__(self, engine: Engine, control: Control) -> None:
+        self._engine = engine
         self._control = control
 
     async def answer(self, exchange: Exchange) -> Answer | None:
@@ -57,23 +54,23 @@ class BotApi:
             sent = _number(request.headers.get(SENT_HEADER))
             now = boot_clock.now()
             query.poll = exchange.poll = Poll(query.bot, query.client, now, query.term, sent, arguments=arguments)
-            self._simulator.oracle.poll_arrived(query.poll)
-        fault = self._simulator.faults.take(query)
+            self._engine.oracle.poll_arrived(query.poll)
+        fault = self._engine.faults.take(query)
         return await self._process(query) if fault is None else await self._suffer(fault, query, exchange)
 
     def sent(self, exchange: Exchange, answer: Answer) -> None:
         poll = exchange.poll
         if poll is None:
             return
-        self._simulator.oracle.poll_ended(poll, "answered", answer.status, answer.conflict)
-        self._simulator.oracle.delivered(poll, answer.update_ids)
+        self._engine.oracle.poll_ended(poll, "answered", answer.status, answer.conflict)
+        self._engine.oracle.delivered(poll, answer.update_ids)
 
     def ended(self, exchange: Exchange, end: End) -> None:
         if exchange.poll is not None:
-            self._simulator.oracle.poll_ended(exchange.poll, end)
+            self._engine.oracle.poll_ended(exchange.poll, end)
 
     async def _process(self, query: Query) -> Answer:
-        self._simulator.answer(query)
+        self._engine.answer(query)
         if query.answer is not None:
             return query.answer
         future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
@@ -82,7 +79,7 @@ class BotApi:
 
     async def _suffer(self, fault: Fault, query: Query, exchange: Exchange) -> Answer | None:
         answer = await self._process(query) if fault.after_processing else None
-        await clocks.sleep(self._simulator.clock, fault.delay)
+        await clocks.sleep(self._engine.clock, fault.delay)
         if fault.action == "delay":
             return answer or await self._process(query)
         if fault.action == "answer":
@@ -93,7 +90,7 @@ class BotApi:
 
     def _refuse_token(self, token: str) -> Answer:
         """ClientManager.cpp:73-92; api.telegram.org's front end knows the difference no better than 404."""
-        if self._simulator.modes.front == "cloud":
+        if self._engine.modes.front == "cloud":
             return NOT_FOUND
         if not _is_well_formed(token) or token.partition(":")[0].isdecimal():
             return error(401, "Unauthorized: invalid token specified")

@@ -77,10 +77,6 @@ class HttpServer:
             await self._runner.cleanup()
             self._runner = None
 
-    def is_open(self, poll: Poll | None) -> bool:
-        """True while the connection on which `poll` came is open and unanswered."""
-        return poll is not None and any(exchange.poll is poll for exchange in self._exchanges.values())
-
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
         exchange = Exchange(request)
         self._exchanges[request.protocol] = exchange
