@@ -14,6 +14,7 @@ help:
 	@echo 'make test-newest                       the same libraries as a user gets today: nothing locked'
 	@echo 'make lock                              lock today'"'"'s releases in requirements/, for all of these'
 	@echo 'make servers                           install etcd, consul and redis into .tools'
+	@echo 'scripts/shape                          how large, how deep, how tangled the code is, and the limits'
 	@echo 'make lint | soak-demo [RUNS=20] | bench | clean'
 
 PIP := $(PYTHON) -m pip install -qq --disable-pip-version-check

@@ -19,59 +19,99 @@ from .keepers import FAST
 
 async def body(term: Term) -> None:
     say(f"leading {term.fencing_token} {term.origin} {dict(term.inherited)}")
-    deed = sys.argv[1] if len(sys.argv) > 1 else "works"
     term.handover["by"] = os.environ["INSTANCE"]
     try:
-        match deed:
-            case "works":
-                await term.wait_step_down()
-            case "exits":
-                os._exit(3)
-            case "returns":
-                return
-            case "blocks":
-                time.sleep(60)  # noqa: ASYNC251 - that is the point
-            case "swallows":
-                while True:
-                    try:
-                        await asyncio.sleep(60)
-                    except asyncio.CancelledError:
-                        say("swallowed")
-            case "restarts" if not term.inherited:
-                await asyncio.to_thread(os.execv, sys.executable, sys.orig_argv)
-            case "restarts at the stop":
-                await term.wait_step_down()
-                os.execv(sys.executable, sys.orig_argv)
-            case "restarts":
-                await term.wait_step_down()
-            case "fails to restart" | "fails to restart and crashes":
-                try:
-                    os.execv("/nowhere", ["/nowhere"])
-                except OSError:
-                    say("goes on")
-                if deed.endswith("crashes"):
-                    os.kill(os.getpid(), signal.SIGKILL)
-                await term.wait_step_down()
-            case "forks and restarts" if not term.inherited:
-                if os.fork() == 0:
-                    time.sleep(60)  # noqa: ASYNC251 - a child of a pool that waits for work
-                os.execve(sys.executable, sys.orig_argv, dict(os.environ))
-            case "forks and restarts":
-                await term.wait_step_down()
-            case "starts another worker":
-                if os.fork() == 0:
-                    number = os.environ["CLUSTER_LOCK_FD"].partition(":")[0]
-                    os.environ["CLUSTER_LOCK_FD"] = number
-                    os.set_inheritable(int(number), True)
-                    os.execv(sys.executable, [*sys.orig_argv[:-1], "works"])
-                await term.wait_step_down()
-            case "becomes another":
-                os.execv(sys.executable, [sys.executable, "-c", "import time; time.sleep(60)"])
-            case "asks":
-                term.step_down("asked by itself", cool_down=60)
-                await term.wait_step_down()
+        await DEEDS.get(sys.argv[1] if len(sys.argv) > 1 else "works", returns)(term)
     finally:
         say("ends")
+
+
+async def works(term: Term) -> None:
+    await term.wait_step_down()
+
+
+async def returns(term: Term) -> None:
+    return
+
+
+async def exits(term: Term) -> None:
+    os._exit(3)
+
+
+async def blocks(term: Term) -> None:
+    time.sleep(60)  # noqa: ASYNC251 - that is the point
+
+
+async def swallows(term: Term) -> None:
+    while True:
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            say("swallowed")
+
+
+async def restarts(term: Term) -> None:
+    if not term.inherited:
+        await asyncio.to_thread(os.execv, sys.executable, sys.orig_argv)
+    await term.wait_step_down()
+
+
+async def restarts_at_the_stop(term: Term) -> None:
+    await term.wait_step_down()
+    os.execv(sys.executable, sys.orig_argv)
+
+
+async def fails_to_restart(term: Term) -> None:
+    try:
+        os.execv("/nowhere", ["/nowhere"])
+    except OSError:
+        say("goes on")
+    if sys.argv[1].endswith("crashes"):
+        os.kill(os.getpid(), signal.SIGKILL)
+    await term.wait_step_down()
+
+
+async def forks_and_restarts(term: Term) -> None:
+    if not term.inherited:
+        if os.fork() == 0:
+            time.sleep(60)  # noqa: ASYNC251 - a child of a pool that waits for work
+        os.execve(sys.executable, sys.orig_argv, dict(os.environ))
+    await term.wait_step_down()
+
+
+async def starts_another_worker(term: Term) -> None:
+    if os.fork() == 0:
+        number = os.environ["CLUSTER_LOCK_FD"].partition(":")[0]
+        os.environ["CLUSTER_LOCK_FD"] = number
+        os.set_inheritable(int(number), True)
+        os.execv(sys.executable, [*sys.orig_argv[:-1], "works"])
+    await term.wait_step_down()
+
+
+async def becomes_another(term: Term) -> None:
+    os.execv(sys.executable, [sys.executable, "-c", "import time; time.sleep(60)"])
+
+
+async def asks(term: Term) -> None:
+    term.step_down("asked by itself", cool_down=60)
+    await term.wait_step_down()
+
+
+DEEDS = {
+    "works": works,
+    "exits": exits,
+    "blocks": blocks,
+    "swallows": swallows,
+    "restarts": restarts,
+    "restarts at the stop": restarts_at_the_stop,
+    "fails to restart": fails_to_restart,
+    "fails to restart and crashes": fails_to_restart,
+    "forks and restarts": forks_and_restarts,
+    "starts another worker": starts_another_worker,
+    "becomes another": becomes_another,
+    "asks": asks,
+}
+"""By the first argument. Any other (one for the whole program, say) returns at once."""
 
 
 def say(text: str) -> None:
