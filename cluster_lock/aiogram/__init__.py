@@ -6,8 +6,8 @@
 from .bots import bot_from
 from .conflicts import Conflict, ConflictRules
 from .crashes import CrashedTooOften
+from .feeding import CutOff
 from .gate import LeaseGate
-from .handling import CutOff
 from .manager import PollingManager
 from .poller import Poller, lock_name
 from .reading import UpdateUnreadable

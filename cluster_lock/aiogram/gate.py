@@ -24,7 +24,7 @@ from cluster_lock.values import Timing
 from .fetching import time_left
 from .http_session import GuardedRequest, why_not_followed
 from .poller import lock_name
-from .term_work import starting_window
+from .window import starting_window
 
 log = logging.getLogger("cluster_lock.aiogram")
 

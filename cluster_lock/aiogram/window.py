@@ -12,6 +12,9 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 from math import inf
 from typing import Any
 
+from cluster_lock.election import Term
+from cluster_lock.values import Origin
+
 LIMIT = 100
 """Telegram returns at most so many updates from the offset on; what comes after them is out of sight."""
 CROWDED = 80
@@ -209,6 +212,12 @@ def is_new_numbering(update_ids: Iterable[int], sent: int | None) -> bool:
     """An id below the offset that was sent: Telegram began to number anew (after an idle week, or when the ids ran out,
     TQueue.cpp:159-179), found our offset out of range and served from its head. All that we know of ids is void."""
     return sent is not None and any(update_id < sent for update_id in update_ids)
+
+
+def starting_window(term: Term, done: Iterable[int] = ()) -> Window:
+    """Go on where a leader left off that stepped down. After one that was lost nobody knows; Telegram does. `done`:
+    what is known to be finished all the same."""
+    return Window(finished=done) if term.origin is Origin.FOUND_FREE else inherited_window(term.inherited, done)
 
 
 def inherited_window(inherited: Mapping[str, Any], also: Iterable[int] = ()) -> Window:
