@@ -13,18 +13,17 @@ import contextlib
 from collections.abc import Collection, Sequence
 from typing import Any, Literal
 
-from cluster_lock import clock
 from cluster_lock.errors import BackendRefused, BackendUnavailable, ForeignValue, LeaseExpired, PermissionRefused
 from cluster_lock.values import INVITE, STANDBY, Changes, Entry, Grant, Lease, Traits, Validity
 
 from .grants import Grants
 from .inspect import Inspecting
 from .link import Access, Link, Row, SessionGone
+from .view import View, entry_of
 from .words import (
     IN_ONE_TRANSACTION,
     Answered,
     Operation,
-    common_start,
     duration,
     is_ours,
     lease_is_gone,
@@ -34,9 +33,6 @@ from .words import (
     refused_session,
     unchanged,
 )
-
-_SHORTEST_WAIT = 0.2
-"""Seconds; for less there is no time to wait and to answer, so it is a read."""
 
 
 class ConsulDriver(Inspecting):
@@ -89,10 +85,7 @@ class ConsulDriver(Inspecting):
         }
         self._link = Link(Access(urls, token, ca, cert, key), datacenter, request_timeout, rules)
         self._grants = Grants()
-        self._free: dict[str, Row | None] = {}
-        """By key: what stood there when it was last seen without a holder."""
-        self._blind = False
-        """Must the next wait look before it waits?"""
+        self._view = View(self._link, self._prefix)
 
     @property
     def traits(self) -> Traits:
@@ -205,7 +198,7 @@ class ConsulDriver(Inspecting):
             raise BackendUnavailable(str(error)) from error  # who waits goes on waiting: a person is at work
         with self._link.asking(f"lock {key}") as client:
             # What a wait, or a release of ours, told last is likely so still; the transaction finds out.
-            guess = key in self._free and is_ours(last := self._free.pop(key))
+            guess = key in self._view.free and is_ours(last := self._view.free.pop(key))
             if guess and (grant := await self._take(client, lease, name, record, last)):
                 return grant
             _, row = await client.kv.get(key)
@@ -243,7 +236,7 @@ class ConsulDriver(Inspecting):
         )
         if done is not None:
             self._grants.forget(grant.lease.id, grant.name)
-            self._free[key] = done[-1] | {"Value": farewell}
+            self._view.free[key] = done[-1] | {"Value": farewell}
 
     async def transfer(self, grant: Grant, heir: Entry, record: bytes) -> bool:
         if heir.lease is None:
@@ -287,65 +280,20 @@ class ConsulDriver(Inspecting):
     # Looking
 
     async def read(self, names: Collection[str]) -> Changes:
-        # In the renewals' lane: a renewal counts with the read after it, which may not wait behind a crowd of acquires.
-        with self._link.asking(f"read {self._prefix}", lane="renewal") as client:
-            return await self._state(client, names)
+        return await self._view.read(names)
+
+    async def wait_changed(self, names: Collection[str], since: object | None, at_most: float) -> Changes:
+        return await self._view.wait_changed(names, since, at_most)
 
     async def scan(self, prefix: str) -> list[Entry]:
         with self._link.asking(f"read {self._prefix}{prefix}") as client:
             _, rows = await client.kv.get(self._key(prefix), recurse=True)
         named = [(name_of(row["Key"].removeprefix(self._prefix)), row) for row in rows or () if row.get("Session")]
-        held = [self._entry(name, row) for name, row in named if name is not None]
+        held = [entry_of(name, row) for name, row in named if name is not None]
         return sorted(held, key=lambda entry: entry.index)
-
-    async def wait_changed(self, names: Collection[str], since: object | None, at_most: float) -> Changes:
-        if not isinstance(since, int) or since > self._link.seen or self._blind or at_most < _SHORTEST_WAIT:
-            changes = await self.read(names)
-            self._blind = False
-            return changes
-        # The server adds up to a sixteenth to the wait (docs/design.md#consuls-waits), and the answer takes its time.
-        wait = (at_most - max(0.1, min(1.0, at_most / 5))) * 16 / 17
-        not_before = clock.now() + wait
-        with self._link.asking(f"watch {self._prefix}", seconds=at_most, lane="waiting") as client:
-            try:
-                changes = await self._state(client, names, index=since, wait=f"{wait * 1000:.0f}ms")
-            except (BackendUnavailable, Answered):
-                # Who answers next may have lost its data, and would let us wait for an index that it reaches in days.
-                self._blind = True
-                raise
-        # A snapshot that is restored ends the wait with the state from before it, and then it is as above.
-        self._blind = changes.position == since and clock.now() < not_before
-        return changes
-
-    async def _state(self, client: Any, names: Collection[str], **wait: Any) -> Changes:
-        """Every answer has the state of all names, so an index that went back is nothing special: what is new stands in
-        the answer, and the next wait goes on from there."""
-        keys = {self._key(name): name for name in names}
-        common = common_start(keys) or self._prefix
-        known = self._link.seen
-        index, rows = await client.kv.get(common, recurse=len(keys) != 1, **wait)
-        found = {row["Key"]: row for row in ([rows] if isinstance(rows, dict) else rows or ())}
-        self._link.saw(int(index), found.values())
-        # The index of a prefix is older than the deletion of a key once Consul has forgotten that (after 15 minutes).
-        # But what was known before we asked is in the answer, whatever that says.
-        absent_at = max(int(index), known)
-        entries = {}
-        for key, name in keys.items():
-            row = found.get(key)
-            entries[name] = self._entry(name, row) if row is not None else Entry(name, None, absent_at, None)
-            if entries[name].lease is None:
-                self._free[key] = row
-            else:
-                self._free.pop(key, None)
-        return Changes(int(index), entries)
-
-    # Names and words
 
     def _key(self, name: str) -> str:
         return self._prefix + quote_key(name)
-
-    def _entry(self, name: str, row: Row) -> Entry:
-        return Entry(name, row.get("Session"), int(row["ModifyIndex"]), row["Value"] or b"")
 
     def _expired(self, lease: Lease) -> LeaseExpired:
         self._grants.forget(lease.id)

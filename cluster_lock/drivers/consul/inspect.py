@@ -9,7 +9,8 @@ from typing import Any
 
 from cluster_lock.values import BackendNode, Entry, LeaseTimes
 
-from .link import Link, Row
+from .link import Link
+from .view import entry_of
 from .words import HEALTH, Answered, is_ours, name_of, understood
 
 _IN_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
@@ -20,7 +21,6 @@ class Inspecting:
 
     _link: Link
     _key: Callable[[str], str]
-    _entry: Callable[[str, Row], Entry]
     _prefix: str
 
     async def inspect(self, prefix: str) -> list[Entry]:
@@ -28,7 +28,7 @@ class Inspecting:
             _, rows = await client.kv.get(self._key(prefix), recurse=True)
         shown = [(row["Key"].removeprefix(self._prefix), row) for row in rows or ()]
         # A key that is no name of ours is shown as it is.
-        found = [self._entry(name_of(key) or key, row) for key, row in shown if row.get("Session") or not is_ours(row)]
+        found = [entry_of(name_of(key) or key, row) for key, row in shown if row.get("Session") or not is_ours(row)]
         return sorted(found, key=lambda entry: entry.index)
 
     async def lease_times(self, lease_ids: Collection[str]) -> Mapping[str, LeaseTimes]:
