@@ -183,15 +183,6 @@ def _prctl(option: int, value: int | bytes) -> None:
         raise OSError(ctypes.get_errno(), "prctl")
 
 
-def _fork() -> int:
-    """The lower of the two."""
-    parent = os.getpid()
-    pid = os.fork()
-    if pid == 0:
-        wake_at_the_end_of(parent)
-    return pid
-
-
 def _start(command: list[str], fds: list[int], close: list[int], options: list[str], signals: Sequence[int]) -> int:
     """The command itself, on which `signals` have their effect; it dies with its parent, which is us."""
     parent = os.getpid()
@@ -305,18 +296,16 @@ def main(arguments: list[str]) -> int:
     rename(f"init of process {keeper}")
     become_subreaper()
     wake_at_the_end_of(keeper)
-    lower = _fork()
-    if lower:
-        for fd in fds:
-            os.close(fd)
-        return _stand_over(lower, control, listens=False)
-    become_subreaper()
-    for number in signals:
-        signal.signal(number, _note)
-    child = _start(command, fds, [control], options, signals)
+    upper, child = os.getpid(), os.fork()
+    if is_lower := child == 0:
+        wake_at_the_end_of(upper)
+        become_subreaper()
+        for number in signals:
+            signal.signal(number, _note)
+        child = _start(command, fds, [control], options, signals)
     for fd in fds:
         os.close(fd)
-    return _stand_over(child, control, listens=True)
+    return _stand_over(child, control, listens=is_lower)
 
 
 if __name__ == "__main__":
