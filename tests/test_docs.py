@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from support.docker import CHECKOUT
-from test_shape import ROOMS
+from support.shape import ROOMS
 
 import cluster_lock
 

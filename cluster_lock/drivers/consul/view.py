@@ -36,7 +36,7 @@ class View:
             changes = await self.read(names)
             self._blind = False
             return changes
-        # The server adds up to a sixteenth to the wait (docs/design.md#consuls-waits), and the answer needs time to come.
+        # The server adds up to a sixteenth to the wait (docs/design.md#consuls-waits), and the answer takes its time.
         wait = (at_most - max(0.1, min(1.0, at_most / 5))) * 16 / 17
         not_before = clock.now() + wait
         with self._link.asking(f"watch {self._prefix}", seconds=at_most, lane="waiting") as client:
