@@ -36,7 +36,7 @@ class CutOff(RuntimeError):
 
 class Feeder:
     """For one term. `finished(delivered)` is called for each update that is done with, well or badly. One that was cut
-    off because the term `is_ending()` is not done with."""
+    off because the term `is_ending()` is not done with. `exits(delivered)`: its handler ends the process."""
 
     def __init__(
         self,
@@ -49,10 +49,11 @@ class Feeder:
         deadlines: Deadlines | None,
         is_ending: Callable[[], bool],
         finished: Callable[[Delivered], None],
+        exits: Callable[[Delivered], None],
     ) -> None:
         self._dispatcher, self._bot, self._term, self._rules, self._facts = dispatcher, bot, term, rules, facts
         self._notes, self._deadlines = notes, deadlines
-        self._is_ending, self._finished = is_ending, finished
+        self._is_ending, self._finished, self._exits = is_ending, finished, exits
         self._data = of_term(dispatcher, rules.data, term)
         self.redelivery = Redelivery(term)
 
@@ -76,7 +77,8 @@ class Feeder:
             if isinstance(response, TelegramMethod):
                 await self._dispatcher.silent_call_request(self._bot, response)
         except (KeyboardInterrupt, SystemExit):
-            raise  # it ends the process
+            self._exits(delivered)
+            raise
         except asyncio.CancelledError as error:
             if _was_asked() and self._is_ending():
                 await self._cut_off(job, error)

@@ -27,7 +27,8 @@ LOOK_AGAIN = 0.05
 
 class Handling:
     """The handlers of one term. `finished(delivered)` is called for each update that is done with: handled, failed, or
-    out of its time. One that was cancelled because the term ends is not done with."""
+    out of its time. One that was cancelled because the term ends is not done with. `exits(delivered)`: its handler ends
+    the process (SystemExit, KeyboardInterrupt)."""
 
     def __init__(
         self,
@@ -37,6 +38,7 @@ class Handling:
         rules: Rules,
         facts: Facts,
         finished: Callable[[Delivered], None],
+        exits: Callable[[Delivered], None],
         notes: CrashNotes,
     ) -> None:
         self._term, self._rules, self._facts, self._finished, self._notes = term, rules, facts, finished, notes
@@ -52,7 +54,7 @@ class Handling:
         if (limit := rules.timing.handler_timeout) is not None:
             grace = rules.timing.cancel_grace
             deadlines = Deadlines(bot.id, limit, grace, facts, self._is_ending, finished, self._leave_behind)
-        feeder = Feeder(dispatcher, bot, term, rules, facts, notes, deadlines, self._is_ending, finished)
+        feeder = Feeder(dispatcher, bot, term, rules, facts, notes, deadlines, self._is_ending, finished, exits)
         self._feed, self.redelivery = feeder.feed, feeder.redelivery
 
     @property
@@ -139,7 +141,7 @@ class Handling:
         self._one_ended.set()
         if not self._is_ending():
             self._go_on(job)
-        if not task.cancelled() and (error := task.exception()) is not None:
+        if not task.cancelled() and isinstance(error := task.exception(), Exception):
             raise error  # out of the poller, not out of a handler: the loop's exception handler says so
 
     def _go_on(self, job: Job) -> None:

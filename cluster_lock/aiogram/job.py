@@ -19,6 +19,7 @@ class Job:
         "delivered",
         "left_behind",
         "line",
+        "number",
         "out_of_time",
         "refused",
         "started",
@@ -40,6 +41,8 @@ class Job:
         self.update = update
         self.line = line
         """What it is in order with; None: with nothing."""
+        self.number = 0
+        """In the order of delivery."""
         self.urgent = urgent
         """It overtakes what waits."""
         self.refused = refused

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable
+from itertools import count
 
 from .job import Job
 from .lines import Lines
@@ -19,6 +20,7 @@ class Queues:
         self._put_off: list[Job] = []
         """What was to start and could not, for the lease."""
         self._lines = Lines()
+        self._numbers = count()
 
     @property
     def waiting(self) -> int:
@@ -32,13 +34,22 @@ class Queues:
 
     def enter(self, jobs: Iterable[Job]) -> None:
         for job in jobs:
+            job.number = next(self._numbers)
             if job.line is None or self._lines.enter(job):
                 (self.urgent if job.urgent else self.ready).append(job)
 
     def take(self, most: int) -> list[Job]:
-        """Those that start now."""
+        """Those that start now: in the order of their delivery if there is room for all, else what is urgent first."""
         urgent, ready = self.urgent, self.ready
-        return [(urgent or ready).popleft() for _ in range(min(most, len(urgent) + len(ready)))]
+        number = len(urgent) + len(ready)
+        if urgent and ready and number <= most:
+            return [self._earlier().popleft() for _ in range(number)]
+        return [(urgent or ready).popleft() for _ in range(min(most, number))]
+
+    def _earlier(self) -> deque[Job]:
+        if not self.urgent or not self.ready:
+            return self.urgent or self.ready
+        return self.urgent if self.urgent[0].number < self.ready[0].number else self.ready
 
     def leave(self, job: Job) -> None:
         """It has ended, or nothing waits for it any more: the next of its line is ready."""

@@ -43,7 +43,7 @@ class TermWork:
         self._bot, self._term, self._rules, self._facts = bot, term, rules, facts
         self._notes = CrashNotes(rules.crash_notes(bot.id) if rules.crash_notes is not None else None)
         self._window = starting_window(term, self._notes.done)
-        self._handling = Handling(dispatcher, bot, term, rules, facts, self._finished, self._notes)
+        self._handling = Handling(dispatcher, bot, term, rules, facts, self._finished, self._exits, self._notes)
         self._fetcher = Fetcher(bot, term, rules.timing, rules.allowed_updates, lambda raw: read(raw, bot))
         self._intake = Intake(dispatcher, bot, rules, self._window, self._notes)
         self._draining = Draining(bot, term, rules, facts, self._window, self._handling, self._fetcher)
@@ -92,6 +92,14 @@ class TermWork:
         if handover:
             offset = handover["offset"]
             self._term.handover.update(handover, done=sorted(each for each in done if each >= offset))
+
+    def _exits(self, delivered: Delivered) -> None:
+        """A handler ends the process, as a /restart does: that is the end of its update, which would otherwise come
+        again, and end the next process too. What else was under way comes again."""
+        self._finished(delivered)
+        log.info("bot %d: update %d ends with this process", self._bot.id, delivered.update_id)
+        if self._rules.delivery == "at_least_once":
+            self._term.handover.update(self._window.handover())
 
     async def _lead_until_step_down(self) -> None:
         asked = asyncio.ensure_future(self._term.wait_step_down())
@@ -170,6 +178,7 @@ class TermWork:
             raise
         except Exception as error:  # noqa: BLE001 - each kind has its rule, and none may end the polling
             self._facts.poll_ended(describe(error, self._bot.token))
+            self._handling.redelivery.failed()
             try:
                 await self._recovery.after(error, sent_at)
             except LockLost:

@@ -130,9 +130,9 @@ class Session:
         lease.failure = lease.failure or ClusterLockError("the session is closed")
         self.context.watch.wake()
         await self.context.background.end()
-        left = lease.abandon()
-        for hold in list(self.context.claims.holds.values()) if left is not None else ():
+        for hold in list(self.context.claims.holds.values()):  # while the lease still says how long they have
             hold.lose("the session is closed")
+        left = lease.abandon()
         try:
             if left is not None:
                 await lease.give_up(left, clock.now() + self.timing.request)
