@@ -106,7 +106,7 @@ async def break_slowly(
         moved()
         stopped = await _wait(driver, breaking, entry, since + breaking.ttl, renewing)
         grant = Grant(entry.name, lease, entry.index, entry.index, entry.record or b"")
-        # Not `released`: whoever is next settles, as always when a term did not end in good order.
+        # Not `released`: the next leader settles, as always when a term did not end in good order.
         await within(request, driver.backend, driver.release(grant, ours.to_bytes()))
         await within(request, driver.backend, driver.revoke(lease))
         return Broken(stopped, clock.now() - since)

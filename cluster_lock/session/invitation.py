@@ -1,6 +1,8 @@
-"""Find an heir before the work stops: the leader asks one contender after the other, and transfers only to one that
-answered. A contender that is dead, on its way out, or cut off does not answer, and the next is asked; if nobody does,
-the lock is released (docs/design.md#invite-first).
+"""Find an heir before the work stops.
+
+The leader asks one contender after the other, and transfers only to one that answered. A contender that is dead,
+stopping or cut off does not answer, and the next one is asked. If nobody answers, the lock is released
+(docs/design.md#invite-first).
 """
 
 from __future__ import annotations
