@@ -20,7 +20,7 @@ def add(commands: Any) -> None:
         "doctor",
         help="check the settings, the backend, the rights, and Telegram",
         description="Check what a bot with these settings would need, by doing it: on a lock of its own, which is"
-        " deleted again. Never asks Telegram for updates, so whoever polls is left in peace. Ends with 0, or with the"
+        " deleted again. Never asks Telegram for updates, so no poller is disturbed. Ends with 0, or with the"
         " code of the first problem: 69 backend, 77 rights, 78 settings or token, 1 anything else. Warnings are none.",
         examples=("", "--no-telegram --backend etcd"),
     )

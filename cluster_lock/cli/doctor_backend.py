@@ -81,9 +81,7 @@ class _Examination:
             return []
         findings = [self.server(node) for node in nodes]
         if len(nodes) == 1:
-            text = (
-                "there is one only: while it is down nobody becomes the leader, and whoever leads stops at its deadline"
-            )
+            text = "there is one only: while it is down nobody becomes the leader, and a leader stops at its deadline"
             findings.append(Finding.warning("servers", text, "run three"))
         elif len(nodes) % 2 == 0:
             text = f"{len(nodes)} survive the loss of no more than {len(nodes) - 1} would"

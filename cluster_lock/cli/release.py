@@ -141,7 +141,7 @@ def _risk(breaking: Breaking, *, now: bool) -> str:
     if now:
         return (
             f"It will be free at once. A leader that does not hear of it works on, for up to {breaking.ttl:g} s, beside"
-            " whoever is next: two that poll at the same time, updates handled twice."
+            " the next one: two that poll at the same time, updates handled twice."
         )
     return f"Its term will end, and nobody will lead for up to {breaking.ttl:g} s."
 

@@ -47,9 +47,9 @@ async def open_health(board: Board, setting: str) -> AsyncIterator[str | None]:
         return
     if address.is_open:
         log.warning(
-            "health listens on %s, every address of this host: whoever reaches it reads, without a login, who leads,"
-            " the hosts, process ids, errors and numbers of updates of all instances. Leave it on loopback, or let a"
-            " firewall admit only who probes and scrapes",
+            "health listens on %s, every address of this host: everybody who reaches it reads, without a login, who"
+            " leads, and the hosts, process ids, errors and numbers of updates of all instances. Leave it on loopback,"
+            " or let a firewall admit only probes and scrapers",
             address.text,
         )
     async with HealthServer(board, address) as server:
