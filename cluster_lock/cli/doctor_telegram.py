@@ -97,7 +97,7 @@ async def _poller(driver: Driver, settings: Settings, bot: int, pending: int) ->
     if entry.lease is None:
         if pending:
             return Finding.ok("poller", f"nobody leads {name}, and nobody else seems to poll: {waiting}")
-        text = f"nobody leads {name}; whether somebody polls outside of the lock cannot be told without taking the poll away"
+        text = f"nobody leads {name}; whether a stranger polls cannot be told without taking the poll away"
         return Finding.warning("poller", text, "the first leader will see it, and say so")
     record = Record.from_bytes(entry.record or b"")
     who = f"{record.instance} on {record.host}" if record else f"lease {entry.lease}"
