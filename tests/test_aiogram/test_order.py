@@ -247,6 +247,35 @@ def test_a_query_with_a_clock_overtakes_what_waits(rules: Rules) -> None:
     aio.run(main())
 
 
+@pytest.mark.parametrize("rules", [Rules(), Rules(order="chat"), Rules(order="member")], ids=["none", "chat", "member"])
+def test_a_query_overtakes_nothing_that_need_not_wait(rules: Rules) -> None:
+    """Where there is room for all of an answer they start in the order of delivery: a message that sets a state, then
+    the press of the button that needs it."""
+
+    async def main() -> None:
+        dispatcher, begun = Dispatcher(), list[str]()
+
+        @dispatcher.message()
+        async def message(message: Any) -> None:
+            begun.append(message.text)
+
+        @dispatcher.callback_query()
+        async def query(query: Any) -> None:
+            begun.append(f"query {query.id}")
+
+        async with TelegramSimulator() as simulator:
+            for number in range(3):
+                simulator.push(BOT, chat_id=number + 1, text=str(number))
+                simulator.push_raw(
+                    BOT, {"callback_query": {"id": str(number), "from": USER, **QUERIES["callback_query"]}}
+                )
+            async with polling(simulator, dispatcher=dispatcher, rules=rules):
+                await until(lambda: len(begun) == 6)
+        assert begun == ["0", "query 0", "1", "query 1", "2", "query 2"]
+
+    aio.run(main())
+
+
 @pytest.mark.parametrize("rules", [Rules(sequential=True), Rules(max_concurrent=1, limited=True)], ids=["one", "limit"])
 def test_whoever_limits_the_concurrency_gets_the_order_of_delivery(rules: Rules) -> None:
     """With a limit of the caller's own a query waits like all others, as with aiogram."""

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from math import inf
 from typing import Any
 
 from aiogram.types import Message
 from support import aio
 from support.polling import BOT, QUICK, polling
 
+from cluster_lock.aiogram.redelivery import Redelivery
+from cluster_lock.election import Term
 from cluster_lock.testing.telegram import TelegramSimulator
 from cluster_lock.values import Origin
 
@@ -61,3 +64,19 @@ def test_after_a_leader_that_was_lost_all_that_waits_may_have_been_handled() -> 
             assert told == [True, True, False]
 
     aio.run(main())
+
+
+def test_an_answer_after_a_failure_is_not_all() -> None:
+    """After a first getUpdates that failed Telegram may answer with one update alone: what comes with the next answer
+    waited too, and is redelivered."""
+    term = Term("x", 1, Origin.FOUND_FREE, {}, stop_at=lambda: inf, stop_time=1, verify=never)
+    redelivery = Redelivery(term)
+    redelivery.failed()
+    redelivery.answered([1])
+    redelivery.answered([1, 2, 3])
+    redelivery.answered([4])
+    assert [number in redelivery for number in (1, 2, 3, 4)] == [True, True, True, False]
+
+
+async def never() -> None:
+    raise AssertionError("nobody asks")

@@ -410,6 +410,32 @@ def test_an_update_that_restarts_the_process(start: Start, born: bool) -> None:
     run(main(), timeout=390)
 
 
+@pytest.mark.process
+@pytest.mark.timeout(200)
+def test_an_update_that_exits(start: Start) -> None:
+    """A handler that ends its process (sys.exit) does so once: its update does not come again, what was under way
+    beside it does, the shutdown hook runs, and the lock is free at once."""
+
+    async def main() -> None:
+        async with telegram() as simulator:
+            for chat, text in enumerate(("one", "exit"), start=1):
+                simulator.push(BOT_ID, chat_id=chat, text=text)
+            with start("--app", POISON, "--in-process", *settings(*QUICK), telegram=simulator.url) as process:
+                assert await ended(process) == 3
+                assert "ends with this process" in process.output
+                assert "the dispatcher has shut down" in process.output
+            with start("--app", POISON, "--in-process", *settings(*QUICK), telegram=simulator.url) as process:
+                await until(lambda: simulator.oracle.report(drained=False).pending == 0, timeout=READY_WITHIN)
+                assert "lock released" in process.output
+                process.signal(signal.SIGTERM)
+                assert await ended(process) == 0, process.output
+            texts = sent_texts(simulator)
+            assert texts.count("begun exit") == 1
+            assert "done one" in texts
+
+    run(main(), timeout=190)
+
+
 async def _holder(directory: Path) -> str | None:
     """The lease that holds the bot's lock."""
     found = load(overrides={"file.directory": str(directory)}, environ={"CLUSTER_LOCK_STATE_DIR": str(directory)})

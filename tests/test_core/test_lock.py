@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 from contextlib import suppress
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from support.sessions import PREFIX, TIMING, holder, key_of, session, standby
@@ -20,6 +22,7 @@ from cluster_lock.errors import (
     PermissionRefused,
     TokenWentBack,
 )
+from cluster_lock.lease.guard import NoGuard
 from cluster_lock.session.touched import MANY
 from cluster_lock.testing.faulty import FaultyDriver, refuse
 from cluster_lock.testing.virtual_time import run
@@ -590,6 +593,25 @@ def test_closing_frees_at_once() -> None:
             assert hold.origin is Origin.FOUND_FREE
             await hold.end({})
             assert store.entry(f"{PREFIX}standby/a", "").lease is None
+
+    run(main())
+
+
+def test_work_under_a_closed_session_has_its_time_to_stop() -> None:
+    """When a session is closed under work that still runs, the guard gives that work the time to stop, and no more."""
+
+    async def main() -> None:
+        deadlines: list[float] = []
+
+        class Recording(NoGuard):
+            def watch(self, deadline: float, what: str = "") -> Any:
+                return SimpleNamespace(move=deadlines.append, done=lambda: None)
+
+        async with session(MemoryBackend(), "a", guard=Recording()) as a:
+            hold = await a.lock("x").acquire()
+        assert hold.loss == "the session is closed"
+        assert deadlines[-1:] == [clock.now() + TIMING.stop_time]
+        await hold.end({})
 
     run(main())
 
