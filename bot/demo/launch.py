@@ -7,7 +7,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from cluster_lock.config.kinds import duration_text
+from cluster_lock.config.field_types import duration_text
 from cluster_lock.testing.servers import ConsulServer, EtcdServer, Server
 
 from .plan import Plan

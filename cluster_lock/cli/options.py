@@ -76,7 +76,7 @@ def add_settings_options(parser: argparse.ArgumentParser) -> None:
 def settings_from(arguments: argparse.Namespace) -> Settings:
     """The effective settings under these options. Raises ConfigError with everything that is wrong."""
     from cluster_lock.config import load
-    from cluster_lock.config.secret_files import instead_of, is_secret
+    from cluster_lock.config.secret_settings import instead_of, is_secret
 
     overrides = dict(arguments.assignments)
     paths = ["etcd.password" if path == "etcd.user" and ":" in value else path for path, value in overrides.items()]

@@ -126,7 +126,7 @@ def plan_for(
 ) -> Plan:
     """What the keeper of `command` needs. `lock`, `name`: as for a Plan."""
     from cluster_lock.config.backend import driver_options
-    from cluster_lock.config.secret_texts import secret_texts
+    from cluster_lock.config.secret_settings import secret_texts
     from cluster_lock.keeper.plan import Plan
 
     return Plan(

@@ -102,7 +102,7 @@ def _settings(options: argparse.Namespace) -> Settings:
 def _run_here(options: argparse.Namespace, *, worker: bool) -> int:
     with _stopped_at_once():
         settings = _settings(options)
-        from cluster_lock.config.secret_texts import secret_texts
+        from cluster_lock.config.secret_settings import secret_texts
         from cluster_lock.process.core_dumps import no_core_dumps
         from cluster_lock.process.signals import ENDS_WITHIN, ignore_more
 
@@ -172,7 +172,7 @@ async def _start(app: App, settings: Settings, instance: InstanceLock | None, *,
 
 def _begin_log(options: argparse.Namespace, settings: Settings) -> None:
     from cluster_lock.config import shown_line
-    from cluster_lock.config.secret_texts import secret_texts
+    from cluster_lock.config.secret_settings import secret_texts
 
     logs.configure(options.log_format, secrets=secret_texts(settings))
     log.info("settings: %s. `cluster-lock config` shows all", shown_line(settings))

@@ -16,37 +16,12 @@ from .model import Settings
 def driver_options(settings: Settings) -> dict[str, Any]:
     """What the class of the chosen backend is called with, by keyword. Holds secrets: not for logs."""
     common = {"prefix": settings.prefix, "request_timeout": settings.timing.request}
-    match settings.backend:
-        case "file":
-            return {"directory": settings.file.directory, **common}
-        case "etcd":
-            etcd = settings.etcd
-            return {
-                "endpoints": list(etcd.endpoints),
-                "ca": etcd.ca,
-                "cert": etcd.cert,
-                "key": etcd.key,
-                "user": etcd.user,
-                "password": _shown(etcd.password),
-                **common,
-            }
-        case "consul":
-            consul = settings.consul
-            return {
-                "urls": list(consul.url),
-                "token": _shown(consul.token),
-                "ca": consul.ca,
-                "cert": consul.cert,
-                "key": consul.key,
-                "datacenter": consul.datacenter,
-                "lock_delay": consul.lock_delay,
-                "behavior": consul.behavior,
-                "checks": list(consul.checks),
-                "session_node": consul.session_node,
-                **common,
-            }
-        case other:
-            return {**settings.foreign(other), **common}
+    if settings.backend not in BUILTIN:
+        return {**settings.foreign(settings.backend), **common}
+    section = getattr(settings, settings.backend)
+    names = [name for name in type(section).model_fields if not name.endswith("_file")]  # these are read by now
+    options = {"urls" if name == "url" else name: _plain(getattr(section, name)) for name in names}
+    return {**options, **common}
 
 
 def open_driver(settings: Settings) -> Driver:
@@ -64,5 +39,7 @@ def open_driver(settings: Settings) -> Driver:
         raise
 
 
-def _shown(secret: SecretStr | None) -> str | None:
-    return None if secret is None else secret.get_secret_value()
+def _plain(value: Any) -> Any:
+    if isinstance(value, SecretStr):
+        return value.get_secret_value()
+    return list(value) if isinstance(value, tuple) else value

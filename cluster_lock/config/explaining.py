@@ -1,58 +1,75 @@
-"""What pydantic found, in our words: with the place where somebody wrote it, and never with a secret."""
+"""Checks what was written, and says what pydantic found in our words: with its place, and never with a secret."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from cluster_lock.host.masking import shortened
-from cluster_lock.values import Timing
 
-from .kinds import Duration
-from .model import TIMING_KEYS, Section, Settings, unpaired
-from .places import NOWHERE, Branch, Items, Leaf, Node, Problems, leaves
-from .shape import shape
+from .known_keys import KEYS, SECTIONS
+from .model import AT_ODDS, Settings
+from .source_tree import NOWHERE, Node, Problems, Written
 
 
-def explain(found: Sequence[ErrorDetails], data: Mapping[str, Any], tree: Branch, problems: Problems) -> None:
-    """Add all of it to `problems`: what is wrong with a value, and what values have to do with one another.
+def checked(written: Written, problems: Problems) -> Settings | None:
+    """The settings that our own keys in `written` make. Everything that is wrong with them is added to `problems`.
 
-    The latter is found here once more: the model looks for it only once each value is good by itself.
+    The model compares values with one another only once each is good by itself: those that are not are told and left
+    out, and the rest is looked at again.
     """
-    for details in found:
-        if shape().key(".".join(step for step in details["loc"] if isinstance(step, str))):
-            _explain_value(details, tree, problems)
-    _explain_pairs(tree, problems)
-    _explain_timing(data, tree, problems)
-    if not problems:  # a rule of the model that is not told above
-        for details in found:
-            problems.add(NOWHERE, ".".join(map(str, details["loc"])), _wording(details))
+    left = {path: node for path, node in written.items() if path in KEYS}
+    while True:
+        try:
+            return Settings.model_validate(_nested(left))
+        except ValidationError as error:
+            found = error.errors(include_url=False, include_input=False)
+        wrong = {_explain_value(details, left, problems) for details in found if details["type"] != AT_ODDS}
+        for paths, text in [at_odds for details in found for at_odds in details.get("ctx", {}).get(AT_ODDS, ())]:
+            if written.keys() & {*paths} - left.keys():
+                continue  # one that was left out
+            # If the culprit is a default, one that was written is to blame.
+            path = next((path for path in paths if path in left), paths[0])
+            problems.add(left[path].place if path in left else NOWHERE, path, text)
+        if not wrong & left.keys():
+            return None
+        left = {path: node for path, node in left.items() if path not in wrong}
 
 
-def _explain_value(details: ErrorDetails, tree: Branch, problems: Problems) -> None:
-    node: Node = tree
-    names: list[str] = []
+def _nested(written: Written) -> dict[str, Any]:
+    data: dict[str, Any] = {name: {} for name in SECTIONS}
+    for path, node in written.items():
+        section, _, key = path.rpartition(".")
+        inside = data[section] if section else data
+        inside[key] = _stripped(node)
+    return data
+
+
+def _stripped(node: Node) -> Any:
+    if isinstance(node.value, str):
+        return node.value.strip()
+    return [_stripped(child) for child in node.value] if isinstance(node.value, list) else None
+
+
+def _explain_value(details: ErrorDetails, written: Written, problems: Problems) -> str:
+    """Add what is wrong with one value; returns its path."""
+    path = ".".join(step for step in details["loc"] if isinstance(step, str))
+    node = written.get(path)
     for step in details["loc"]:
-        if isinstance(step, str):
-            names.append(step)
-        if isinstance(node, Branch):
-            node = node.children.get(str(step), node)
-        elif isinstance(node, Items) and isinstance(step, int):
-            node = node.children[step]
-    path = ".".join(names)
+        if isinstance(step, int) and node is not None and isinstance(node.value, list):
+            node = node.value[step]
     text = _wording(details)
-    key = shape().key(path)
-    if isinstance(node, Leaf) and key and not key.is_secret and not _may_hold_password(node.text):
-        text += f", but is {shortened(node.text, 57)!r}"
-    problems.add(node.place, path, text)
+    if node is not None and isinstance(node.value, str) and not KEYS[path].is_secret and not _may_hold_password(node):
+        text += f", but is {shortened(node.value, 57)!r}"
+    problems.add(NOWHERE if node is None else node.place, path, text)
+    return path
 
 
-def _may_hold_password(text: str) -> bool:
+def _may_hold_password(node: Node) -> bool:
     """An address with a user, or with what follows a question mark: however it is spelt, it is not repeated."""
+    text = str(node.value)
     return "@" in text or ("://" in text and ("?" in text or "#" in text))
 
 
@@ -71,50 +88,5 @@ def _wording(details: ErrorDetails) -> str:
             return f"must be at least {context['ge']:g}"
         case "less_than_equal":
             return f"must be at most {context['le']:g}"
-        case "less_than":
-            return f"must be less than {context['lt']:g}"
         case _:
             return details["msg"].removeprefix("Input should be").strip()
-
-
-def _explain_pairs(tree: Branch, problems: Problems) -> None:
-    for name, info in Settings.model_fields.items():
-        branch = tree.children.get(name)
-        if isinstance(branch, Branch) and isinstance(info.annotation, type) and issubclass(info.annotation, Section):
-            given = {key.removesuffix("_file") for key in branch.children}
-            user = branch.children.get("user")
-            if isinstance(user, Leaf) and ":" in user.text:
-                given.add("password")
-            for key, problem in unpaired(info.annotation.pairs, given).items():
-                problems.add(
-                    branch.children[key].place if key in branch.children else branch.place, f"{name}.{key}", problem
-                )
-
-
-def _explain_timing(data: Mapping[str, Any], tree: Branch, problems: Problems) -> None:
-    """What does not fit together among the durations that are durations, though others may be none."""
-    good: dict[str, float] = {}
-    bad: set[str] = set()
-    for name, (section, key) in TIMING_KEYS.items():
-        written = data.get(section, {}).get(key)
-        if written is not None:
-            try:
-                good[name] = TypeAdapter(Duration).validate_python(written)
-            except ValidationError:
-                bad.add(name)
-    try:
-        Timing(**good)
-    except ValueError as error:
-        for sentence in str(error).split("; "):
-            names = [name for name in TIMING_KEYS if re.search(rf"\b{name}\b", sentence)]
-            if not bad.intersection(names):
-                _blame(sentence, names, tree, problems)
-
-
-def _blame(sentence: str, names: list[str], tree: Branch, problems: Problems) -> None:
-    """A sentence of `Timing` names the culprit first. If that one is a default, one that was written is to blame."""
-    names.sort(key=sentence.index)
-    paths = [".".join(TIMING_KEYS[name]) for name in names]
-    written = {path: node.place for path, node in leaves(tree)}
-    path = next((path for path in paths if path in written), paths[0])
-    problems.add(written.get(path, NOWHERE), path, sentence)

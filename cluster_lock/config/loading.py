@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
-
-from pydantic import ValidationError
-from pydantic_core import ErrorDetails
 
 from cluster_lock.drivers import BUILTIN, available
 from cluster_lock.errors import ConfigError
@@ -17,26 +15,18 @@ from cluster_lock.host.masking import keep_secret
 from cluster_lock.host.state_directory import RELATIVE, state_directory
 from cluster_lock.host.trusted_path import check_found
 
-from .explaining import explain
+from .explaining import checked
+from .known_keys import KEYS, NAMES, fitting, unknown
 from .model import Settings
-from .places import NOWHERE, Branch, Items, Layer, Leaf, Node, Problems, leaves, merged, texts
 from .reading import read_dotenv, read_yaml
 from .recognising import read_found, say_doubt
-from .secret_files import note_secrets, read_secret_files
-from .shape import fitting, shape
-from .variables import (
-    Variables,
-    as_tools_read_them,
-    environment,
-    from_overrides,
-    from_variables,
-    interpolated,
-    sections_named,
-    tool_defaults,
-)
+from .secret_settings import note_secrets, read_secret_files
+from .source_tree import NOWHERE, Layer, Node, Place, Problems, Written
+from .variables import Variables, filled
 
 DEFAULT_FILE = Path("config.yaml")
 DEFAULT_DOTENV = Path(".env")
+DIRECTORY = "file.directory"
 
 
 def load(
@@ -58,176 +48,131 @@ def load(
     overrides = overrides or {}
     variables = _variables(os.environ if environ is None else environ, dotenv, problems)
     file, content = _file(path, variables, problems)
-    read = interpolated(content, variables, problems)
-    written = read if isinstance(read, Branch) else Branch({})
-
-    foreign = _foreign_sections(written, variables, overrides)
-    layers = [
-        _without_empty(fitting(written, foreign, problems)),
-        from_variables(variables, foreign, problems),
-        from_overrides(overrides, foreign, problems),
-    ]
-    for layer in layers:
+    good = {name: node for name, raw in content.items() if (node := filled(raw, variables, problems, name)) is not None}
+    foreign = _foreign_sections(good, variables, overrides)
+    written = variables.for_tools()
+    for layer in (
+        fitting(good, foreign, problems),
+        variables.for_us(foreign, problems),
+        _from_overrides(overrides, foreign, problems),
+    ):
         note_secrets(layer, problems)
-    chosen = merged(layers).children.get("backend")
-    backend = chosen.text.strip() if isinstance(chosen, Leaf) else "file"
-    tree = merged([tool_defaults(variables, backend), *layers])
-    _drop_unused(tree, backend)
-    read_secret_files(tree, ("telegram", backend), problems)
-    _anchor_directory(tree, file, problems)
-    note_secrets(tree, problems)
+        written |= layer
+    backend = str(written["backend"].value).strip() if "backend" in written else "file"
+    # What variables put into the sections of other backends is left out: CONSUL_HTTP_ADDR may be anything where etcd is
+    # used.
+    unused = {*BUILTIN} - {backend}
+    written = {path: node for path, node in written.items() if not (node.filled and path.partition(".")[0] in unused)}
+    read_secret_files(written, ("telegram", backend), problems)
+    _anchor_directory(written, file, problems)
+    home = _home(variables, backend == "file" and DIRECTORY not in written, problems)
+    written.setdefault(DIRECTORY, Node(str(home or Path()), NOWHERE))
+    note_secrets(written, problems)
     keep_secret(*problems.secrets)
-    try:
-        return _validated(_printable(tree, problems), foreign, variables, problems)
-    except ConfigError:
+    settings = checked(_printable(written, problems), problems)
+    if problems or settings is None:
         if file is DEFAULT_FILE and problems.are_in(Layer.FILE):
-            say_doubt(file, content.children.keys(), problems)
-        raise problems.error() from None
+            say_doubt(file, content.keys(), problems)
+        raise problems.error()
+    places = ((path, found) for top, node in written.items() for path, found in (*node.texts(top), (top, node)))
+    settings._origins = {path: str(found.place) for path, found in places}
+    settings._foreign = {name: _foreign(name, written) for name in foreign}
+    settings._state_directory = home
+    return settings
 
 
 def _variables(environ: Mapping[str, str], dotenv: Path | str | None, problems: Problems) -> Variables:
     if dotenv is None and os.path.isfile(DEFAULT_DOTENV):
         check_found(DEFAULT_DOTENV)
         dotenv = DEFAULT_DOTENV
-    below = read_dotenv(Path(dotenv), problems) if dotenv else {}
-    # An empty variable hides nothing: Compose hands on `NAME=` for what nobody set.
-    above = {name: found for name, found in environment(environ).items() if found[0] or name not in below}
-    return as_tools_read_them({**below, **above})
+    return Variables(environ, read_dotenv(Path(dotenv), problems) if dotenv else {})
 
 
-def _file(path: Path | str | None, variables: Variables, problems: Problems) -> tuple[Path | None, Branch]:
+def _file(path: Path | str | None, variables: Variables, problems: Problems) -> tuple[Path | None, dict[str, Node]]:
     """The file, and what is in it: none and nothing where nobody named one and none of ours was found."""
-    named, _ = variables.get("CLUSTER_LOCK_CONFIG", ("", NOWHERE))
-    if path is not None or named:
-        file = Path(named if path is None else path)
-        return file, read_yaml(file, problems)
+    if path is not None or (path := variables.text("CLUSTER_LOCK_CONFIG")):
+        return Path(path), read_yaml(Path(path), problems)
     if os.path.exists(DEFAULT_FILE):
         check_found(DEFAULT_FILE)
         if (found := read_found(DEFAULT_FILE, problems)) is not None:
             return DEFAULT_FILE, found
-    return None, Branch({})
+    return None, {}
 
 
-def _foreign_sections(written: Branch, variables: Variables, overrides: Mapping[str, str]) -> tuple[str, ...]:
+def _foreign_sections(
+    content: Mapping[str, Node], variables: Variables, overrides: Mapping[str, str]
+) -> tuple[str, ...]:
     """Sections that belong to installed drivers of others. Looking for those is slow, and seldom needed."""
-    backend = written.children.get("backend")
-    named = {backend.text if isinstance(backend, Leaf) else "", overrides.get("backend", "")}
-    named |= {*written.children, *sections_named(variables), *(path.partition(".")[0] for path in overrides)}
-    if named <= {"", *BUILTIN, *shape().keys}:
-        return ()
-    return tuple(name for name in available() if name not in BUILTIN)
+    backends = {str(content["backend"].value) if "backend" in content else "", overrides.get("backend", "")}
+    named = {*backends, *content, *variables.sections(), *(path.partition(".")[0] for path in overrides)}
+    return () if named <= {"", *NAMES} else tuple(name for name in available() if name not in BUILTIN)
 
 
-def _without_empty(branch: Branch) -> Branch:
-    children: dict[str, Node] = {}
-    for key, node in branch.children.items():
-        if isinstance(node, Branch):
-            children[key] = _without_empty(node)
-        elif not isinstance(node, Leaf) or node.text.strip():
-            children[key] = node
-    return Branch(children, branch.place)
+def _from_overrides(overrides: Mapping[str, str], foreign: Collection[str], problems: Problems) -> Written:
+    """What the command line says, by dotted path."""
+    place = Place(Layer.COMMAND_LINE, "command line")
+    known = {path for path in overrides if path in KEYS or path.partition(".")[0] in foreign}
+    for path in overrides.keys() - known:
+        problems.add(place, path, unknown(path, KEYS))
+    return {path: Node(overrides[path], place) for path in overrides if path in known}
 
 
-def _drop_unused(tree: Branch, backend: str) -> None:
-    """What variables put into the sections of other backends: CONSUL_HTTP_ADDR may be anything where etcd is used."""
-    for name in set(BUILTIN) - {backend}:
-        branch = tree.children.get(name)
-        for key, node in list(branch.children.items()) if isinstance(branch, Branch) else ():
-            if isinstance(node, Leaf) and node.filled and isinstance(branch, Branch):
-                del branch.children[key]
-
-
-def _anchor_directory(tree: Branch, file: Path | None, problems: Problems) -> None:
+def _anchor_directory(written: Written, file: Path | None, problems: Problems) -> None:
     """A relative `file.directory` is meant from the configuration file; elsewhere there is nothing that all instances
     share, so it is refused: from two working directories it would be two folders, with a leader in each."""
-    section = tree.children.get("file")
-    leaf = section.children.get("directory") if isinstance(section, Branch) else None
-    if not isinstance(leaf, Leaf) or not isinstance(section, Branch) or "\0" in leaf.text:
+    node = written.get(DIRECTORY)
+    if node is None or node.place.layer == Layer.DEFAULT:  # the state directory, which `_home` looks at
         return
-    directory = Path(os.path.expanduser(leaf.text.strip()))
-    if directory.is_absolute() or leaf.place.layer == Layer.DEFAULT:  # the state directory, which `_home` looks at
+    directory = os.path.expanduser(str(node.value).strip())
+    if "\0" in directory or Path(directory).is_absolute():
         return
-    if leaf.place.layer == Layer.FILE and file is not None:
-        anchored = os.path.normpath(file.absolute().parent / directory)
-        section.children["directory"] = Leaf(anchored, leaf.place, leaf.plain, leaf.filled)
+    if node.place.layer == Layer.FILE and file is not None:
+        written[DIRECTORY] = replace(node, value=os.path.normpath(file.absolute().parent / directory))
     else:
-        problems.add(leaf.place, "file.directory", f"must be an absolute path, but is {leaf.text[:200]!r}: {RELATIVE}")
+        text = f"must be an absolute path, but is {str(node.value)[:200]!r}: {RELATIVE}"
+        problems.add(node.place, DIRECTORY, text)
+
+
+def _home(variables: Variables, needed: bool, problems: Problems) -> Path | None:
+    """The state directory. None if there is none, which is told if it is needed here; one that is given and wrong is
+    always told."""
+    try:
+        return state_directory({name: variables.text(name) for name in variables})
+    except ConfigError as error:
+        if variables.text("CLUSTER_LOCK_STATE_DIR"):
+            problems.add(variables["CLUSTER_LOCK_STATE_DIR"].place, "", str(error))
+        elif needed:
+            problems.add(NOWHERE, DIRECTORY, str(error))
+        return None
 
 
 _UNFIT = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
-def _printable(branch: Branch, problems: Problems, path: str = "") -> Branch:
-    """`branch` without values that nobody could print, open or send, after saying so."""
-    children: dict[str, Node] = {}
-    for key, node in branch.children.items():
-        below = f"{path}.{key}" if path else key
-        if isinstance(node, Branch):
-            children[key] = _printable(node, problems, below)
-        elif any(_UNFIT.search(text) for text in texts(node)):
-            problems.add(node.place, below, "holds a character that cannot be printed")
-        else:
-            children[key] = node
-    return Branch(children, branch.place)
+def _printable(written: Written, problems: Problems) -> Written:
+    """`written` without values that nobody could print, open or send, after saying so."""
+    unfit = set()
+    for path, node in written.items():
+        for below, text in node.texts(path):
+            if _UNFIT.search(str(text.value)):
+                problems.add(text.place, below, "holds a character that cannot be printed")
+                unfit.add(path)
+    return {path: node for path, node in written.items() if path not in unfit}
 
 
-def _plain(node: Node) -> Any:
-    if isinstance(node, Branch):
-        return {key: _plain(child) for key, child in node.children.items()}
-    if isinstance(node, Items):
-        return [_plain(child) for child in node.children]
-    return node.text.strip()
+def _foreign(section: str, written: Written) -> dict[str, Any]:
+    return {path.partition(".")[2]: _typed(node) for path, node in written.items() if path.startswith(f"{section}.")}
 
 
 def _typed(node: Node) -> Any:
-    """A foreign section: nobody here knows what its keys mean, so plain numbers and booleans are taken for such."""
-    if isinstance(node, Branch):
-        return {key: _typed(child) for key, child in node.children.items()}
-    if isinstance(node, Items):
-        return [_typed(child) for child in node.children]
-    if node.plain and node.text in ("true", "false"):
-        return node.text == "true"
-    if node.plain and re.fullmatch(r"-?[0-9]{1,18}(\.[0-9]{1,18})?", node.text):
-        return float(node.text) if "." in node.text else int(node.text)
-    return node.text
-
-
-def _validated(tree: Branch, foreign: tuple[str, ...], variables: Variables, problems: Problems) -> Settings:
-    data = {name: _plain(node) for name, node in tree.children.items() if name not in foreign}
-    home = _home(data, variables, problems)
-    settings: Settings | None = None
-    found: list[ErrorDetails] = []
-    try:
-        settings = Settings.model_validate(data)
-    except ValidationError as error:
-        found = error.errors(include_url=False, include_input=False)
-    if settings is None:
-        explain(found, data, tree, problems)
-    if problems or settings is None:
-        raise problems.error()
-    origins = {path: node.place for path, node in leaves(tree)}
-    settings._origins = {
-        path: str(place) if place.layer > Layer.DEFAULT else f"default, by {place}" for path, place in origins.items()
-    }
-    settings._foreign = {name: _typed(node) for name, node in tree.children.items() if name in foreign}
-    settings._state_directory = home
-    return settings
-
-
-def _home(data: dict[str, Any], variables: Variables, problems: Problems) -> Path | None:
-    """The state directory, which is the file backend's default. None if there is none, and it is not needed here; one
-    that is given and wrong is always told."""
-    section: dict[str, Any] = data.setdefault("file", {})
-    needed = "directory" not in section and data.get("backend", "file") == "file"
-    try:
-        home = state_directory({name: value for name, (value, _) in variables.items()})
-    except ConfigError as error:
-        given, place = variables.get("CLUSTER_LOCK_STATE_DIR", ("", NOWHERE))
-        if given:
-            problems.add(place, "", str(error))
-        elif needed:
-            problems.add(NOWHERE, "file.directory", str(error))
-        section.setdefault("directory", ".")
-        return None
-    section.setdefault("directory", str(home))
-    return home
+    """Of a foreign section: nobody here knows what its keys mean, so plain numbers and booleans are taken for such."""
+    text = node.value
+    if isinstance(text, dict):
+        return {key: _typed(child) for key, child in text.items() if child.value and not str(child.value).isspace()}
+    if isinstance(text, list):
+        return [_typed(child) for child in text]
+    if node.plain and text in ("true", "false"):
+        return text == "true"
+    if node.plain and re.fullmatch(r"-?[0-9]{1,18}(\.[0-9]{1,18})?", text):
+        return float(text) if "." in text else int(text)
+    return text

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import socket
-from collections.abc import Collection, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, SecretStr, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 
 from cluster_lock.drivers import BUILTIN, available
 from cluster_lock.errors import ConfigError
@@ -17,7 +19,7 @@ from cluster_lock.host.listen_address import OFF
 from cluster_lock.host.state_directory import state_directory
 from cluster_lock.values import HIGHEST_FLOOR, Timing
 
-from .kinds import (
+from .field_types import (
     Address,
     Addresses,
     Duration,
@@ -34,25 +36,16 @@ from .kinds import (
 _DEFAULT = Timing()
 
 
+AT_ODDS = "at_odds"
+"""The type of the error about values that do not fit to one another, and what holds their paths in it."""
+
+
 class Section(BaseModel):
     # pydantic's own texts would quote the input, which may be a secret.
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, use_attribute_docstrings=True)
 
     pairs: ClassVar[tuple[tuple[str, str], ...]] = ()
     """Keys that belong together."""
-
-    @model_validator(mode="after")
-    def _paired(self) -> Self:
-        given = {name for name in type(self).model_fields if getattr(self, name) is not None}
-        if wrong := unpaired(self.pairs, given):
-            raise ValueError("; ".join(f"{name}: {problem}" for name, problem in wrong.items()))
-        return self
-
-
-def unpaired(pairs: Collection[tuple[str, str]], given: Collection[str]) -> dict[str, str]:
-    """What is wrong with those of `given` whose companions are missing."""
-    halves = [half for pair in pairs for half in (pair, pair[::-1])]
-    return {one: f"needs {other} beside it" for one, other in halves if one in given and other not in given}
 
 
 class LockSection(Section):
@@ -204,8 +197,24 @@ class Settings(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        _ = self.timing  # raises ValueError
+        if wrong := list(self._at_odds()):
+            raise PydanticCustomError(AT_ODDS, "{text}", {"text": "; ".join(text for _, text in wrong), AT_ODDS: wrong})
         return self
+
+    def _at_odds(self) -> Iterator[tuple[list[str], str]]:
+        """Which values do not fit to one another, the culprit first, with a sentence."""
+        for name in type(self).model_fields:
+            section = getattr(self, name)
+            for pair in getattr(section, "pairs", ()):
+                for one, other in (pair, pair[::-1]):
+                    if getattr(section, one) is not None and getattr(section, other) is None:
+                        yield [f"{name}.{one}", f"{name}.{other}"], f"needs {other} beside it"
+        try:
+            _ = self.timing
+        except ValueError as error:
+            for text in str(error).split("; "):
+                names = [name for name in TIMING_KEYS if re.search(rf"\b{name}\b", text)]
+                yield [".".join(TIMING_KEYS[name]) for name in sorted(names, key=text.index)], text
 
     @property
     def timing(self) -> Timing:

@@ -1,4 +1,4 @@
-"""Reading config.yaml and .env: into a tree that knows its lines, whatever a file holds."""
+"""Reading config.yaml and .env: into values that know their lines, whatever a file holds."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import yaml
 
-from .places import Branch, Items, Layer, Leaf, Node, Place, Problems
+from .source_tree import Layer, Node, Place, Problems
 
 LARGEST_FILE = 256 * 1024
 _MOST_VALUES = 10_000
@@ -17,7 +17,7 @@ _DEEPEST = 10
 def read_text(path: Path, layer: Layer, problems: Problems, *, others_too: bool = False) -> str | None:
     """The text of a file, or None after saying why there is none. `others_too`: what is no UTF-8 in it may be none of
     ours, and is left as it is."""
-    place = Place(layer, str(path), says_path=True)
+    place = Place(layer, str(path))
     try:
         with path.open("rb") as file:
             raw = file.read(LARGEST_FILE + 1)
@@ -32,14 +32,14 @@ def read_text(path: Path, layer: Layer, problems: Problems, *, others_too: bool 
         return raw.decode("utf-8-sig", errors="surrogateescape" if others_too else "strict")
     except UnicodeDecodeError as error:
         line = raw.count(b"\n", 0, error.start) + 1
-        problems.add(Place(layer, f"{path}:{line}", line, says_path=True), "", "is not UTF-8 text")
+        problems.add(Place(layer, f"{path}:{line}", line), "", "is not UTF-8 text")
         return None
 
 
-def read_yaml(path: Path, problems: Problems) -> Branch:
-    """config.yaml as a tree; what is wrong in it is said, and the rest returned."""
+def read_yaml(path: Path, problems: Problems) -> dict[str, Node]:
+    """What stands in config.yaml; what is wrong in it is said, and the rest returned."""
     text = read_text(path, Layer.FILE, problems)
-    return Branch({}) if text is None else _Reader(path, problems).read(text)
+    return {} if text is None else _Reader(path, problems).read(text)
 
 
 class _Reader:
@@ -51,8 +51,8 @@ class _Reader:
     def _place(self, line: int) -> Place:
         return Place(Layer.FILE, f"{self._path}:{line}", line)
 
-    def read(self, text: str) -> Branch:
-        nothing = Branch({}, self._place(1))
+    def read(self, text: str) -> dict[str, Node]:
+        line, wrong = 1, ""
         try:
             # The pure Python loader: the one in C has no limit for its own stack.
             loader = yaml.SafeLoader(text)
@@ -63,20 +63,21 @@ class _Reader:
             tree = None if root is None else self._node(root, "", 0)
         except yaml.MarkedYAMLError as error:
             mark = error.problem_mark or error.context_mark
-            self._problems.add(self._place(mark.line + 1 if mark else 1), "", _said(error.problem or error.context))
+            line, wrong = mark.line + 1 if mark else 1, _said(error.problem or error.context)
         except yaml.reader.ReaderError as error:
-            line = text.count("\n", 0, int(error.position)) + 1
-            self._problems.add(self._place(line), "", "holds a character that YAML does not allow")
+            line, wrong = text.count("\n", 0, int(error.position)) + 1, "holds a character that YAML does not allow"
         except (RecursionError, _TooMuch):
-            self._problems.add(self._place(1), "", f"is nested too deeply, or has more than {_MOST_VALUES} values")
+            wrong = f"is nested too deeply, or has more than {_MOST_VALUES} values"
         except (ValueError, OverflowError):  # PyYAML, of "\UFFFFFFFF"
-            self._problems.add(self._place(1), "", "holds an escape that names no character")
+            wrong = "holds an escape that names no character"
         else:
-            if isinstance(tree, Branch):
-                return tree
-            if tree is not None and not (isinstance(tree, Leaf) and not tree.text):
-                self._problems.add(self._place(1), "", "must be a mapping, lines such as `backend: file`")
-        return nothing
+            if tree is None or tree.value == "":
+                return {}
+            if isinstance(tree.value, dict):
+                return tree.value
+            wrong = "must be a mapping, lines such as `backend: file`"
+        self._problems.add(self._place(line), "", wrong)
+        return {}
 
     def _node(self, node: yaml.Node, path: str, depth: int) -> Node | None:
         # Aliases may repeat a node without end: "billion laughs", or a list that contains itself.
@@ -88,35 +89,32 @@ class _Reader:
             self._problems.add(place, path, "has a YAML tag, which is not allowed here")
             return None
         if isinstance(node, yaml.MappingNode):
-            return self._mapping(node, path, depth, place)
+            return Node(self._mapping(node, path, depth), place)
         if isinstance(node, yaml.SequenceNode):
             children = [self._node(child, f"{path}.{number}", depth + 1) for number, child in enumerate(node.value)]
-            return Items([child for child in children if child is not None], place)
+            return Node([child for child in children if child is not None], place)
         plain = isinstance(node, yaml.ScalarNode) and node.style is None
         # YAML 1.1 takes `no`, `1:30` and `0x1` for other things than a text; what a value means, its key says.
-        text = "" if plain and node.value in ("~", "null", "Null", "NULL") else node.value
-        return Leaf(text, place, plain)
+        return Node("" if plain and node.value in ("~", "null", "Null", "NULL") else node.value, place, plain)
 
-    def _mapping(self, node: yaml.MappingNode, path: str, depth: int, place: Place) -> Branch:
+    def _mapping(self, node: yaml.MappingNode, path: str, depth: int) -> dict[str, Node]:
         children: dict[str, Node] = {}
         lines: dict[str, int] = {}
         for key_node, value_node in node.value:
-            line = key_node.start_mark.line + 1
+            place = self._place(key_node.start_mark.line + 1)
             if not isinstance(key_node, yaml.ScalarNode):
-                self._problems.add(self._place(line), path, "has a key that is not a text")
+                self._problems.add(place, path, "has a key that is not a text")
                 continue
             key: str = key_node.value
             below = f"{path}.{key}" if path else key
             if key in lines:
-                self._problems.add(self._place(line), below, f"is there twice, first in line {lines[key]}")
+                self._problems.add(place, below, f"is there twice, first in line {lines[key]}")
                 continue
-            lines[key] = line
+            lines[key] = place.line
             child = self._node(value_node, below, depth + 1)
-            if isinstance(child, Leaf) and not child.text:
-                child = Leaf("", self._place(line), child.plain)  # an empty value has the line after it
-            if child is not None:
-                children[key] = child
-        return Branch(children, place)
+            if child is not None:  # an empty value has the line after it
+                children[key] = Node("", place, child.plain) if child.value == "" else child
+        return children
 
 
 class _TooMuch(Exception):
@@ -128,46 +126,43 @@ def _said(problem: str | None) -> str:
     return "is not YAML: " + re.sub(r"(['\"]).{4,}?\1", "...", problem or "unexpected end")
 
 
-_BEGIN = re.compile(r"[ \t]*(?:export[ \t]+)?([A-Za-z_][A-Za-z0-9_]*)[ \t]*=[ \t]*")
+# The parser of python-dotenv is not used: what it offers in public tells neither lines nor what is wrong, and it reads
+# "\$" and '\' otherwise, so that passwords would change.
+_NAME = re.compile(r"[ \t]*(?:export[ \t]+)?([A-Za-z_][A-Za-z0-9_]*)[ \t]*=[ \t]*")
 _QUOTED = re.compile(r"""(?:"((?:[^"\\]|\\.)*)"|'([^']*)')[ \t\r]*(?:#[^\n]*)?$""", re.DOTALL | re.MULTILINE)
 _ESCAPES = {"n": "\n", "t": "\t", "r": "\r"}
 _OURS = re.compile(r"CLUSTER_LOCK|TELEGRAM_BOT_TOKEN")
 
 
-def read_dotenv(path: Path, problems: Problems) -> dict[str, tuple[str, Place]]:
+def read_dotenv(path: Path, problems: Problems) -> dict[str, Node]:
     """NAME=VALUE lines: `export` in front, '...' as it stands, "..." with backslashes, both over several lines, `#`
     begins a comment. The file is the whole project's: a line that is something else, and not about us, is left out."""
-    variables: dict[str, tuple[str, Place]] = {}
+    variables: dict[str, Node] = {}
     text = read_text(path, Layer.DOTENV, problems, others_too=True) or ""
     start, line = 0, 1
     while start < len(text):
         end = text.find("\n", start) + 1 or len(text)
-        content = text[start:end].rstrip()
-        name, value = None, None
-        if begin := _BEGIN.match(content):
-            name, value, end = begin[1], *_dotenv_value(text, start + begin.end(), end)
-        if value is not None:
-            variables[str(name)] = value, Place(Layer.DOTENV, f"{path}:{line}: {name}", line, says_path=True)
+        content, wrong = text[start:end].rstrip(), "is not NAME=VALUE"
+        if name := _NAME.match(content):
+            value: str | None = re.split(r"(?:^|\s)#", content[name.end() :], maxsplit=1)[0].strip()
+            if content[name.end() : name.end() + 1] in ("'", '"'):
+                quoted, wrong = _QUOTED.match(text, start + name.end()), "has a quote that does not end"
+                # One that begins by a slip, and ends at the next quote, must not take what is ours in between.
+                if quoted is None or (quoted.end() > end and _OURS.search(text, end, quoted.end())):
+                    value = None
+                else:
+                    value, end = _unquoted(quoted), text.find("\n", quoted.end()) + 1 or len(text)
+        if name and value is not None:
+            place = Place(Layer.DOTENV, f"{path}:{line}: {name[1]}", line, says_path=True)
+            variables[name[1]] = Node(value, place)
         elif _OURS.search(content) and not content.lstrip().startswith("#"):
-            place = Place(Layer.DOTENV, f"{path}:{line}", line, says_path=True)
-            problems.add(place, "", "is not NAME=VALUE" if name is None else "has a quote that does not end")
+            problems.add(Place(Layer.DOTENV, f"{path}:{line}", line), "", wrong)
         line += text.count("\n", start, end)
         start = end
     return variables
 
 
-def _dotenv_value(text: str, start: int, end: int) -> tuple[str | None, int]:
-    """The value that begins at `start`, and where what comes after its line begins; None if it has no end."""
-    if text[start : start + 1] not in ("'", '"'):
-        return re.split(r"(?:^|\s)#", text[start:end].strip(), maxsplit=1)[0].rstrip(), end
-    quoted = _QUOTED.match(text, start)
-    # One that begins by a slip, and ends at the next quote, must not take what is ours in between.
-    if quoted is None or (quoted.end() > end and _OURS.search(text, end, quoted.end())):
-        return None, end
-    double, single = quoted.groups()
-    value = single if double is None else re.sub(r"\\(.)", _unescaped, double, flags=re.DOTALL)
-    return value, text.find("\n", quoted.end()) + 1 or len(text)
-
-
-def _unescaped(escape: re.Match[str]) -> str:
-    return _ESCAPES.get(escape[1], escape[1])
+def _unquoted(quoted: re.Match[str]) -> str:
+    """What stands between quotes; between double ones, a backslash takes the character after it as it is."""
+    double, single = quoted.groups("")
+    return single or re.sub(r"\\(.)", lambda found: _ESCAPES.get(found[1], found[1]), double, flags=re.DOTALL)

@@ -8,9 +8,9 @@ import re
 from collections.abc import Collection, Set
 from pathlib import Path
 
-from .places import Branch, Layer, Place, Problems
+from .known_keys import NAMES
 from .reading import LARGEST_FILE, read_yaml
-from .shape import shape
+from .source_tree import Layer, Node, Place, Problems
 
 log = logging.getLogger("cluster_lock.config")
 
@@ -20,34 +20,32 @@ writes it means us."""
 _NAMED_BY = "name another one by --config or CLUSTER_LOCK_CONFIG (CLUSTER_LOCK_CONFIG=/dev/null: none)"
 
 
-def read_found(path: Path, problems: Problems) -> Branch | None:
+def read_found(path: Path, problems: Problems) -> dict[str, Node] | None:
     """What stands in a file that nobody named; None if it is somebody else's. What is wrong in ours is added to
     `problems`, with how to have another one."""
     own = Problems(problems.secrets)
-    tree = read_yaml(path, own)
-    if not (_is_ours(tree.children) if tree.children else not own or _has_ours(path)):
-        known = sorted(tree.children.keys() & shape().keys.keys())
-        level = logging.WARNING if known or own else logging.INFO
-        log.log(
-            level, "%s is taken for the project's own, and not read: if it is cluster-lock's, name it by --config", path
-        )
-        return None
-    problems.take(own)
-    return tree
+    content = read_yaml(path, own)
+    if _is_ours(content) if content else not own or _has_ours(path):
+        problems.take(own)
+        return content
+    level = logging.WARNING if content.keys() & {*NAMES} or own else logging.INFO
+    log.log(
+        level, "%s is taken for the project's own, and not read: if it is cluster-lock's, name it by --config", path
+    )
+    return None
 
 
 def say_doubt(path: Path, keys: Set[str], problems: Problems) -> None:
     """Something is wrong in a file that nobody named, and it may be none of ours after all."""
-    if keys <= shape().keys.keys() and any(key in _OURS_ALONE for key in keys):
-        return
-    place = Place(Layer.DEFAULT, str(path), says_path=True)
-    problems.add(place, "", f"was found in the working directory; if it is not cluster-lock's, {_NAMED_BY}")
+    if not (keys <= {*NAMES} and keys & {*_OURS_ALONE}):
+        place = Place(Layer.DEFAULT, str(path))
+        problems.add(place, "", f"was found in the working directory; if it is not cluster-lock's, {_NAMED_BY}")
 
 
 def _is_ours(keys: Collection[str]) -> bool:
     """It has a key that others seldom have, or all of its keys are ours: as they are, or misspelt. One of ours that is
     not read would lead by the defaults, beside those that read theirs."""
-    return any(_means(key, _OURS_ALONE) for key in keys) or all(_means(key, shape().keys) for key in keys)
+    return any(_means(key, _OURS_ALONE) for key in keys) or all(_means(key, NAMES) for key in keys)
 
 
 def _means(key: str, names: Collection[str]) -> bool:

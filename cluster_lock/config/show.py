@@ -12,7 +12,7 @@ import yaml
 
 from cluster_lock.host.masking import SECRET_NAME
 
-from .kinds import duration_text
+from .field_types import duration_text
 from .model import Settings
 
 MASK = "********"

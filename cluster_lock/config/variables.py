@@ -6,8 +6,8 @@ import difflib
 import re
 from collections.abc import Collection, Mapping
 
-from .places import Branch, Items, Layer, Leaf, Node, Place, Problems
-from .shape import shape, unknown
+from .known_keys import KEYS, SECTIONS, unknown
+from .source_tree import Layer, Node, Place, Problems, Written
 
 PREFIX = "CLUSTER_LOCK_"
 TOKEN = "TELEGRAM_BOT_TOKEN"
@@ -28,115 +28,80 @@ _TOOLS = {
     "consul.cert": "CONSUL_CLIENT_CERT",
     "consul.key": "CONSUL_CLIENT_KEY",
 }
-"""The variables that the backends' own tools read, and Kubernetes sets: they are defaults."""
-
-Variables = Mapping[str, tuple[str, Place]]
+"""The variables that the backends' own tools read, and Kubernetes sets."""
 
 
-def environment(environ: Mapping[str, str]) -> Variables:
-    return {name: (value, Place(Layer.ENVIRONMENT, name, says_path=True)) for name, value in environ.items()}
+class Variables(dict[str, Node]):
+    """The environment above `.env`."""
 
+    def __init__(self, environ: Mapping[str, str], dotenv: Mapping[str, Node]) -> None:
+        super().__init__(dotenv)
+        for name, value in environ.items():
+            if value or name not in dotenv:  # an empty one hides nothing: Compose hands on `NAME=` for what nobody set
+                self[name] = Node(value, Place(Layer.ENVIRONMENT, name, says_path=True))
+        # As Consul's own tools read it: never back to http where TLS was asked for (api.go).
+        if self.text("CONSUL_HTTP_SSL").lower() in ("1", "t", "true") and (given := self.text("CONSUL_HTTP_ADDR")):
+            named = [each.strip().removeprefix("http://") for each in given.split(",")]
+            secure = ",".join(each if "://" in each else f"https://{each}" for each in named)
+            self["CONSUL_HTTP_ADDR"] = Node(secure, self["CONSUL_HTTP_ADDR"].place)
 
-def as_tools_read_them(variables: Variables) -> Variables:
-    """CONSUL_HTTP_SSL makes addresses without a scheme https, and http too, as it does for Consul's own tools (api.go:
-    never back to http where TLS was asked for)."""
-    addresses, place = variables.get("CONSUL_HTTP_ADDR", ("", None))
-    says, _ = variables.get("CONSUL_HTTP_SSL", ("", None))
-    if place is None or not addresses or says.lower() not in ("1", "t", "true"):
-        return variables
-    named = [each.strip().removeprefix("http://") for each in addresses.split(",")]
-    secure = [each if "://" in each else f"https://{each}" for each in named]
-    return {**variables, "CONSUL_HTTP_ADDR": (",".join(secure), place)}
+    def text(self, name: str) -> str:
+        """The value of a variable; "" if there is none."""
+        return str(self[name].value) if name in self else ""
 
+    def for_tools(self) -> Written:
+        """What the tools' variables say, as if a file below all others referred to them."""
+        return {
+            path: Node(self.text(name), Place(Layer.DEFAULT, name), filled=True)
+            for path, name in _TOOLS.items()
+            if self.text(name)
+        }
 
-def tool_defaults(variables: Variables, backend: str) -> Branch:
-    """Defaults from the tools' variables; only the chosen backend's: Consul's may be anything where etcd is used."""
-    tree = Branch({})
-    for path, name in _TOOLS.items():
-        section = path.partition(".")[0]
-        value, _ = variables.get(name, ("", None))
-        if value and section in ("instance", backend):
-            _put(tree, path, Leaf(value, Place(Layer.DEFAULT, name)))
-    return tree
+    def sections(self) -> set[str]:
+        """The sections, and backends, that our own variables speak of."""
+        ours = {name.removeprefix(PREFIX).lower() for name in self if name.startswith(PREFIX)}
+        return {self.text(f"{PREFIX}BACKEND"), *(name.partition("__")[0] for name in ours if "__" in name)}
 
-
-def sections_named(variables: Variables) -> set[str]:
-    """The sections, and backends, that our own variables speak of."""
-    ours = {name.removeprefix(PREFIX).lower() for name in variables if name.startswith(PREFIX)}
-    backend, _ = variables.get(f"{PREFIX}BACKEND", ("", None))
-    return {backend, *(name.partition("__")[0] for name in ours if "__" in name)}
-
-
-def from_variables(variables: Variables, foreign: Collection[str], problems: Problems) -> Branch:
-    """What our own variables say. An empty one counts as not set: Compose and CI make those."""
-    tree = Branch({})
-    if TOKEN in variables and variables[TOKEN][0]:
-        _put(tree, "telegram.token", Leaf(*variables[TOKEN]))
-    for name, (value, place) in variables.items():
-        if not name.startswith(PREFIX) or not value:
-            continue
-        section, double, key = name.removeprefix(PREFIX).lower().partition("__")
-        path = f"{section}.{key}" if double else section
-        if shape().key(path) or (double and section in foreign):
-            _put(tree, path, Leaf(value, place))
-        elif wrong := _misspelt(section, key, double):
-            problems.add(place, path, wrong)
-    return tree
+    def for_us(self, foreign: Collection[str], problems: Problems) -> Written:
+        """What our own variables say. An empty one counts as not set: Compose and CI make those."""
+        found: Written = {"telegram.token": self[TOKEN]} if self.text(TOKEN) else {}
+        for name, node in self.items():
+            if not name.startswith(PREFIX) or not node.value:
+                continue
+            section, double, key = name.removeprefix(PREFIX).lower().partition("__")
+            path = f"{section}.{key}" if double else section
+            if path in KEYS or (double and section in foreign):
+                found[path] = node
+            elif wrong := _misspelt(section, key, double):
+                problems.add(node.place, path, wrong)
+        return found
 
 
 def _misspelt(section: str, key: str, double: str) -> str | None:
     """Not every variable that begins like ours is a setting, but one with `__`, or a near miss, was meant as one, and
     so was a key whose section is missing, or has one `_` behind it."""
-    known = shape().keys
-    if not double and (
-        meant := [path for path in shape().paths() if section in (path.partition(".")[2], path.replace(".", "_"))]
-    ):
+    if double and section in SECTIONS:
+        return unknown(key, SECTIONS[section])
+    if double:
+        return unknown(section, SECTIONS)
+    if meant := [path for path in KEYS if section in (path.partition(".")[2], path.replace(".", "_"))]:
         return f"is no setting, did you mean {' or '.join(PREFIX + path.upper().replace('.', '__') for path in meant)}?"
-    if double and isinstance(keys := known.get(section), Mapping):
-        return unknown(key, keys)
-    names = [name for name, below in known.items() if bool(double) == isinstance(below, Mapping)]
-    if double or difflib.get_close_matches(section, names, n=1, cutoff=0.8):
-        return unknown(section, names)
-    return None
-
-
-def from_overrides(overrides: Mapping[str, str], foreign: Collection[str], problems: Problems) -> Branch:
-    """What the command line says, by dotted path."""
-    tree = Branch({})
-    place = Place(Layer.COMMAND_LINE, "command line")
-    for path, value in overrides.items():
-        if shape().key(path) or path.partition(".")[0] in foreign:
-            _put(tree, path, Leaf(value, place))
-        else:
-            problems.add(place, path, unknown(path, shape().paths()))
-    return tree
-
-
-def _put(tree: Branch, path: str, leaf: Leaf) -> None:
-    section, _, key = path.partition(".")
-    if not key:
-        tree.children[section] = leaf
-    else:
-        branch = tree.children.setdefault(section, Branch({}, leaf.place))
-        if isinstance(branch, Branch):
-            branch.children[key] = leaf
+    names = [path for path in KEYS if "." not in path]
+    return unknown(section, names) if difflib.get_close_matches(section, names, n=1, cutoff=0.8) else None
 
 
 _REFERENCE = re.compile(r"\$(\$)?\{([^}]*)(\}?)")
 _INSIDE = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)(?:(:-)(.*))?", re.DOTALL)
 
 
-def interpolated(node: Node, variables: Variables, problems: Problems, path: str = "") -> Node | None:
+def filled(node: Node, variables: Variables, problems: Problems, path: str) -> Node | None:
     """`node` with `${VAR}` and `${VAR:-default}` filled in; `$${` is a plain `${`. None after a problem in a value."""
-    if isinstance(node, Branch):
-        children = {
-            key: interpolated(child, variables, problems, f"{path}.{key}" if path else key)
-            for key, child in node.children.items()
-        }
-        return Branch({key: child for key, child in children.items() if child is not None}, node.place)
-    if isinstance(node, Items):
-        items = [interpolated(child, variables, problems, path) for child in node.children]
-        return None if None in items else Items([item for item in items if item is not None], node.place)
+    if isinstance(node.value, dict):
+        children = {key: filled(child, variables, problems, f"{path}.{key}") for key, child in node.value.items()}
+        return Node({key: child for key, child in children.items() if child is not None}, node.place)
+    if isinstance(node.value, list):
+        items = [filled(child, variables, problems, path) for child in node.value]
+        return None if None in items else Node([item for item in items if item is not None], node.place)
     wrong: list[str] = []
 
     def fill(reference: re.Match[str]) -> str:
@@ -148,14 +113,12 @@ def interpolated(node: Node, variables: Variables, problems: Problems, path: str
             wrong.append("has a ${ that is neither ${NAME} nor ${NAME:-default}; write $${ for a plain one")
             return ""
         name, has_default, default = inside.groups()
-        value, _ = variables.get(name, ("", None))
-        if not value and has_default:
-            return default or ""
-        if name not in variables:
-            wrong.append(f"the variable {name} is not set; ${{{name}:-default}} gives a default")
-        return value
+        if has_default or name in variables:
+            return variables.text(name) or default or ""
+        wrong.append(f"the variable {name} is not set; ${{{name}:-default}} gives a default")
+        return ""
 
-    text = _REFERENCE.sub(fill, node.text)
+    text = _REFERENCE.sub(fill, node.value)
     for problem in dict.fromkeys(wrong):
         problems.add(node.place, path, problem)
-    return None if wrong else Leaf(text, node.place, node.plain, filled=text != node.text)
+    return None if wrong else Node(text, node.place, node.plain, filled=text != node.value)

@@ -57,7 +57,7 @@ async def open_shown_election(
     `secrets`: texts beside those of the settings that are never to be shown. Raises what makes it impossible, the
     address of the page too.
     """
-    from cluster_lock.config.secret_texts import secret_texts
+    from cluster_lock.config.secret_settings import secret_texts
     from cluster_lock.health import Board, following, open_health
     from cluster_lock.health.peers import SessionPeers
 

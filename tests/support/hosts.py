@@ -21,7 +21,7 @@ from typing import Any, Self
 import pytest
 
 from cluster_lock import clock
-from cluster_lock.config.kinds import duration_text
+from cluster_lock.config.field_types import duration_text
 from cluster_lock.testing.servers import ConsulServer, EtcdServer, ServerFailed
 from cluster_lock.testing.servers.base import Cluster, wait_for
 from cluster_lock.testing.telegram import Report, SimulatorControl

@@ -1,0 +1,88 @@
+"""Secrets: where they are among the settings, and those that stand in files of their own."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from pydantic import BaseModel, SecretStr
+
+from cluster_lock.host.masking import SECRET_NAME
+
+from .known_keys import KEYS
+from .reading import read_text
+from .source_tree import Node, Place, Problems, Written
+from .variables import PREFIX, TOKEN
+
+_UNREAD = "0:0"
+"""Stands for a secret whose file could not be read, so that what belongs to it is looked at all the same."""
+
+
+def note_secrets(written: Written, problems: Problems) -> None:
+    """From here on no problem quotes them."""
+    for path, text in (found for top, node in written.items() for found in node.texts(top)):
+        value = str(text.value)
+        if path == "etcd.user":  # etcdctl's variable may carry the password behind a colon
+            problems.secrets.add(value.partition(":")[2])
+        elif is_secret(path):
+            problems.secrets |= {value, value.strip()}
+    problems.secrets.discard("")
+
+
+def is_secret(path: str) -> bool:
+    """Is this setting a secret, or of a foreign section and called like one?"""
+    if path in KEYS:
+        return KEYS[path].is_secret
+    return bool(SECRET_NAME.search(path.rpartition(".")[2])) and not path.endswith("_file")
+
+
+def instead_of(path: str) -> str:
+    """Where a secret may be given, for who gave it elsewhere."""
+    variable = TOKEN if path == "telegram.token" else f"{PREFIX}{path.upper().replace('.', '__')}"
+    file = f"{path}_file"
+    return f"set {variable}, or {file if file in KEYS else path} in the configuration"
+
+
+def read_secret_files(written: Written, sections: Iterable[str], problems: Problems) -> None:
+    """Put what the `*_file` keys name into the keys they stand for, where no stronger layer gives the secret itself."""
+    for path in [path for path in KEYS if f"{path}_file" in KEYS and path.partition(".")[0] in sections]:
+        file, direct = written.get(f"{path}_file"), written.get(path)
+        if file is None or (direct is not None and direct.place.layer > file.place.layer):
+            continue
+        if direct is not None and direct.place.layer == file.place.layer:
+            name = path.rpartition(".")[2]
+            problems.add(file.place, f"{path}_file", f"give {name} or {name}_file, not both")
+        else:
+            secret = _read(file, path, problems)
+            said = Place(file.place.layer, f"{file.place.text} ({file.value})", file.place.line, file.place.says_path)
+            written[path] = Node(secret or _UNREAD, said)
+
+
+def _read(file: Node, path: str, problems: Problems) -> str | None:
+    """The secret; None after saying why there is none."""
+    given = str(file.value)
+    wrong = ""
+    if os.sep not in given and not os.path.exists(given.strip()):  # people put the secret itself here
+        wrong = f"names no file that is there; if it is the secret itself: {instead_of(path)}"
+        problems.secrets.add(given.strip())
+    else:
+        reading = Problems()
+        text = read_text(Path(os.path.expanduser(given.strip())), file.place.layer, reading)
+        if text is not None and text.strip() and "\n" not in text.strip():
+            return text.strip()
+        wrong = f"{given} must hold one line, the secret" if text is not None else str(reading.error())
+    problems.add(file.place, f"{path}_file", wrong)
+    return None
+
+
+def secret_texts(section: BaseModel) -> tuple[str, ...]:
+    """Every secret in the settings, for what must blot them out of what is shown. Show them to nobody."""
+    found: list[str] = []
+    for name in type(section).model_fields:
+        value = getattr(section, name)
+        if isinstance(value, SecretStr):
+            found.append(value.get_secret_value())
+        elif isinstance(value, BaseModel):
+            found += secret_texts(value)
+    return tuple(filter(None, found))
