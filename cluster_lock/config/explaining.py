@@ -9,7 +9,7 @@ from pydantic_core import ErrorDetails
 
 from cluster_lock.host.masking import shortened
 
-from .known_keys import KEYS, SECTIONS
+from .known_keys import KEYS, SECRETS, SECTIONS
 from .model import AT_ODDS, Settings
 from .source_tree import NOWHERE, Node, Problems, Written
 
@@ -61,7 +61,7 @@ def _explain_value(details: ErrorDetails, written: Written, problems: Problems) 
         if isinstance(step, int) and node is not None and isinstance(node.value, list):
             node = node.value[step]
     text = _wording(details)
-    if node is not None and isinstance(node.value, str) and not KEYS[path].is_secret and not _may_hold_password(node):
+    if node is not None and isinstance(node.value, str) and path not in SECRETS and not _may_hold_password(node):
         text += f", but is {shortened(node.value, 57)!r}"
     problems.add(NOWHERE if node is None else node.place, path, text)
     return path

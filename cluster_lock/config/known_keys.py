@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import typing
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from typing import Any
 
 from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
@@ -14,28 +14,22 @@ from .model import Settings
 from .source_tree import Node, Problems, Written
 
 
-@dataclass(frozen=True, slots=True)
-class Key:
-    is_list: bool
-    is_secret: bool
-
-
-def _keys(model: type[BaseModel], above: str = "") -> Iterator[tuple[str, Key]]:
+def _fields(model: type[BaseModel], above: str = "") -> Iterator[tuple[str, FieldInfo]]:
     for name, info in model.model_fields.items():
         if isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel):
-            yield from _keys(info.annotation, f"{name}.")
+            yield from _fields(info.annotation, f"{name}.")
         else:
-            yield f"{above}{name}", _key(info)
+            yield f"{above}{name}", info
 
 
-def _key(info: FieldInfo) -> Key:
-    types = (info.annotation, *typing.get_args(info.annotation))
-    is_secret = any(SecretStr in (each, *typing.get_args(each)) for each in types)  # Token is an Annotated one
-    return Key(typing.get_origin(info.annotation) is tuple, is_secret)
+def _mentions(annotation: Any, wanted: type) -> bool:
+    return annotation is wanted or any(_mentions(part, wanted) for part in typing.get_args(annotation))
 
 
-KEYS: Mapping[str, Key] = dict(_keys(Settings))
+KEYS = dict(_fields(Settings))
 """All keys by their paths."""
+LISTS = {path for path, info in KEYS.items() if typing.get_origin(info.annotation) is tuple}
+SECRETS = {path for path, info in KEYS.items() if _mentions(info.annotation, SecretStr)}
 NAMES = tuple(Settings.model_fields)
 """What may stand at the top: keys without a section, and sections."""
 SECTIONS: Mapping[str, tuple[str, ...]] = {
@@ -69,18 +63,17 @@ def fitting(content: Mapping[str, Node], foreign: Collection[str], problems: Pro
 
 
 def _fits(path: str, node: Node, problems: Problems) -> bool:
-    key = KEYS.get(path)
-    if key is None:
+    if path not in KEYS:
         section, _, name = path.partition(".")
         elsewhere = [other for other in KEYS if other.rpartition(".")[2] == name]
         problems.add(node.place, path, unknown(name, SECTIONS[section], elsewhere))
         return False
-    if key.is_list and isinstance(node.value, list):
+    if path in LISTS and isinstance(node.value, list):
         wrong = [child.place for child in node.value if not isinstance(child.value, str)]
         text = "must be a list of single values"
     else:
         wrong = [] if isinstance(node.value, str) else [node.place]
-        text = "must be a list" if key.is_list else "must be a single value"
+        text = "must be a list" if path in LISTS else "must be a single value"
     for place in wrong:
         problems.add(place, path, text)
     return not wrong

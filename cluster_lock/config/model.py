@@ -206,9 +206,13 @@ class Settings(Section):
         for name in type(self).model_fields:
             section = getattr(self, name)
             for pair in getattr(section, "pairs", ()):
+                keys = [key for key in type(section).model_fields if getattr(section, key) is not None]
+                given = {key.removesuffix("_file"): key for key in keys}
+                # A file of a backend that is not used asks for nothing: what goes with it may be in a tool's variable.
+                asking = given if name == self.backend else keys
                 for one, other in (pair, pair[::-1]):
-                    if getattr(section, one) is not None and getattr(section, other) is None:
-                        yield [f"{name}.{one}", f"{name}.{other}"], f"needs {other} beside it"
+                    if one in asking and other not in given:
+                        yield [f"{name}.{given[one]}", f"{name}.{other}"], f"needs {other} beside it"
         try:
             _ = self.timing
         except ValueError as error:

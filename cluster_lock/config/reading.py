@@ -22,8 +22,7 @@ def read_text(path: Path, layer: Layer, problems: Problems, *, others_too: bool 
         with path.open("rb") as file:
             raw = file.read(LARGEST_FILE + 1)
     except (OSError, ValueError) as error:  # ValueError: a path with a NUL
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        problems.add(place, "", f"cannot be read: {reason}")
+        problems.add(place, "", f"cannot be read: {getattr(error, 'strerror', None) or error}")
         return None
     if len(raw) > LARGEST_FILE:
         problems.add(place, "", f"is larger than {LARGEST_FILE // 1024} KiB")
@@ -55,11 +54,7 @@ class _Reader:
         line, wrong = 1, ""
         try:
             # The pure Python loader: the one in C has no limit for its own stack.
-            loader = yaml.SafeLoader(text)
-            try:
-                root = loader.get_single_node()
-            finally:
-                loader.dispose()
+            root = yaml.compose(text, yaml.SafeLoader)
             tree = None if root is None else self._node(root, "", 0)
         except yaml.MarkedYAMLError as error:
             mark = error.problem_mark or error.context_mark
@@ -128,8 +123,11 @@ def _said(problem: str | None) -> str:
 
 # The parser of python-dotenv is not used: what it offers in public tells neither lines nor what is wrong, and it reads
 # "\$" and '\' otherwise, so that passwords would change.
-_NAME = re.compile(r"[ \t]*(?:export[ \t]+)?([A-Za-z_][A-Za-z0-9_]*)[ \t]*=[ \t]*")
-_QUOTED = re.compile(r"""(?:"((?:[^"\\]|\\.)*)"|'([^']*)')[ \t\r]*(?:#[^\n]*)?$""", re.DOTALL | re.MULTILINE)
+_LINE = re.compile(
+    r"""[ \t]*(?:export[ \t]+)?(?P<name>[A-Za-z_][A-Za-z0-9_]*)[ \t]*=[ \t]*(?:
+        (?:"(?P<double>(?:[^"\\]|\\.)*)"|'(?P<single>[^']*)')[ \t\r]*(?:\#[^\n]*)?$|(?P<open>["'])|(?P<bare>[^\n]*))""",
+    re.DOTALL | re.MULTILINE | re.VERBOSE,
+)
 _ESCAPES = {"n": "\n", "t": "\t", "r": "\r"}
 _OURS = re.compile(r"CLUSTER_LOCK|TELEGRAM_BOT_TOKEN")
 
@@ -142,27 +140,22 @@ def read_dotenv(path: Path, problems: Problems) -> dict[str, Node]:
     start, line = 0, 1
     while start < len(text):
         end = text.find("\n", start) + 1 or len(text)
-        content, wrong = text[start:end].rstrip(), "is not NAME=VALUE"
-        if name := _NAME.match(content):
-            value: str | None = re.split(r"(?:^|\s)#", content[name.end() :], maxsplit=1)[0].strip()
-            if content[name.end() : name.end() + 1] in ("'", '"'):
-                quoted, wrong = _QUOTED.match(text, start + name.end()), "has a quote that does not end"
-                # One that begins by a slip, and ends at the next quote, must not take what is ours in between.
-                if quoted is None or (quoted.end() > end and _OURS.search(text, end, quoted.end())):
-                    value = None
-                else:
-                    value, end = _unquoted(quoted), text.find("\n", quoted.end()) + 1 or len(text)
-        if name and value is not None:
-            place = Place(Layer.DOTENV, f"{path}:{line}: {name[1]}", line, says_path=True)
-            variables[name[1]] = Node(value, place)
-        elif _OURS.search(content) and not content.lstrip().startswith("#"):
+        found = _LINE.match(text, start)
+        # A quote that begins by a slip, and ends at the next one, must not take what is ours in between.
+        if found and not found["open"] and not _OURS.search(text, end, found.end()):
+            place = Place(Layer.DOTENV, f"{path}:{line}: {found['name']}", line, says_path=True)
+            variables[found["name"]] = Node(_dotenv_value(found), place)
+            end = text.find("\n", found.end()) + 1 or len(text)
+        elif _OURS.search(text, start, end) and not text[start:end].lstrip().startswith("#"):
+            wrong = "has a quote that does not end" if found else "is not NAME=VALUE"
             problems.add(Place(Layer.DOTENV, f"{path}:{line}", line), "", wrong)
         line += text.count("\n", start, end)
         start = end
     return variables
 
 
-def _unquoted(quoted: re.Match[str]) -> str:
-    """What stands between quotes; between double ones, a backslash takes the character after it as it is."""
-    double, single = quoted.groups("")
-    return single or re.sub(r"\\(.)", lambda found: _ESCAPES.get(found[1], found[1]), double, flags=re.DOTALL)
+def _dotenv_value(found: re.Match[str]) -> str:
+    if found["bare"] is not None:
+        return re.split(r"(?:^|\s)#", found["bare"].strip(), maxsplit=1)[0].rstrip()
+    double = re.sub(r"\\(.)", lambda escape: _ESCAPES.get(escape[1], escape[1]), found["double"] or "", flags=re.DOTALL)
+    return double or found["single"] or ""

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 from pydantic import BaseModel, SecretStr
 
 from cluster_lock.host.masking import SECRET_NAME
 
-from .known_keys import KEYS
+from .known_keys import KEYS, SECRETS
 from .reading import read_text
-from .source_tree import Node, Place, Problems, Written
+from .source_tree import Node, Problems, Written
 from .variables import PREFIX, TOKEN
-
-_UNREAD = "0:0"
-"""Stands for a secret whose file could not be read, so that what belongs to it is looked at all the same."""
 
 
 def note_secrets(written: Written, problems: Problems) -> None:
@@ -33,7 +31,7 @@ def note_secrets(written: Written, problems: Problems) -> None:
 def is_secret(path: str) -> bool:
     """Is this setting a secret, or of a foreign section and called like one?"""
     if path in KEYS:
-        return KEYS[path].is_secret
+        return path in SECRETS
     return bool(SECRET_NAME.search(path.rpartition(".")[2])) and not path.endswith("_file")
 
 
@@ -53,25 +51,23 @@ def read_secret_files(written: Written, sections: Iterable[str], problems: Probl
         if direct is not None and direct.place.layer == file.place.layer:
             name = path.rpartition(".")[2]
             problems.add(file.place, f"{path}_file", f"give {name} or {name}_file, not both")
-        else:
-            secret = _read(file, path, problems)
-            said = Place(file.place.layer, f"{file.place.text} ({file.value})", file.place.line, file.place.says_path)
-            written[path] = Node(secret or _UNREAD, said)
+        elif secret := _read(file, path, problems):
+            place = replace(file.place, text=f"{file.place.text} ({file.value})")
+            written[path] = Node(secret, place)
 
 
 def _read(file: Node, path: str, problems: Problems) -> str | None:
     """The secret; None after saying why there is none."""
-    given = str(file.value)
-    wrong = ""
-    if os.sep not in given and not os.path.exists(given.strip()):  # people put the secret itself here
+    given = str(file.value).strip()
+    if os.sep not in given and not os.path.exists(given):  # people put the secret itself here
+        problems.secrets.add(given)
         wrong = f"names no file that is there; if it is the secret itself: {instead_of(path)}"
-        problems.secrets.add(given.strip())
     else:
         reading = Problems()
-        text = read_text(Path(os.path.expanduser(given.strip())), file.place.layer, reading)
+        text = read_text(Path(os.path.expanduser(given)), file.place.layer, reading)
         if text is not None and text.strip() and "\n" not in text.strip():
             return text.strip()
-        wrong = f"{given} must hold one line, the secret" if text is not None else str(reading.error())
+        wrong = str(reading.error()) if reading else f"{given} must hold one line, the secret"
     problems.add(file.place, f"{path}_file", wrong)
     return None
 

@@ -236,6 +236,13 @@ def test_secrets_in_files(tmp_path: Path) -> None:
     assert settings.bot_token().get_secret_value() == "5:fromfile"
 
 
+def test_a_secret_file_of_an_unused_backend_is_left_alone(tmp_path: Path) -> None:
+    """Where Consul is used, the password file of etcd is not looked at, and its user may be missing or be etcdctl's."""
+    for user in ("user: u, ", ""):
+        text = f"backend: consul\netcd: {{{user}password_file: /no/such/file}}\n"
+        assert load_text(tmp_path, text, environ={"ETCDCTL_USER": "u"}).etcd.password is None
+
+
 def test_a_missing_bot_token_is_said_where_it_is_needed(tmp_path: Path) -> None:
     """Settings without a token load (a lock needs none); asking for it tells how to give it."""
     settings = load_text(tmp_path)

@@ -143,6 +143,16 @@ def test_wrong_files(text: str, line: int, said: str, tmp_path: Path) -> None:
     assert problem.startswith(f"config.yaml:{line}: {said}")
 
 
+def test_the_companion_of_an_unreadable_secret_is_asked_for(tmp_path: Path) -> None:
+    """A password file that is not there, and its missing user, are told at once, each with its line."""
+    said = problems_of(tmp_path, "backend: etcd\netcd:\n  ca: /ca\n  password_file: /no/such/file\n")
+    reason = "/no/such/file: cannot be read: No such file or directory"
+    assert said == [
+        f"config.yaml:4: etcd.password_file: {reason}",
+        "config.yaml:4: etcd.password_file: needs user beside it",
+    ]
+
+
 def test_a_secret_is_given_once(tmp_path: Path) -> None:
     """A token and a token_file in one layer contradict each other."""
     (said,) = problems_of(tmp_path, "telegram:\n  token: '1:a'\n  token_file: /dev/null\n")
