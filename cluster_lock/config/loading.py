@@ -15,7 +15,7 @@ from cluster_lock.host.masking import keep_secret
 from cluster_lock.host.state_directory import RELATIVE, state_directory
 from cluster_lock.host.trusted_path import check_found
 
-from .explaining import checked
+from .checking import checked
 from .known_keys import KEYS, NAMES, fitting, unknown
 from .model import Settings
 from .reading import read_dotenv, read_yaml
@@ -59,8 +59,7 @@ def load(
         note_secrets(layer, problems)
         written |= layer
     backend = str(written["backend"].value).strip() if "backend" in written else "file"
-    # What variables put into the sections of other backends is left out: CONSUL_HTTP_ADDR may be anything where etcd is
-    # used.
+    # The variables of tools that are not used say nothing: CONSUL_HTTP_ADDR may be anything where etcd is used.
     unused = {*BUILTIN} - {backend}
     written = {path: node for path, node in written.items() if not (node.filled and path.partition(".")[0] in unused)}
     read_secret_files(written, ("telegram", backend), problems)
@@ -111,10 +110,13 @@ def _foreign_sections(
 def _from_overrides(overrides: Mapping[str, str], foreign: Collection[str], problems: Problems) -> Written:
     """What the command line says, by dotted path."""
     place = Place(Layer.COMMAND_LINE, "command line")
-    known = {path for path in overrides if path in KEYS or path.partition(".")[0] in foreign}
-    for path in overrides.keys() - known:
-        problems.add(place, path, unknown(path, KEYS))
-    return {path: Node(overrides[path], place) for path in overrides if path in known}
+    found: Written = {}
+    for path, value in overrides.items():
+        if path in KEYS or path.partition(".")[0] in foreign:
+            found[path] = Node(value, place)
+        else:
+            problems.add(place, path, unknown(path, KEYS))
+    return found
 
 
 def _anchor_directory(written: Written, file: Path | None, problems: Problems) -> None:

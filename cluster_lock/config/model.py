@@ -34,10 +34,8 @@ from .field_types import (
 )
 
 _DEFAULT = Timing()
-
-
-AT_ODDS = "at_odds"
-"""The type of the error about values that do not fit to one another, and what holds their paths in it."""
+CONTRADICTION = "contradiction"
+"""The type of the error about values that do not fit together, and what holds each of them with its paths in it."""
 
 
 class Section(BaseModel):
@@ -197,12 +195,13 @@ class Settings(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if wrong := list(self._at_odds()):
-            raise PydanticCustomError(AT_ODDS, "{text}", {"text": "; ".join(text for _, text in wrong), AT_ODDS: wrong})
+        if found := list(self._contradictions()):
+            text = "; ".join(f"{paths[0]}: {text}" for paths, text in found)
+            raise PydanticCustomError(CONTRADICTION, "{text}", {"text": text, CONTRADICTION: found})
         return self
 
-    def _at_odds(self) -> Iterator[tuple[list[str], str]]:
-        """Which values do not fit to one another, the culprit first, with a sentence."""
+    def _contradictions(self) -> Iterator[tuple[list[str], str]]:
+        """The paths of values that do not fit together, the culprit first, and a sentence. Only here is this checked."""
         for name in type(self).model_fields:
             section = getattr(self, name)
             for pair in getattr(section, "pairs", ()):

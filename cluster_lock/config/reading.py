@@ -143,7 +143,7 @@ def read_dotenv(path: Path, problems: Problems) -> dict[str, Node]:
         found = _LINE.match(text, start)
         # A quote that begins by a slip, and ends at the next one, must not take what is ours in between.
         if found and not found["open"] and not _OURS.search(text, end, found.end()):
-            place = Place(Layer.DOTENV, f"{path}:{line}: {found['name']}", line, says_path=True)
+            place = Place(Layer.DOTENV, f"{path}:{line}: {found['name']}", line)
             variables[found["name"]] = Node(_dotenv_value(found), place)
             end = text.find("\n", found.end()) + 1 or len(text)
         elif _OURS.search(text, start, end) and not text[start:end].lstrip().startswith("#"):

@@ -27,8 +27,6 @@ class Place:
     layer: Layer
     text: str
     line: int = 0
-    says_path: bool = False
-    """The text tells which setting it is about, as the name of a variable does."""
 
     def __str__(self) -> str:
         if self.layer:
@@ -36,8 +34,9 @@ class Place:
         return f"default, by {self.text}" if self.text else "default"
 
     def begin(self, path: str) -> str:
-        """How a problem with the setting `path` begins."""
-        return ": ".join(part for part in (self.text, "" if self.says_path else path) if part)
+        """How a problem with the setting `path` begins. The name of a variable of ours says which one it is about."""
+        is_variable = self.layer in (Layer.DOTENV, Layer.ENVIRONMENT)
+        return ": ".join(part for part in (self.text, "" if is_variable else path) if part)
 
 
 NOWHERE = Place(Layer.DEFAULT, "")

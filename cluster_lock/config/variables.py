@@ -38,7 +38,7 @@ class Variables(dict[str, Node]):
         super().__init__(dotenv)
         for name, value in environ.items():
             if value or name not in dotenv:  # an empty one hides nothing: Compose hands on `NAME=` for what nobody set
-                self[name] = Node(value, Place(Layer.ENVIRONMENT, name, says_path=True))
+                self[name] = Node(value, Place(Layer.ENVIRONMENT, name))
         # As Consul's own tools read it: never back to http where TLS was asked for (api.go).
         if self.text("CONSUL_HTTP_SSL").lower() in ("1", "t", "true") and (given := self.text("CONSUL_HTTP_ADDR")):
             named = [each.strip().removeprefix("http://") for each in given.split(",")]

@@ -10,7 +10,7 @@ from pydantic_core import ErrorDetails
 from cluster_lock.host.masking import shortened
 
 from .known_keys import KEYS, SECRETS, SECTIONS
-from .model import AT_ODDS, Settings
+from .model import CONTRADICTION, Settings
 from .source_tree import NOWHERE, Node, Problems, Written
 
 
@@ -26,8 +26,8 @@ def checked(written: Written, problems: Problems) -> Settings | None:
             return Settings.model_validate(_nested(left))
         except ValidationError as error:
             found = error.errors(include_url=False, include_input=False)
-        wrong = {_explain_value(details, left, problems) for details in found if details["type"] != AT_ODDS}
-        for paths, text in [at_odds for details in found for at_odds in details.get("ctx", {}).get(AT_ODDS, ())]:
+        wrong = {_explain_value(details, left, problems) for details in found if details["type"] != CONTRADICTION}
+        for paths, text in [one for details in found for one in details.get("ctx", {}).get(CONTRADICTION, ())]:
             if written.keys() & {*paths} - left.keys():
                 continue  # one that was left out
             # If the culprit is a default, one that was written is to blame.
