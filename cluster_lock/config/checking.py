@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Set
 from typing import Any
 
 from pydantic import ValidationError
@@ -26,13 +27,10 @@ def checked(written: Written, problems: Problems) -> Settings | None:
             return Settings.model_validate(_nested(left))
         except ValidationError as error:
             found = error.errors(include_url=False, include_input=False)
-        wrong = {_explain_value(details, left, problems) for details in found if details["type"] != CONTRADICTION}
-        for paths, text in [one for details in found for one in details.get("ctx", {}).get(CONTRADICTION, ())]:
-            if written.keys() & {*paths} - left.keys():
-                continue  # one that was left out
-            # If the culprit is a default, one that was written is to blame.
-            path = next((path for path in paths if path in left), paths[0])
-            problems.add(left[path].place if path in left else NOWHERE, path, text)
+        if found[0]["type"] == CONTRADICTION:  # it stands alone
+            _explain_contradictions(found[0]["ctx"][CONTRADICTION], left, written.keys() - left.keys(), problems)
+            return None
+        wrong = {_explain_value(details, left, problems) for details in found}
         if not wrong & left.keys():
             return None
         left = {path: node for path, node in left.items() if path not in wrong}
@@ -65,6 +63,17 @@ def _explain_value(details: ErrorDetails, written: Written, problems: Problems) 
         text += f", but is {shortened(node.value, 57)!r}"
     problems.add(NOWHERE if node is None else node.place, path, text)
     return path
+
+
+def _explain_contradictions(
+    found: Iterable[tuple[list[str], str]], written: Written, left_out: Set[str], problems: Problems
+) -> None:
+    """Of one with a value that was left out nothing is known. If the culprit is a default, one that was written is to
+    blame."""
+    for paths, text in found:
+        if left_out.isdisjoint(paths):
+            path = next((path for path in paths if path in written), paths[0])
+            problems.add(written[path].place if path in written else NOWHERE, path, text)
 
 
 def _may_hold_password(node: Node) -> bool:

@@ -11,7 +11,6 @@ from typing import Any
 
 from cluster_lock.drivers import BUILTIN, available
 from cluster_lock.errors import ConfigError
-from cluster_lock.host.masking import keep_secret
 from cluster_lock.host.state_directory import RELATIVE, state_directory
 from cluster_lock.host.trusted_path import check_found
 
@@ -49,14 +48,14 @@ def load(
     variables = _variables(os.environ if environ is None else environ, dotenv, problems)
     file, content = _file(path, variables, problems)
     good = {name: node for name, raw in content.items() if (node := filled(raw, variables, problems, name)) is not None}
-    foreign = _foreign_sections(good, variables, overrides)
+    foreign = _foreign_sections([*good, *variables.sections(), *(name.partition(".")[0] for name in overrides)])
     written = variables.for_tools()
     for layer in (
         fitting(good, foreign, problems),
         variables.for_us(foreign, problems),
         _from_overrides(overrides, foreign, problems),
     ):
-        note_secrets(layer, problems)
+        note_secrets(layer)
         written |= layer
     backend = str(written["backend"].value).strip() if "backend" in written else "file"
     # The variables of tools that are not used say nothing: CONSUL_HTTP_ADDR may be anything where etcd is used.
@@ -66,8 +65,7 @@ def load(
     _anchor_directory(written, file, problems)
     home = _home(variables, backend == "file" and DIRECTORY not in written, problems)
     written.setdefault(DIRECTORY, Node(str(home or Path()), NOWHERE))
-    note_secrets(written, problems)
-    keep_secret(*problems.secrets)
+    note_secrets(written)
     settings = checked(_printable(written, problems), problems)
     if problems or settings is None:
         if file is DEFAULT_FILE and problems.are_in(Layer.FILE):
@@ -98,13 +96,9 @@ def _file(path: Path | str | None, variables: Variables, problems: Problems) -> 
     return None, {}
 
 
-def _foreign_sections(
-    content: Mapping[str, Node], variables: Variables, overrides: Mapping[str, str]
-) -> tuple[str, ...]:
+def _foreign_sections(names: Collection[str]) -> tuple[str, ...]:
     """Sections that belong to installed drivers of others. Looking for those is slow, and seldom needed."""
-    backends = {str(content["backend"].value) if "backend" in content else "", overrides.get("backend", "")}
-    named = {*backends, *content, *variables.sections(), *(path.partition(".")[0] for path in overrides)}
-    return () if named <= {"", *NAMES} else tuple(name for name in available() if name not in BUILTIN)
+    return () if {*names} <= {*NAMES} else tuple(name for name in available() if name not in BUILTIN)
 
 
 def _from_overrides(overrides: Mapping[str, str], foreign: Collection[str], problems: Problems) -> Written:
@@ -112,7 +106,8 @@ def _from_overrides(overrides: Mapping[str, str], foreign: Collection[str], prob
     place = Place(Layer.COMMAND_LINE, "command line")
     found: Written = {}
     for path, value in overrides.items():
-        if path in KEYS or path.partition(".")[0] in foreign:
+        section, dot, _ = path.partition(".")
+        if path in KEYS or (dot and section in foreign):
             found[path] = Node(value, place)
         else:
             problems.add(place, path, unknown(path, KEYS))

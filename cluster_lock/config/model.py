@@ -201,7 +201,7 @@ class Settings(Section):
         return self
 
     def _contradictions(self) -> Iterator[tuple[list[str], str]]:
-        """The paths of values that do not fit together, the culprit first, and a sentence. Only here is this checked."""
+        """The paths of values that do not fit together, the culprit first, and a sentence. Checked only here."""
         for name in type(self).model_fields:
             section = getattr(self, name)
             for pair in getattr(section, "pairs", ()):

@@ -23,7 +23,7 @@ _NAMED_BY = "name another one by --config or CLUSTER_LOCK_CONFIG (CLUSTER_LOCK_C
 def read_found(path: Path, problems: Problems) -> dict[str, Node] | None:
     """What stands in a file that nobody named; None if it is somebody else's. What is wrong in ours is added to
     `problems`, with how to have another one."""
-    own = Problems(problems.secrets)
+    own = Problems()
     content = read_yaml(path, own)
     if _is_ours(content) if content else not own or _has_ours(path):
         problems.take(own)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, SecretStr
 
-from cluster_lock.host.masking import SECRET_NAME
+from cluster_lock.host.masking import SECRET_NAME, keep_secret
 
 from .known_keys import KEYS, SECRETS
 from .reading import read_text
@@ -17,15 +17,14 @@ from .source_tree import Node, Problems, Written
 from .variables import PREFIX, TOKEN
 
 
-def note_secrets(written: Written, problems: Problems) -> None:
-    """From here on no problem quotes them."""
+def note_secrets(written: Written) -> None:
+    """From here on nobody is shown them, in problems or elsewhere."""
     for path, text in (found for top, node in written.items() for found in node.texts(top)):
         value = str(text.value)
         if path == "etcd.user":  # etcdctl's variable may carry the password behind a colon
-            problems.secrets.add(value.partition(":")[2])
+            keep_secret(value.partition(":")[2])
         elif is_secret(path):
-            problems.secrets |= {value, value.strip()}
-    problems.secrets.discard("")
+            keep_secret(value, value.strip())
 
 
 def is_secret(path: str) -> bool:
@@ -60,7 +59,7 @@ def _read(file: Node, path: str, problems: Problems) -> str | None:
     """The secret; None after saying why there is none."""
     given = str(file.value).strip()
     if os.sep not in given and not os.path.exists(given):  # people put the secret itself here
-        problems.secrets.add(given)
+        keep_secret(given)
         wrong = f"names no file that is there; if it is the secret itself: {instead_of(path)}"
     else:
         reading = Problems()

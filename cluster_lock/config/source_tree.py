@@ -73,7 +73,6 @@ Written = dict[str, Node]
 class Problems:
     """Collects everything that is wrong, so that a person can mend it all at once. Secrets are blotted out of it."""
 
-    secrets: set[str] = field(default_factory=set)
     _found: list[tuple[Place, str]] = field(default_factory=list)
 
     def add(self, place: Place, path: str, text: str) -> None:
@@ -81,7 +80,6 @@ class Problems:
 
     def take(self, others: Problems) -> None:
         """Add what others found."""
-        self.secrets |= others.secrets
         self._found += others._found
 
     def are_in(self, layer: Layer) -> bool:
@@ -94,4 +92,4 @@ class Problems:
     def error(self) -> ConfigError:
         """All of them: the file's first, from top to bottom."""
         found = sorted(self._found, key=lambda one: (one[0].layer or len(Layer), one[0].line))
-        return ConfigError(list(dict.fromkeys(masked(text, self.secrets) for _, text in found)))
+        return ConfigError(list(dict.fromkeys(masked(text) for _, text in found)))

@@ -58,9 +58,9 @@ class Variables(dict[str, Node]):
         }
 
     def sections(self) -> set[str]:
-        """The sections, and backends, that our own variables speak of."""
-        ours = {name.removeprefix(PREFIX).lower() for name in self if name.startswith(PREFIX)}
-        return {self.text(f"{PREFIX}BACKEND"), *(name.partition("__")[0] for name in ours if "__" in name)}
+        """The sections that our own variables speak of."""
+        ours = [name.removeprefix(PREFIX).lower() for name in self if name.startswith(PREFIX)]
+        return {name.partition("__")[0] for name in ours if "__" in name}
 
     def for_us(self, foreign: Collection[str], problems: Problems) -> Written:
         """What our own variables say. An empty one counts as not set: Compose and CI make those."""
