@@ -68,8 +68,8 @@ def _explain_value(details: ErrorDetails, written: Written, problems: Problems) 
 def _explain_contradictions(
     found: Iterable[tuple[list[str], str]], written: Written, left_out: Set[str], problems: Problems
 ) -> None:
-    """Of one with a value that was left out nothing is known. If the culprit is a default, one that was written is to
-    blame."""
+    """One with a value that was left out is passed over: nothing is known of it. A default is not blamed if another of
+    the values was written."""
     for paths, text in found:
         if left_out.isdisjoint(paths):
             path = next((path for path in paths if path in written), paths[0])

@@ -1,4 +1,4 @@
-"""The kinds of values that settings have: each takes a text, says what is wrong with it, and what it should be."""
+"""The types of values that settings have: each takes a text, and says what is wrong with it and what it should be."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _FORM = "a duration is a number with ms, s, m or h behind it, such as 15s"
 
 
 def seconds(value: object) -> float:
-    """What `15s`, `500ms`, `2m` or `1h` says. A bare number is refused: people take it for what they are used to."""
+    """What `15s`, `500ms`, `2m` or `1h` says. A bare number is refused: people mean different units by it."""
     if isinstance(value, timedelta):
         return value.total_seconds()
     match = _DURATION.fullmatch(value.strip()) if isinstance(value, str) else None

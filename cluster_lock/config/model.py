@@ -158,7 +158,7 @@ class ConsulSection(Section):
 class Settings(Section):
     """All settings, checked. Frozen; its repr and its dumps show no secret.
 
-    `load` makes one. Who makes one himself gives durations as text and the secrets themselves: only `load` reads files.
+    `load` makes one. Made by hand, it takes durations as texts and the secrets themselves: only `load` reads files.
     """
 
     backend: str = "file"

@@ -35,7 +35,7 @@ def is_secret(path: str) -> bool:
 
 
 def instead_of(path: str) -> str:
-    """Where a secret may be given, for who gave it elsewhere."""
+    """Where this secret may be given, as an answer to one that was given elsewhere."""
     variable = TOKEN if path == "telegram.token" else f"{PREFIX}{path.upper().replace('.', '__')}"
     file = f"{path}_file"
     return f"set {variable}, or {file if file in KEYS else path} in the configuration"
