@@ -120,6 +120,14 @@ def test_somebody_elses_driver_refuses(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("installed")
+def test_a_foreign_section_is_no_single_value(tmp_path: Path) -> None:
+    """A text in the place of another driver's section is refused, wherever it was given."""
+    said = problems_of(tmp_path, "backend: ether\nether: x\n", overrides={"ether": "x"})
+    assert said[0] == "config.yaml:2: ether: must be a section"
+    assert said[1].startswith("command line: ether: unknown key")
+
+
+@pytest.mark.usefixtures("installed")
 def test_an_unknown_backend_names_all_that_are_there(tmp_path: Path) -> None:
     """A backend that nobody has is refused with the names of those that are installed."""
     (said,) = problems_of(tmp_path, "backend: eter\n")

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from support.settings import load_text, problems_of
 
-from cluster_lock.config import load
+from cluster_lock.config import Settings, load
 from cluster_lock.errors import ConfigError
 
 PARTS = "letters, digits and . _ @ : - in parts with one slash after each"
@@ -90,6 +90,12 @@ def test_durations_are_compared_although_others_are_wrong(tmp_path: Path) -> Non
     assert [line.split(":")[1] for line in said] == ["2", "4"]
     said = problems_of(tmp_path, "lock:\n  ttl: 60\n  margin: 20s\n")
     assert [line.split(":")[1] for line in said] == ["2"]
+
+
+def test_settings_made_by_hand_are_compared_too() -> None:
+    """Settings that nobody loaded are held to the same rules, with the keys that do not fit together."""
+    with pytest.raises(ValueError, match=r"etcd\.cert: needs key beside it; lock\.margin: margin \(3 s\)"):
+        Settings.model_validate({"etcd": {"cert": "/c"}, "lock": {"ttl": "3s"}})
 
 
 @pytest.mark.parametrize(
