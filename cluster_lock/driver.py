@@ -19,6 +19,8 @@ from typing import Protocol, runtime_checkable
 
 from .values import BackendNode, Changes, Entry, Grant, Lease, LeaseTimes, Traits, Validity
 
+__all__ = ["Certified", "Driver", "Inspectable"]
+
 
 class Driver(Protocol):
     @property
