@@ -14,22 +14,18 @@ from typing import Any, NoReturn
 
 from cluster_lock import clock
 from cluster_lock.aio import end, finish
-from cluster_lock.host.patience import Patience
 from cluster_lock.lease.guard import end_process
 from cluster_lock.lease.threads import watch_threads
 from cluster_lock.observer import SILENT, Ending, Observer
 from cluster_lock.session import Session
 from cluster_lock.session.invitation import Answer
-from cluster_lock.session.requests import Reply
 from cluster_lock.values import Origin
 
 from .leadership import Body, Role, StepDown, Term
 from .source import Contest, Holding, SessionContest
+from .until_over import about, until_over
 
 log = logging.getLogger("cluster_lock.election")
-
-PATIENCE = 0.5
-"""What a body that keeps to its drain and its cancel_grace may need beyond them to return."""
 
 
 class Election:
@@ -192,14 +188,12 @@ class Election:
             if stop.is_set():
                 term.step_down(self._stop_reason)  # nothing has begun, and nothing will
             elif held.is_valid():
-                log.info(
-                    "%s: leading, term %d, lock %s", held.name, held.fencing_token, held.origin, extra=_about(held)
-                )
+                log.info("%s: leading, term %d, lock %s", held.name, held.fencing_token, held.origin, extra=about(held))
                 work = term.begin(_call(body, term))
                 self._terms[held.name] = term
                 self._set_role(held.name, Role.LEADER)
                 self._observer.term_began(held.name, held.fencing_token, held.origin)
-                await self._until_over(term, held, work)
+                await until_over(term, held, work, self._contest.timing, self._observer, self._more_for_threads)
             else:
                 await held.wait_lost()  # before anything had begun
         finally:
@@ -216,7 +210,7 @@ class Election:
     async def _settle(self, held: Holding, stop: asyncio.Event) -> None:
         """Wait until what a leader before may still be doing has ended, or there is no reason to any more."""
         left = self._contest.timing.settle_left(held.origin, held.since)
-        log.info("%s: lock found free, the term begins in %.2f s", held.name, left, extra=_about(held))
+        log.info("%s: lock found free, the term begins in %.2f s", held.name, left, extra=about(held))
         lost, stopping = asyncio.ensure_future(held.wait_lost()), asyncio.ensure_future(stop.wait())
         try:
             await asyncio.wait((lost, stopping), timeout=left, return_when=asyncio.FIRST_COMPLETED)
@@ -226,52 +220,6 @@ class Election:
         finally:
             await end((lost, stopping))
 
-    async def _until_over(self, term: Term, held: Holding, work: asyncio.Task[Any]) -> None:
-        """Until the lock is lost, the work has ended, or was asked to and had its time."""
-        lost = asyncio.ensure_future(held.wait_lost())
-        requested = asyncio.ensure_future(term.wait_request())
-        asked = asyncio.ensure_future(_relay(term, held))
-        inviting: asyncio.Task[str | None] | None = None
-        timing = self._contest.timing
-        try:
-            while True:
-                await asyncio.wait((work, lost, requested), return_when=asyncio.FIRST_COMPLETED)
-                if lost.done() or work.done():
-                    return
-                request = requested.result()
-                inviting = asyncio.ensure_future(self._find_heir(held, request))
-                await asyncio.wait((work, lost, inviting), return_when=asyncio.FIRST_COMPLETED)
-                if lost.done() or work.done():
-                    return
-                heir = inviting.result()
-                if heir is None and request.conditional:
-                    if term.request is request:  # and not one that came meanwhile, without a condition
-                        log.info("%s: leading on, nobody is able to take over (%s)", held.name, request.reason)
-                        term.decline_step_down()
-                        if request.ask is not None:
-                            held.reply(Reply(request.ask.number, declined=_nobody(request.to)))
-                    requested = asyncio.ensure_future(term.wait_request())
-                    continue
-                fields = _about(held, request.reason)
-                log.info("%s: stepping down, heir %s: %s", held.name, heir or "nobody", request.reason, extra=fields)
-                term.begin_step_down(heir)
-                self._observer.step_down_began(held.name, request.reason, heir)
-                limit = timing.drain + timing.cancel_grace + PATIENCE
-                await Patience().wait((work, lost), limit)
-                if not (work.done() or lost.done()) and (more := self._more_for_threads(term)):
-                    await Patience().wait((work, lost), more)
-                return
-        finally:
-            await end((lost, requested, asked, *([inviting] if inviting is not None else [])))
-            if not asked.cancelled():
-                asked.exception()  # nobody listens any more: whatever broke that breaks the lease too
-
-    async def _find_heir(self, held: Holding, request: StepDown) -> str | None:
-        if request.conditional and held.origin is Origin.FOUND_FREE:
-            # Before that the lock would be released at the end instead of handed over, and go to anybody.
-            await asyncio.sleep(max(0.0, held.since + self._contest.timing.settle - clock.now()))
-        return await held.find_heir(request.willing, request.to)
-
     async def _finish(self, term: Term, held: Holding, work: asyncio.Task[Any] | None) -> None:
         """End what still runs of the term, then give the lock away."""
         term.close()
@@ -280,7 +228,7 @@ class Election:
         if held.loss is not None:
             term.ended = held.loss
             led = began - held.since
-            fields = _about(held, term.ended)
+            fields = about(held, term.ended)
             log.warning("%s: lost after %.1f s, stopping the work: %s", held.name, led, term.ended, extra=fields)
         for task in left:
             task.cancel()
@@ -310,7 +258,7 @@ class Election:
             case Ending.LOST:
                 why = term.ended if held.loss == term.ended else f"{term.ended}; lost meanwhile: {held.loss}"
                 what = f"the work had ended {took:.2f} s after the loss ({why})"
-        log.info("%s: not leading any more, %s", held.name, what, extra=_about(held, term.ended))
+        log.info("%s: not leading any more, %s", held.name, what, extra=about(held, term.ended))
         self._observer.term_ended(held.name, term.ended, how, term.heir if how is Ending.HANDED_OVER else None)
         self._set_role(held.name, Role.STANDBY)
 
@@ -360,26 +308,6 @@ async def _put_back(taking: asyncio.Future[Holding], *beside: asyncio.Future[Any
     if not taking.cancelled():
         held = taking.result()
         await held.end(held.inherited)
-
-
-def _about(held: Holding, reason: str | None = None) -> dict[str, Any]:
-    """The fields of a structured log line about a term."""
-    return {"lock": held.name, "term": held.fencing_token, **({"reason": reason} if reason else {})}
-
-
-async def _relay(term: Term, held: Holding) -> None:
-    """A request of a person, over the backend, becomes a request to the term, unless there is one already."""
-    while True:
-        ask = await held.wait_asked()
-        term.step_down(f"{ask.by} asked for it", to=ask.to, ask=ask)
-        if term.request is not None and term.request.ask != ask and term.request.conditional:
-            held.reply(Reply(ask.number, declined=f"it looks for an heir already ({term.request.reason})"))
-
-
-def _nobody(to: str | None) -> str:
-    if to is None:
-        return "nobody stands by who answered its invitation"
-    return f"{to} does not stand by, or did not answer its invitation"
 
 
 async def _call(work: Callable[[Term], Awaitable[Any]], term: Term) -> Any:

@@ -16,6 +16,7 @@ from support.sessions import TIMING, holder, key_of, session
 from cluster_lock.drivers.memory import MemoryBackend
 from cluster_lock.election import Election, Term
 from cluster_lock.election import election as election_module
+from cluster_lock.election.until_over import PATIENCE
 from cluster_lock.errors import LockLost
 from cluster_lock.lease.threads import Threads
 from cluster_lock.session import Session
@@ -99,7 +100,7 @@ def test_a_thread_that_outlives_the_drain(kept: bool, monkeypatch: pytest.Monkey
             if kept:
                 await until(lambda: bool(given_up))
             else:
-                done, _ = await asyncio.wait([leading], timeout=election_module.PATIENCE + 0.5)
+                done, _ = await asyncio.wait([leading], timeout=PATIENCE + 0.5)
                 assert not done
                 assert holder(store, "x") == "a"
             work.may_end.set()
