@@ -16,7 +16,6 @@ import socket
 import threading
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from dataclasses import asdict
 from typing import Any
 from weakref import WeakSet
 
@@ -24,20 +23,20 @@ from cluster_lock import clock
 from cluster_lock.aio import end
 from cluster_lock.election import Election
 from cluster_lock.election.source import Holding
-from cluster_lock.errors import ClusterLockError, ConfigError, KeeperMismatch, LockLost
+from cluster_lock.errors import ConfigError, KeeperMismatch
 from cluster_lock.host.at_exec import at_exec
 from cluster_lock.host.patience import LOOK_EVERY, Patience
 from cluster_lock.lease.guard import Guard, NoGuard, process_guard
-from cluster_lock.observer import SILENT, Ending, Observer
-from cluster_lock.session.invitation import Answer, Willing
-from cluster_lock.session.requests import Ask, Reply
-from cluster_lock.values import Origin, Timing
+from cluster_lock.observer import SILENT, Observer
+from cluster_lock.session.invitation import Answer
+from cluster_lock.values import Timing
 from cluster_lock.version import __version__
 
 from .door import knock, visit
-from .link import LONGEST_LINE, Link, LinkClosed, mismatch, written
+from .link import LONGEST_LINE, Link, mismatch, written
 from .names import no_keeper
 from .outbox import Outbox
+from .pipe_holding import PipeHolding, PipeLease
 from .telling import Both, Telling
 
 log = logging.getLogger("cluster_lock.keeper")
@@ -98,10 +97,7 @@ class PipeContest:
         self.link = Link(self._send)
         self.link.verbs |= {"answer": self._answer, "willing": self._willing}
         self.link.events |= {"hello": self._hello, "lost": self._heard_lost, "lease": lambda **_: None}
-        self.guard = guard or process_guard()
-        self.deadline = float("-inf")
-        """Moved by the thread."""
-        self._timing = timing
+        self._lease = PipeLease(self.link, timing, guard or process_guard())
         self._pipe = pipe
         self.page: str | None = None
         """Where the keeper shows how this process is."""
@@ -116,7 +112,7 @@ class PipeContest:
 
     @property
     def timing(self) -> Timing:
-        return self._timing
+        return self._lease.timing
 
     async def __aenter__(self) -> PipeContest:
         self._loop = asyncio.get_running_loop()
@@ -167,7 +163,7 @@ class PipeContest:
         except asyncio.CancelledError:
             self.link.tell("drop", name=name)  # the answer may be on its way
             raise
-        held = self._holdings[name] = PipeHolding(self, name, given)
+        held = self._holdings[name] = PipeHolding(self._lease, name, given, self._ended)
         if (reason := self._lost.pop((name, held.fencing_token), None)) is not None:
             held.lose(reason)
         elif self.link.closed is not None:
@@ -189,8 +185,7 @@ class PipeContest:
         held = self._holdings.get(name)
         return held is not None and await held.is_willing(answer)
 
-    def ended(self, held: PipeHolding) -> None:
-        """Nothing of this term is left here."""
+    def _ended(self, held: PipeHolding) -> None:
         self._holdings.pop(held.name, None)
 
     # Signs of life
@@ -246,8 +241,8 @@ class PipeContest:
         self._tell_loop(self.link.received, line)
 
     def _move(self, deadline: float) -> None:
-        self.deadline = deadline
-        with self.guard.together():
+        self._lease.deadline = deadline
+        with self._lease.guard.together():
             for held in list(self._holdings.values()):
                 held.moved(deadline)
 
@@ -282,102 +277,3 @@ def _after_fork() -> None:
 
 
 os.register_at_fork(after_in_child=_after_fork)
-
-
-class PipeHolding:
-    """One lock that the keeper holds for us."""
-
-    def __init__(self, contest: PipeContest, name: str, given: Mapping[str, Any]) -> None:
-        self.name = name
-        self.fencing_token: int = given["token"]
-        self.origin = Origin(given["origin"])
-        self.inherited: Mapping[str, Any] = given["inherited"]
-        self.since = clock.now()
-        self.loss: str | None = None
-        self._contest = contest
-        self._lost = asyncio.Event()
-        self._cut = float("inf")
-        self._condition: Willing | None = None
-        # The thread may have moved it on since the answer was written.
-        contest.deadline = max(contest.deadline, given["deadline"])
-        self._guard = contest.guard.watch(contest.deadline, f"the work under {name}")
-
-    @property
-    def stop_at(self) -> float:
-        return min(self._contest.deadline - self._contest.timing.stop_time, self._cut)
-
-    def is_valid(self) -> bool:
-        return self.loss is None and clock.now() < self.stop_at
-
-    async def wait_lost(self) -> str:
-        waiting = asyncio.ensure_future(self._lost.wait())
-        try:
-            while not self._lost.is_set():
-                left = self.stop_at - clock.now()
-                if left <= 0:
-                    self.lose(self._silence())
-                await asyncio.wait([waiting], timeout=min(max(left, 0.01), 0.5))
-        finally:
-            await end([waiting])
-        assert self.loss is not None
-        return self.loss
-
-    def _silence(self) -> str:
-        """Why it is over when nothing was heard: in the words of whoever renews, and with the same times."""
-        timing = self._contest.timing
-        age = clock.now() - (self._contest.deadline + timing.margin - timing.ttl)
-        return f"the lease was last renewed {age:.1f} s ago (ttl {timing.ttl:g} s), of all that the keeper told"
-
-    async def verify(self) -> None:
-        await self._contest.link.call("verify", name=self.name, token=self.fencing_token)
-        if not self.is_valid():
-            raise LockLost(f"{self.name}: {self.loss or 'the lease was not renewed in time'}")
-
-    async def find_heir(self, willing: Willing | None, to: str | None = None) -> str | None:
-        self._condition = willing
-        conditional = willing is not None
-        heir: str | None = await self._contest.link.call(
-            "find_heir", name=self.name, token=self.fencing_token, conditional=conditional, to=to
-        )
-        return heir
-
-    async def wait_asked(self) -> Ask:
-        return Ask(**await self._contest.link.call("wait_asked", name=self.name, token=self.fencing_token))
-
-    def reply(self, reply: Reply) -> None:
-        self._contest.link.tell("reply", name=self.name, token=self.fencing_token, reply=asdict(reply))
-
-    async def is_willing(self, answer: Mapping[str, Any]) -> bool:
-        """What the condition of the step-down says to a contender's answer."""
-        said = self._condition(answer) if self._condition is not None else True
-        return said if isinstance(said, bool) else await said
-
-    async def end(self, handover: Mapping[str, Any]) -> Ending:
-        self._guard.done()
-        self._contest.ended(self)
-        try:
-            return Ending(
-                await self._contest.link.call("end", name=self.name, token=self.fencing_token, handover=handover)
-            )
-        except LinkClosed:
-            return Ending.LOST  # with the keeper its lease is gone, or will be
-        except ClusterLockError as error:
-            log.info("%s: the keeper had ended the term already: %s", self.name, error)
-            return Ending.LOST
-
-    def moved(self, deadline: float) -> None:
-        """In the thread: the lease was renewed."""
-        if self._cut == float("inf"):
-            self._guard.move(deadline)
-
-    def cut(self, reason: str) -> None:
-        """In the thread: it is over, and whatever still runs after `stop_time` ends with the process."""
-        self._cut = min(self._cut, clock.now())
-        self._guard.move(min(self._contest.deadline, clock.now() + self._contest.timing.stop_time))
-
-    def lose(self, reason: str) -> None:
-        """In the loop: the same, and the work is told."""
-        if self.loss is None:
-            self.cut(reason)
-            self.loss = reason
-            self._lost.set()
