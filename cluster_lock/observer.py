@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-from .values import Origin, Timing
+from .values import EndReason, Origin, Timing
 
 
 class Ending(StrEnum):
@@ -26,7 +26,7 @@ class Ending(StrEnum):
 class Observer:
     """Does nothing: override the methods that you want. They are called on the thread of the event loop, in the middle
     of the event, so a method returns at once and never raises. Moments are `clock.now()`; reasons are sentences for
-    people.
+    people; the reason of an end has a code, too.
     """
 
     def lease_granted(self, timing: Timing, deadline: float) -> None:
@@ -56,7 +56,7 @@ class Observer:
     def step_down_began(self, name: str, reason: str, heir: str | None) -> None:
         """The term of `name` was asked to end; its work is finishing. `heir`: who will get the lock."""
 
-    def term_ended(self, name: str, reason: str, how: Ending, heir: str | None = None) -> None:
+    def term_ended(self, name: str, reason: EndReason, how: Ending, heir: str | None = None) -> None:
         """The work has ended and the lock is not ours any more. `heir`: who has it, if it was handed over."""
 
     def stopped(self, name: str) -> None:

@@ -16,6 +16,7 @@ from aiogram.methods import DeleteWebhook, GetMe
 from cluster_lock import clock
 from cluster_lock.election import Term
 from cluster_lock.errors import BackendRefused, BackendUnavailable, ConflictPersists, TelegramTokenRefused
+from cluster_lock.values import EndCode, EndReason
 
 from .classify import Failure, Kind, classify, describe
 from .conflicts import Conflict, ConflictCallback
@@ -125,7 +126,8 @@ class Recovery:
                 f"bot {self._bot.id} is polled by somebody outside of the lock: {conflicts.in_row} conflicts in a row"
             )
         if begins and rules.on_conflict == "step_down":
-            self._term.step_down("somebody polls outside of the lock", cool_down=self._rules.timing.telegram_grace)
+            reason = EndReason("somebody polls outside of the lock", EndCode.CONFLICTS)
+            self._term.step_down(reason, cool_down=self._rules.timing.telegram_grace)
         await self._wait(failure, pause, "another getUpdates took the place of ours")
 
     def _say_storm(self, in_minute: int) -> None:
@@ -187,9 +189,8 @@ class Recovery:
             return
         self._ask_others_at = now + grace / 4
         silent = now - self._unreachable_since
-        self._term.step_down(
-            f"Telegram has not been reached from here for {silent:.0f} s", cool_down=grace, willing=reaches_telegram
-        )
+        reason = EndReason(f"Telegram has not been reached from here for {silent:.0f} s", EndCode.OUT_OF_REACH)
+        self._term.step_down(reason, cool_down=grace, willing=reaches_telegram)
 
 
 async def refused_again(bot: Bot) -> None:

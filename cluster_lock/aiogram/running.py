@@ -17,6 +17,7 @@ from aiogram.methods import GetMe
 from cluster_lock.aio import end, finish
 from cluster_lock.election import Election, Leadership
 from cluster_lock.errors import RequestUnguarded, TelegramTokenRefused
+from cluster_lock.values import EndCode, EndReason
 
 from .classify import describe
 from .http_session import GuardedRequest
@@ -49,7 +50,7 @@ async def run_pollers(
     pollers = list(pollers)
     _warn_about_memory_storage(dispatcher)
 
-    def stop(reason: str) -> None:
+    def stop(reason: EndReason) -> None:
         if shared and isinstance(leadership, Election) and not stopping.by_signal:
             for poller in pollers:
                 leadership.stop(reason, poller.lock)
@@ -151,7 +152,8 @@ async def _lead_all(pollers: list[Poller], leadership: Leadership, stopping: Sto
                 if isinstance(failure, TelegramTokenRefused):
                     log.error("%s: not polled", failure)
                 else:
-                    stopping.ask(f"bot {leads[task].bot.id} failed: {type(failure).__name__}")
+                    text = f"bot {leads[task].bot.id} failed: {type(failure).__name__}"
+                    stopping.ask(EndReason(text, EndCode.BOT_FAILED))
     finally:
         await finish(end([*leads, hurrying]))
         await finish(_close(pollers))

@@ -14,6 +14,7 @@ from cluster_lock.aio import end, finish
 from cluster_lock.election.leadership import current_work
 from cluster_lock.process import ShutdownManager
 from cluster_lock.process.signals import ENDS_WITHIN, ignore_more
+from cluster_lock.values import EndCode, EndReason
 
 
 class Stopping:
@@ -22,22 +23,23 @@ class Stopping:
     none of them may wait for the whole."""
 
     def __init__(self) -> None:
-        self.reason: str | None = None
+        self.reason: EndReason | None = None
         self.by_signal = False
         self.hurried = asyncio.Event()
         self.over = asyncio.Event()
         self.own: set[asyncio.Task[Any] | None] = {asyncio.current_task()}
         self._asked = asyncio.Event()
-        self._listeners: list[Callable[[str], object]] = []
+        self._listeners: list[Callable[[EndReason], object]] = []
 
     def ask(self, reason: str) -> None:
+        """A plain text says that the program was asked to stop."""
         if self.reason is None:
-            self.reason = reason
+            self.reason = EndReason.of(reason, EndCode.STOPPED)
             self._asked.set()
             for listener in self._listeners:
-                listener(reason)
+                listener(self.reason)
 
-    def then(self, listener: Callable[[str], object]) -> None:
+    def then(self, listener: Callable[[EndReason], object]) -> None:
         """Call `listener` with the reason when somebody asks; at once if somebody has."""
         self._listeners.append(listener)
         if self.reason is not None:

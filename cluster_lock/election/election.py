@@ -19,7 +19,7 @@ from cluster_lock.lease.threads import watch_threads
 from cluster_lock.observer import SILENT, Ending, Observer
 from cluster_lock.session import Session
 from cluster_lock.session.invitation import Answer
-from cluster_lock.values import Origin
+from cluster_lock.values import EndCode, EndReason, Origin
 
 from .leadership import Body, Role, StepDown, Term
 from .source import Contest, Holding, SessionContest
@@ -48,7 +48,7 @@ class Election:
         self._stopping = asyncio.Event()
         self._stops: dict[str, asyncio.Event] = {}
         """By lock that is led: set when it is to be led no more."""
-        self._stop_reason = ""
+        self._stop_reason = EndReason("", EndCode.STOPPED)
         self._changed = asyncio.Event()
         watch_threads(asyncio.get_running_loop())
 
@@ -77,14 +77,15 @@ class Election:
 
     def stop(self, reason: str = "stopping", name: str | None = None) -> None:
         """`name`: only this lock; other locks, and jobs, go on."""
-        self._stop_reason = self._stop_reason or reason
+        because = EndReason.of(reason, EndCode.STOPPED)
+        self._stop_reason = self._stop_reason or because
         if name is None:
             self._stopping.set()
             self._observer.stop(self._stop_reason)
         for lock in self._stops if name is None else {name} & self._stops.keys():
             self._stops[lock].set()
             if (term := self._terms.get(lock)) is not None:
-                term.step_down(reason)
+                term.step_down(because)
         self._change()
 
     async def lead(self, name: str, body: Body, *, answer: Answer | None = None, settle: bool = True) -> None:
@@ -244,7 +245,7 @@ class Election:
         if not ended:
             self._give_up(held, f"work in threads ({len(term.threads.running)})")
         if term.ended is None:
-            term.ended = f"stepped down: {term.request.reason}" if term.request else "the work is done"
+            term.ended = _ended_by(term.request)
         self._terms.pop(held.name, None)
         took = clock.now() - began
         how = await held.end(term.handover or held.inherited)
@@ -308,6 +309,13 @@ async def _put_back(taking: asyncio.Future[Holding], *beside: asyncio.Future[Any
     if not taking.cancelled():
         held = taking.result()
         await held.end(held.inherited)
+
+
+def _ended_by(request: StepDown | None) -> EndReason:
+    """Why a term ended that was not lost."""
+    if request is None:
+        return EndReason("the work is done", EndCode.WORK_DONE)
+    return EndReason(f"stepped down: {request.reason}", request.reason.code)
 
 
 async def _call(work: Callable[[Term], Awaitable[Any]], term: Term) -> Any:

@@ -18,7 +18,7 @@ from cluster_lock.errors import LockLost
 from cluster_lock.lease.threads import Threads
 from cluster_lock.session.invitation import Answer, Willing
 from cluster_lock.session.requests import Ask
-from cluster_lock.values import Origin
+from cluster_lock.values import EndCode, EndReason, Origin
 
 
 class Role(StrEnum):
@@ -36,8 +36,8 @@ class Role(StrEnum):
 class StepDown:
     """A request to end a term in good order."""
 
-    reason: str
-    """A sentence for people."""
+    reason: EndReason
+    """A sentence for people, and its code."""
     cool_down: float = 0.0
     """Seconds after the term in which this process does not contend again."""
     willing: Willing | None = None
@@ -83,8 +83,8 @@ class Term:
         """For the next leader: the work may fill it until the term ends, with JSON values and no secret."""
         self.since = clock.now()
         """The moment (`clock.now()`) at which the term began."""
-        self.ended: str | None = None
-        """Why the term is over, one sentence, or None. Once set it stays."""
+        self.ended: EndReason | None = None
+        """Why the term is over, one sentence and its code, or None. Once set it stays."""
         self.request: StepDown | None = None
         """The request to step down that counts, or None."""
         self.heir: str | None = None
@@ -160,7 +160,7 @@ class Term:
         `to`: the same, and only the contender of this instance is invited. `ask`: the same, and this request of a
         person over the backend is answered.
         """
-        request = StepDown(reason, cool_down, willing, to, ask)
+        request = StepDown(EndReason.of(reason, EndCode.STEP_DOWN), cool_down, willing, to, ask)
         if self.request is None or (self.request.conditional and not request.conditional):
             self.request = request
             self._requested.set()

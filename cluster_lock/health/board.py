@@ -12,7 +12,7 @@ from typing import Any, Literal, Protocol
 from cluster_lock import clock
 from cluster_lock.host.masking import masked
 from cluster_lock.observer import Ending, Observer
-from cluster_lock.values import Origin, Timing
+from cluster_lock.values import EndCode, EndReason, Origin, Timing
 from cluster_lock.version import __version__
 
 from .buckets import Buckets
@@ -183,10 +183,10 @@ class Board(Observer):
         self._lock(name).step_down(self.shown(reason))
         self._change()
 
-    def term_ended(self, name: str, reason: str, how: Ending, heir: str | None = None) -> None:
+    def term_ended(self, name: str, reason: EndReason, how: Ending, heir: str | None = None) -> None:
         if how is Ending.LOST:
             self._failed(f"{name}: {reason}")
-        self._lock(name).end(how.value, self.shown(reason), heir)
+        self._lock(name).end(how, self.shown(reason), reason.code, heir)
         self._change()
 
     def stopped(self, name: str) -> None:
@@ -225,7 +225,7 @@ class Board(Observer):
         for lock in self.locks.values():
             if lock.leads:
                 how = Ending.RELEASED if self.lease_remaining() else Ending.LOST
-                lock.end(how.value, said, None)
+                lock.end(how, said, EndCode.WORKER_ENDED)
             lock.stand_by("stopped")
 
     def worker_alive(self) -> None:

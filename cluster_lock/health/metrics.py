@@ -15,17 +15,16 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
 from cluster_lock import clock
-from cluster_lock.values import Origin
+from cluster_lock.values import EndCode, Origin
 
 from .board import Board
 from .buckets import Buckets
-from .reasons import all_labels, word
 from .terms import TAKEOVER_BOUNDS, LockFacts
 from .verdict import why_not_alive, why_not_ready
 
 ROLES = "leader", "standby", "stopped"
 ORIGINS = tuple(origin.value for origin in Origin)
-TRANSITIONS = (*(("leader", origin) for origin in ORIGINS), *(("standby", label) for label in all_labels()))
+TRANSITIONS = (*(("leader", origin) for origin in ORIGINS), *(("standby", label) for label in map(str, EndCode)))
 
 
 def scraper(board: Board) -> Callable[[str], tuple[bytes, str]]:
@@ -90,10 +89,10 @@ class BoardCollector(Collector):
                 age.add_metric([lock.name], clock.now() - lock.term.since)
             # Each there may be, from the beginning: what comes into being with its first event has no increase by it.
             for to, reason in sorted({*TRANSITIONS, *lock.transitions}):
-                transitions.add_metric([lock.name, to, word(reason)], lock.transitions[to, reason])
+                transitions.add_metric([lock.name, to, _word(reason)], lock.transitions[to, reason])
             _add(handover, [lock.name], lock.handovers)
             for origin in sorted({*ORIGINS, *lock.takeovers}):
-                _add(takeover, [lock.name, word(origin)], lock.takeovers.get(origin, Buckets(TAKEOVER_BOUNDS)))
+                _add(takeover, [lock.name, _word(origin)], lock.takeovers.get(origin, Buckets(TAKEOVER_BOUNDS)))
         yield from (leader, role, term, age, transitions, handover, takeover)
 
     def _lease(self) -> Iterator[Metric]:
@@ -152,6 +151,11 @@ class BoardCollector(Collector):
             if label == "conflict":
                 conflicts.add_metric([str(bot)], value)
         yield from (updates, errors, conflicts)
+
+
+def _word(text: str) -> str:
+    """As the value of a label: `found_free`."""
+    return text.replace(" ", "_")
 
 
 def _gauge(name: str, text: str, value: float) -> Metric:

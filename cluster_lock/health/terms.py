@@ -8,9 +8,10 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from cluster_lock import clock
+from cluster_lock.observer import Ending
+from cluster_lock.values import EndCode
 
 from .buckets import Buckets
-from .reasons import label_of
 
 REMEMBERED = 20
 """Terms of a lock that the page shows."""
@@ -97,11 +98,11 @@ class LockFacts:
         self.stepping_down = reason
         self._asked_at = clock.now()
 
-    def end(self, ending: str, reason: str, heir: str | None) -> None:
+    def end(self, how: Ending, reason: str, code: EndCode, heir: str | None = None) -> None:
         if self.term is not None:
-            self.term.end(f"{ending} to {heir}" if heir else ending, reason)
-            self.transitions["standby", label_of(ending, reason)] += 1
-            if self._asked_at is not None and ending != "lost":
+            self.term.end(f"{how} to {heir}" if heir else how.value, reason)
+            self.transitions["standby", _label(how, code)] += 1
+            if self._asked_at is not None and how is not Ending.LOST:
                 self.handovers.add(clock.now() - self._asked_at)
         self.term, self.stepping_down, self._asked_at = None, None, None
         self.stand_by()
@@ -138,3 +139,10 @@ class LockFacts:
     def _close(self, ending: str, reason: str | None) -> None:
         if self.history:
             self.history[-1].end(ending, reason)
+
+
+def _label(how: Ending, code: EndCode) -> str:
+    """A term that was lost on the way to its end did not end as it was asked to."""
+    if code.is_loss == (how is Ending.LOST):
+        return code.value
+    return (EndCode.LOST if how is Ending.LOST else EndCode.STEP_DOWN).value

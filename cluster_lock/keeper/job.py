@@ -145,7 +145,7 @@ class Job:
                 await child.ended_within(REACHES_ALL)
             child.signal(self._stopping.asked or signal.SIGTERM)
             limit = time_to_stop(self._timing) if visitors else self._timing.drain
-            visitors.stop(term.request.reason if term.request is not None else "stopping")
+            visitors.stop(term.request.reason if term.request is not None else self._stopping.reason)
             await Patience().wait((ended, hurried, trouble), limit)
             if not ended.done():
                 log.warning("%s: the command has not ended, killing it", self._name)

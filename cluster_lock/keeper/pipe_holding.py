@@ -15,7 +15,7 @@ from cluster_lock.lease.guard import Guard, NoGuard
 from cluster_lock.observer import Ending
 from cluster_lock.session.invitation import Willing
 from cluster_lock.session.requests import Ask, Reply
-from cluster_lock.values import Origin, Timing
+from cluster_lock.values import EndCode, EndReason, Origin, Timing
 
 from .link import Link, LinkClosed
 
@@ -44,7 +44,7 @@ class PipeHolding:
         self.origin = Origin(given["origin"])
         self.inherited: Mapping[str, Any] = given["inherited"]
         self.since = clock.now()
-        self.loss: str | None = None
+        self.loss: EndReason | None = None
         self._lease, self._ended = lease, ended
         self._lost = asyncio.Event()
         self._cut = float("inf")
@@ -60,7 +60,7 @@ class PipeHolding:
     def is_valid(self) -> bool:
         return self.loss is None and clock.now() < self.stop_at
 
-    async def wait_lost(self) -> str:
+    async def wait_lost(self) -> EndReason:
         waiting = asyncio.ensure_future(self._lost.wait())
         try:
             while not self._lost.is_set():
@@ -73,11 +73,12 @@ class PipeHolding:
         assert self.loss is not None
         return self.loss
 
-    def _silence(self) -> str:
+    def _silence(self) -> EndReason:
         """Why it is over when nothing was heard: in the words of whoever renews, and with the same times."""
         timing = self._lease.timing
         age = clock.now() - (self._lease.deadline + timing.margin - timing.ttl)
-        return f"the lease was last renewed {age:.1f} s ago (ttl {timing.ttl:g} s), of all that the keeper told"
+        text = f"the lease was last renewed {age:.1f} s ago (ttl {timing.ttl:g} s), of all that the keeper told"
+        return EndReason(text, EndCode.NOT_RENEWED)
 
     async def verify(self) -> None:
         await self._lease.link.call("verify", name=self.name, token=self.fencing_token)
@@ -121,14 +122,14 @@ class PipeHolding:
         if self._cut == float("inf"):
             self._guard.move(deadline)
 
-    def cut(self, reason: str) -> None:
+    def cut(self) -> None:
         """In the thread: it is over, and whatever still runs after `stop_time` ends with the process."""
         self._cut = min(self._cut, clock.now())
         self._guard.move(min(self._lease.deadline, clock.now() + self._lease.timing.stop_time))
 
-    def lose(self, reason: str) -> None:
+    def lose(self, reason: EndReason) -> None:
         """In the loop: the same, and the work is told."""
         if self.loss is None:
-            self.cut(reason)
+            self.cut()
             self.loss = reason
             self._lost.set()

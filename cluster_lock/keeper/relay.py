@@ -113,7 +113,7 @@ class Relay:
 
     async def _tell_loss(self, held: Holding) -> None:
         reason = await held.wait_lost()
-        self._link.tell("lost", name=held.name, token=held.fencing_token, reason=reason)
+        self._link.tell("lost", name=held.name, token=held.fencing_token, reason=reason.to_json())
         # Its own guard stands ready for the deadline, but a stopped worker's does not fire, and a kill takes a moment.
         await asyncio.sleep(max(0.1, self._session.timing.stop_time - 2 * GUARD_BEFORE))
         self._overdue(held.name)

@@ -12,6 +12,7 @@ import signal
 from collections.abc import Callable
 
 from cluster_lock import clock
+from cluster_lock.values import EndCode, EndReason
 
 STOPS = (signal.SIGTERM, signal.SIGINT)
 PASSED_ON = (signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGWINCH)
@@ -57,8 +58,9 @@ class Stopping:
         self._hurried = asyncio.Event()
 
     @property
-    def reason(self) -> str:
-        return signal.Signals(self.asked).name if self.asked is not None else "stopping"
+    def reason(self) -> EndReason:
+        text = signal.Signals(self.asked).name if self.asked is not None else "stopping"
+        return EndReason(text, EndCode.STOPPED)
 
     def listen(self, pass_on: Callable[[int], bool]) -> None:
         """From now on; `pass_on(number)` gets what is not for us, and says whether there was somebody to take it. What

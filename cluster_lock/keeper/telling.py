@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from cluster_lock.observer import Ending, Observer
-from cluster_lock.values import Origin
+from cluster_lock.values import EndReason, Origin
 
 from .link import Link
 
@@ -18,8 +18,12 @@ class Telling(Observer):
     """In the worker: sends it."""
 
     def __init__(self, link: Link) -> None:
-        for name in TERMS:
+        self._link = link
+        for name in set(TERMS) - {"term_ended"}:
             setattr(self, name, self._teller(link, name))
+
+    def term_ended(self, name: str, reason: EndReason, how: Ending, heir: str | None = None) -> None:
+        self._link.tell("observed", what="term_ended", arguments=(name, reason.to_json(), how, heir))
 
     @staticmethod
     def _teller(link: Link, name: str) -> Any:
@@ -49,6 +53,6 @@ def told(observer: Observer, what: str, arguments: Sequence[Any]) -> None:
         observer.term_began(name, token, Origin(origin))
     elif what == "term_ended":
         name, reason, how, *heir = arguments
-        observer.term_ended(name, reason, Ending(how), *heir)
+        observer.term_ended(name, EndReason.from_json(reason), Ending(how), *heir)
     elif what in TERMS:
         getattr(observer, what)(*arguments)

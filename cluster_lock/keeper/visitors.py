@@ -17,7 +17,7 @@ from cluster_lock.aio import end
 from cluster_lock.health import Board
 from cluster_lock.host.patience import LOOK_EVERY
 from cluster_lock.session import Session
-from cluster_lock.values import Timing
+from cluster_lock.values import EndReason, Timing
 from cluster_lock.version import __version__
 
 from .caller import Caller
@@ -49,10 +49,10 @@ class Visitors:
         for each in self._here:
             each.relay.renewed(deadline)
 
-    def stop(self, reason: str) -> None:
+    def stop(self, reason: EndReason) -> None:
         """Ask them to step down in good order."""
         for each in self._here:
-            each.link.tell("stop", reason=reason)
+            each.link.tell("stop", reason=reason.to_json())
 
     async def trouble(self, timing: Timing) -> str:
         """Wait until the command has to be ended because of one of them: why."""

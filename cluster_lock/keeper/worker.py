@@ -29,7 +29,7 @@ from cluster_lock.host.patience import LOOK_EVERY, Patience
 from cluster_lock.lease.guard import Guard, NoGuard, process_guard
 from cluster_lock.observer import SILENT, Observer
 from cluster_lock.session.invitation import Answer
-from cluster_lock.values import Timing
+from cluster_lock.values import EndCode, EndReason, Timing
 from cluster_lock.version import __version__
 
 from .door import knock, visit
@@ -77,7 +77,7 @@ async def _open_election(contest: PipeContest, observer: Observer) -> AsyncItera
     contest.reports = lambda: election.reports()
     contest.handovers = lambda: election.handovers()
     async with contest:
-        contest.link.events["stop"] = election.stop
+        contest.link.events["stop"] = lambda reason: election.stop(EndReason.from_json(reason))
         await contest.greet()
         election.page = contest.page
         yield election
@@ -107,7 +107,7 @@ class PipeContest:
         """It has said its version, or the pipe is closed."""
         self._answers: dict[str, Answer | None] = {}
         self._holdings: dict[str, PipeHolding] = {}
-        self._lost: dict[tuple[str, int], str] = {}
+        self._lost: dict[tuple[str, int], EndReason] = {}
         """Terms that ended before the answer that began them was looked at."""
 
     @property
@@ -167,7 +167,7 @@ class PipeContest:
         if (reason := self._lost.pop((name, held.fencing_token), None)) is not None:
             held.lose(reason)
         elif self.link.closed is not None:
-            held.lose(self.link.closed)
+            held.lose(EndReason(self.link.closed, EndCode.LOST))
         return held
 
     async def answer_invitations(self, name: str, answer: Answer | None) -> None:
@@ -248,21 +248,21 @@ class PipeContest:
 
     def _end_all(self, reason: str) -> None:
         for held in list(self._holdings.values()):
-            held.cut(reason)
+            held.cut()
         self._tell_loop(self._closed, reason)
 
     def _closed(self, reason: str) -> None:
         self.link.close(reason)
         self._greeted.set()
         for held in list(self._holdings.values()):
-            held.lose(reason)
+            held.lose(EndReason(reason, EndCode.LOST))
 
-    def _heard_lost(self, name: str, token: int, reason: str) -> None:
+    def _heard_lost(self, name: str, token: int, reason: Sequence[str]) -> None:
         held = self._holdings.get(name)
         if held is not None and held.fencing_token == token:
-            held.lose(reason)
+            held.lose(EndReason.from_json(reason))
         else:
-            self._lost[name, token] = reason
+            self._lost[name, token] = EndReason.from_json(reason)
 
     def _tell_loop(self, call: Callable[..., None], *arguments: Any) -> None:
         with suppress(RuntimeError):  # the loop is closed: the process ends

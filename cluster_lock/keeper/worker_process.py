@@ -17,6 +17,7 @@ from typing import Any, Self
 from cluster_lock.errors import KeeperMismatch
 from cluster_lock.health import Board
 from cluster_lock.session import Session
+from cluster_lock.values import EndReason
 from cluster_lock.version import __version__
 
 from .again import starting
@@ -42,7 +43,7 @@ class WorkerProcess(Caller):
         self._door = door
         self._doing: asyncio.Future[None] | None = None
         self._knocker: int | None = None
-        self._stop: str | None = None
+        self._stop: EndReason | None = None
         self.link.close("the worker has not knocked yet")
         door.setblocking(False)
         self._loop.add_reader(door, self._knocked)
@@ -73,11 +74,11 @@ class WorkerProcess(Caller):
                 raise
         return cls(child, ours, session, board, plan.scope)
 
-    def stop(self, reason: str) -> None:
+    def stop(self, reason: EndReason) -> None:
         """Ask it to stop, and whatever program it becomes from now on."""
         self._stop = reason
         if self.alive_at is not None:
-            self.link.tell("stop", reason=reason)
+            self.link.tell("stop", reason=reason.to_json())
         else:
             self.child.signal(signal.SIGTERM)
 
@@ -160,7 +161,7 @@ class WorkerProcess(Caller):
             self.mismatch = mismatch(__version__, version)
             self._is_wrong(str(self.mismatch))
         elif self._stop is not None:
-            self.link.tell("stop", reason=self._stop)
+            self.link.tell("stop", reason=self._stop.to_json())
 
     def _alive(self, pollers: Sequence[Mapping[str, Any]]) -> None:
         super()._alive(pollers)

@@ -17,7 +17,7 @@ from cluster_lock import clock
 from cluster_lock.driver import Driver
 from cluster_lock.errors import BackendRefused, BackendUnavailable, LeaseExpired
 from cluster_lock.observer import SILENT, Observer
-from cluster_lock.values import Lease, Timing
+from cluster_lock.values import EndCode, EndReason, Lease, Timing
 
 log = logging.getLogger("cluster_lock.watchdog")
 
@@ -28,6 +28,10 @@ RECHECK = 0.5
 def deadline_after(sent: float, timing: Timing) -> float:
     """The moment until which a lease is trusted whose granting or renewing request was sent at `sent`."""
     return sent + timing.ttl - timing.margin
+
+
+def lease_gone(error: LeaseExpired) -> EndReason:
+    return EndReason(f"the backend says that the lease is gone ({error})", EndCode.LEASE_GONE)
 
 
 class Watchdog:
@@ -52,7 +56,7 @@ class Watchdog:
         self.lease = lease
         self.timing = timing
         self.deadline = deadline_after(sent, timing)
-        self.lost: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self.lost: asyncio.Future[EndReason] = asyncio.get_running_loop().create_future()
         """Done with the reason, one sentence, as soon as the lease is not to be trusted any more."""
         self.last_renewal = sent
         self._driver = driver
@@ -68,7 +72,7 @@ class Watchdog:
     def stop_at(self) -> float:
         return self.deadline - self.timing.stop_time
 
-    def lose(self, reason: str) -> None:
+    def lose(self, reason: EndReason) -> None:
         """The lease is not to be trusted from now on; what succeeds later revives nothing."""
         if not self.lost.done():
             self.lost.set_result(reason)
@@ -81,7 +85,8 @@ class Watchdog:
         if left <= 0:
             why = f": {self._trouble}" if self._trouble else ""
             age = clock.now() - self.last_renewal
-            self.lose(f"the lease was last renewed {age:.1f} s ago (ttl {self.timing.ttl:g} s){why}")
+            text = f"the lease was last renewed {age:.1f} s ago (ttl {self.timing.ttl:g} s){why}"
+            self.lose(EndReason(text, EndCode.NOT_RENEWED))
         elif not self.lost.done():
             self._timer = asyncio.get_running_loop().call_later(min(left, RECHECK), self._look)
 
@@ -89,7 +94,7 @@ class Watchdog:
         """Renew now rather than at the next third: something makes us doubt that the lease is still there."""
         self._wake.set()
 
-    async def run(self) -> str:
+    async def run(self) -> EndReason:
         """Renew until the lease is lost; the reason. Cancel it to stop renewing without losing."""
         try:
             while not self.lost.done():
@@ -121,7 +126,7 @@ class Watchdog:
                 epoch = await self._driver.renew(self.lease)
                 await self._confirm(epoch)
         except LeaseExpired as error:
-            self.lose(f"the backend says that the lease is gone ({error})")
+            self.lose(lease_gone(error))
             return True
         except TimeoutError:
             return self._unsure(f"no answer within {limit:.1f} s")

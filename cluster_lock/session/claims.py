@@ -8,13 +8,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
-from cluster_lock.values import Entry
+from cluster_lock.values import EndReason, Entry
 
 
 class Claim(Protocol):
     """A lock that is held."""
 
-    def lose(self, reason: str) -> None:
+    def lose(self, reason: EndReason) -> None:
         """It cannot be proved to be held any more."""
         ...
 

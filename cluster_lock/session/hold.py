@@ -13,7 +13,7 @@ from cluster_lock import clock
 from cluster_lock.drivers.bounded import within
 from cluster_lock.errors import BackendRefused, BackendUnavailable, LeaseExpired, LockLost
 from cluster_lock.observer import Ending
-from cluster_lock.values import LEADER, REQUEST, Entry, Grant, Origin, Record
+from cluster_lock.values import LEADER, REQUEST, EndCode, EndReason, Entry, Grant, Origin, Record
 
 from .context import Context
 from .invitation import Willing, invite, reply_to
@@ -40,7 +40,7 @@ class Hold:
         self.origin = origin
         self.inherited = inherited
         self.fencing_token = context.identity.fencing_floor + grant.token
-        self.loss: str | None = None
+        self.loss: EndReason | None = None
         self._lost = asyncio.Event()
         self._context = context
         self.listens = False
@@ -72,7 +72,7 @@ class Hold:
         """Is the lock provably held at this moment?"""
         return self.loss is None and not self._giving_away and clock.now() < self._context.lease.stop_at
 
-    async def wait_lost(self) -> str:
+    async def wait_lost(self) -> EndReason:
         """Return as soon as the lock cannot be proved to be held any more; why."""
         await self._lost.wait()
         assert self.loss is not None
@@ -129,7 +129,7 @@ class Hold:
         if self.loss is None:
             self._guard.move(deadline)
 
-    def lose(self, reason: str) -> None:
+    def lose(self, reason: EndReason) -> None:
         """It cannot be proved to be held any more. What still runs after `stop_time` is ended with the process, even if
         the lease itself would have lasted longer: the lock may be somebody else's by now."""
         if self.loss is not None or self._giving_away:
@@ -145,17 +145,19 @@ class Hold:
         if self._giving_away or self.loss is not None:
             return
         if entry.index < self.grant.token and asked >= self._known_since:
-            self.lose(f"the store was set back: {self.name} was granted at {self.grant.token}, it is at {entry.index}")
+            text = f"the store was set back: {self.name} was granted at {self.grant.token}, it is at {entry.index}"
+            self.lose(EndReason(text, EndCode.STORE_SET_BACK))
             self._context.lease.renew_soon()
         elif entry.index < self.grant.index:
             return
         elif entry.lease != self.grant.lease.id:
             whose = f"is held by {describe(entry)}" if entry.lease else "was deleted or given away by the backend"
-            self.lose(f"the key of {self.name} {whose}")
+            self.lose(EndReason(f"the key of {self.name} {whose}", EndCode.KEY_GONE))
             self._context.lease.renew_soon()
         elif entry.index > self.grant.index and entry.record == self.grant.record:
             # Nobody overwrites a value with the same one: it was deleted, and taken again by a copy of our request.
-            self.lose(f"the key of {self.name} was deleted for a moment, in which somebody else may have held it")
+            text = f"the key of {self.name} was deleted for a moment, in which somebody else may have held it"
+            self.lose(EndReason(text, EndCode.KEY_GONE))
         elif entry.index > self.grant.index:
             log.warning("%s: somebody overwrote the value under our lock; we still hold it", self.name)
             self.grant = dataclasses.replace(self.grant, index=entry.index)

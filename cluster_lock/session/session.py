@@ -23,7 +23,7 @@ from .identity import Identity
 from .lock import Lock
 from .reconcile import Reconciler
 from .request_pace import Pace
-from .session_lease import SessionLease
+from .session_lease import CLOSED, SessionLease
 from .touched import Touched
 from .upkeep import Upkeep
 from .watch import Watch
@@ -131,7 +131,7 @@ class Session:
         self.context.watch.wake()
         await self.context.background.end()
         for hold in list(self.context.claims.holds.values()):  # while the lease still says how long they have
-            hold.lose("the session is closed")
+            hold.lose(CLOSED)
         left = lease.abandon()
         try:
             if left is not None:

@@ -15,9 +15,9 @@ from cluster_lock import clock
 from cluster_lock.driver import Driver
 from cluster_lock.drivers.bounded import within
 from cluster_lock.errors import BackendRefused, BackendUnavailable, ClusterLockError, LeaseExpired, NoLeaseYet
-from cluster_lock.lease.watchdog import Watchdog
+from cluster_lock.lease.watchdog import Watchdog, lease_gone
 from cluster_lock.observer import Observer
-from cluster_lock.values import Lease, Timing
+from cluster_lock.values import EndCode, EndReason, Lease, Timing
 
 from .watch import Watch
 
@@ -27,6 +27,7 @@ GIVE_UP = 10
 """For so many ttl we try to revoke an abandoned lease. By then it is forgotten, or nobody answers at all."""
 PAUSE = 0.1, 1.0
 """Seconds between two tries, first and longest."""
+CLOSED = EndReason("the session is closed", EndCode.SESSION_ENDED)
 
 
 class LeaseEvents(Protocol):
@@ -44,7 +45,7 @@ class LeaseEvents(Protocol):
         """The lease lasts until then."""
         ...
 
-    def lost(self, reason: str) -> None:
+    def lost(self, reason: EndReason) -> None:
         """It is not to be trusted any more."""
         ...
 
@@ -101,9 +102,9 @@ class SessionLease:
     def note_expired(self, lease: Lease, error: LeaseExpired) -> None:
         """The backend said, to another request than a renewal, that `lease` is gone."""
         if lease == self.latest:
-            self.lose(f"the backend says that the lease is gone ({error})")
+            self.lose(lease_gone(error))
 
-    def lose(self, reason: str) -> None:
+    def lose(self, reason: EndReason) -> None:
         """It is not to be trusted from now on."""
         if self._watchdog is not None:
             self._watchdog.lose(reason)
@@ -116,7 +117,7 @@ class SessionLease:
     def fail(self, error: ClusterLockError) -> None:
         """There will never be a lease again; the first reason stays."""
         self.failure = self.failure or error
-        self.lose(str(error))
+        self.lose(EndReason(str(error), EndCode.SESSION_ENDED))
         self._watch.wake()
 
     def abandon(self) -> Lease | None:
@@ -124,7 +125,7 @@ class SessionLease:
         watchdog, self._watchdog = self._watchdog, None
         if watchdog is None:
             return None
-        watchdog.lose("the session is closed")
+        watchdog.lose(CLOSED)
         return watchdog.lease
 
     async def run(self, events: LeaseEvents) -> None:
@@ -196,7 +197,7 @@ class SessionLease:
         watchdog.lost.add_done_callback(lambda lost: self._lost(watchdog, lost.result()))
         return watchdog
 
-    def _lost(self, watchdog: Watchdog, reason: str) -> None:
+    def _lost(self, watchdog: Watchdog, reason: EndReason) -> None:
         if self._watchdog is watchdog:  # else the session is closed, which is no loss
             self._events.lost(reason)
             self._observer.lease_lost(reason)

@@ -6,7 +6,7 @@ import logging
 
 from cluster_lock import clock
 from cluster_lock.errors import BackendUnavailable
-from cluster_lock.values import LEADER, REQUEST, Entry
+from cluster_lock.values import LEADER, REQUEST, EndCode, EndReason, Entry
 
 from .context import Context
 from .reconcile import Reconciler
@@ -83,14 +83,15 @@ class Upkeep:
             self._plan_sweep()
             context.background.later(self._reconciler.sweep())
         if (stuck := touched.stuck()) is not None and not context.claims.holds:
-            context.lease.lose(f"{stuck} could not be released within a ttl, so the lease that holds it is given up")
+            text = f"{stuck} could not be released within a ttl, so the lease that holds it is given up"
+            context.lease.lose(EndReason(text, EndCode.LOST))
 
     def moved(self, deadline: float) -> None:
         with self._context.guard.together():
             for hold in self._context.claims.holds.values():
                 hold.moved(deadline)
 
-    def lost(self, reason: str) -> None:
+    def lost(self, reason: EndReason) -> None:
         holds = list(self._context.claims.holds.values())
         # Whoever works under a lock is told the reason and says so himself.
         log.log(logging.DEBUG if holds else logging.WARNING, "lease lost: %s", reason)

@@ -13,6 +13,7 @@ from .grants import (
     Validity,
 )
 from .keys import INVITE, LEADER, REPLY, REQUEST, STANDBY, contender_key, telegram_lock
+from .reasons import EndCode, EndReason
 from .record import FIRST_FORMAT, FORMAT, LARGEST, Record, mapping_in
 from .timing import GUARD_BEFORE, LONGEST_POLL, Timing
 
@@ -30,6 +31,8 @@ __all__ = [
     "STANDBY",
     "BackendNode",
     "Changes",
+    "EndCode",
+    "EndReason",
     "Entry",
     "Grant",
     "Lease",

@@ -10,7 +10,7 @@ from cluster_lock import clock
 from cluster_lock.aio import end, finish
 from cluster_lock.election.leadership import Body, Role, Term
 from cluster_lock.session.invitation import Answer
-from cluster_lock.values import Origin, Timing
+from cluster_lock.values import EndCode, EndReason, Origin, Timing
 
 FAR = 1e9
 
@@ -56,7 +56,7 @@ class TermDouble:
         self.term.begin_step_down(heir)
         await self.work
         assert not self.term.tasks, "handlers still run after the body has returned"
-        self.term.ended = "stepped down"
+        self.term.ended = EndReason("stepped down", EndCode.STEP_DOWN)
         return self.term.handover
 
     async def lose(self, reason: str = "the key was deleted") -> None:
@@ -66,7 +66,7 @@ class TermDouble:
 
     async def stop(self, reason: str) -> None:
         assert self.work is not None
-        self.term.ended = reason
+        self.term.ended = EndReason(reason, EndCode.LOST)
         await end((self.work, *self.term.tasks))
 
 
@@ -130,7 +130,7 @@ class LeadershipDouble:
             if double.work.cancelled() or double.term.ended is not None:
                 continue
             double.work.result()
-            double.term.ended = "over"
+            double.term.ended = EndReason("over", EndCode.WORK_DONE)
             if double.term.request is None:
                 return
 

@@ -241,7 +241,7 @@ def guard_waits_for_a_blocked_loop() -> None:
 
     lose = Hold.lose
 
-    def trusting(self: Hold, reason: str) -> None:
+    def trusting(self: Hold, reason: values.EndReason) -> None:
         lose(self, reason)
         self._guard.done()  # the loop runs, or we were not here
 

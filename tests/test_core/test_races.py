@@ -18,7 +18,7 @@ from cluster_lock.errors import ClusterLockError, LockLost
 from cluster_lock.session import Hold
 from cluster_lock.testing.faulty import LOST_REPLY, LOST_REQUEST, FaultyDriver, slow_reply, slow_request
 from cluster_lock.testing.virtual_time import run
-from cluster_lock.values import Origin, Record
+from cluster_lock.values import EndCode, EndReason, Origin, Record
 
 
 async def until_steps_down(term: Term) -> None:
@@ -431,7 +431,7 @@ def test_a_cancellation_is_not_lost_when_the_lock_is_lost_too() -> None:
             await asyncio.sleep(0.1)
             hold = a.context.claims.holds["leader/x"]
             using.cancel()
-            hold.lose("the test says so")
+            hold.lose(EndReason("the test says so", EndCode.LOST))
             with pytest.raises(asyncio.CancelledError):
                 await using
 

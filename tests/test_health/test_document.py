@@ -14,6 +14,7 @@ from support.health import LOCK, leader_board, own_time, standby_board
 from cluster_lock.health import Board
 from cluster_lock.health.document import document, health
 from cluster_lock.observer import Ending
+from cluster_lock.values import EndCode, EndReason
 
 
 def described(instance: str, pid: int, **more: Any) -> dict[str, Any]:
@@ -59,7 +60,11 @@ def test_a_process_is_not_told_of_its_own_term_that_is_over() -> None:
         board.peers = Seen(described("web-1", os.getpid(), term=17))
         assert lock_of(board)["leader"]["ours"]
         board.lease_lost("the lease was last renewed 11.0 s ago (ttl 15 s): no answer")
-        board.term_ended(LOCK, "the lease was last renewed 11.0 s ago (ttl 15 s): no answer", Ending.LOST)
+        board.term_ended(
+            LOCK,
+            EndReason("the lease was last renewed 11.0 s ago (ttl 15 s): no answer", EndCode.NOT_RENEWED),
+            Ending.LOST,
+        )
         assert lock_of(board)["leader"] is None
         assert health(board)["leader"] is None
 

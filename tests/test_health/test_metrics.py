@@ -11,7 +11,7 @@ from cluster_lock.health.buckets import Buckets
 from cluster_lock.health.metrics import scraper
 from cluster_lock.health.totals import KINDS
 from cluster_lock.observer import Ending
-from cluster_lock.values import Origin
+from cluster_lock.values import EndCode, EndReason, Origin
 
 
 def scraped(board: Board) -> dict[tuple[str, tuple[str, ...]], float]:
@@ -51,7 +51,7 @@ def test_the_whole_life_of_a_term() -> None:
         assert found["takeover_seconds_sum", (LOCK, "handed_over")] == 5
         board.step_down_began(LOCK, "SIGTERM", "web-2")
         pass_time(0.5)
-        board.term_ended(LOCK, "stepped down: SIGTERM", Ending.HANDED_OVER, "web-2")
+        board.term_ended(LOCK, EndReason("stepped down: SIGTERM", EndCode.STOPPED), Ending.HANDED_OVER, "web-2")
         found = scraped(board)
         assert found["is_leader", (LOCK,)] == 0
         assert ("term", (LOCK,)) not in found
@@ -101,7 +101,9 @@ def test_every_series_is_there_before_its_first_event() -> None:
         for to, reason in (("leader", "found_free"), ("standby", "lost_not_renewed"), ("standby", "step_down")):
             assert before["transitions_total", (LOCK, reason, to)] == 0
         board.term_began(LOCK, 1, Origin.FOUND_FREE)
-        board.term_ended(LOCK, "the lease was last renewed 1.5 s ago (ttl 15 s): x", Ending.LOST)
+        board.term_ended(
+            LOCK, EndReason("the lease was last renewed 1.5 s ago (ttl 15 s): x", EndCode.NOT_RENEWED), Ending.LOST
+        )
         board.pollers([poller(errors=dict.fromkeys(KINDS, 1))])
         after = scraped(board)
         assert {key for key in after if "total" in key[0]} == {key for key in before if "total" in key[0]}
@@ -116,7 +118,11 @@ def test_labels_do_not_grow() -> None:
         sizes = set()
         for number in range(50):
             board.term_began(LOCK, number, Origin.FOUND_FREE)
-            board.term_ended(LOCK, f"the lease was last renewed {number}.5 s ago (ttl 15 s): x{number}", Ending.LOST)
+            board.term_ended(
+                LOCK,
+                EndReason(f"the lease was last renewed {number}.5 s ago (ttl 15 s): x{number}", EndCode.NOT_RENEWED),
+                Ending.LOST,
+            )
             sizes.add(len(scraped(board)))
         assert len(sizes) == 1
 

@@ -26,7 +26,7 @@ from cluster_lock.health.peers import SessionPeers
 from cluster_lock.health.server import HealthServer
 from cluster_lock.host.listen_address import ListenAddress
 from cluster_lock.observer import Ending
-from cluster_lock.values import Origin
+from cluster_lock.values import EndCode, EndReason, Origin
 
 LATE = "the lease was last renewed 11.3 s ago (ttl 15 s): etcd does not answer within 4.0 s"
 
@@ -60,10 +60,10 @@ def board_with_a_past() -> Board:
     lock = board.locks[LOCK]
     lock.see(somebody("web-3", 1041))
     board.term_began(LOCK, 1066, Origin.FOUND_FREE)
-    board.term_ended(LOCK, LATE, Ending.LOST)
+    board.term_ended(LOCK, EndReason(LATE, EndCode.NOT_RENEWED), Ending.LOST)
     lock.see({**somebody("web-2", 1102)})
     board.term_began(LOCK, 1138, Origin.HANDED_OVER)
-    board.term_ended(LOCK, "stepped down: SIGTERM", Ending.HANDED_OVER, "web-2")
+    board.term_ended(LOCK, EndReason("stepped down: SIGTERM", EndCode.STOPPED), Ending.HANDED_OVER, "web-2")
     lock.see({**somebody("web-2", 1140), "handed_over_by": "web-1"})
     board.lease_granted(TIMING, clock.now() + TRUSTED)
     board.term_began(LOCK, 1193, Origin.RELEASED)

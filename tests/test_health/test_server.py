@@ -26,6 +26,7 @@ from cluster_lock.health.hosts import Hosts
 from cluster_lock.health.server import HealthServer
 from cluster_lock.host.listen_address import ListenAddress, listen_address
 from cluster_lock.observer import Ending
+from cluster_lock.values import EndCode, EndReason
 
 ANY = "127.0.0.1:0"
 FIELDS = [
@@ -188,7 +189,7 @@ def test_events_tell_a_transition_at_once() -> None:
             async with Stream(url, "/events") as stream:
                 assert "text/event-stream" in stream.head
                 assert (await stream.event())["locks"][0]["role"] == "leader"
-                board.term_ended(LOCK, "stepped down: SIGTERM", Ending.HANDED_OVER, "web-2")
+                board.term_ended(LOCK, EndReason("stepped down: SIGTERM", EndCode.STOPPED), Ending.HANDED_OVER, "web-2")
                 event = await stream.event()
                 assert event["role"] == "standby"
                 (term,) = event["locks"][0]["history"]
@@ -342,7 +343,7 @@ def test_secrets_and_markup_are_not_shown() -> None:
     board.pollers([poller(last_error=f"POST /bot{SECRET}/getUpdates failed", waiting=f"because of {SECRET}")])
     board.lease_unsure("login hunter2-pass refused by https://user:pa55@host/")
     board.step_down_began(LOCK, f"asked with {SECRET}", "web-2")
-    board.term_ended(LOCK, f"asked with {SECRET}", Ending.RELEASED)
+    board.term_ended(LOCK, EndReason(f"asked with {SECRET}", EndCode.STEP_DOWN), Ending.RELEASED)
 
     async def main() -> None:
         async with open_health(board, ANY) as url:

@@ -19,7 +19,7 @@ from cluster_lock import clock
 from cluster_lock.aio import end
 from cluster_lock.health import Board, Notifier
 from cluster_lock.observer import Ending
-from cluster_lock.values import Origin
+from cluster_lock.values import EndCode, EndReason, Origin
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="systemd is Linux's")
 
@@ -74,7 +74,7 @@ def test_a_life_is_told(abstract: bool, tmp_path: Path) -> None:
             assert f"STATUS=standby for {LOCK}" in lines
             board.term_began(LOCK, 17, Origin.HANDED_OVER)
             await manager.line(f"STATUS=leader of {LOCK}, term 17")
-            board.term_ended(LOCK, "stepped down", Ending.RELEASED)
+            board.term_ended(LOCK, EndReason("stepped down", EndCode.STEP_DOWN), Ending.RELEASED)
             await manager.line("STATUS=standby")
             board.stop("SIGTERM")
             assert "STATUS=stopping: it is stopping: SIGTERM; standby for telegram/42" in await manager.line(

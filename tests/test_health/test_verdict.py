@@ -9,7 +9,7 @@ from cluster_lock import clock
 from cluster_lock.health import Board
 from cluster_lock.health.verdict import STARTS_FOR, status, why_not_alive, why_not_ready
 from cluster_lock.observer import Ending
-from cluster_lock.values import Origin
+from cluster_lock.values import EndCode, EndReason, Origin
 
 
 def test_a_standby_that_could_take_over_is_ready() -> None:
@@ -101,7 +101,9 @@ def test_a_storm_of_an_earlier_term_is_over_for_a_standby() -> None:
         board = leader_board()
         board.pollers([poller(storm=True, polling=False)])
         assert len(why_not_ready(board)) == 1
-        board.term_ended(LOCK, "stepped down: somebody polls outside of the lock", Ending.RELEASED)
+        board.term_ended(
+            LOCK, EndReason("stepped down: somebody polls outside of the lock", EndCode.CONFLICTS), Ending.RELEASED
+        )
         assert why_not_ready(board) == []
 
 
