@@ -7,7 +7,8 @@ ever sees a gRPC, aiohttp or operating system error.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, ClassVar
 
 
 class ClusterLockError(Exception):
@@ -107,18 +108,16 @@ class AlreadyRunning(ClusterLockError):
     exit_code = 73
 
 
-class TelegramTokenRefused(ClusterLockError):
-    """Telegram does not accept the bot token (401 or 404). The text names the bot's id, never the token."""
+_OF_TELEGRAM = ("ConflictPersists", "RequestUnguarded", "TelegramTokenRefused")
 
-    exit_code = 78
+if TYPE_CHECKING:
+    ConflictPersists: type[ClusterLockError]
+    RequestUnguarded: type[ClusterLockError]
+    TelegramTokenRefused: type[ClusterLockError]
+else:
 
-
-class RequestUnguarded(ClusterLockError):
-    """A getUpdates was, or would have been, on a connection that cannot be reset when the lock is lost: an HTTP library
-    or a session behaves in an unknown way. Nothing is polled then."""
-
-    exit_code = 78
-
-
-class ConflictPersists(ClusterLockError):
-    """Telegram kept answering 409: somebody polls this bot outside of the lock, and we were told to give up."""
+    def __getattr__(name: str) -> Any:
+        """Telegram's errors stood here once: `from cluster_lock.errors import ConflictPersists` goes on working."""
+        if name not in _OF_TELEGRAM:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return getattr(import_module("cluster_lock.telegram.errors"), name)

@@ -57,7 +57,7 @@ def test_what_is_looked_at(tmp_path: Path) -> None:
 
 def test_drivers_know_no_sibling() -> None:
     """A driver imports what all drivers share and its own parts, never another driver; and nobody else imports its
-    parts."""
+    parts, nor names one in a text for an import."""
     drivers = {path.name for path in (ROOT / "drivers").iterdir() if path.is_dir()} - {"__pycache__", "shared"}
     for module in HOUSE:
         home = module.path.relative_to(ROOT).parts[:2]
@@ -65,6 +65,9 @@ def test_drivers_know_no_sibling() -> None:
             if isinstance(node, ast.ImportFrom) and not node.level:
                 of, _, part = (node.module or "").removeprefix("cluster_lock.drivers.").partition(".")
                 assert of not in drivers or home == ("drivers", of) or not (part or home[0] == "drivers"), module
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str) and home[0] != "drivers":
+                of, dot, _ = node.value.removeprefix("cluster_lock.drivers.").partition(".")
+                assert not (node.value.startswith("cluster_lock.drivers.") and of in drivers and dot), module
 
 
 def test_the_library_never_imports_the_bot() -> None:

@@ -63,8 +63,8 @@ def _values(plan: Plan, folder: Path, telegram: str) -> dict[str, str]:
     return {
         **{f"lock.{name}": duration_text(getattr(timing, name)) for name in TIMES},
         "telegram.api": telegram,
-        "telegram.poll_timeout": duration_text(timing.poll_timeout),
-        "telegram.handler_timeout": duration_text(timing.handler_timeout),
+        "telegram.poll_timeout": duration_text(plan.times.poll_timeout),
+        "telegram.handler_timeout": duration_text(plan.times.handler_timeout),
         "prefix": f"cluster-lock-demo/{plan.bot_id}/",
         "file.directory": str(folder / "locks"),
     }

@@ -6,6 +6,7 @@ import random
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from cluster_lock.telegram.times import TelegramTimes
 from cluster_lock.values import Timing
 
 BACKENDS = ("file", "etcd", "consul")
@@ -53,9 +54,11 @@ class Plan:
             stop_time=ttl * 0.15,
             drain=2.0,
             cancel_grace=0.5,
-            handler_timeout=10.0,
-            poll_timeout=5.0,
         )
+
+    @property
+    def times(self) -> TelegramTimes:
+        return TelegramTimes(handler_timeout=10.0, poll_timeout=5.0)
 
     @property
     def freed_after(self) -> float:

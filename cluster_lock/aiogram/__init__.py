@@ -3,6 +3,10 @@
 `start_polling(dispatcher, bot)` instead of `dispatcher.start_polling(bot)` is all that a program has to change.
 """
 
+from cluster_lock.telegram.errors import ConflictPersists, RequestUnguarded, TelegramTokenRefused
+from cluster_lock.telegram.poller_state import PollerState
+from cluster_lock.telegram.times import TelegramTimes
+
 from .bots import bot_from
 from .conflicts import Conflict, ConflictRules
 from .crashes import CrashedTooOften
@@ -13,10 +17,10 @@ from .poller import Poller, lock_name
 from .reading import UpdateUnreadable
 from .rules import Rules
 from .start import run_polling, start_polling
-from .state import PollerState
 
 __all__ = [
     "Conflict",
+    "ConflictPersists",
     "ConflictRules",
     "CrashedTooOften",
     "CutOff",
@@ -24,7 +28,10 @@ __all__ = [
     "Poller",
     "PollerState",
     "PollingManager",
+    "RequestUnguarded",
     "Rules",
+    "TelegramTimes",
+    "TelegramTokenRefused",
     "UpdateUnreadable",
     "bot_from",
     "lock_name",

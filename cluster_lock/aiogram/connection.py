@@ -13,7 +13,7 @@ from typing import Any
 from aiohttp import BaseConnector, ClientOSError, ClientRequest, TraceConfig
 from aiohttp.connector import Connection
 
-from cluster_lock.errors import RequestUnguarded
+from cluster_lock.telegram.errors import RequestUnguarded
 
 _TCP_USER_TIMEOUT: int | None = getattr(socket, "TCP_USER_TIMEOUT", None)
 _LINGER = struct.Struct("hh" if os.name == "nt" else "ii")

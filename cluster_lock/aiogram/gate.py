@@ -18,7 +18,7 @@ from aiogram.methods.base import TelegramType
 from cluster_lock import clock
 from cluster_lock.aio import end, finish
 from cluster_lock.election import Leadership, Term
-from cluster_lock.errors import RequestUnguarded
+from cluster_lock.telegram.errors import RequestUnguarded
 from cluster_lock.values import Timing
 
 from .fetching import time_left

@@ -51,7 +51,7 @@ class Handling:
         self._one_ended = asyncio.Event()
         self._look_again: asyncio.TimerHandle | None = None
         deadlines: Deadlines | None = None
-        if (limit := rules.timing.handler_timeout) is not None:
+        if (limit := rules.times.handler_timeout) is not None:
             grace = rules.timing.cancel_grace
             deadlines = Deadlines(bot.id, limit, grace, facts, self._is_ending, finished, self._leave_behind)
         feeder = Feeder(dispatcher, bot, term, rules, facts, notes, deadlines, self._is_ending, finished, exits)

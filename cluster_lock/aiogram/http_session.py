@@ -26,7 +26,8 @@ from aiogram.types import Update
 from aiohttp import ClientConnectionError, ClientError, ClientSession
 from aiohttp.connector import Connection
 
-from cluster_lock.errors import LockLost, RequestUnguarded
+from cluster_lock.errors import LockLost
+from cluster_lock.telegram.errors import RequestUnguarded
 
 from .connection import OneConnection
 

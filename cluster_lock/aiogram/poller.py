@@ -14,11 +14,12 @@ from aiogram.methods import GetMe
 
 from cluster_lock import clock
 from cluster_lock.election import Term
-from cluster_lock.values import telegram_lock
+from cluster_lock.telegram.locks import telegram_lock
+from cluster_lock.telegram.poller_state import PollerState
 
 from .electing import Electing
 from .rules import Rules
-from .state import Facts, PollerState
+from .state import Facts
 from .term_work import TermWork
 from .threads import await_threads_of
 
@@ -38,7 +39,7 @@ class Poller:
         await_threads_of(dispatcher)
         rules = rules or Rules()
         self._rules = rules if rules.on_elected is None else replace(rules, on_elected=Electing(rules.on_elected))
-        self._facts = Facts(bot.id, self.lock, self._rules.timing.poll_timeout)
+        self._facts = Facts(bot.id, self.lock, self._rules.times.poll_timeout)
         self._looking: asyncio.Task[bool] | None = None
         self._looked: tuple[float, bool] | None = None
 

@@ -15,7 +15,8 @@ from aiogram.methods import DeleteWebhook, GetMe
 
 from cluster_lock import clock
 from cluster_lock.election import Term
-from cluster_lock.errors import BackendRefused, BackendUnavailable, ConflictPersists, TelegramTokenRefused
+from cluster_lock.errors import BackendRefused, BackendUnavailable
+from cluster_lock.telegram.errors import ConflictPersists, TelegramTokenRefused
 from cluster_lock.values import EndCode, EndReason
 
 from .classify import Failure, Kind, classify, describe
@@ -108,7 +109,7 @@ class Recovery:
 
     async def _after_conflict(self, failure: Failure) -> None:
         conflicts, rules, now = self._facts.conflicts, self._rules.conflict, clock.now()
-        tolerated = now - self._began < self._rules.timing.poll_timeout + PREDECESSOR
+        tolerated = now - self._began < self._rules.times.poll_timeout + PREDECESSOR
         begins = conflicts.met(now, tolerated=tolerated)
         pause = self._conflict.next()
         await self._verify()
@@ -127,7 +128,7 @@ class Recovery:
             )
         if begins and rules.on_conflict == "step_down":
             reason = EndReason("somebody polls outside of the lock", EndCode.CONFLICTS)
-            self._term.step_down(reason, cool_down=self._rules.timing.telegram_grace)
+            self._term.step_down(reason, cool_down=self._rules.times.telegram_grace)
         await self._wait(failure, pause, "another getUpdates took the place of ours")
 
     def _say_storm(self, in_minute: int) -> None:
@@ -182,7 +183,7 @@ class Recovery:
     def _see_whether_others_reach_it(self, sent_at: float) -> None:
         """If Telegram is unreachable from here for long, offer the term to whoever reaches it. Nobody: then it is
         Telegram that is down, and leadership must not go round in circles."""
-        now, grace = clock.now(), self._rules.timing.telegram_grace
+        now, grace = clock.now(), self._rules.times.telegram_grace
         if self._unreachable_since is None:
             self._unreachable_since, self._ask_others_at = sent_at, sent_at + grace
         if now < self._ask_others_at or self._term.request is not None:

@@ -12,6 +12,7 @@ from aiogram.types import Update
 from aiogram.utils.backoff import BackoffConfig
 
 from cluster_lock.election import Term
+from cluster_lock.telegram.times import TelegramTimes
 from cluster_lock.values import Timing
 
 from .conflicts import ConflictRules
@@ -42,6 +43,7 @@ class Rules:
     """
 
     timing: Timing = field(default_factory=Timing)
+    times: TelegramTimes = field(default_factory=TelegramTimes)
     delivery: Delivery = "at_least_once"
     order: Order = "none"
     window: WindowRule = "open"

@@ -16,7 +16,7 @@ from aiogram.methods import GetMe
 
 from cluster_lock.aio import end, finish
 from cluster_lock.election import Election, Leadership
-from cluster_lock.errors import RequestUnguarded, TelegramTokenRefused
+from cluster_lock.telegram.errors import RequestUnguarded, TelegramTokenRefused
 from cluster_lock.values import EndCode, EndReason
 
 from .classify import describe

@@ -22,7 +22,7 @@ from cluster_lock.host.state_directory import file_name
 from cluster_lock.keeper.names import under_keeper, visits_keeper
 from cluster_lock.keeper.opening import open_shown_election
 from cluster_lock.keeper.slots import slot
-from cluster_lock.values import LONGEST_POLL, Timing
+from cluster_lock.telegram.times import LONGEST_POLL, TelegramTimes
 
 from .arguments import of_process, of_term
 from .conflicts import ConflictRules, OnConflict
@@ -97,7 +97,7 @@ async def start_polling(
         rules = _rules(settings, dispatcher, data, on_failed)
         rules = replace(
             rules,
-            timing=_with_poll_timeout(rules.timing, polling_timeout),
+            times=_with_poll_timeout(rules.times, polling_timeout),
             sequential=not handle_as_tasks,
             backoff=backoff_config,
             max_concurrent=tasks_concurrency_limit or rules.max_concurrent,
@@ -145,13 +145,13 @@ def _settings(config: Settings | str | os.PathLike[str] | None, leadership: Lead
     return load(None if config is None else Path(config))
 
 
-def _with_poll_timeout(timing: Timing, given: int | None) -> Timing:
+def _with_poll_timeout(times: TelegramTimes, given: int | None) -> TelegramTimes:
     if given is None:
-        return timing
+        return times
     seconds = min(LONGEST_POLL, max(1, given))
     if seconds != given:
         log.warning("polling_timeout=%s: a getUpdates waits for %d s instead, of 1 to %d", given, seconds, LONGEST_POLL)
-    return replace(timing, poll_timeout=seconds)
+    return replace(times, poll_timeout=seconds)
 
 
 def _is_kept(leadership: Leadership | None) -> bool:
@@ -186,6 +186,7 @@ def _rules(
     telegram = settings.telegram
     return Rules(
         timing=settings.timing,
+        times=settings.telegram_times,
         delivery=telegram.delivery,
         order=telegram.order,
         window=telegram.window,

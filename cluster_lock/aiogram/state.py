@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 from cluster_lock import clock
+from cluster_lock.telegram.poller_state import PollerState
 
 from .conflicts import Conflicts
 from .window import Window
@@ -16,47 +16,6 @@ DEAF_AFTER = 20.0
 """Seconds beyond its poll timeout after which a getUpdates should have ended, well or badly."""
 FULL_FOR = 1.0
 """Seconds after which a full window is worth a word; a burst of a hundred updates is not."""
-
-
-@dataclass(frozen=True, slots=True)
-class PollerState:
-    """A snapshot. Ages are seconds, None: never.
-
-    `polling`: in a term, and not stepping down. `polling_for`: since the first getUpdates of the term went out.
-    `waiting`: the reason of a deliberate wait, which is a sign of life. `last_poll_age`: since a getUpdates ended, well
-    or badly; `last_success_age`: well. `deaf`: supposed to poll, not waiting, and none has ended for poll_timeout +
-    20 s. `failing`: for so long all that ended did so badly. `pending`: delivered and not handled, but for
-    `early_running`: confirmed before their handlers have ended, which still run. `window_full`: Telegram shows nothing
-    new until a handler ends; `window_full_for`: since when. The counters are over all terms; `redelivered`: finished
-    updates that came again and were recognised; `confirmed_early`: before their handlers had ended; `given_up`: those
-    lost at the end of a term, of these or by `delivery: at_most_once`; `errors`: failed getUpdates by the kind of
-    failure ("conflict", "network").
-    """
-
-    bot_id: int
-    lock: str
-    polling: bool
-    polling_for: float | None
-    waiting: str | None
-    last_poll_age: float | None
-    last_success_age: float | None
-    deaf: bool
-    failing: bool
-    conflicts_60s: int
-    storm: bool
-    last_error: str | None
-    pending: int
-    unconfirmed: int
-    window_full: bool
-    window_full_for: float | None
-    early_running: int
-    handled: int
-    failed: int
-    timed_out: int
-    redelivered: int
-    confirmed_early: int
-    given_up: int
-    errors: Mapping[str, int]
 
 
 class Facts:

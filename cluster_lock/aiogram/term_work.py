@@ -10,8 +10,9 @@ from aiogram import Bot, Dispatcher
 from cluster_lock import clock
 from cluster_lock.aio import end, finish
 from cluster_lock.election import Term
-from cluster_lock.errors import LockLost, RequestUnguarded
+from cluster_lock.errors import LockLost
 from cluster_lock.host.at_exec import at_exec
+from cluster_lock.telegram.errors import RequestUnguarded
 
 from .classify import describe
 from .crashes import CrashNotes
@@ -165,7 +166,7 @@ class TermWork:
 
     async def _ask(self) -> list[Raw] | None:
         """One getUpdates. None if it failed, after the wait that its failure asks for."""
-        timeout = 0.0 if self._held else self._rules.timing.poll_timeout
+        timeout = 0.0 if self._held else self._rules.times.poll_timeout
         sent_at = clock.now()
         self._facts.asks()
         self._pace.asks()

@@ -12,9 +12,11 @@ from cluster_lock.admin.overview import foreign_value
 from cluster_lock.config import Settings
 from cluster_lock.driver import Driver
 from cluster_lock.election import Role
-from cluster_lock.errors import BackendRefused, BackendUnavailable, TelegramTokenRefused
+from cluster_lock.errors import BackendRefused, BackendUnavailable
 from cluster_lock.host.listen_address import listen_address
-from cluster_lock.values import LEADER, Entry, Record, telegram_lock
+from cluster_lock.telegram.errors import TelegramTokenRefused
+from cluster_lock.telegram.locks import telegram_lock
+from cluster_lock.values import LEADER, Entry, Record
 
 from .findings import Finding
 from .pages import Answer, Unreachable, ask, words

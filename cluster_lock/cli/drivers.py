@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from importlib import import_module, metadata
+from importlib import metadata
 from typing import Any
 
 from .output import add_json_option, print_json
@@ -48,19 +48,20 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _ours(name: str) -> dict[str, Any]:
+    from cluster_lock.drivers import why_unusable
     from cluster_lock.version import __version__
 
     libraries = {library: version for library in LIBRARIES[name] if (version := _version(library)) is not None}
     extra = name if LIBRARIES[name] else None
-    return _told(name, extra, f"cluster-lock {__version__}", libraries, _problem(name))
+    return _told(name, extra, f"cluster-lock {__version__}", libraries, why_unusable(name))
 
 
 def _theirs(name: str) -> dict[str, Any]:
-    from cluster_lock.drivers import GROUP
+    from cluster_lock.drivers import GROUP, why_unusable
 
     (point, *_) = metadata.entry_points(group=GROUP, name=name)
     source = f"{point.dist.name} {point.dist.version}" if point.dist else point.value
-    return _told(name, None, source, {}, _problem(name))
+    return _told(name, None, source, {}, why_unusable(name))
 
 
 def _told(name: str, extra: str | None, source: str, libraries: dict[str, str], problem: str | None) -> dict[str, Any]:
@@ -79,21 +80,3 @@ def _version(distribution: str) -> str | None:
         return metadata.version(distribution)
     except metadata.PackageNotFoundError:
         return None
-
-
-def _problem(name: str) -> str | None:
-    """Why it cannot be used, and what to do about it."""
-    from cluster_lock.drivers import driver_class
-    from cluster_lock.errors import ConfigError
-
-    try:
-        driver_class(name)
-        if name == "etcd":
-            import_module("cluster_lock.drivers.etcd.library").load()
-        elif name == "consul":
-            import_module("cluster_lock.drivers.consul.library").client_class()
-            if _version("aiohttp") is None:
-                return "aiohttp is not installed: pip install 'cluster-lock[consul]'"
-    except ConfigError as error:
-        return str(error)
-    return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from cluster_lock.errors import ConfigError
-from cluster_lock.values import telegram_lock
+from cluster_lock.telegram.locks import telegram_lock
 
 if TYPE_CHECKING:
     from cluster_lock.config import Settings

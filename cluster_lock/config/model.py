@@ -6,6 +6,7 @@ import hashlib
 import re
 import socket
 from collections.abc import Iterator, Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
@@ -17,6 +18,7 @@ from cluster_lock.errors import ConfigError
 from cluster_lock.host.listen_address import DEFAULT as HEALTH
 from cluster_lock.host.listen_address import OFF
 from cluster_lock.host.state_directory import state_directory
+from cluster_lock.telegram.times import TelegramTimes
 from cluster_lock.values import HIGHEST_FLOOR, Timing
 
 from .field_types import (
@@ -36,6 +38,7 @@ from .field_types import (
 _DEFAULT = Timing()
 CONTRADICTION = "contradiction"
 """The type of the error about values that do not fit together, and what holds each of them with its paths in it."""
+_DEFAULT_TIMES = TelegramTimes()
 
 
 class Section(BaseModel):
@@ -82,11 +85,13 @@ class TelegramSection(Section):
     """Whether a slow handler's update is confirmed early (open) when else the bot would fall silent (strict)."""
     max_concurrent: int = Field(default=100, ge=1, le=10_000)
     """How many handlers may run at a time."""
-    poll_timeout: Duration = _DEFAULT.poll_timeout
+    poll_timeout: Duration = _DEFAULT_TIMES.poll_timeout
     """How long Telegram may hold a getUpdates while there is nothing; at most 50s."""
-    handler_timeout: OptionalDuration = Field(default=_DEFAULT.handler_timeout, json_schema_extra={"default": OFF})
+    handler_timeout: OptionalDuration = Field(
+        default=_DEFAULT_TIMES.handler_timeout, json_schema_extra={"default": OFF}
+    )
     """How long a handler may run before it is cancelled and its update confirmed; off: as long as it likes."""
-    grace: Duration = _DEFAULT.telegram_grace
+    grace: Duration = _DEFAULT_TIMES.telegram_grace
     """How long Telegram may be out of reach from the leader before a standby gets its turn."""
     on_conflict: Literal["retry", "step_down", "exit"] = "retry"
     """What to do when somebody polls this bot without the lock: retry, step_down or exit."""
@@ -212,18 +217,27 @@ class Settings(Section):
                 for one, other in (pair, pair[::-1]):
                     if one in asking and other not in given:
                         yield [f"{name}.{given[one]}", f"{name}.{other}"], f"needs {other} beside it"
-        try:
-            _ = self.timing
-        except ValueError as error:
-            for text in str(error).split("; "):
-                names = [name for name in TIMING_KEYS if re.search(rf"\b{name}\b", text)]
-                yield [".".join(TIMING_KEYS[name]) for name in sorted(names, key=text.index)], text
+        for kind in (Timing, TelegramTimes):
+            try:
+                kind(**self._durations(kind))
+            except ValueError as error:
+                for text in str(error).split("; "):
+                    names = [name for name in TIMING_KEYS if re.search(rf"\b{name}\b", text)]
+                    yield [".".join(TIMING_KEYS[name]) for name in sorted(names, key=text.index)], text
 
     @property
     def timing(self) -> Timing:
-        """All durations, checked against one another."""
-        fields = {name: getattr(getattr(self, section), key) for name, (section, key) in TIMING_KEYS.items()}
-        return Timing(**fields)
+        """The durations of the lease and of the work under it, checked against one another."""
+        return Timing(**self._durations(Timing))
+
+    @property
+    def telegram_times(self) -> TelegramTimes:
+        """Those that are Telegram's."""
+        return TelegramTimes(**self._durations(TelegramTimes))
+
+    def _durations(self, kind: type[Timing] | type[TelegramTimes]) -> dict[str, Any]:
+        places = {field.name: TIMING_KEYS[field.name] for field in fields(kind)}
+        return {name: getattr(getattr(self, section), key) for name, (section, key) in places.items()}
 
     @property
     def fingerprint(self) -> str:
@@ -261,4 +275,4 @@ TIMING_KEYS: dict[str, tuple[str, str]] = {
     "handler_timeout": ("telegram", "handler_timeout"),
     "telegram_grace": ("telegram", "grace"),
 }
-"""Where the fields of `Timing` are written."""
+"""Where the fields of `Timing` and `TelegramTimes` are written."""

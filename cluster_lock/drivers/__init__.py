@@ -12,6 +12,8 @@ from cluster_lock.errors import ConfigError
 
 BUILTIN = ("file", "etcd", "consul")
 GROUP = "cluster_lock.drivers"
+_WITH_LIBRARY = ("etcd", "consul")
+"""Those of ours that need a client library, which is loaded late."""
 
 DriverClass = Callable[..., Driver]
 """What makes a driver. Each has parameters of its own; `prefix` and `request_timeout` are keywords of all."""
@@ -33,6 +35,17 @@ def driver_class(name: str) -> DriverClass:
     else:
         made = _installed(name)
     return made  # type: ignore[no-any-return]
+
+
+def why_unusable(name: str) -> str | None:
+    """Why the driver `name` cannot be used here, and what to do about it; None: it can."""
+    try:
+        driver_class(name)
+        if name in _WITH_LIBRARY:
+            import_module(f"{__name__}.{name}").check_library()
+    except ConfigError as error:
+        return str(error)
+    return None
 
 
 def _installed(name: str) -> Any:

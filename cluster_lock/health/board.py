@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Literal, Protocol
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Protocol
 
 from cluster_lock import clock
 from cluster_lock.host.masking import masked
@@ -15,42 +14,10 @@ from cluster_lock.observer import Ending, Observer
 from cluster_lock.values import EndCode, EndReason, Origin, Timing
 from cluster_lock.version import __version__
 
-from .buckets import Buckets
+from .lease_facts import LeaseFacts
+from .poller_facts import PollerFacts
 from .terms import LockFacts
-from .totals import Totals
-
-RENEW_BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
-
-WorkerState = Literal["starting", "ready", "gone"]
-PollerStates = Sequence[Mapping[str, Any]]
-UNTOLD: Mapping[str, Any] = {
-    "lock": "unknown",
-    "bot_id": 0,
-    "polling": False,
-    "polling_for": None,
-    "waiting": None,
-    "last_poll_age": None,
-    "last_success_age": None,
-    "deaf": False,
-    "failing": False,
-    "conflicts_60s": 0,
-    "storm": False,
-    "last_error": None,
-    "pending": 0,
-    "unconfirmed": 0,
-    "window_full": False,
-    "window_full_for": None,
-    "early_running": 0,
-    "handled": 0,
-    "failed": 0,
-    "timed_out": 0,
-    "redelivered": 0,
-    "confirmed_early": 0,
-    "given_up": 0,
-}
-"""What a poller is taken to be in that it does not say."""
-AGES = "last_poll_age", "last_success_age", "window_full_for"
-"""What grows while a poller says nothing new."""
+from .worker_facts import WorkerFacts, WorkerState
 
 
 class Peers(Protocol):
@@ -105,56 +72,34 @@ class Board(Observer):
         self.was_ready = False
         self.stopping: str | None = None
         self.peers: Peers = NoPeers()
-        self.poller_source: Callable[[], PollerStates] | None = None
-        """Where the states of the pollers come from if they run in this process; else `pollers()` brings them."""
         self.changed = asyncio.Event()
         """Set, and replaced, at each transition."""
 
-        self.has_worker = worker
-        self.worker_state: WorkerState = "starting"
-        self.worker_pid: int | None = None
-        self.worker_starts = 0
-        self.worker_sign = self.began
-
-        self.timing: Timing | None = None
-        self.deadline: float | None = None
-        self.trouble: str | None = None
-        self.trouble_at: str | None = None
-        self.renewals: Counter[str] = Counter()
-        self.renew_times = Buckets(RENEW_BOUNDS)
-
+        self.lease = LeaseFacts()
+        self.worker = WorkerFacts() if worker else None
+        """None: the work is done in this process."""
+        self.pollers = PollerFacts(self.shown, self._polls)
         self.locks: dict[str, LockFacts] = {}
-        self.totals = Totals()
         self.error: str | None = None
         self.error_at: str | None = None
         self._secrets = tuple(secrets)
-        self._pollers: PollerStates = ()
-        self._pollers_at = self.began
 
     # The lease
 
     def lease_granted(self, timing: Timing, deadline: float) -> None:
-        self.timing, self.deadline, self.trouble = timing, deadline, None
+        self.lease.grant(timing, deadline)
         self._change()
 
     def lease_renewed(self, deadline: float, took: float) -> None:
-        self.deadline = deadline
-        self.renewals["renewed"] += 1
-        self.renew_times.add(took)
-        if self.trouble is not None:
-            self.trouble = None
+        if self.lease.renew(deadline, took):
             self._change()
 
     def lease_unsure(self, reason: str) -> None:
-        self.renewals["unsure"] += 1
-        if self.trouble is None:
+        if self.lease.doubt(self._failed(reason)):
             self._change()
-        self.trouble, self.trouble_at = self._failed(reason), clock.utc_text()
 
     def lease_lost(self, reason: str) -> None:
-        self.deadline = None
-        self.renewals["lost"] += 1
-        self.trouble, self.trouble_at = self._failed(reason), clock.utc_text()
+        self.lease.lose(self._failed(reason))
         self._change()
 
     # The locks
@@ -207,73 +152,43 @@ class Board(Observer):
 
     # The worker and its pollers
 
-    def worker(self, state: WorkerState, pid: int | None = None, reason: str | None = None) -> None:
+    def worker_changed(self, state: WorkerState, pid: int | None = None, reason: str | None = None) -> None:
         """The worker process has begun (`starting`), may work (`ready`), or has ended (`gone`, and why)."""
-        self.worker_state, self.worker_sign = state, clock.now()
-        if state == "starting":
-            self.worker_starts += 1
+        if self.worker is None:
+            raise ValueError("the work is done in this process")
+        self.worker.change(state, pid)
         if state == "gone":
-            self.worker_pid, self._pollers = None, ()
+            self.pollers.forget()
             self._end_all(reason or "the worker has ended")
-        elif pid is not None:
-            self.worker_pid = pid
         self._change()
+
+    def worker_alive(self) -> None:
+        """A sign of life of the worker's loop."""
+        if self.worker is not None:
+            self.worker.hear()
 
     def _end_all(self, reason: str) -> None:
         """Whatever it did not live to tell: who owns the session gives its locks away."""
         said = self._failed(reason)
         for lock in self.locks.values():
             if lock.leads:
-                how = Ending.RELEASED if self.lease_remaining() else Ending.LOST
+                how = Ending.RELEASED if self.lease.remaining() else Ending.LOST
                 lock.end(how, said, EndCode.WORKER_ENDED)
             lock.stand_by("stopped")
 
-    def worker_alive(self) -> None:
-        """A sign of life of the worker's loop."""
-        self.worker_sign = clock.now()
-
-    def pollers(self, states: PollerStates) -> None:
-        """The newest states of the worker's pollers: the fields of `cluster_lock.aiogram.state.PollerState`."""
-        self._pollers, self._pollers_at = states, clock.now()
-        self._take(states)
-
-    def poller_states(self) -> list[dict[str, Any]]:
-        """The states as of now, ages too, fit to be shown."""
-        if self.poller_source is not None:
-            states, age = self.poller_source(), 0.0
-            self._take(states)
-        else:
-            states, age = self._pollers, clock.now() - self._pollers_at
-        shown = []
-        for state in states:
-            older = {name: state[name] + age for name in AGES if state.get(name) is not None}
-            texts = {name: self.shown(value) for name, value in state.items() if isinstance(value, str)}
-            shown.append({**UNTOLD, **state, **older, **texts})
-        return shown
-
-    def _take(self, states: PollerStates) -> None:
-        self.totals.take(states)
-        for state in states:
-            lock = self.locks.get(str(state.get("lock")))
-            # A poller that settles has not begun: it says None.
-            since = state.get("polling_for", 0.0 if state.get("polling") else None)
-            if lock is not None and since is not None:
-                lock.work_began(clock.now() - since)
+    def _polls(self, name: str, since: float) -> None:
+        if (lock := self.locks.get(name)) is not None:
+            lock.work_began(since)
 
     # Reading
 
     def look_around(self) -> None:
         """Take in who leads the locks that we do not, and what pollers of this process do: cheap, from memory, to be
         called every second."""
-        if self.poller_source is not None:
-            self._take(self.poller_source())
+        self.pollers.look()
         news = [lock.see(self.peers.leader(lock.name)) for lock in self.locks.values()]
         if any(news):
             self._change()
-
-    def lease_remaining(self) -> float:
-        """Seconds until the lease is not trusted any more."""
-        return max(0.0, self.deadline - clock.now()) if self.deadline is not None else 0.0
 
     def main_lock(self) -> LockFacts | None:
         """The lock that a page about one lock is about: one that we lead, else the first."""

@@ -16,7 +16,7 @@ SHOWN_STANDBYS = 50
 
 def health(board: Board) -> dict[str, Any]:
     """The fields of /health. Several locks or bots: the lock that is led here, the worst poll, the sum of updates."""
-    lock, pollers = board.main_lock(), board.poller_states()
+    lock, pollers = board.main_lock(), board.pollers.states()
     leader = _leader(board, lock) if lock is not None else None
     identity = board.identity()
     return {
@@ -27,7 +27,7 @@ def health(board: Board) -> dict[str, Any]:
         "role": lock.role if lock is not None else "stopped",
         "leader": leader["instance"] if leader is not None else None,
         "term": leader["term"] if leader is not None else None,
-        "lease_remaining": round(board.lease_remaining(), 3),
+        "lease_remaining": round(board.lease.remaining(), 3),
         "last_poll_age": _rounded(
             max((state["last_poll_age"] for state in pollers if state["last_poll_age"] is not None), default=None)
         ),
@@ -42,7 +42,7 @@ def health(board: Board) -> dict[str, Any]:
 
 def document(board: Board) -> dict[str, Any]:
     """Everything, for the page."""
-    timing = board.timing
+    timing, worker = board.lease.timing, board.worker
     return {
         **health(board),
         **board.identity(),
@@ -54,15 +54,13 @@ def document(board: Board) -> dict[str, Any]:
         "lease": {
             "ttl": timing.ttl if timing is not None else None,
             "trusted": timing.ttl - timing.margin if timing is not None else None,
-            "remaining": round(board.lease_remaining(), 3),
-            "trouble": board.trouble,
-            "trouble_at": board.trouble_at if board.trouble else None,
+            "remaining": round(board.lease.remaining(), 3),
+            "trouble": board.lease.trouble,
+            "trouble_at": board.lease.trouble_at if board.lease.trouble else None,
         },
         "locks": [_lock(board, lock) for lock in board.locks.values()],
-        "pollers": [_poller(state) for state in board.poller_states()],
-        "worker": {"state": board.worker_state, "pid": board.worker_pid, "starts": board.worker_starts}
-        if board.has_worker
-        else None,
+        "pollers": [_poller(state) for state in board.pollers.states()],
+        "worker": {"state": worker.state, "pid": worker.pid, "starts": worker.starts} if worker is not None else None,
     }
 
 

@@ -15,6 +15,7 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
 from cluster_lock import clock
+from cluster_lock.telegram.poller_state import gauges
 from cluster_lock.values import EndCode, Origin
 
 from .board import Board
@@ -59,8 +60,8 @@ class BoardCollector(Collector):
         yield from self._lease()
         yield self._certificates()
         yield from self._pollers()
-        if board.has_worker:
-            yield _counter("worker_starts", "Worker processes that were started.", board.worker_starts)
+        if board.worker is not None:
+            yield _counter("worker_starts", "Worker processes that were started.", board.worker.starts)
 
     def _locks(self, locks: list[LockFacts]) -> Iterator[Metric]:
         leader = GaugeMetricFamily("cluster_lock_is_leader", "1 while this instance leads.", labels=["lock"])
@@ -96,18 +97,18 @@ class BoardCollector(Collector):
         yield from (leader, role, term, age, transitions, handover, takeover)
 
     def _lease(self) -> Iterator[Metric]:
-        board = self._board
-        yield _gauge("lease_remaining_seconds", "Until the lease is not trusted any more.", board.lease_remaining())
-        ttl = board.timing.ttl if board.timing is not None else 0.0
+        lease = self._board.lease
+        yield _gauge("lease_remaining_seconds", "Until the lease is not trusted any more.", lease.remaining())
+        ttl = lease.timing.ttl if lease.timing is not None else 0.0
         yield _gauge("lease_ttl_seconds", "What the backend promised.", ttl)
         renewals = CounterMetricFamily(
             "cluster_lock_renewals", "Renewals: renewed, unsure (tried again) or lost.", labels=["result"]
         )
         for result in ("renewed", "unsure", "lost"):
-            renewals.add_metric([result], board.renewals[result])
+            renewals.add_metric([result], lease.renewals[result])
         yield renewals
         times = HistogramMetricFamily("cluster_lock_renew_seconds", "How long a renewal took.", labels=[])
-        _add(times, [], board.renew_times)
+        _add(times, [], lease.renew_times)
         yield times
 
     def _certificates(self) -> Metric:
@@ -121,20 +122,9 @@ class BoardCollector(Collector):
         return ends
 
     def _pollers(self) -> Iterator[Metric]:
-        states = self._board.poller_states()
-        for name, field, text in (
-            ("updates_pending", "pending", "Delivered and not handled."),
-            ("updates_unconfirmed", "unconfirmed", "Delivered and not confirmed to Telegram."),
-            ("window_full", "window_full", "1 while Telegram shows nothing new until a handler ends."),
-            ("updates_early_running", "early_running", "Confirmed before their handlers have ended, which still run."),
-            ("recent_conflicts", "conflicts_60s", "Conflicts (409) in the last minute."),
-            ("conflict_storm", "storm", "1 while somebody polls outside of the lock."),
-            ("polling", "polling", "1 while it polls."),
-            ("deaf", "deaf", "1 if it should poll and no getUpdates has ended for too long."),
-            ("failing", "failing", "1 if it polls, and no getUpdates has succeeded for too long."),
-            ("last_poll_age_seconds", "last_poll_age", "Since a getUpdates ended, well or badly."),
-        ):
-            family = GaugeMetricFamily(f"cluster_lock_{name}", text, labels=["lock", "bot"])
+        states = self._board.pollers.states()
+        for field, gauge in gauges():
+            family = GaugeMetricFamily(f"cluster_lock_{gauge.name}", gauge.text, labels=["lock", "bot"])
             for state in states:
                 if state[field] is not None:
                     family.add_metric([state["lock"], str(state["bot_id"])], float(state[field]))
@@ -144,9 +134,9 @@ class BoardCollector(Collector):
         )
         errors = CounterMetricFamily("cluster_lock_poll_errors", "Failed getUpdates, by kind.", labels=["bot", "kind"])
         conflicts = CounterMetricFamily("cluster_lock_conflicts", "Conflicts (409).", labels=["bot"])
-        for bot, label, value in self._board.totals.of("updates"):
+        for bot, label, value in self._board.pollers.totals.of("updates"):
             updates.add_metric([str(bot), label], value)
-        for bot, label, value in self._board.totals.of("errors"):
+        for bot, label, value in self._board.pollers.totals.of("errors"):
             errors.add_metric([str(bot), label], value)
             if label == "conflict":
                 conflicts.add_metric([str(bot)], value)

@@ -72,7 +72,7 @@ class Notifier:
 
     def _tell(self, board: Board) -> None:
         lines = []
-        begun = board.worker_state == "ready" if board.has_worker else bool(board.locks)
+        begun = board.worker.state == "ready" if board.worker is not None else bool(board.locks)
         if begun:
             lines += self._once("READY=1")
         if board.stopping is not None:

@@ -6,9 +6,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from cluster_lock.telegram.poller_state import COUNTED
+
 KINDS = "conflict", "flood", "network", "server", "token", "webhook"
 """Of failed getUpdates, as `cluster_lock.aiogram.classify` has them. Each is counted from the beginning."""
-COUNTED = ("handled", "failed", "timed_out", "redelivered", "confirmed_early", "given_up")
 
 
 class Totals:

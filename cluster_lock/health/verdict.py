@@ -27,14 +27,14 @@ def why_not_alive(board: Board) -> list[str]:
     silent = _silent_for(board)
     if silent > STALLS * board.stall_limit:
         reasons.append(f"the worker has given no sign of life for {silent:.0f} s and was not ended")
-    reasons += [f"{state['lock']}: {DEAF}" for state in board.poller_states() if state["deaf"]]
+    reasons += [f"{state['lock']}: {DEAF}" for state in board.pollers.states() if state["deaf"]]
     return reasons
 
 
 def why_not_ready(board: Board) -> list[str]:
     """What keeps this process from leading, or from taking over; empty: it is ready."""
     reasons = [*_about_process(board), *_about_lease(board), *_about_locks(board)]
-    for state in board.poller_states():
+    for state in board.pollers.states():
         if state["deaf"]:
             reasons.append(f"{state['lock']}: {DEAF}")
         elif state["failing"]:
@@ -69,8 +69,8 @@ def _about_process(board: Board) -> list[str]:
     reasons = []
     if board.stopping is not None:
         reasons.append(f"it is stopping: {board.stopping}")
-    if board.has_worker and board.worker_state != "ready":
-        reasons.append("the worker is starting" if board.worker_state == "starting" else "the worker has ended")
+    if board.worker is not None and board.worker.state != "ready":
+        reasons.append("the worker is starting" if board.worker.state == "starting" else "the worker has ended")
     if (silent := _silent_for(board)) > board.stall_limit:
         reasons.append(f"the worker has given no sign of life for {silent:.0f} s")
     return reasons
@@ -78,8 +78,9 @@ def _about_process(board: Board) -> list[str]:
 
 def _about_lease(board: Board) -> list[str]:
     # With its moment: what it says of seconds was true then.
-    trouble = f": {board.trouble} (at {(board.trouble_at or '')[11:19]} UTC)" if board.trouble else ""
-    timing, left = board.timing, board.lease_remaining()
+    lease = board.lease
+    trouble = f": {lease.trouble} (at {(lease.trouble_at or '')[11:19]} UTC)" if lease.trouble else ""
+    timing, left = lease.timing, lease.remaining()
     if timing is None or left <= 0:
         return [f"there is no lease{trouble}"]
     # Due after a third of the ttl; one that has not come when it had the time of a whole request is missing.
@@ -103,4 +104,4 @@ def _about_locks(board: Board) -> list[str]:
 
 def _silent_for(board: Board) -> float:
     """Seconds since the last sign of life of a worker that should give some."""
-    return clock.now() - board.worker_sign if board.has_worker and board.worker_state == "ready" else 0.0
+    return board.worker.silent_for() if board.worker is not None else 0.0

@@ -64,12 +64,12 @@ class Keeper:
     async def _run_once(self) -> int:
         """From the worker's start to its end: its exit code. Raises NotStarted."""
         self.worker = worker = await WorkerProcess.start(self._plan, self._session, self._board)
-        self._board.worker("starting")
+        self._board.worker_changed("starting")
         try:
             return await self._stand_over(worker)
         finally:
             await worker.child.end()
-            self._board.worker("gone", reason=f"the worker ended with {spoken(worker.child.code or 0)}")
+            self._board.worker_changed("gone", reason=f"the worker ended with {spoken(worker.child.code or 0)}")
             await worker.close()
 
     def renewed(self, deadline: float) -> None:

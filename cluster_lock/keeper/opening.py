@@ -77,5 +77,5 @@ async def open_shown_election(
             name.say(health=url)
         election = Election(session)
         board.peers = SessionPeers(session)
-        board.poller_source = lambda: election.reports()
+        board.pollers.source = lambda: election.reports()
         yield election

@@ -73,7 +73,7 @@ class Visitors:
 
     def show(self) -> None:
         """What they said last of their pollers."""
-        self._board.pollers([poller for each in self._here for poller in each.pollers])
+        self._board.pollers.tell([poller for each in self._here for poller in each.pollers])
 
     def left(self, visitor: Visitor) -> None:
         """Nothing runs any more under what it held."""

@@ -142,8 +142,8 @@ class WorkerProcess(Caller):
         log.info("the worker has put another program in its place")
         self._hang_up("another program has taken its place")
         self._forget_signs()
-        self._board.worker("gone", reason="the worker restarts itself")
-        self._board.worker("starting", self._knocker)
+        self._board.worker_changed("gone", reason="the worker restarts itself")
+        self._board.worker_changed("starting", self._knocker)
         await self.relay.give_back(self._handovers)
 
     def _then(self, work: Coroutine[Any, Any, None]) -> None:
@@ -152,7 +152,7 @@ class WorkerProcess(Caller):
 
     def _asked(self) -> None:
         if not self.asks:
-            self._board.worker("ready", self._knocker)  # and not its init, which is our child
+            self._board.worker_changed("ready", self._knocker)  # and not its init, which is our child
         super()._asked()
 
     def _hello(self, version: str) -> None:
@@ -166,7 +166,7 @@ class WorkerProcess(Caller):
     def _alive(self, pollers: Sequence[Mapping[str, Any]]) -> None:
         super()._alive(pollers)
         self._board.worker_alive()
-        self._board.pollers(pollers)
+        self._board.pollers.tell(pollers)
 
 
 async def _after(before: asyncio.Future[None] | None, work: Coroutine[Any, Any, None]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from cluster_lock.values import telegram_lock
+from cluster_lock.telegram.locks import telegram_lock
 
 from .instance_lock import InstanceLock
 

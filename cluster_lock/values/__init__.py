@@ -12,10 +12,10 @@ from .grants import (
     Traits,
     Validity,
 )
-from .keys import INVITE, LEADER, REPLY, REQUEST, STANDBY, contender_key, telegram_lock
+from .keys import INVITE, LEADER, REPLY, REQUEST, STANDBY, contender_key
 from .reasons import EndCode, EndReason
 from .record import FIRST_FORMAT, FORMAT, LARGEST, Record, mapping_in
-from .timing import GUARD_BEFORE, LONGEST_POLL, Timing
+from .timing import GUARD_BEFORE, Timing
 
 __all__ = [
     "FIRST_FORMAT",
@@ -25,7 +25,6 @@ __all__ = [
     "INVITE",
     "LARGEST",
     "LEADER",
-    "LONGEST_POLL",
     "REPLY",
     "REQUEST",
     "STANDBY",
@@ -44,5 +43,4 @@ __all__ = [
     "Validity",
     "contender_key",
     "mapping_in",
-    "telegram_lock",
 ]

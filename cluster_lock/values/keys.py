@@ -10,11 +10,6 @@ REQUEST, REPLY = "request/", "reply/"
 """What a person asks of the leader of a lock, and what that leader answers, both by lock name."""
 
 
-def telegram_lock(bot_id: int, *, test: bool = False) -> str:
-    """The lock of a bot, by its public id; Telegram's test environment has queues of its own."""
-    return f"telegram-test/{bot_id}" if test else f"telegram/{bot_id}"
-
-
 def contender_key(record: Record) -> str:
     """The key under which the process that wrote this record stands by, if it does. It has a part that is unique per
     process, because two processes may have one instance's name. In the first format it was that name alone."""

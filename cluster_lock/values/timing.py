@@ -11,8 +11,8 @@ from .grants import Origin
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timing:
-    """All durations, in seconds, checked against one another once. Raises ValueError, with all that is wrong, if they
-    contradict each other."""
+    """All durations of a lease and of the work under it, in seconds, checked against one another once. Raises
+    ValueError, with all that is wrong, if they contradict each other."""
 
     ttl: float = 15.0
     """Seconds for which the backend keeps a lock for a holder that is silent."""
@@ -29,12 +29,6 @@ class Timing:
     """Seconds that what is under way gets to finish at a step-down."""
     cancel_grace: float = 1.0
     """Seconds that cancelled work gets after that, before the process is ended."""
-    handler_timeout: float | None = None
-    """Seconds after which a handler is cancelled and its update confirmed; None: handlers run as long as they like."""
-    poll_timeout: float = 20.0
-    """Seconds for which Telegram may hold a getUpdates while there is nothing; 50 at most."""
-    telegram_grace: float = 60.0
-    """Seconds for which Telegram may be out of reach from the leader before a standby gets its turn."""
     stall_limit: float = 5.0
     """Seconds for which the event loop of a worker may give no sign of life."""
 
@@ -42,7 +36,7 @@ class Timing:
         wrong = [
             f"{f.name} must be more than 0, not {value:g}"
             for f in fields(self)
-            if (value := getattr(self, f.name)) is not None and value <= 0 and f.name != "settle"
+            if (value := getattr(self, f.name)) <= 0 and f.name != "settle"
         ]
         if self.settle < 0:
             wrong.append(f"settle must not be negative, but is {self.settle:g}")
@@ -62,10 +56,6 @@ class Timing:
             )
         if self.stop_time > self.margin:
             wrong.append(f"stop_time ({self.stop_time:g} s) must not exceed margin ({self.margin:g} s)")
-        if self.poll_timeout > LONGEST_POLL:
-            wrong.append(
-                f"poll_timeout ({self.poll_timeout:g} s) must be at most {LONGEST_POLL} s: Telegram cuts it there"
-            )
         if wrong:
             raise ValueError("; ".join(wrong))
 
@@ -91,7 +81,5 @@ class Timing:
         return self if ttl == self.ttl else replace(self, ttl=ttl)
 
 
-LONGEST_POLL = 50
-"""Seconds for which Telegram holds a getUpdates at most; it cuts what is longer."""
 GUARD_BEFORE = 0.2
 """The guard thread ends the process this long before the deadline; the kernel does it at the deadline."""

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict, replace
 from typing import Any
 
 from cluster_lock import clock
 from cluster_lock.health import Board
+from cluster_lock.telegram.poller_state import PollerState
 from cluster_lock.values import Origin, Timing
 
 LOCK = "telegram/42"
@@ -48,31 +50,5 @@ def renew(board: Board, took: float = 0.002) -> None:
 
 def poller(**changes: Any) -> dict[str, Any]:
     """A healthy poller of the bot 42, as the worker tells it."""
-    state: dict[str, Any] = {
-        "bot_id": 42,
-        "lock": LOCK,
-        "polling": True,
-        "polling_for": 0.0,
-        "waiting": None,
-        "last_poll_age": 1.0,
-        "last_success_age": 1.0,
-        "deaf": False,
-        "failing": False,
-        "conflicts_60s": 0,
-        "storm": False,
-        "last_error": None,
-        "pending": 0,
-        "unconfirmed": 0,
-        "window_full": False,
-        "window_full_for": None,
-        "early_running": 0,
-        "handled": 0,
-        "failed": 0,
-        "timed_out": 0,
-        "redelivered": 0,
-        "confirmed_early": 0,
-        "given_up": 0,
-        "errors": {},
-    }
-    assert changes.keys() <= state.keys()
-    return {**state, **changes}
+    healthy = PollerState(bot_id=42, lock=LOCK, polling=True, polling_for=0.0, last_poll_age=1.0, last_success_age=1.0)
+    return asdict(replace(healthy, **changes))

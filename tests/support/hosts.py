@@ -22,6 +22,7 @@ import pytest
 
 from cluster_lock import clock
 from cluster_lock.config.field_types import duration_text
+from cluster_lock.telegram.times import TelegramTimes
 from cluster_lock.testing.servers import ConsulServer, EtcdServer, ServerFailed
 from cluster_lock.testing.servers.base import Cluster, wait_for
 from cluster_lock.testing.telegram import Report, SimulatorControl
@@ -51,9 +52,8 @@ def on(*backends: Any) -> pytest.MarkDecorator:
 
 
 QUICK_SLACK = 2.0
-QUICK = Timing(
-    ttl=4, margin=1, stop_time=0.6, drain=2, cancel_grace=0.5, poll_timeout=2, telegram_grace=3, handler_timeout=20
-)
+QUICK = Timing(ttl=4, margin=1, stop_time=0.6, drain=2, cancel_grace=0.5)
+QUICK_TIMES = TelegramTimes(poll_timeout=2, telegram_grace=3, handler_timeout=20)
 FIRST_LOGGED = " INFO "
 """What comes before is the settings."""
 START_WITHIN = 30.0
@@ -200,7 +200,7 @@ class Hosts:
         return True
 
     @asynccontextmanager
-    async def scene(self, timing: Timing = QUICK) -> AsyncIterator[Scene]:
+    async def scene(self, timing: Timing = QUICK, times: TelegramTimes = QUICK_TIMES) -> AsyncIterator[Scene]:
         """Telegram and a bot, new ones each time. At the end everything is repaired."""
         folder = self.nursery.folder / secrets.token_hex(4)
         folder.mkdir()
@@ -214,7 +214,7 @@ class Hosts:
             namespace=self.network.hosts[TELEGRAM].name,
         )
         control = SimulatorControl(url)
-        scene = Scene(self, folder, url, control, timing)
+        scene = Scene(self, folder, url, control, timing, times)
         try:
             await until(lambda: url in child.output, timeout=START_WITHIN)
             yield scene
@@ -229,11 +229,13 @@ class Hosts:
 class Scene:
     """One bot, with a lock of its own in the store and a Telegram of its own."""
 
-    def __init__(self, hosts: Hosts, folder: Path, url: str, telegram: SimulatorControl, timing: Timing) -> None:
+    def __init__(
+        self, hosts: Hosts, folder: Path, url: str, telegram: SimulatorControl, timing: Timing, times: TelegramTimes
+    ) -> None:
         self.hosts = hosts
         self.network = hosts.network
         self.telegram = telegram
-        self.timing = timing
+        self.timing, self.times = timing, times
         self.bots: list[HostedBot] = []
         self.bot_id = 100_000_000 + secrets.randbelow(900_000_000)
         self.prefix = f"cluster-lock/{self.bot_id}/"
@@ -286,9 +288,9 @@ class Scene:
             "consul.url" if consul else "etcd.endpoints": where,
             "prefix": self.prefix,
             "telegram.api": self._url,
-            "telegram.poll_timeout": duration_text(timing.poll_timeout),
-            "telegram.handler_timeout": duration_text(timing.handler_timeout),
-            "telegram.grace": duration_text(timing.telegram_grace),
+            "telegram.poll_timeout": duration_text(self.times.poll_timeout),
+            "telegram.handler_timeout": duration_text(self.times.handler_timeout),
+            "telegram.grace": duration_text(self.times.telegram_grace),
             **{f"lock.{name}": duration_text(getattr(timing, name)) for name in TIMES},
         }
         return [part for key, value in values.items() for part in ("--set", f"{key}={value}")]

@@ -566,7 +566,7 @@ def trusts_any_session() -> None:
 
 def believes_the_first_refusal() -> None:
     from cluster_lock.aiogram import recovery
-    from cluster_lock.errors import TelegramTokenRefused
+    from cluster_lock.telegram.errors import TelegramTokenRefused
 
     async def at_once(bot: Any) -> None:
         raise TelegramTokenRefused("refused")

@@ -21,6 +21,7 @@ from support.leadership_double import TermDouble
 from cluster_lock import clock
 from cluster_lock.aiogram.poller import Poller
 from cluster_lock.aiogram.rules import Rules
+from cluster_lock.telegram.times import TelegramTimes
 from cluster_lock.testing.telegram import TelegramSimulator
 from cluster_lock.testing.telegram.session import TellingSession
 from cluster_lock.values import Timing
@@ -28,7 +29,8 @@ from cluster_lock.values import Timing
 BOT = 42
 TOKEN = f"{BOT}:TEST-TOKEN-THAT-NOBODY-MAY-SEE"
 
-QUICK = Timing(ttl=3, margin=1.2, stop_time=0.6, drain=2, cancel_grace=0.5, poll_timeout=2, telegram_grace=3)
+QUICK = Timing(ttl=3, margin=1.2, stop_time=0.6, drain=2, cancel_grace=0.5)
+QUICK_TIMES = TelegramTimes(poll_timeout=2, telegram_grace=3)
 """Durations for tests that wait for one of them."""
 
 Handle = Callable[..., Awaitable[Any]]
@@ -179,12 +181,13 @@ async def polling(
     client: str = "one",
     rules: Rules | None = None,
     timing: Timing = QUICK,
+    times: TelegramTimes = QUICK_TIMES,
     dispatcher: Dispatcher | None = None,
     **term: Any,
 ) -> AsyncIterator[Polling]:
     """A poller in a term, which is lost at the end of the block unless the test has ended it."""
     handled = Handled(work)
-    rules = replace(rules or Rules(), timing=timing)
+    rules = replace(rules or Rules(), timing=timing, times=times)
     async with client_bot(simulator, client) as bot:
         poller = Poller(dispatcher or dispatcher_with(simulator, handled, client), bot, rules)
         double = TermDouble(timing=timing, **term)

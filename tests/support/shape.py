@@ -25,6 +25,7 @@ ROOMS = (
     "drivers",
     "testing",
     "lease",
+    "telegram",
     "host",
     "observer",
     "driver",

@@ -13,7 +13,7 @@ import pytest
 from aiogram import Bot
 from aiogram.types import Update
 from support import aio
-from support.polling import BOT, QUICK, Handled, polling, until
+from support.polling import BOT, QUICK, QUICK_TIMES, Handled, polling, until
 
 from cluster_lock.aiogram import UpdateUnreadable
 from cluster_lock.aiogram.rules import Rules
@@ -225,10 +225,10 @@ def test_a_handler_out_of_its_time_is_confirmed_although_it_goes_on() -> None:
         async def on_failed(bot: Bot, update: Update, error: Exception) -> None:
             told.append(error)
 
-        timing = replace(QUICK, handler_timeout=0.3, cancel_grace=3)
+        timing, times = replace(QUICK, cancel_grace=3), replace(QUICK_TIMES, handler_timeout=0.3)
         async with (
             TelegramSimulator() as simulator,
-            polling(simulator, work, timing=timing, rules=Rules(order="chat", on_failed=on_failed)) as it,
+            polling(simulator, work, timing=timing, times=times, rules=Rules(order="chat", on_failed=on_failed)) as it,
         ):
             stuck = simulator.push(BOT, chat_id=1, text="stuck")
             later = simulator.push(BOT, chat_id=1)

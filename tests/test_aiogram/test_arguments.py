@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from aiogram import Bot, Dispatcher
 from support.leadership_double import LeadershipDouble, TermDouble
-from support.polling import QUICK
+from support.polling import QUICK_TIMES
 
 from cluster_lock.aiogram.arguments import of_process, of_term
 from cluster_lock.aiogram.start import _with_poll_timeout
@@ -62,10 +62,10 @@ def test_the_call_comes_before_the_dispatcher() -> None:
     assert asked(dispatcher, lease="newer")["lease"] == "newer"
 
 
-@pytest.mark.parametrize(("given", "seconds"), [(60, 50), (50, 50), (1, 1), (0, 1), (None, QUICK.poll_timeout)])
+@pytest.mark.parametrize(("given", "seconds"), [(60, 50), (50, 50), (1, 1), (0, 1), (None, QUICK_TIMES.poll_timeout)])
 def test_a_polling_timeout_that_aiogram_takes(
     given: int | None, seconds: float, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A timeout beyond what Telegram does, or of nothing, is cut to what there is, with a line."""
-    assert _with_poll_timeout(QUICK, given).poll_timeout == seconds
+    assert _with_poll_timeout(QUICK_TIMES, given).poll_timeout == seconds
     assert bool(caplog.records) == (given not in (None, seconds))

@@ -15,7 +15,7 @@ from cluster_lock.aiogram import electing
 from cluster_lock.aiogram.electing import Electing
 from cluster_lock.aiogram.rules import Rules
 from cluster_lock.election import Term
-from cluster_lock.errors import TelegramTokenRefused
+from cluster_lock.telegram.errors import TelegramTokenRefused
 from cluster_lock.testing.telegram import TelegramSimulator
 
 

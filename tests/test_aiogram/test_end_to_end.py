@@ -15,7 +15,7 @@ from aiogram.client.session.aiohttp import AiohttpSession
 from aiogram.client.telegram import TelegramAPIServer
 from aiogram.methods import GetUpdates
 from support import aio
-from support.polling import BOT, QUICK, ClientBot, Handled, dispatcher_with, until, without_sockets
+from support.polling import BOT, QUICK, QUICK_TIMES, ClientBot, Handled, dispatcher_with, until, without_sockets
 from support.sessions import holder, key_of, session
 
 from cluster_lock import clock
@@ -24,11 +24,12 @@ from cluster_lock.aiogram.running import run_pollers
 from cluster_lock.aiogram.stopping import Stopping
 from cluster_lock.drivers.memory import MemoryBackend
 from cluster_lock.election import Election, Role, Term
-from cluster_lock.errors import RequestUnguarded
+from cluster_lock.telegram.errors import RequestUnguarded
 from cluster_lock.testing.telegram import Fault, TelegramSimulator
 
 LOCK = f"telegram/{BOT}"
-TIMING = replace(QUICK, poll_timeout=5, drain=3)
+TIMING = replace(QUICK, drain=3)
+TIMES = replace(QUICK_TIMES, poll_timeout=5)
 
 
 @dataclass
@@ -51,8 +52,8 @@ class Instance:
 async def instance(
     simulator: TelegramSimulator, store: MemoryBackend, name: str, handled: Handled, **options: Any
 ) -> AsyncIterator[Instance]:
-    timing = options.pop("timing", TIMING)
-    async with session(store, name, timing=timing) as one:
+    times = options.pop("times", TIMES)
+    async with session(store, name, timing=TIMING) as one:
         election = Election(one)
         bot = ClientBot(simulator, name)
         dispatcher = dispatcher_with(simulator, handled, name, disable_fsm=True)
@@ -63,8 +64,10 @@ async def instance(
         async def over(bot_: Any, term: Term) -> None:
             simulator.oracle.term_ended(name, term.fencing_token)
 
-        poller = Poller(dispatcher, bot, Rules(timing=timing, on_elected=elected, on_step_down=over, instance=name))
-        running = asyncio.ensure_future(run_pollers(dispatcher, [poller], election, {}, Stopping(), drain=timing.drain))
+        poller = Poller(
+            dispatcher, bot, Rules(timing=TIMING, times=times, on_elected=elected, on_step_down=over, instance=name)
+        )
+        running = asyncio.ensure_future(run_pollers(dispatcher, [poller], election, {}, Stopping(), drain=TIMING.drain))
         try:
             yield Instance(name, election, poller, handled, bot, running)
         finally:
@@ -159,11 +162,11 @@ def test_a_leader_cut_off_from_telegram_hands_over_to_one_that_is_not() -> None:
     """After telegram_grace the leader steps down for the standby that answered that it reaches Telegram."""
 
     async def main() -> None:
-        timing = replace(TIMING, telegram_grace=1)
+        times = replace(TIMES, telegram_grace=1)
         store, handled = MemoryBackend(), Handled()
-        async with TelegramSimulator() as simulator, instance(simulator, store, "a", handled, timing=timing) as one:
+        async with TelegramSimulator() as simulator, instance(simulator, store, "a", handled, times=times) as one:
             await until(lambda: simulator.bot(BOT).parked is not None)
-            async with instance(simulator, store, "b", handled, timing=timing) as two:
+            async with instance(simulator, store, "b", handled, times=times) as two:
                 await until(lambda: two.election.role(LOCK) is Role.STANDBY)
                 simulator.inject(Fault("drop", client="a", method=None, times=None))
                 pushed = simulator.push(BOT)
@@ -187,11 +190,11 @@ def test_a_leader_stays_when_telegram_is_down_for_everybody() -> None:
     """Nobody reaches Telegram: the lock stays where it is instead of going round."""
 
     async def main() -> None:
-        timing = replace(TIMING, telegram_grace=0.5)
+        times = replace(TIMES, telegram_grace=0.5)
         store, handled = MemoryBackend(), Handled()
-        async with TelegramSimulator() as simulator, instance(simulator, store, "a", handled, timing=timing) as one:
+        async with TelegramSimulator() as simulator, instance(simulator, store, "a", handled, times=times) as one:
             await until(lambda: simulator.bot(BOT).parked is not None)
-            async with instance(simulator, store, "b", handled, timing=timing):
+            async with instance(simulator, store, "b", handled, times=times):
                 term = one.election.term(LOCK)
                 assert term is not None
                 simulator.inject(Fault("drop", method=None, times=None))

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from support import aio
-from support.polling import BOT, QUICK, TOKEN, Handled, client_bot, dispatcher_with, polling, until
+from support.polling import BOT, QUICK, QUICK_TIMES, TOKEN, Handled, client_bot, dispatcher_with, polling, until
 
 from cluster_lock import clock
 from cluster_lock.aiogram import fetching, recovery, state
@@ -17,11 +17,12 @@ from cluster_lock.aiogram.conflicts import Conflict, ConflictRules
 from cluster_lock.aiogram.poller import Poller
 from cluster_lock.aiogram.recovery import reaches_telegram
 from cluster_lock.aiogram.rules import Rules
-from cluster_lock.errors import BackendUnavailable, ConflictPersists, LockLost, TelegramTokenRefused
+from cluster_lock.errors import BackendUnavailable, LockLost
+from cluster_lock.telegram.errors import ConflictPersists, TelegramTokenRefused
 from cluster_lock.testing.telegram import Fault, TelegramSimulator
 
 FAST = ConflictRules(first=0.05, longest=0.2)
-HASTY = replace(QUICK, poll_timeout=0.4)
+HASTY = replace(QUICK_TIMES, poll_timeout=0.4)
 
 
 @pytest.fixture(autouse=True)
@@ -146,7 +147,7 @@ def test_policies_for_a_storm(policy: str) -> None:
                     assert [conflict.storm for conflict in told] == [False, False, True, True, True, True]
                 elif policy == "step_down":
                     request = await it.double.term.wait_request()
-                    assert request.cool_down == QUICK.telegram_grace
+                    assert request.cool_down == QUICK_TIMES.telegram_grace
                 else:
                     with pytest.raises(ConflictPersists):
                         await it.double.work
@@ -296,7 +297,7 @@ def test_a_getupdates_that_is_never_answered_is_given_up_and_tried_on_a_fresh_co
     async def main() -> None:
         async with TelegramSimulator() as simulator:
             simulator.inject(Fault("black_hole"))
-            async with polling(simulator, timing=HASTY) as it:
+            async with polling(simulator, times=HASTY) as it:
                 await it.bot.get_me()
                 pushed = simulator.push(BOT)
                 await it.handled.until(lambda: it.handled.finished == [pushed])
@@ -320,7 +321,7 @@ def test_a_getupdates_that_does_not_even_time_out_is_cancelled(monkeypatch: pyte
         async with TelegramSimulator() as simulator, client_bot(simulator) as bot:
             bot.session.middleware.register(hang)
             handled = Handled()
-            poller = Poller(dispatcher_with(simulator, handled), bot, Rules(timing=HASTY))
+            poller = Poller(dispatcher_with(simulator, handled), bot, Rules(timing=QUICK, times=HASTY))
             async with polling(simulator) as it:
                 await it.lose()
                 it.poller, it.handled = poller, handled
@@ -386,10 +387,10 @@ def test_a_leader_that_cannot_reach_telegram_offers_its_place_to_who_can() -> No
     """Unreachable for telegram_grace: step down for whoever answers that it reaches Telegram, and stay out as long."""
 
     async def main() -> None:
-        timing = replace(QUICK, telegram_grace=0.5)
+        times = replace(QUICK_TIMES, telegram_grace=0.5)
         async with TelegramSimulator() as simulator:
             simulator.inject(Fault("drop", times=None))
-            async with polling(simulator, timing=timing) as it:
+            async with polling(simulator, times=times) as it:
                 began = clock.now()
                 request = await it.double.term.wait_request()
                 assert clock.now() - began >= 0.5
@@ -412,10 +413,10 @@ def test_other_failures_than_the_network_do_not_make_a_leader_step_down() -> Non
     """502 for longer than telegram_grace: another server would get the same, so nobody steps down."""
 
     async def main() -> None:
-        timing = replace(QUICK, telegram_grace=0.3)
+        times = replace(QUICK_TIMES, telegram_grace=0.3)
         async with TelegramSimulator() as simulator:
             simulator.inject(Fault(status=502, times=3))
-            async with polling(simulator, timing=timing) as it:
+            async with polling(simulator, times=times) as it:
                 pushed = simulator.push(BOT)
                 await it.handled.until(lambda: it.handled.finished == [pushed])
                 assert it.double.term.request is None

@@ -12,7 +12,7 @@ import pytest
 from aiogram import Bot, Dispatcher
 from aiogram.types import Message, Update
 from support import aio
-from support.polling import BOT, QUICK, polling, until
+from support.polling import BOT, QUICK, QUICK_TIMES, polling, until
 
 from cluster_lock.aiogram.rules import Rules
 from cluster_lock.testing.telegram import TelegramSimulator
@@ -77,11 +77,11 @@ def test_a_thread_that_never_comes_back_holds_back_nothing(sequential: bool) -> 
                 release.wait(60)
             handled.add(event_update.update_id)
 
-        timing = replace(QUICK, handler_timeout=0.3)
+        times = replace(QUICK_TIMES, handler_timeout=0.3)
         rules = Rules(sequential=sequential)
         async with (
             TelegramSimulator() as simulator,
-            polling(simulator, dispatcher=dispatcher, timing=timing, rules=rules) as it,
+            polling(simulator, dispatcher=dispatcher, times=times, rules=rules) as it,
         ):
             simulator.push(BOT, chat_id=1, text="hang")
             behind = {simulator.push(BOT, chat_id=1), *simulator.push_many(BOT, 120, chats=range(2, 30))}

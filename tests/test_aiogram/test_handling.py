@@ -13,7 +13,7 @@ from aiogram import Bot, Dispatcher, Router
 from aiogram.methods import SendMessage
 from aiogram.types import Message
 from support import aio
-from support.polling import BOT, QUICK, polling, until
+from support.polling import BOT, QUICK_TIMES, polling, until
 
 from cluster_lock.aiogram.rules import Rules
 from cluster_lock.testing.telegram import TelegramSimulator
@@ -178,8 +178,8 @@ def test_a_handler_in_a_thread_is_given_up_at_its_time_limit() -> None:
         release = threading.Event()
         dispatcher = Dispatcher()
         dispatcher.message.register(lambda message: release.wait() and None)
-        timing = replace(QUICK, handler_timeout=0.2)
-        async with TelegramSimulator() as simulator, polling(simulator, dispatcher=dispatcher, timing=timing) as it:
+        times = replace(QUICK_TIMES, handler_timeout=0.2)
+        async with TelegramSimulator() as simulator, polling(simulator, dispatcher=dispatcher, times=times) as it:
             simulator.push(BOT)
             await until(lambda: it.poller.state.timed_out == 1)
             await until(lambda: simulator.oracle.report(drained=False).pending == 0)

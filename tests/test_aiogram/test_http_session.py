@@ -22,7 +22,8 @@ from support.polling import Handled, dispatcher_with, until, without_sockets
 
 from cluster_lock.aiogram.http_session import GuardedRequest, check_sessions
 from cluster_lock.aiogram.poller import Poller
-from cluster_lock.errors import LockLost, RequestUnguarded
+from cluster_lock.errors import LockLost
+from cluster_lock.telegram.errors import RequestUnguarded
 from cluster_lock.testing.telegram import TelegramSimulator
 
 

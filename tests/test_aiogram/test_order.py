@@ -14,7 +14,7 @@ from aiogram import Bot, Dispatcher
 from aiogram.fsm.strategy import FSMStrategy
 from aiogram.types import Update
 from support import aio
-from support.polling import BOT, QUICK, TOKEN, polling, until
+from support.polling import BOT, QUICK, QUICK_TIMES, TOKEN, polling, until
 
 from cluster_lock import clock
 from cluster_lock.aiogram.lines import Lines, conversation, dialogue
@@ -125,9 +125,13 @@ def test_what_an_album_does_not_change(how: str) -> None:
                 with suppress(asyncio.CancelledError):
                     await release.wait()
 
-        timing = replace(QUICK, handler_timeout=0.3 if how == "stuck" else 30, cancel_grace=0.2)
+        timing = replace(QUICK, cancel_grace=0.2)
+        times = replace(QUICK_TIMES, handler_timeout=0.3 if how == "stuck" else 30)
         rules = Rules(order="chat", sequential=how == "sequential")
-        async with TelegramSimulator() as simulator, polling(simulator, work, rules=rules, timing=timing) as it:
+        async with (
+            TelegramSimulator() as simulator,
+            polling(simulator, work, rules=rules, timing=timing, times=times) as it,
+        ):
             simulator.push_raw(BOT, part(5, 1, "a"))
             simulator.push_raw(BOT, part(6 if how == "two chats" else 5, 2, "a"))
             simulator.push_raw(BOT, part(5, 3, None))

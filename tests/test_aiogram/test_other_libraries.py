@@ -31,7 +31,7 @@ from support.leadership_double import TermDouble
 from support.polling import dispatcher_with, Handled, until
 from cluster_lock.aiogram import Poller, running
 from cluster_lock.aiogram.connection import Borrowed
-from cluster_lock.errors import RequestUnguarded
+from cluster_lock.telegram.errors import RequestUnguarded
 from cluster_lock.testing.telegram import TelegramSimulator
 
 guarded = []

@@ -27,7 +27,7 @@ from cluster_lock.aiogram.poller import lock_name
 from cluster_lock.config import Settings
 from cluster_lock.config.model import TelegramSection
 from cluster_lock.election import Term
-from cluster_lock.errors import ConflictPersists, TelegramTokenRefused
+from cluster_lock.telegram.errors import ConflictPersists, TelegramTokenRefused
 from cluster_lock.testing.telegram import Fault, TelegramSimulator
 
 LOCK = f"telegram/{BOT}"

@@ -20,7 +20,7 @@ from cluster_lock.aiogram import Poller, running, start_polling
 from cluster_lock.aiogram.stopping import Stopping
 from cluster_lock.drivers.memory import MemoryBackend
 from cluster_lock.election import Election, Leadership, Role, Term
-from cluster_lock.errors import TelegramTokenRefused
+from cluster_lock.telegram.errors import TelegramTokenRefused
 from cluster_lock.testing.telegram import TelegramSimulator
 
 LOCK = f"telegram/{BOT}"

@@ -19,8 +19,8 @@ from support.nursery import Nursery
 from cluster_lock.keeper.slots import slot, successor
 from cluster_lock.process import InstanceLock
 from cluster_lock.process.instance_lock import process_started
+from cluster_lock.telegram.locks import telegram_lock
 from cluster_lock.testing.telegram import TelegramSimulator
-from cluster_lock.values import telegram_lock
 
 pytestmark = pytest.mark.process
 

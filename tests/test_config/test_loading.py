@@ -272,16 +272,16 @@ def test_lists_may_be_written_with_commas(tmp_path: Path) -> None:
 def test_durations(text: str, seconds: float, tmp_path: Path) -> None:
     """A duration is a number with a unit, and is shown so that it could be written again."""
     settings = load_text(tmp_path, f"telegram: {{handler_timeout: {text}}}\n")
-    assert settings.timing.handler_timeout == seconds
+    assert settings.telegram_times.handler_timeout == seconds
     shown = settings.model_dump(mode="json")["telegram"]["handler_timeout"]
-    assert load_text(tmp_path, f"telegram: {{handler_timeout: {shown}}}\n").timing.handler_timeout == seconds
+    assert load_text(tmp_path, f"telegram: {{handler_timeout: {shown}}}\n").telegram_times.handler_timeout == seconds
 
 
 @pytest.mark.parametrize("text", ["off", "'off'", ""])
 def test_a_time_limit_that_is_off(text: str, tmp_path: Path) -> None:
     """`off`, which YAML takes for false, is no limit, as nothing at all; and it is shown as off."""
     settings = load_text(tmp_path, f"telegram:\n  handler_timeout: {text}\n")
-    assert settings.timing.handler_timeout is None
+    assert settings.telegram_times.handler_timeout is None
     assert settings.model_dump(mode="json")["telegram"]["handler_timeout"] == "off"
 
 

@@ -7,6 +7,7 @@ from dataclasses import FrozenInstanceError, fields, replace
 
 import pytest
 
+from cluster_lock.telegram.times import TelegramTimes
 from cluster_lock.values import GUARD_BEFORE, Changes, Entry, Grant, Lease, Record, Timing, Traits, contender_key
 
 RECORD = Record(
@@ -48,7 +49,6 @@ def test_no_duration_is_negative_and_only_settle_may_be_nothing(name: str) -> No
         ({"ttl": 5.9}, "one renewal that is not answered would end every term"),
         ({"stop_time": 3.5}, r"stop_time \(3\.5 s\) must not exceed margin \(3 s\)"),
         ({"stop_time": 0.1}, r"stop_time \(0\.1 s\) must be more than 0\.2 s"),
-        ({"poll_timeout": 51.0}, "at most 50 s"),
     ],
 )
 def test_durations_that_do_not_fit_are_refused_with_the_reason(wrong: dict[str, float], why: str) -> None:
@@ -68,8 +68,10 @@ def test_every_term_outlasts_a_renewal_that_is_not_answered(ttl: float) -> None:
 
 def test_all_that_is_wrong_is_said_at_once() -> None:
     """Two mistakes are one error with both in it."""
-    with pytest.raises(ValueError, match=r"drain.*; .*poll_timeout"):
-        Timing(drain=-1, poll_timeout=60)
+    with pytest.raises(ValueError, match=r"drain.*; .*settle"):
+        Timing(drain=-1, settle=-1)
+    with pytest.raises(ValueError, match=r"telegram_grace must be more than 0.*; poll_timeout.* at most 50 s"):
+        TelegramTimes(telegram_grace=0, poll_timeout=51)
 
 
 def test_timing_follows_what_the_server_granted() -> None:

@@ -29,7 +29,7 @@ def text(checkout: Path) -> str:
 def board() -> Board:
     """One that has something to say in every metric."""
     board = leader_board(worker=True)
-    board.pollers([poller(errors={"network": 1, "conflict": 1})])
+    board.pollers.tell([poller(errors={"network": 1, "conflict": 1})])
     board.peers = WithCertificates()
     return board
 

@@ -33,7 +33,7 @@ def test_the_whole_life_of_a_term() -> None:
         board = leader_board(token=17)
         pass_time(5)
         renew(board, took=0.003)
-        board.pollers([poller()])
+        board.pollers.tell([poller()])
         pass_time(2)
         found = scraped(board)
         assert found["is_leader", (LOCK,)] == 1
@@ -63,11 +63,11 @@ def test_updates_conflicts_and_errors() -> None:
     """Each bot's counters are there by what became of the updates and by the kind of failed poll."""
     with own_time():
         board = leader_board(worker=True)
-        board.worker("starting", 5)
-        board.worker("ready", 5)
+        board.worker_changed("starting", 5)
+        board.worker_changed("ready", 5)
         errors = {"network": 3, "conflict": 4}
         early = {"confirmed_early": 4, "early_running": 3}
-        board.pollers([poller(handled=10, failed=2, redelivered=5, errors=errors, storm=True, pending=9, **early)])
+        board.pollers.tell([poller(handled=10, failed=2, redelivered=5, errors=errors, storm=True, pending=9, **early)])
         found = scraped(board)
         assert found["updates_total", ("42", "handled")] == 10
         assert found["updates_total", ("42", "failed")] == 2
@@ -94,7 +94,7 @@ def test_every_series_is_there_before_its_first_event() -> None:
     space; the kinds of failures are those of the poller."""
     with own_time():
         board = standby_board()
-        board.pollers([poller(polling=False, polling_for=None)])
+        board.pollers.tell([poller(polling=False, polling_for=None)])
         before = scraped(board)
         assert {labels[1] for name, labels in before if name == "poll_errors_total"} == {*KINDS}
         assert before["conflicts_total", ("42",)] == 0
@@ -104,7 +104,7 @@ def test_every_series_is_there_before_its_first_event() -> None:
         board.term_ended(
             LOCK, EndReason("the lease was last renewed 1.5 s ago (ttl 15 s): x", EndCode.NOT_RENEWED), Ending.LOST
         )
-        board.pollers([poller(errors=dict.fromkeys(KINDS, 1))])
+        board.pollers.tell([poller(errors=dict.fromkeys(KINDS, 1))])
         after = scraped(board)
         assert {key for key in after if "total" in key[0]} == {key for key in before if "total" in key[0]}
         assert after["transitions_total", (LOCK, "lost_not_renewed", "standby")] == 1

@@ -52,8 +52,8 @@ def somebody(instance: str, term: int = 0) -> dict[str, Any]:
 def board_with_a_past() -> Board:
     """A leader with some terms behind it, two standbys, and a bot with a conflict."""
     board = standby_board("web-1", worker=True, stall_limit=60.0)
-    board.worker("starting", 4712)
-    board.worker("ready", 4712)
+    board.worker_changed("starting", 4712)
+    board.worker_changed("ready", 4712)
     others = Others()
     others.waiting = [somebody("web-2"), somebody("web-3")]
     board.peers = others
@@ -67,7 +67,9 @@ def board_with_a_past() -> Board:
     lock.see({**somebody("web-2", 1140), "handed_over_by": "web-1"})
     board.lease_granted(TIMING, clock.now() + TRUSTED)
     board.term_began(LOCK, 1193, Origin.RELEASED)
-    board.pollers([poller(handled=10_482, failed=3, conflicts_60s=1, pending=2, last_error="HTTP 502 Bad Gateway")])
+    board.pollers.tell(
+        [poller(handled=10_482, failed=3, conflicts_60s=1, pending=2, last_error="HTTP 502 Bad Gateway")]
+    )
     return board
 
 
@@ -176,7 +178,7 @@ def test_markup_stays_text() -> None:
         board.standing_by(evil)
         board.cooling_down(evil, 30, evil)
         board.look_around()
-        board.pollers([poller(last_error=evil, waiting=evil)])
+        board.pollers.tell([poller(last_error=evil, waiting=evil)])
         async with open_health(board, "127.0.0.1:0") as url, chromium() as browser:
             assert url is not None
             async with opened(browser, f"{url}/", problems) as tab:

@@ -59,7 +59,7 @@ def test_health_has_exactly_these_fields() -> None:
     """/health answers the agreed fields, in their order, with what the board knows."""
     board = leader_board()
     full = {"pending": 7, "window_full": True, "confirmed_early": 4, "early_running": 1}
-    board.pollers([poller(conflicts_60s=2, last_error="HTTP 502", **full)])
+    board.pollers.tell([poller(conflicts_60s=2, last_error="HTTP 502", **full)])
     answer = run(ask(board, "/health"))
     assert (answer.status, list(answer.json)) == (200, FIELDS)
     wanted = {"status": "running", "pid": os.getpid(), "role": "leader", "leader": "web-1", "term": 17}
@@ -82,7 +82,7 @@ def test_probes_tell_why() -> None:
             assert "14.0 s ago" in ready.text
             board.lease_granted(TIMING, clock.now() + 12)
             assert (await fetch(url, "/readyz")).status == 200
-            board.pollers([poller(deaf=True)])
+            board.pollers.tell([poller(deaf=True)])
             assert (await fetch(url, "/livez")).status == 503
             assert (await fetch(url, "/health")).status == 503
 
@@ -340,7 +340,7 @@ def many_descriptors() -> Iterator[None]:
 def test_secrets_and_markup_are_not_shown() -> None:
     """A token that slips into an error is blotted out on every page, and markup from the store stays text."""
     board = leader_board("<script>alert(1)</script>", secrets=["hunter2-pass"])
-    board.pollers([poller(last_error=f"POST /bot{SECRET}/getUpdates failed", waiting=f"because of {SECRET}")])
+    board.pollers.tell([poller(last_error=f"POST /bot{SECRET}/getUpdates failed", waiting=f"because of {SECRET}")])
     board.lease_unsure("login hunter2-pass refused by https://user:pa55@host/")
     board.step_down_began(LOCK, f"asked with {SECRET}", "web-2")
     board.term_ended(LOCK, EndReason(f"asked with {SECRET}", EndCode.STEP_DOWN), Ending.RELEASED)

@@ -92,11 +92,11 @@ def test_the_watchdog_is_fed_by_the_loop(tmp_path: Path) -> None:
         async with told(board, str(tmp_path / "n"), WATCHDOG_USEC="150000", WATCHDOG_PID=str(os.getpid())) as manager:
             for _ in range(3):
                 await manager.line("WATCHDOG=1")
-            board.pollers([poller(deaf=True)])
+            board.pollers.tell([poller(deaf=True)])
             await manager.line("STATUS=stuck")
             with pytest.raises(TimeoutError):
                 await asyncio.wait_for(manager.line("WATCHDOG=1"), 0.6)
-            board.pollers([poller()])
+            board.pollers.tell([poller()])
             await manager.line("WATCHDOG=1")
 
     run(main())

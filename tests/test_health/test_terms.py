@@ -83,8 +83,8 @@ def test_each_loss_has_its_word() -> None:
             assert sorted(ended) == ["lost_key_gone", "lost_not_renewed"]
             reasons = [term.reason or "" for term in board.locks["x"].history if term.ended]
             assert "s ago (ttl 15 s)" in reasons[-1]
-            assert board.renewals["lost"] == 1
-            assert board.renewals["unsure"] > 0
+            assert board.lease.renewals["lost"] == 1
+            assert board.lease.renewals["unsure"] > 0
             election.stop()
             await leading
 
@@ -110,13 +110,13 @@ def test_times_are_measured() -> None:
     with own_time() as pass_time:
         board = leader_board()
         pass_time(0.3)
-        board.pollers([poller(polling=False, polling_for=None)])
-        board.pollers([poller(polling=True, polling_for=None)])
-        board.pollers([poller(polling=True, polling_for=9.0)])
+        board.pollers.tell([poller(polling=False, polling_for=None)])
+        board.pollers.tell([poller(polling=True, polling_for=None)])
+        board.pollers.tell([poller(polling=True, polling_for=9.0)])
         assert not board.locks[LOCK].takeovers, "it had not begun, or in an earlier term"
         pass_time(0.5)
-        board.pollers([poller(polling_for=0.5)])
-        board.pollers([poller(polling_for=0.5)])
+        board.pollers.tell([poller(polling_for=0.5)])
+        board.pollers.tell([poller(polling_for=0.5)])
         taken = board.locks[LOCK].takeovers["handed over"]
         assert (taken.count, round(taken.sum, 3)) == (1, 0.3)
         board.step_down_began(LOCK, "SIGTERM", "web-2")
@@ -130,7 +130,7 @@ def test_a_killed_worker_leads_no_more() -> None:
     """A worker that could not tell of the end of its term has ended it all the same, for the reason that it is gone."""
     with own_time() as pass_time:
         board = leader_board(worker=True)
-        board.worker("gone", reason="the worker ended with signal SIGKILL")
+        board.worker_changed("gone", reason="the worker ended with signal SIGKILL")
         lock = board.locks[LOCK]
         assert (lock.leads, lock.role) == (False, "stopped")
         assert lock.transitions["standby", "worker_ended"] == 1
@@ -141,7 +141,7 @@ def test_a_killed_worker_leads_no_more() -> None:
         board.standing_by(LOCK)
         board.term_began(LOCK, 18, Origin.RELEASED)
         pass_time(100)
-        board.worker("gone", reason="the worker ended with signal SIGKILL")
+        board.worker_changed("gone", reason="the worker ended with signal SIGKILL")
         assert lock.history[-1].ending == "lost"
 
 
@@ -149,8 +149,8 @@ def test_a_poller_may_say_little() -> None:
     """What a worker does not say of its pollers is taken to be nothing."""
     with own_time():
         board = leader_board()
-        board.pollers([{"lock": LOCK}])
-        (state,) = board.poller_states()
+        board.pollers.tell([{"lock": LOCK}])
+        (state,) = board.pollers.states()
         assert (state["deaf"], state["handled"], state["last_poll_age"]) == (False, 0, None)
 
 
@@ -158,10 +158,10 @@ def test_a_new_worker_does_not_set_counters_back() -> None:
     """Counters go on where the worker that crashed had left them."""
     with own_time():
         board = leader_board(worker=True)
-        board.pollers([poller(handled=10, errors={"network": 2})])
-        board.worker("gone", reason="killed")
-        board.worker("ready", 2)
-        board.pollers([poller(handled=0)])
-        board.pollers([poller(handled=3, errors={"network": 1})])
-        assert (42, "handled", 13.0) in list(board.totals.of("updates"))
-        assert (42, "network", 3.0) in list(board.totals.of("errors"))
+        board.pollers.tell([poller(handled=10, errors={"network": 2})])
+        board.worker_changed("gone", reason="killed")
+        board.worker_changed("ready", 2)
+        board.pollers.tell([poller(handled=0)])
+        board.pollers.tell([poller(handled=3, errors={"network": 1})])
+        assert (42, "handled", 13.0) in list(board.pollers.totals.of("updates"))
+        assert (42, "network", 3.0) in list(board.pollers.totals.of("errors"))

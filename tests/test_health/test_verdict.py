@@ -72,9 +72,9 @@ def test_a_leader_that_polls_in_vain_is_not_ready(field: str, alive: bool) -> No
     mend."""
     with own_time():
         board = leader_board()
-        board.pollers([poller()])
+        board.pollers.tell([poller()])
         assert why_not_ready(board) == []
-        board.pollers([poller(**{field: True})])
+        board.pollers.tell([poller(**{field: True})])
         assert len(why_not_ready(board)) == 1
         assert (why_not_alive(board) == []) is alive
         assert status(board) == ("failing" if alive else "stuck")
@@ -85,13 +85,13 @@ def test_a_window_that_stays_full_is_not_ready() -> None:
     ready again as soon as there is room. The keeper counts on while the worker says nothing."""
     with own_time() as pass_time:
         board = leader_board()
-        board.pollers([poller(window_full=True, window_full_for=50.0)])
+        board.pollers.tell([poller(window_full=True, window_full_for=50.0)])
         assert why_not_ready(board) == []
         pass_time(10.5)
         renew(board)
         assert len(why_not_ready(board)) == 1
         assert why_not_alive(board) == []
-        board.pollers([poller()])
+        board.pollers.tell([poller()])
         assert why_not_ready(board) == []
 
 
@@ -99,7 +99,7 @@ def test_a_storm_of_an_earlier_term_is_over_for_a_standby() -> None:
     """Who stepped down in a storm could take over again: its standby is ready."""
     with own_time():
         board = leader_board()
-        board.pollers([poller(storm=True, polling=False)])
+        board.pollers.tell([poller(storm=True, polling=False)])
         assert len(why_not_ready(board)) == 1
         board.term_ended(
             LOCK, EndReason("stepped down: somebody polls outside of the lock", EndCode.CONFLICTS), Ending.RELEASED
@@ -112,8 +112,8 @@ def test_a_worker_must_be_there_and_move() -> None:
     with own_time() as pass_time:
         board = standby_board(worker=True, stall_limit=5.0)
         assert (why_not_ready(board), status(board)) == (["the worker is starting"], "starting")
-        board.worker("starting", 4711)
-        board.worker("ready")
+        board.worker_changed("starting", 4711)
+        board.worker_changed("ready")
         assert status(board) == "running"
         for _ in range(8):
             pass_time(4.9)
@@ -126,7 +126,7 @@ def test_a_worker_must_be_there_and_move() -> None:
         pass_time(10)
         renew(board)
         assert status(board) == "stuck"
-        board.worker("gone", reason="the worker was killed by signal 9")
+        board.worker_changed("gone", reason="the worker was killed by signal 9")
         assert (why_not_alive(board), status(board)) == ([], "failing")
 
 
@@ -161,9 +161,9 @@ def test_ages_grow_between_two_reports() -> None:
     """What a worker said half a second ago is half a second older now."""
     with own_time() as pass_time:
         board = leader_board()
-        board.pollers([poller(last_poll_age=2.0, last_success_age=None)])
+        board.pollers.tell([poller(last_poll_age=2.0, last_success_age=None)])
         pass_time(0.5)
-        (state,) = board.poller_states()
+        (state,) = board.pollers.states()
         assert (state["last_poll_age"], state["last_success_age"]) == (2.5, None)
 
 

@@ -15,20 +15,21 @@ import signal
 import tempfile
 from pathlib import Path
 
-from support.hosts import QUICK, STORES, TELEGRAM, HostedBot, Hosts, Scene
+from support.hosts import STORES, TELEGRAM, HostedBot, Hosts, Scene
 from support.nursery import Nursery
 
 from cluster_lock import clock
+from cluster_lock.telegram.times import TelegramTimes
 from cluster_lock.testing.servers import ConsulServer, EtcdServer
 from cluster_lock.values import Timing
 
 PATIENCE = 200.0
 
 
-async def main(hosts: Hosts, timing: Timing, times: int, only: list[str]) -> None:
+async def main(hosts: Hosts, quick: bool, times: int, only: list[str]) -> None:
     for kind in only or FAULTS:
         for _ in range(times):
-            async with hosts.scene(timing) as scene:
+            async with hosts.scene() if quick else hosts.scene(Timing(), TelegramTimes()) as scene:
                 print(f"{hosts.backend:7} {kind:9} {await measured(scene, kind)}", flush=True)
 
 
@@ -120,4 +121,4 @@ if __name__ == "__main__":
         Nursery(Path(folder)) as nursery,
         Hosts(options.backend, nursery, fast=options.quick) as hosts,
     ):
-        asyncio.run(main(hosts, QUICK if options.quick else Timing(), options.times, options.only))
+        asyncio.run(main(hosts, options.quick, options.times, options.only))

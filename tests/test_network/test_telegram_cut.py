@@ -32,7 +32,7 @@ def test_a_standby_that_reaches_it_takes_over(hosts: Hosts) -> None:
             await scene.telegram.thawed(leader.client)
             await scene.contend(leader)
             stepped_down = leader.events("ended")[-1]["at"]
-            assert clock.now() >= stepped_down + scene.timing.telegram_grace
+            assert clock.now() >= stepped_down + scene.times.telegram_grace
             assert hearing.leads
             report = await scene.judge()
             assert report.duplicated == 0

@@ -9,13 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .driver import ConsulDriver
+    from .library import check_library
 
 __all__ = [
     "ConsulDriver",
+    "check_library",
 ]
 
 _HOMES = {
     "ConsulDriver": "driver",
+    "check_library": "library",
 }
 
 

@@ -18,6 +18,13 @@ _UNFIT = "python-consul"  # 1.1.0 leaves the ACL token out of session and transa
 _INSTALL = "pip install 'cluster-lock[consul]'"
 
 
+def check_library() -> None:
+    """Raises DriverMissing if the driver cannot be used here."""
+    client_class()
+    if not _is_installed("aiohttp"):
+        raise DriverMissing(f"aiohttp is not installed: {_INSTALL}")
+
+
 def client_class() -> Any:
     """A client of the library: `client_class()(transport, token, datacenter)`. Its `misread` is what the library raises
     when an answer is none of Consul's, beside the exceptions of the language.

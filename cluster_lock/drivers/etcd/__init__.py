@@ -9,13 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .driver import EtcdDriver
+    from .library import check_library
 
 __all__ = [
     "EtcdDriver",
+    "check_library",
 ]
 
 _HOMES = {
     "EtcdDriver": "driver",
+    "check_library": "library",
 }
 
 

@@ -55,6 +55,11 @@ def load() -> Library:
     return Library(grpc, etcdrpc)
 
 
+def check_library() -> None:
+    """Raises DriverMissing if the driver cannot be used here."""
+    load()
+
+
 def _warn_if_forks_crash() -> None:
     """Where gRPC has its fork support already, or is told to have it, all that can be done is to say so."""
     chosen = os.environ.get(_FORK_SUPPORT)
