@@ -184,6 +184,17 @@ def test_importing_loads_no_library(statement: str) -> None:
     assert loaded_by(statement) & heavy == set()
 
 
+def test_names_that_moved_go_on_working() -> None:
+    """Telegram's errors are still had from where all errors stood."""
+    from cluster_lock import errors
+    from cluster_lock.telegram.errors import ConflictPersists, RequestUnguarded, TelegramTokenRefused
+
+    for moved in (ConflictPersists, RequestUnguarded, TelegramTokenRefused):
+        assert getattr(errors, moved.__name__) is moved
+    with pytest.raises(AttributeError, match="no_such_name"):
+        errors.no_such_name  # type: ignore[attr-defined]  # noqa: B018
+
+
 PUBLIC = {
     "cluster_lock": (
         "ClusterLockError Driver Election Grant Hold Leadership Lock LockLost Origin Role Session Term TermExecutor"

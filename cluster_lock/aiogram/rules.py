@@ -27,7 +27,8 @@ OnTerm = Callable[[Bot, Term], Awaitable[None]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rules:
-    """`delivery`: "at_least_once" confirms an update after its handler, "at_most_once" before it.
+    """`timing`: of the lease and of a step-down, `times`: those that are Telegram's and of handlers.
+    `delivery`: "at_least_once" confirms an update after its handler, "at_most_once" before it.
     `order`: "none" starts updates in the order of their delivery, side by side, as aiogram does; "member" and "chat"
     let those of one dialogue (the key of aiogram's FSM) or of one chat wait for each other. `window`: "open" confirms
     the update of a handler that takes long before its end when else the bot would fall silent, "strict" would rather

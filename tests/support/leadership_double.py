@@ -83,6 +83,8 @@ class LeadershipDouble:
         self.terms: dict[str, TermDouble] = {}
         self.answers: dict[str, Answer | None] = {}
         self.stopping = asyncio.Event()
+        self.reason: EndReason | None = None
+        """With which it was stopped."""
         self.token = 0
 
     def role(self, name: str) -> Role:
@@ -151,4 +153,5 @@ class LeadershipDouble:
         raise NotImplementedError("the double leads, it does not run jobs")
 
     def stop(self, reason: str = "stopping") -> None:
+        self.reason = EndReason.of(reason, EndCode.STOPPED)
         self.stopping.set()

@@ -20,6 +20,7 @@ from cluster_lock.aiogram.rules import Rules
 from cluster_lock.errors import BackendUnavailable, LockLost
 from cluster_lock.telegram.errors import ConflictPersists, TelegramTokenRefused
 from cluster_lock.testing.telegram import Fault, TelegramSimulator
+from cluster_lock.values import EndCode
 
 FAST = ConflictRules(first=0.05, longest=0.2)
 HASTY = replace(QUICK_TIMES, poll_timeout=0.4)
@@ -147,7 +148,7 @@ def test_policies_for_a_storm(policy: str) -> None:
                     assert [conflict.storm for conflict in told] == [False, False, True, True, True, True]
                 elif policy == "step_down":
                     request = await it.double.term.wait_request()
-                    assert request.cool_down == QUICK_TIMES.telegram_grace
+                    assert (request.cool_down, request.reason.code) == (QUICK_TIMES.telegram_grace, EndCode.CONFLICTS)
                 else:
                     with pytest.raises(ConflictPersists):
                         await it.double.work
@@ -394,7 +395,7 @@ def test_a_leader_that_cannot_reach_telegram_offers_its_place_to_who_can() -> No
                 began = clock.now()
                 request = await it.double.term.wait_request()
                 assert clock.now() - began >= 0.5
-                assert request.cool_down == 0.5
+                assert (request.cool_down, request.reason.code) == (0.5, EndCode.OUT_OF_REACH)
                 assert request.willing is not None
                 assert request.willing({"telegram": True})
                 assert not request.willing({"telegram": False})

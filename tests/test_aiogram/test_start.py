@@ -21,14 +21,14 @@ from support.leadership_double import LeadershipDouble
 from support.polling import BOT, TOKEN, ClientBot, Handled, dispatcher_with, until
 
 from cluster_lock import aiogram as ours
-from cluster_lock.aiogram import early, start_polling
+from cluster_lock.aiogram import ConflictPersists, TelegramTokenRefused, early, start_polling
 from cluster_lock.aiogram.pauses import Pause
 from cluster_lock.aiogram.poller import lock_name
 from cluster_lock.config import Settings
 from cluster_lock.config.model import TelegramSection
 from cluster_lock.election import Term
-from cluster_lock.telegram.errors import ConflictPersists, TelegramTokenRefused
 from cluster_lock.testing.telegram import Fault, TelegramSimulator
+from cluster_lock.values import EndCode
 
 LOCK = f"telegram/{BOT}"
 
@@ -394,6 +394,8 @@ def test_the_manager_gives_up_after_its_retries_and_tells_of_each_conflict() -> 
             assert [conflict.attempt for conflict in told] == [1, 2, 3, 4]
             assert [conflict.delay for conflict in told] == [0.05, 0.1, 0.2, 0.2]
             assert (leadership.terms, leadership.is_standing_by(LOCK)) == ({}, False)
+            assert leadership.reason is not None
+            assert leadership.reason.code is EndCode.BOT_FAILED
 
     aio.run(main())
 

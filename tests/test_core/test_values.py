@@ -28,16 +28,20 @@ def test_default_timing_is_the_documented_one() -> None:
     assert timing.stop_time > GUARD_BEFORE
 
 
-@pytest.mark.parametrize("name", [field.name for field in fields(Timing)])
-def test_no_duration_is_negative_and_only_settle_may_be_nothing(name: str) -> None:
+@pytest.mark.parametrize(
+    ("kind", "name"), [(kind, field.name) for kind in (Timing, TelegramTimes) for field in fields(kind)]
+)
+def test_no_duration_is_negative_and_only_settle_may_be_nothing(
+    kind: type[Timing] | type[TelegramTimes], name: str
+) -> None:
     """Each duration below its floor is refused by its name and value."""
     with pytest.raises(ValueError, match=rf"\b{name}\b.*-1"):
-        Timing(**{name: -1.0})
+        kind(**{name: -1.0})
     if name == "settle":
         assert Timing(settle=0).settle == 0
     else:
         with pytest.raises(ValueError, match=rf"\b{name}\b.*0"):
-            Timing(**{name: 0.0})
+            kind(**{name: 0.0})
 
 
 @pytest.mark.parametrize(
