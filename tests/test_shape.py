@@ -201,8 +201,9 @@ PUBLIC = {
         " Timing __version__ load_settings open_driver open_election open_session"
     ),
     "cluster_lock.aiogram": (
-        "Conflict ConflictRules CrashedTooOften CutOff LeaseGate Poller PollerState PollingManager Rules"
-        " UpdateUnreadable bot_from lock_name run_polling start_polling"
+        "Conflict ConflictPersists ConflictRules CrashedTooOften CutOff LeaseGate Poller PollerState PollingManager"
+        " RequestUnguarded Rules TelegramTimes TelegramTokenRefused UpdateUnreadable bot_from lock_name run_polling"
+        " start_polling"
     ),
     "cluster_lock.driver": "Certified Driver Inspectable",
     "cluster_lock.process": "BotLock InstanceInfo InstanceLock ShutdownManager force_release_lock",
