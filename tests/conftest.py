@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import gc
+import inspect
 import os
 import signal
 from collections import Counter
@@ -15,10 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support import aio
 from support.backends import ETCD_RELEASE, Backend, selected_backends
 from support.nursery import Nursery
 
 from cluster_lock.host import masking
+from cluster_lock.testing import virtual_time
 from cluster_lock.testing.servers import ConsulServer, EtcdServer, ServerMissing, ServerTLS
 
 NOT_RUN = "NOT RUN: "
@@ -132,6 +135,25 @@ def _backends_of(item: pytest.Item) -> set[str]:
         return {"consul"}
     # Tests of whole processes that need no server: once, not in each backend's environment.
     return {"file"} if item.get_closest_marker("process") else set()
+
+
+# -- tests that are coroutines -----------------------------------------------------------------------------------------
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
+    """An `async def` test runs on a loop of its own. It is the real one, for 60 s at most or what the mark `limit` says, or
+    with the mark `virtual` one whose time passes when nothing is left to do."""
+    test = pyfuncitem.obj
+    if not inspect.iscoroutinefunction(test):
+        return None
+    work = test(**{name: pyfuncitem.funcargs[name] for name in inspect.signature(test).parameters})
+    if pyfuncitem.get_closest_marker("virtual") is not None:
+        virtual_time.run(work)
+    else:
+        limit = pyfuncitem.get_closest_marker("limit")
+        aio.run(work, timeout=limit.args[0] if limit is not None else 60.0)
+    return True
 
 
 # -- a missing server --------------------------------------------------------------------------------------------------

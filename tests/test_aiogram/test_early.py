@@ -20,7 +20,7 @@ from cluster_lock.aiogram.rules import Rules
 from cluster_lock.aiogram.state import Facts
 from cluster_lock.aiogram.window import CROWDED, LIMIT, Delivered, Window
 from cluster_lock.testing.telegram import TelegramSimulator
-from cluster_lock.testing.virtual_time import block, run
+from cluster_lock.testing.virtual_time import block
 
 
 def window_with(updates: int, began: Callable[[int], float]) -> tuple[Window, list[Delivered], list[int], Early]:
@@ -36,59 +36,47 @@ def window_with(updates: int, began: Callable[[int], float]) -> tuple[Window, li
     return window, delivered, told, Early(BOT, window, facts, lambda one: told.append(one.update_id))
 
 
-def test_from_the_lowest_upward_until_there_is_room() -> None:
+@pytest.mark.virtual
+async def test_from_the_lowest_upward_until_there_is_room() -> None:
     """When the window is about to fill, handlers of more than five seconds are confirmed from the lowest upward, and no
     more of them than it takes."""
-
-    async def main() -> None:
-        window, _, told, relief = window_with(CROWDED + 3, began=lambda number: -LONG)
-        assert relief.relieve(cut=False) is None
-        assert (told, window.offset, window.unconfirmed) == ([1, 2, 3, 4], 5, CROWDED - 1)
-
-    run(main())
+    window, _, told, relief = window_with(CROWDED + 3, began=lambda number: -LONG)
+    assert relief.relieve(cut=False) is None
+    assert (told, window.offset, window.unconfirmed) == ([1, 2, 3, 4], 5, CROWDED - 1)
 
 
-def test_one_that_has_not_run_for_long_is_waited_for() -> None:
+@pytest.mark.virtual
+async def test_one_that_has_not_run_for_long_is_waited_for() -> None:
     """A handler below five seconds is not confirmed, nor is one above it; what is left of the five is said."""
-
-    async def main() -> None:
-        window, _, told, relief = window_with(CROWDED, began=lambda number: -LONG + (2 if number == 1 else 0))
-        assert relief.relieve(cut=False) == pytest.approx(2)
-        block(1.5)
-        assert relief.relieve(cut=False) == pytest.approx(0.5)
-        assert told == []
-        block(0.5)
-        assert relief.relieve(cut=False) is None
-        assert (told, window.offset) == ([1], 2)
-
-    run(main())
+    window, _, told, relief = window_with(CROWDED, began=lambda number: -LONG + (2 if number == 1 else 0))
+    assert relief.relieve(cut=False) == pytest.approx(2)
+    block(1.5)
+    assert relief.relieve(cut=False) == pytest.approx(0.5)
+    assert told == []
+    block(0.5)
+    assert relief.relieve(cut=False) is None
+    assert (told, window.offset) == ([1], 2)
 
 
-def test_one_that_has_not_started_is_never_confirmed() -> None:
+@pytest.mark.virtual
+async def test_one_that_has_not_started_is_never_confirmed() -> None:
     """An update that waits for its handler holds the window, however full it is and whatever runs above it."""
-
-    async def main() -> None:
-        window, delivered, told, relief = window_with(LIMIT, began=lambda number: -2 * LONG)
-        delivered[0].began = Delivered(0).began
-        assert relief.relieve(cut=False) is None
-        assert relief.relieve(cut=True) is None
-        assert (told, window.offset) == ([], 1)
-
-    run(main())
+    window, delivered, told, relief = window_with(LIMIT, began=lambda number: -2 * LONG)
+    delivered[0].began = Delivered(0).began
+    assert relief.relieve(cut=False) is None
+    assert relief.relieve(cut=True) is None
+    assert (told, window.offset) == ([], 1)
 
 
-def test_while_there_is_room_nothing_is_confirmed_early() -> None:
+@pytest.mark.virtual
+async def test_while_there_is_room_nothing_is_confirmed_early() -> None:
     """Below eighty an update is confirmed after its handler, however long that takes; unless big ones hide all that is
     new: then it is the lowest."""
-
-    async def main() -> None:
-        window, _, told, relief = window_with(CROWDED - 1, began=lambda number: -3600)
-        assert relief.relieve(cut=False) is None
-        assert told == []
-        relief.relieve(cut=True)
-        assert (told, window.offset) == ([1], 2)
-
-    run(main())
+    window, _, told, relief = window_with(CROWDED - 1, began=lambda number: -3600)
+    assert relief.relieve(cut=False) is None
+    assert told == []
+    relief.relieve(cut=True)
+    assert (told, window.offset) == ([1], 2)
 
 
 @pytest.fixture
@@ -208,28 +196,25 @@ def test_where_it_would_rather_wait(rules: Rules, caplog: pytest.LogCaptureFixtu
     assert ("waits for its turn" in full[0]) == (rules.order == "chat")
 
 
+@pytest.mark.limit(60)
 @pytest.mark.usefixtures("short")
-def test_a_limit_of_the_callers_own_holds_for_all() -> None:
+async def test_a_limit_of_the_callers_own_holds_for_all() -> None:
     """With tasks_concurrency_limit a handler whose update was confirmed early goes on to count."""
+    release, most, now = asyncio.Event(), 0, 0
 
-    async def main() -> None:
-        release, most, now = asyncio.Event(), 0, 0
+    async def work(message: Any, **data: Any) -> None:
+        nonlocal most, now
+        now += 1
+        most = max(most, now)
+        if message.text == SLOW:
+            await release.wait()
+        now -= 1
 
-        async def work(message: Any, **data: Any) -> None:
-            nonlocal most, now
-            now += 1
-            most = max(most, now)
-            if message.text == SLOW:
-                await release.wait()
-            now -= 1
-
-        rules = Rules(max_concurrent=2, limited=True)
-        async with TelegramSimulator() as simulator, polling(simulator, work, rules=rules) as it:
-            simulator.push(BOT, chat_id=99, text=SLOW)
-            ids = simulator.push_many(BOT, 120, chats=range(1, 20))
-            await it.handled.until(lambda: len(it.handled.finished) == len(ids), timeout=30)
-            assert it.poller.state.confirmed_early == 1
-            assert most == 2
-            release.set()
-
-    aio.run(main(), timeout=60)
+    rules = Rules(max_concurrent=2, limited=True)
+    async with TelegramSimulator() as simulator, polling(simulator, work, rules=rules) as it:
+        simulator.push(BOT, chat_id=99, text=SLOW)
+        ids = simulator.push_many(BOT, 120, chats=range(1, 20))
+        await it.handled.until(lambda: len(it.handled.finished) == len(ids), timeout=30)
+        assert it.poller.state.confirmed_early == 1
+        assert most == 2
+        release.set()

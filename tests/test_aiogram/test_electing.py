@@ -47,72 +47,60 @@ def test_a_bot_whose_hook_does_not_work_steps_down(hook: Any, reason: str, monke
     aio.run(main())
 
 
-def test_it_backs_off() -> None:
+async def test_it_backs_off() -> None:
     """Each failure in a row doubles the time for which the bot does not contend, up to a minute; a success forgets
     them."""
+    fails = True
 
-    async def main() -> None:
-        fails = True
+    async def hook(bot: Bot, term: Term) -> None:
+        if fails:
+            raise RuntimeError("not yet")
 
-        async def hook(bot: Bot, term: Term) -> None:
-            if fails:
-                raise RuntimeError("not yet")
+    elect = Electing(hook)
+    bot = Bot("42:TOKEN")
 
-        elect = Electing(hook)
-        bot = Bot("42:TOKEN")
+    async def cool_down() -> float:
+        double = TermDouble()
+        work = asyncio.ensure_future(elect(bot, double.term))
+        request = await double.term.wait_request()
+        double.term.begin_step_down()
+        await work
+        return request.cool_down
 
-        async def cool_down() -> float:
-            double = TermDouble()
-            work = asyncio.ensure_future(elect(bot, double.term))
-            request = await double.term.wait_request()
-            double.term.begin_step_down()
-            await work
-            return request.cool_down
-
-        assert [await cool_down() for _ in range(6)] == [5, 10, 20, 40, 60, 60]
-        fails = False
-        await elect(bot, TermDouble().term)
-        fails = True
-        assert await cool_down() == 5
-
-    aio.run(main())
+    assert [await cool_down() for _ in range(6)] == [5, 10, 20, 40, 60, 60]
+    fails = False
+    await elect(bot, TermDouble().term)
+    fails = True
+    assert await cool_down() == 5
 
 
-def test_a_refused_token_is_no_failure_of_the_hook() -> None:
+async def test_a_refused_token_is_no_failure_of_the_hook() -> None:
     """A hook that Telegram answers with 401, and says so again when it is asked who the bot is, ends the bot as one
     with a refused token."""
-
-    async def main() -> None:
-        async with TelegramSimulator() as simulator, client_bot(simulator) as bot:
-            simulator.revoke(BOT)
-
-            async def hook(bot: Bot, term: Term) -> None:
-                await bot.set_my_commands([])
-
-            with pytest.raises(TelegramTokenRefused, match="bot 42"):
-                await Electing(hook)(bot, TermDouble().term)
-
-    aio.run(main())
-
-
-def test_what_ends_the_term_ends_the_hook() -> None:
-    """A hook that runs when the lease is lost has ended when the body has."""
-
-    async def main() -> None:
-        ended = began = False
+    async with TelegramSimulator() as simulator, client_bot(simulator) as bot:
+        simulator.revoke(BOT)
 
         async def hook(bot: Bot, term: Term) -> None:
-            nonlocal ended, began
-            began = True
-            try:
-                await asyncio.Event().wait()
-            finally:
-                await asyncio.sleep(0)
-                ended = True
+            await bot.set_my_commands([])
 
-        async with TelegramSimulator() as simulator, polling(simulator, rules=Rules(on_elected=hook)) as it:
-            await aio.until(lambda: began)
-            await it.lose()
-            assert ended
+        with pytest.raises(TelegramTokenRefused, match="bot 42"):
+            await Electing(hook)(bot, TermDouble().term)
 
-    aio.run(main())
+
+async def test_what_ends_the_term_ends_the_hook() -> None:
+    """A hook that runs when the lease is lost has ended when the body has."""
+    ended = began = False
+
+    async def hook(bot: Bot, term: Term) -> None:
+        nonlocal ended, began
+        began = True
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await asyncio.sleep(0)
+            ended = True
+
+    async with TelegramSimulator() as simulator, polling(simulator, rules=Rules(on_elected=hook)) as it:
+        await aio.until(lambda: began)
+        await it.lose()
+        assert ended

@@ -95,145 +95,129 @@ async def handle_a_little(message: Any, **data: Any) -> None:
     await asyncio.sleep(0.02)
 
 
-def test_graceful_hand_overs_lose_and_double_nothing() -> None:
+@pytest.mark.limit(60)
+async def test_graceful_hand_overs_lose_and_double_nothing() -> None:
     """Under traffic the leader is stopped, and started again, three times over: each update once, no conflict."""
-
-    async def main() -> None:
-        store, handled = MemoryBackend(), Handled(handle_a_little)
-        async with TelegramSimulator() as simulator:
-            await simulator.traffic_on(BOT, rate=40, chats=range(1, 9))
-            async with instance(simulator, store, "b", handled) as standby:
-                for _ in range(3):
-                    async with instance(simulator, store, "a", handled) as other:
-                        await until(lambda: len(handled.finished) > 10)
-                        old = await leader(standby, other)
-                        if old is standby:
-                            term = standby.election.term(LOCK)
-                            assert term is not None
-                            term.step_down("hand it over")
-                            await until(lambda: other.election.role(LOCK) is Role.LEADER)
-                        await asyncio.sleep(0.3)
-                        await other.stop()
-                    await until(lambda: standby.election.role(LOCK) is Role.LEADER)
-                    handled.runs.clear()
-                await simulator.traffic_off(BOT)
-                await until(lambda: simulator.oracle.report().pending == 0)
-            assert verdict(simulator) == {}
-            assert simulator.oracle.report().duplicated == 0
-            assert len(simulator.oracle.changes()) >= 5
-
-    aio.run(main(), timeout=60)
+    store, handled = MemoryBackend(), Handled(handle_a_little)
+    async with TelegramSimulator() as simulator:
+        await simulator.traffic_on(BOT, rate=40, chats=range(1, 9))
+        async with instance(simulator, store, "b", handled) as standby:
+            for _ in range(3):
+                async with instance(simulator, store, "a", handled) as other:
+                    await until(lambda: len(handled.finished) > 10)
+                    old = await leader(standby, other)
+                    if old is standby:
+                        term = standby.election.term(LOCK)
+                        assert term is not None
+                        term.step_down("hand it over")
+                        await until(lambda: other.election.role(LOCK) is Role.LEADER)
+                    await asyncio.sleep(0.3)
+                    await other.stop()
+                await until(lambda: standby.election.role(LOCK) is Role.LEADER)
+                handled.runs.clear()
+            await simulator.traffic_off(BOT)
+            await until(lambda: simulator.oracle.report().pending == 0)
+        assert verdict(simulator) == {}
+        assert simulator.oracle.report().duplicated == 0
+        assert len(simulator.oracle.changes()) >= 5
 
 
+@pytest.mark.limit(60)
 @pytest.mark.parametrize("how", ["key deleted", "lease ended"])
-def test_a_lock_that_is_taken_away_is_followed_at_once(how: str) -> None:
+async def test_a_lock_that_is_taken_away_is_followed_at_once(how: str) -> None:
     """An operator deletes the key or ends the lease: the leader stops at once, the next one settles in, none
     overlap."""
-
-    async def main() -> None:
-        store, handled = MemoryBackend(), Handled(handle_a_little)
-        async with TelegramSimulator() as simulator:
-            await simulator.traffic_on(BOT, rate=40, chats=range(1, 9))
-            async with (
-                instance(simulator, store, "a", handled) as one,
-                instance(simulator, store, "b", handled) as two,
-            ):
-                for _ in range(3):
-                    old = await leader(one, two)
-                    handled.runs.clear()
-                    await handled.until(lambda: len(handled.finished) > 10)
-                    taken = clock.now()
-                    if how == "key deleted":
-                        store.stranger_deletes(key_of(LOCK))
-                    else:
-                        lease = next(lease for lease, who in store.leases().items() if who.startswith(old.name))
-                        store.end_lease(lease)
-                    await until(partial(is_standby, old))
-                    assert clock.now() - taken < 0.5
-                    await leader(one, two)
-                await simulator.traffic_off(BOT)
-                await until(lambda: simulator.oracle.report().pending == 0)
-            assert verdict(simulator) == {}
-
-    aio.run(main(), timeout=60)
+    store, handled = MemoryBackend(), Handled(handle_a_little)
+    async with TelegramSimulator() as simulator:
+        await simulator.traffic_on(BOT, rate=40, chats=range(1, 9))
+        async with (
+            instance(simulator, store, "a", handled) as one,
+            instance(simulator, store, "b", handled) as two,
+        ):
+            for _ in range(3):
+                old = await leader(one, two)
+                handled.runs.clear()
+                await handled.until(lambda: len(handled.finished) > 10)
+                taken = clock.now()
+                if how == "key deleted":
+                    store.stranger_deletes(key_of(LOCK))
+                else:
+                    lease = next(lease for lease, who in store.leases().items() if who.startswith(old.name))
+                    store.end_lease(lease)
+                await until(partial(is_standby, old))
+                assert clock.now() - taken < 0.5
+                await leader(one, two)
+            await simulator.traffic_off(BOT)
+            await until(lambda: simulator.oracle.report().pending == 0)
+        assert verdict(simulator) == {}
 
 
-def test_a_leader_cut_off_from_telegram_hands_over_to_one_that_is_not() -> None:
+@pytest.mark.limit(60)
+async def test_a_leader_cut_off_from_telegram_hands_over_to_one_that_is_not() -> None:
     """After telegram_grace the leader steps down for the standby that answered that it reaches Telegram."""
-
-    async def main() -> None:
-        times = replace(TIMES, telegram_grace=1)
-        store, handled = MemoryBackend(), Handled()
-        async with TelegramSimulator() as simulator, instance(simulator, store, "a", handled, times=times) as one:
-            await until(lambda: simulator.bot(BOT).parked is not None)
-            async with instance(simulator, store, "b", handled, times=times) as two:
-                await until(lambda: two.election.role(LOCK) is Role.STANDBY)
-                simulator.inject(Fault("drop", client="a", method=None, times=None))
-                pushed = simulator.push(BOT)
-                assert pushed is not None
-                # The poll that is parked already brings this one; it fails after it.
-                await handled.until(lambda: handled.finished == [pushed])
-                await until(lambda: holder(store, LOCK) == "b")
-                later = simulator.push(BOT)
-                assert later is not None
-                await handled.until(lambda: handled.finished == [pushed, later])
-                assert one.election.role(LOCK) is not Role.LEADER
-                simulator.faults.clear()
-                await until(lambda: simulator.oracle.report().pending == 0)
-            assert (verdict(simulator), simulator.oracle.report().duplicated) == ({}, 0)
-
-    aio.run(main(), timeout=60)
+    times = replace(TIMES, telegram_grace=1)
+    store, handled = MemoryBackend(), Handled()
+    async with TelegramSimulator() as simulator, instance(simulator, store, "a", handled, times=times) as one:
+        await until(lambda: simulator.bot(BOT).parked is not None)
+        async with instance(simulator, store, "b", handled, times=times) as two:
+            await until(lambda: two.election.role(LOCK) is Role.STANDBY)
+            simulator.inject(Fault("drop", client="a", method=None, times=None))
+            pushed = simulator.push(BOT)
+            assert pushed is not None
+            # The poll that is parked already brings this one; it fails after it.
+            await handled.until(lambda: handled.finished == [pushed])
+            await until(lambda: holder(store, LOCK) == "b")
+            later = simulator.push(BOT)
+            assert later is not None
+            await handled.until(lambda: handled.finished == [pushed, later])
+            assert one.election.role(LOCK) is not Role.LEADER
+            simulator.faults.clear()
+            await until(lambda: simulator.oracle.report().pending == 0)
+        assert (verdict(simulator), simulator.oracle.report().duplicated) == ({}, 0)
 
 
+@pytest.mark.limit(60)
 @pytest.mark.slow
-def test_a_leader_stays_when_telegram_is_down_for_everybody() -> None:
+async def test_a_leader_stays_when_telegram_is_down_for_everybody() -> None:
     """Nobody reaches Telegram: the lock stays where it is instead of going round."""
-
-    async def main() -> None:
-        times = replace(TIMES, telegram_grace=0.5)
-        store, handled = MemoryBackend(), Handled()
-        async with TelegramSimulator() as simulator, instance(simulator, store, "a", handled, times=times) as one:
-            await until(lambda: simulator.bot(BOT).parked is not None)
-            async with instance(simulator, store, "b", handled, times=times):
-                term = one.election.term(LOCK)
-                assert term is not None
-                simulator.inject(Fault("drop", method=None, times=None))
-                simulator.push(BOT)
-                await until(lambda: term.request is not None)
-                await until(lambda: term.request is None)
-                assert holder(store, LOCK) == "a"
-                simulator.faults.clear()
-                await until(lambda: simulator.oracle.report().pending == 0)
-                assert one.election.term(LOCK) is term
-
-    aio.run(main(), timeout=60)
+    times = replace(TIMES, telegram_grace=0.5)
+    store, handled = MemoryBackend(), Handled()
+    async with TelegramSimulator() as simulator, instance(simulator, store, "a", handled, times=times) as one:
+        await until(lambda: simulator.bot(BOT).parked is not None)
+        async with instance(simulator, store, "b", handled, times=times):
+            term = one.election.term(LOCK)
+            assert term is not None
+            simulator.inject(Fault("drop", method=None, times=None))
+            simulator.push(BOT)
+            await until(lambda: term.request is not None)
+            await until(lambda: term.request is None)
+            assert holder(store, LOCK) == "a"
+            simulator.faults.clear()
+            await until(lambda: simulator.oracle.report().pending == 0)
+            assert one.election.term(LOCK) is term
 
 
-def test_the_gate_holds_aiograms_own_poller() -> None:
+async def test_the_gate_holds_aiograms_own_poller() -> None:
     """Two programs with dispatcher.start_polling behind a gate: only the leader's getUpdates goes out."""
-
-    async def main() -> None:
-        store = MemoryBackend()
-        async with TelegramSimulator() as simulator:
-            programs = []
-            for name in ("a", "b"):
-                ready = asyncio.Event()
-                programs.append(asyncio.ensure_future(gated(simulator, store, name, ready)))
-                await ready.wait()
-            await until(lambda: simulator.bot(BOT).parked is not None)
-            simulator.push_many(BOT, 20, chats=(1, 2, 3))
-            await until(lambda: simulator.oracle.report(drained=False).updates_handled == 20)
-            assert {seen.poll.client for seen in simulator.oracle.polls()} == {"a"}
-            programs[0].cancel()
-            await asyncio.wait(programs[:1])
-            simulator.push_many(BOT, 20, chats=(1, 2, 3))
-            await until(lambda: simulator.oracle.report(drained=False).updates_handled == 40)
-            programs[1].cancel()
-            await asyncio.wait(programs)
-            assert verdict(simulator) == {}
-            assert simulator.oracle.report().duplicated == 0
-
-    aio.run(main())
+    store = MemoryBackend()
+    async with TelegramSimulator() as simulator:
+        programs = []
+        for name in ("a", "b"):
+            ready = asyncio.Event()
+            programs.append(asyncio.ensure_future(gated(simulator, store, name, ready)))
+            await ready.wait()
+        await until(lambda: simulator.bot(BOT).parked is not None)
+        simulator.push_many(BOT, 20, chats=(1, 2, 3))
+        await until(lambda: simulator.oracle.report(drained=False).updates_handled == 20)
+        assert {seen.poll.client for seen in simulator.oracle.polls()} == {"a"}
+        programs[0].cancel()
+        await asyncio.wait(programs[:1])
+        simulator.push_many(BOT, 20, chats=(1, 2, 3))
+        await until(lambda: simulator.oracle.report(drained=False).updates_handled == 40)
+        programs[1].cancel()
+        await asyncio.wait(programs)
+        assert verdict(simulator) == {}
+        assert simulator.oracle.report().duplicated == 0
 
 
 async def gated(
@@ -265,96 +249,82 @@ async def gated(
 @pytest.mark.filterwarnings("ignore:coroutine 'Dispatcher._process_update' was never awaited")
 @pytest.mark.parametrize("options", [{"handle_as_tasks": False}, {"tasks_concurrency_limit": 2}], ids=["one", "two"])
 @pytest.mark.parametrize("how", ["the program stops", "an operator's step-down"])
-def test_the_gate_hands_over_what_aiogram_was_given_and_has_not_begun(how: str, options: dict[str, Any]) -> None:
+async def test_the_gate_hands_over_what_aiogram_was_given_and_has_not_begun(how: str, options: dict[str, Any]) -> None:
     """Of a batch that is worked through a few at a time each update begins, here or at the heir: when the program stops
     none that has ended begins again; at a step-down what is in hand is begun here first, and nothing comes twice."""
+    release = asyncio.Event()
 
-    async def main() -> None:
-        release = asyncio.Event()
+    async def work(message: Any, **data: Any) -> None:
+        if len(ours.runs) > 2:
+            await release.wait()
 
-        async def work(message: Any, **data: Any) -> None:
-            if len(ours.runs) > 2:
-                await release.wait()
-
-        store, ours, heirs = MemoryBackend(), Handled(work), Handled()
-        elections: dict[str, Election] = {}
-        async with TelegramSimulator() as simulator:
-            ids = simulator.push_many(BOT, 10)
-            programs = []
-            for name, handled in (("a", ours), ("b", heirs)):
-                ready = asyncio.Event()
-                programs.append(
-                    asyncio.ensure_future(gated(simulator, store, name, ready, handled, elections, **options))
-                )
-                await ready.wait()
-            await ours.until(lambda: len(ours.runs) > 2)
-            if how == "the program stops":
-                programs[0].cancel()
-                await asyncio.wait(programs[:1])
-            else:
-                term = elections["a"].term(LOCK)
-                assert term is not None
-                term.step_down("hand it over")
-                await until(lambda: term.stepping_down)
-                release.set()
-            later = simulator.push(BOT)
-            await heirs.until(lambda: later in heirs.ids)
-            await until(lambda: simulator.oracle.report(drained=False).pending == 0)
-            for program in programs:
-                program.cancel()
-            await asyncio.wait(programs)
-            assert sorted({*ours.ids, *heirs.ids}) == [*ids, later]
-            assert set(ours.finished).isdisjoint(heirs.ids)
-            if how == "an operator's step-down":
-                assert (ours.ids, heirs.ids) == (ids, [later])
-
-    aio.run(main())
-
-
-def test_an_answer_that_comes_after_the_lock_is_dropped_by_the_gate() -> None:
-    """An update in flight when the lock is lost reaches no handler here; the next leader gets it."""
-
-    async def main() -> None:
-        store = MemoryBackend()
-        async with TelegramSimulator() as simulator:
+    store, ours, heirs = MemoryBackend(), Handled(work), Handled()
+    elections: dict[str, Election] = {}
+    async with TelegramSimulator() as simulator:
+        ids = simulator.push_many(BOT, 10)
+        programs = []
+        for name, handled in (("a", ours), ("b", heirs)):
             ready = asyncio.Event()
-            program = asyncio.ensure_future(gated(simulator, store, "a", ready))
-            await until(lambda: simulator.bot(BOT).parked is not None)
-            simulator.inject(Fault("delay", delay=0.5, after_processing=True))
-            simulator.push(BOT)
-            await until(lambda: len(simulator.oracle.polls()) >= 2)
-            store.stranger_deletes(key_of(LOCK))
-            await until(lambda: simulator.oracle.report(drained=False).updates_handled == 1)
+            programs.append(asyncio.ensure_future(gated(simulator, store, name, ready, handled, elections, **options)))
+            await ready.wait()
+        await ours.until(lambda: len(ours.runs) > 2)
+        if how == "the program stops":
+            programs[0].cancel()
+            await asyncio.wait(programs[:1])
+        else:
+            term = elections["a"].term(LOCK)
+            assert term is not None
+            term.step_down("hand it over")
+            await until(lambda: term.stepping_down)
+            release.set()
+        later = simulator.push(BOT)
+        await heirs.until(lambda: later in heirs.ids)
+        await until(lambda: simulator.oracle.report(drained=False).pending == 0)
+        for program in programs:
             program.cancel()
-            await asyncio.wait([program])
-            assert simulator.oracle.report().lost == 0
+        await asyncio.wait(programs)
+        assert sorted({*ours.ids, *heirs.ids}) == [*ids, later]
+        assert set(ours.finished).isdisjoint(heirs.ids)
+        if how == "an operator's step-down":
+            assert (ours.ids, heirs.ids) == (ids, [later])
 
-    aio.run(main())
+
+async def test_an_answer_that_comes_after_the_lock_is_dropped_by_the_gate() -> None:
+    """An update in flight when the lock is lost reaches no handler here; the next leader gets it."""
+    store = MemoryBackend()
+    async with TelegramSimulator() as simulator:
+        ready = asyncio.Event()
+        program = asyncio.ensure_future(gated(simulator, store, "a", ready))
+        await until(lambda: simulator.bot(BOT).parked is not None)
+        simulator.inject(Fault("delay", delay=0.5, after_processing=True))
+        simulator.push(BOT)
+        await until(lambda: len(simulator.oracle.polls()) >= 2)
+        store.stranger_deletes(key_of(LOCK))
+        await until(lambda: simulator.oracle.report(drained=False).updates_handled == 1)
+        program.cancel()
+        await asyncio.wait([program])
+        assert simulator.oracle.report().lost == 0
 
 
-def test_the_gate_lets_nothing_through_when_a_connection_is_not_known(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_gate_lets_nothing_through_when_a_connection_is_not_known(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is sent over a connection that could not be reset: the gate stays shut, the lock is given away, and
     leaving it raises."""
     without_sockets(monkeypatch)
-
-    async def main() -> None:
-        store = MemoryBackend()
-        async with TelegramSimulator() as simulator:
-            api = TelegramAPIServer.from_base(simulator.url)
-            async with session(store, "a", timing=TIMING) as one:
-                plain = AiohttpSession(api=api)
-                election, bot = Election(one), Bot(f"{BOT}:TOKEN", session=plain)
-                simulator.push(BOT)
-                with pytest.raises(RequestUnguarded):
-                    async with LeaseGate(election, bot, timing=TIMING):
-                        for _ in range(2):
-                            with pytest.raises(RequestUnguarded):
-                                await asyncio.wait_for(bot(GetUpdates(timeout=1)), 10)
-                        await until(lambda: election.role(LOCK) is Role.STOPPED)
-                assert simulator.oracle.polls() == []
-                await bot.session.close()
-
-    aio.run(main())
+    store = MemoryBackend()
+    async with TelegramSimulator() as simulator:
+        api = TelegramAPIServer.from_base(simulator.url)
+        async with session(store, "a", timing=TIMING) as one:
+            plain = AiohttpSession(api=api)
+            election, bot = Election(one), Bot(f"{BOT}:TOKEN", session=plain)
+            simulator.push(BOT)
+            with pytest.raises(RequestUnguarded):
+                async with LeaseGate(election, bot, timing=TIMING):
+                    for _ in range(2):
+                        with pytest.raises(RequestUnguarded):
+                            await asyncio.wait_for(bot(GetUpdates(timeout=1)), 10)
+                    await until(lambda: election.role(LOCK) is Role.STOPPED)
+            assert simulator.oracle.polls() == []
+            await bot.session.close()
 
 
 @pytest.mark.parametrize("foreign", [False, True], ids=["followed", "of its own"])

@@ -82,26 +82,22 @@ def test_a_middleware_sees_what_it_sees_under_aiogram(caplog: pytest.LogCaptureF
     ]
 
 
-def test_an_update_is_read_once_however_often_it_is_delivered() -> None:
+async def test_an_update_is_read_once_however_often_it_is_delivered() -> None:
     """What an answer repeats is not read again; an update with the same id and another content is."""
     one, two, three = (f'{{"update_id":{number},"poll_answer":null}}' for number in (1, 2, 3))
-
-    async def main() -> None:
-        async with TelegramSimulator() as simulator, fetcher(simulator) as (_, fetch, read):
-            for fault in answered(f"{one},{two}", f"{one},{two},{three}", '{"update_id":3}'):
-                simulator.inject(fault)
-            assert ids(await fetch.get_updates(1, timeout=1)) == [1, 2]
-            before = fetch.updates([1, 2])
-            assert ids(await fetch.get_updates(1, timeout=1)) == [1, 2, 3]
-            assert read.ids == [1, 2, 3]
-            assert all(update is same for update, same in zip(fetch.updates([1, 2]), before, strict=True))
-            await fetch.get_updates(3, timeout=1)
-            assert read.ids == [1, 2, 3, 3]
-
-    aio.run(main())
+    async with TelegramSimulator() as simulator, fetcher(simulator) as (_, fetch, read):
+        for fault in answered(f"{one},{two}", f"{one},{two},{three}", '{"update_id":3}'):
+            simulator.inject(fault)
+        assert ids(await fetch.get_updates(1, timeout=1)) == [1, 2]
+        before = fetch.updates([1, 2])
+        assert ids(await fetch.get_updates(1, timeout=1)) == [1, 2, 3]
+        assert read.ids == [1, 2, 3]
+        assert all(update is same for update, same in zip(fetch.updates([1, 2]), before, strict=True))
+        await fetch.get_updates(3, timeout=1)
+        assert read.ids == [1, 2, 3, 3]
 
 
-def test_a_middleware_decides_what_the_poller_gets() -> None:
+async def test_a_middleware_decides_what_the_poller_gets() -> None:
     """An update that it leaves out, exchanges or adds is left out, exchanged or added; one that cannot be read it does
     not see, and it comes all the same."""
     seen: list[int] = []
@@ -112,40 +108,33 @@ def test_a_middleware_decides_what_the_poller_gets() -> None:
         exchanged = Update(update_id=2, message=None)
         return [exchanged, *result[2:], Update(update_id=9)]
 
-    async def main() -> None:
-        async with TelegramSimulator() as simulator, fetcher(simulator) as (bot, fetch, _):
-            bot.session.middleware.register(deciding)
-            for fault in answered('{"update_id":1},{"update_id":2},{"update_id":3,"unreadable":1},{"update_id":4}'):
-                simulator.inject(fault)
-            raw = await fetch.get_updates(None, timeout=1)
-            assert seen == [1, 2, 4]
-            assert ids(raw) == [2, 3, 4, 9]
-            two, three, four, nine = fetch.updates(ids(raw))
-            assert three == "unreadable"
-            assert [update and update.update_id for update in (two, four, nine)] == [2, 4, 9]
-
-    aio.run(main())
+    async with TelegramSimulator() as simulator, fetcher(simulator) as (bot, fetch, _):
+        bot.session.middleware.register(deciding)
+        for fault in answered('{"update_id":1},{"update_id":2},{"update_id":3,"unreadable":1},{"update_id":4}'):
+            simulator.inject(fault)
+        raw = await fetch.get_updates(None, timeout=1)
+        assert seen == [1, 2, 4]
+        assert ids(raw) == [2, 3, 4, 9]
+        two, three, four, nine = fetch.updates(ids(raw))
+        assert three == "unreadable"
+        assert [update and update.update_id for update in (two, four, nine)] == [2, 4, 9]
 
 
-def test_an_empty_answer_at_once_is_not_asked_for_in_a_loop() -> None:
+async def test_an_empty_answer_at_once_is_not_asked_for_in_a_loop() -> None:
     """A server that does not wait for updates, or that heeds no offset, gets a getUpdates each half second at last."""
-
-    async def main() -> None:
-        async with TelegramSimulator() as simulator, fetcher(simulator) as (_, fetch, _):
-            for body in ("", '{"update_id":5}'):
-                simulator.inject(Fault(status=200, body=f'{{"ok":true,"result":[{body}]}}', times=None))
-                began = clock.now()
-                for _ in range(6):
-                    await fetch.get_updates(6, timeout=1)
-                assert clock.now() - began >= 0.1 + 0.2 + 0.4 + FLOOR[1]
-                simulator.faults.clear()
-                simulator.push(BOT)
+    async with TelegramSimulator() as simulator, fetcher(simulator) as (_, fetch, _):
+        for body in ("", '{"update_id":5}'):
+            simulator.inject(Fault(status=200, body=f'{{"ok":true,"result":[{body}]}}', times=None))
+            began = clock.now()
+            for _ in range(6):
                 await fetch.get_updates(6, timeout=1)
+            assert clock.now() - began >= 0.1 + 0.2 + 0.4 + FLOOR[1]
+            simulator.faults.clear()
+            simulator.push(BOT)
+            await fetch.get_updates(6, timeout=1)
 
-    aio.run(main())
 
-
-def test_what_a_middleware_left_under_way_is_reset() -> None:
+async def test_what_a_middleware_left_under_way_is_reset() -> None:
     """A copy of a getUpdates that a middleware no longer waits for is reset when the other one was answered: it would
     be on its way when the lease is over."""
     copies: list[asyncio.Task[Any]] = []
@@ -155,13 +144,10 @@ def test_what_a_middleware_left_under_way_is_reset() -> None:
         done, _ = await asyncio.wait(copies, return_when=asyncio.FIRST_COMPLETED)
         return done.pop().result()
 
-    async def main() -> None:
-        async with TelegramSimulator() as simulator, fetcher(simulator) as (bot, fetch, _):
-            bot.session.middleware.register(hedging)
-            simulator.inject(Fault("black_hole"))
-            pushed = simulator.push(BOT)
-            assert ids(await fetch.get_updates(None, timeout=1)) == [pushed]
-            done, _ = await asyncio.wait(copies, timeout=REQUEST_SLACK / 2)
-            assert sorted(type(copy.exception()).__name__ for copy in done) == ["NoneType", "TelegramNetworkError"]
-
-    aio.run(main())
+    async with TelegramSimulator() as simulator, fetcher(simulator) as (bot, fetch, _):
+        bot.session.middleware.register(hedging)
+        simulator.inject(Fault("black_hole"))
+        pushed = simulator.push(BOT)
+        assert ids(await fetch.get_updates(None, timeout=1)) == [pushed]
+        done, _ = await asyncio.wait(copies, timeout=REQUEST_SLACK / 2)
+        assert sorted(type(copy.exception()).__name__ for copy in done) == ["NoneType", "TelegramNetworkError"]

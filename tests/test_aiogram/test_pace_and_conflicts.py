@@ -26,7 +26,9 @@ from cluster_lock.aiogram.pace import AGAIN, ALBUM, ALBUM_FOR, FEW, Pace
 from cluster_lock.aiogram.pauses import Pause
 from cluster_lock.aiogram.state import Facts
 from cluster_lock.aiogram.window import CROWDED, LIMIT, Window
-from cluster_lock.testing.virtual_time import block, run
+from cluster_lock.testing.virtual_time import block
+
+pytestmark = pytest.mark.virtual
 
 TOKEN = "42:SECRET"
 METHOD: Any = GetUpdates()
@@ -115,25 +117,21 @@ def test_pauses_grow_to_their_limit_and_begin_anew() -> None:
 
 
 @pytest.mark.parametrize("full", [True, False])
-def test_while_more_is_waiting_it_is_asked_for_early(full: bool) -> None:
+async def test_while_more_is_waiting_it_is_asked_for_early(full: bool) -> None:
     """After a full answer the next getUpdates goes out as soon as few of its updates are unconfirmed; after another
     one, a tenth of a second after the answer, as it would only be repeated."""
-
-    async def main() -> None:
-        window, _, pace = a_window_and_its_pace()
-        began = clock.now()
-        delivered = window.take(range(1, LIMIT + 1))
-        pace.took(full=full)
-        asking = asyncio.create_task(pace.wait())
-        for one in delivered[: -FEW - 1]:
-            pace.finished(moved=window.finish(one))
-        await asyncio.sleep(0.05)
-        assert not asking.done()
-        pace.finished(moved=window.finish(delivered[-FEW - 1]))
-        await asking
-        assert clock.now() - began == pytest.approx(0.05 if full else 0.1)
-
-    run(main())
+    window, _, pace = a_window_and_its_pace()
+    began = clock.now()
+    delivered = window.take(range(1, LIMIT + 1))
+    pace.took(full=full)
+    asking = asyncio.create_task(pace.wait())
+    for one in delivered[: -FEW - 1]:
+        pace.finished(moved=window.finish(one))
+    await asyncio.sleep(0.05)
+    assert not asking.done()
+    pace.finished(moved=window.finish(delivered[-FEW - 1]))
+    await asking
+    assert clock.now() - began == pytest.approx(0.05 if full else 0.1)
 
 
 def a_window_and_its_pace() -> tuple[Window, Facts, Pace]:
@@ -151,55 +149,47 @@ async def pause_of(pace: Pace) -> float:
     return clock.now() - began
 
 
-def test_the_pause_beside_a_handler_at_work() -> None:
+async def test_the_pause_beside_a_handler_at_work() -> None:
     """Short, so that what is new begins soon; longer where the answers, which repeat everything, take their time; and
     after a part of an album as short as can be for a moment, as its other parts are on their way."""
-
-    async def main() -> None:
-        window, _, pace = a_window_and_its_pace()
-        window.take([1, 2])
-        window.ask()
-        pace.took(full=False)
-        assert await pause_of(pace) == pytest.approx(AGAIN[0])
-        for took, pause in ((0.3, 0.6), (20.0, AGAIN[1])):
-            pace.asks()
-            block(took)
-            pace.answered()
-            assert await pause_of(pace) == pytest.approx(pause)
+    window, _, pace = a_window_and_its_pace()
+    window.take([1, 2])
+    window.ask()
+    pace.took(full=False)
+    assert await pause_of(pace) == pytest.approx(AGAIN[0])
+    for took, pause in ((0.3, 0.6), (20.0, AGAIN[1])):
+        pace.asks()
+        block(took)
+        pace.answered()
+        assert await pause_of(pace) == pytest.approx(pause)
+    pace.asks()
+    pace.answered()
+    pace.took(full=False, album=True)
+    began, pauses = clock.now(), list[tuple[float, float]]()
+    while clock.now() < began + 2 * ALBUM_FOR:
+        pauses.append((clock.now() - began, await pause_of(pace)))
         pace.asks()
         pace.answered()
-        pace.took(full=False, album=True)
-        began, pauses = clock.now(), list[tuple[float, float]]()
-        while clock.now() < began + 2 * ALBUM_FOR:
-            pauses.append((clock.now() - began, await pause_of(pace)))
-            pace.asks()
-            pace.answered()
-        for after, pause in pauses:
-            assert pause == pytest.approx(ALBUM if after < ALBUM_FOR else AGAIN[0])
-        assert len(pauses) > ALBUM_FOR / ALBUM
-
-    run(main())
+    for after, pause in pauses:
+        assert pause == pytest.approx(ALBUM if after < ALBUM_FOR else AGAIN[0])
+    assert len(pauses) > ALBUM_FOR / ALBUM
 
 
-def test_how_long_a_window_is_full() -> None:
+async def test_how_long_a_window_is_full() -> None:
     """Full once, it is until it is far from it: room for one more after each update that others wait for is none."""
-
-    async def main() -> None:
-        window, facts, pace = a_window_and_its_pace()
-        delivered = window.take(range(1, LIMIT + 1))
-        pace.took(full=False)
-        waiting = asyncio.create_task(pace.wait())
-        await asyncio.sleep(0.5)
-        assert not facts.snapshot().window_full, "a burst"
-        await asyncio.sleep(60)
-        assert facts.snapshot().window_full
-        pace.finished(moved=window.finish(delivered[0]))
-        await waiting
-        assert facts.snapshot().window_full_for == pytest.approx(60.5)
-        for one in delivered[: LIMIT - CROWDED + 1]:
-            window.finish(one)
-        window.ask()
-        await pace.wait()
-        assert facts.snapshot().window_full_for is None
-
-    run(main())
+    window, facts, pace = a_window_and_its_pace()
+    delivered = window.take(range(1, LIMIT + 1))
+    pace.took(full=False)
+    waiting = asyncio.create_task(pace.wait())
+    await asyncio.sleep(0.5)
+    assert not facts.snapshot().window_full, "a burst"
+    await asyncio.sleep(60)
+    assert facts.snapshot().window_full
+    pace.finished(moved=window.finish(delivered[0]))
+    await waiting
+    assert facts.snapshot().window_full_for == pytest.approx(60.5)
+    for one in delivered[: LIMIT - CROWDED + 1]:
+        window.finish(one)
+    window.ask()
+    await pace.wait()
+    assert facts.snapshot().window_full_for is None

@@ -41,81 +41,69 @@ async def polling(settings: Settings, dispatcher: Dispatcher, *bots: Bot) -> Asy
         await asyncio.wait([running], timeout=10)
 
 
-def test_two_bots_of_one_instance_both_poll(tmp_path: Path) -> None:
+async def test_two_bots_of_one_instance_both_poll(tmp_path: Path) -> None:
     """Two programs of one instance name on one host, each with its own bot, run side by side; each can be found by its
     bot, and says which process it is."""
-
-    async def main() -> None:
-        settings = settings_in(tmp_path)
-        async with TelegramSimulator() as simulator:
-            dispatchers = [dispatcher_with(simulator, Handled(), disable_fsm=True) for _ in range(2)]
-            bots = [ClientBot(simulator, "web-1", token=token) for token in (ONE, TWO)]
-            async with polling(settings, dispatchers[0], bots[0]), polling(settings, dispatchers[1], bots[1]):
-                await until(lambda: all(simulator.oracle.polls(bot) for bot in (1, 2)))
-                assert locks_here("web-1", settings.state_directory) == {"telegram/1", "telegram/2"}
-                info = slot("web-1", "telegram/2", settings.state_directory).info()
-                assert info is not None
-                assert (info.pid, info.ready) == (os.getpid(), True)
-            assert locks_here("web-1", settings.state_directory) == set()
-
-    aio.run(main())
+    settings = settings_in(tmp_path)
+    async with TelegramSimulator() as simulator:
+        dispatchers = [dispatcher_with(simulator, Handled(), disable_fsm=True) for _ in range(2)]
+        bots = [ClientBot(simulator, "web-1", token=token) for token in (ONE, TWO)]
+        async with polling(settings, dispatchers[0], bots[0]), polling(settings, dispatchers[1], bots[1]):
+            await until(lambda: all(simulator.oracle.polls(bot) for bot in (1, 2)))
+            assert locks_here("web-1", settings.state_directory) == {"telegram/1", "telegram/2"}
+            info = slot("web-1", "telegram/2", settings.state_directory).info()
+            assert info is not None
+            assert (info.pid, info.ready) == (os.getpid(), True)
+        assert locks_here("web-1", settings.state_directory) == set()
 
 
-def test_it_shows_how_it_is(tmp_path: Path) -> None:
+async def test_it_shows_how_it_is(tmp_path: Path) -> None:
     """A program with the one line serves its health where the settings say, and says so under its name, by which
     `bot status` finds it; the page knows its poller."""
-
-    async def main() -> None:
-        settings = settings_in(tmp_path, health="127.0.0.1:0")
-        async with TelegramSimulator() as simulator:
-            handled = Handled()
-            dispatcher = dispatcher_with(simulator, handled, disable_fsm=True)
-            async with polling(settings, dispatcher, ClientBot(simulator, "web-1", token=ONE)):
-                await until(lambda: bool(simulator.oracle.polls()))
-                simulator.push(1)
-                await handled.until(lambda: bool(handled.finished))
-                info = slot("web-1", "telegram/1", settings.state_directory).info()
-                assert info is not None
-                assert info.health is not None
-                async with aiohttp.ClientSession() as http, http.get(f"{info.health}/health") as answer:
-                    shown = await answer.json()
-                assert shown["role"] == "leader"
-                assert shown["last_poll_age"] is not None
-
-    aio.run(main())
+    settings = settings_in(tmp_path, health="127.0.0.1:0")
+    async with TelegramSimulator() as simulator:
+        handled = Handled()
+        dispatcher = dispatcher_with(simulator, handled, disable_fsm=True)
+        async with polling(settings, dispatcher, ClientBot(simulator, "web-1", token=ONE)):
+            await until(lambda: bool(simulator.oracle.polls()))
+            simulator.push(1)
+            await handled.until(lambda: bool(handled.finished))
+            info = slot("web-1", "telegram/1", settings.state_directory).info()
+            assert info is not None
+            assert info.health is not None
+            async with aiohttp.ClientSession() as http, http.get(f"{info.health}/health") as answer:
+                shown = await answer.json()
+            assert shown["role"] == "leader"
+            assert shown["last_poll_age"] is not None
 
 
-def test_the_same_bot_of_the_same_instance_is_refused(tmp_path: Path) -> None:
+async def test_the_same_bot_of_the_same_instance_is_refused(tmp_path: Path) -> None:
     """The same bot under the same instance name is refused at once, with the process that has it, the file, and what to
     do, also where one of several bots is the same; under another name it stands by."""
+    settings = settings_in(tmp_path)
+    async with TelegramSimulator() as simulator:
 
-    async def main() -> None:
-        settings = settings_in(tmp_path)
-        async with TelegramSimulator() as simulator:
+        def program(*tokens: str) -> tuple[Dispatcher, *tuple[Bot, ...]]:
+            bots = [ClientBot(simulator, "web-1", token=token) for token in tokens]
+            return dispatcher_with(simulator, Handled(), disable_fsm=True), *bots
 
-            def program(*tokens: str) -> tuple[Dispatcher, *tuple[Bot, ...]]:
-                bots = [ClientBot(simulator, "web-1", token=token) for token in tokens]
-                return dispatcher_with(simulator, Handled(), disable_fsm=True), *bots
-
-            async with polling(settings, *program(ONE)):
-                await until(lambda: bool(simulator.oracle.polls()))
-                for tokens in ((ONE,), (TWO, ONE)):
-                    with pytest.raises(AlreadyRunning, match=r"instance 'web-1' of telegram/1 is already") as refused:
-                        await start_polling(*program(*tokens), config=settings, handle_signals=False)
-                    path = slot("web-1", "telegram/1", settings.state_directory).path
-                    for told in (
-                        f"process {os.getpid()} ",
-                        str(path),
-                        "bot stop --instance web-1`",
-                        "CLUSTER_LOCK_INSTANCE",
-                    ):
-                        assert told in str(refused.value)
-                assert locks_here("web-1", settings.state_directory) == {"telegram/1"}, "nothing is left of it"
-                async with polling(settings_in(tmp_path, "web-2"), *program(ONE)) as standby:
-                    await until(lambda: "telegram/1" in locks_here("web-2", settings.state_directory))
-                    assert not standby.done()
-
-    aio.run(main())
+        async with polling(settings, *program(ONE)):
+            await until(lambda: bool(simulator.oracle.polls()))
+            for tokens in ((ONE,), (TWO, ONE)):
+                with pytest.raises(AlreadyRunning, match=r"instance 'web-1' of telegram/1 is already") as refused:
+                    await start_polling(*program(*tokens), config=settings, handle_signals=False)
+                path = slot("web-1", "telegram/1", settings.state_directory).path
+                for told in (
+                    f"process {os.getpid()} ",
+                    str(path),
+                    "bot stop --instance web-1`",
+                    "CLUSTER_LOCK_INSTANCE",
+                ):
+                    assert told in str(refused.value)
+            assert locks_here("web-1", settings.state_directory) == {"telegram/1"}, "nothing is left of it"
+            async with polling(settings_in(tmp_path, "web-2"), *program(ONE)) as standby:
+                await until(lambda: "telegram/1" in locks_here("web-2", settings.state_directory))
+                assert not standby.done()
 
 
 def test_without_a_state_directory(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -17,40 +17,36 @@ from cluster_lock.election import Term
 from cluster_lock.testing.telegram import TelegramSimulator
 
 
-def test_spawned_work_ends_before_on_step_down() -> None:
+async def test_spawned_work_ends_before_on_step_down() -> None:
     """At a step-down what was spawned under the term ends first, also what it spawns itself, and then on_step_down
     runs."""
+    said: list[str] = []
+    go_on, begun = asyncio.Event(), asyncio.Event()
 
-    async def main() -> None:
-        said: list[str] = []
-        go_on, begun = asyncio.Event(), asyncio.Event()
+    async def more() -> None:
+        said.append("more")
 
-        async def more() -> None:
-            said.append("more")
+    async def long(term: Term) -> None:
+        begun.set()
+        await go_on.wait()
+        term.spawn(more())
+        said.append("long")
 
-        async def long(term: Term) -> None:
-            begun.set()
-            await go_on.wait()
-            term.spawn(more())
-            said.append("long")
+    async def work(message: Message, term: Term, **data: Any) -> None:
+        term.spawn(long(term))
 
-        async def work(message: Message, term: Term, **data: Any) -> None:
-            term.spawn(long(term))
+    async def step_down(bot: Bot, term: Term) -> None:
+        said.append("on_step_down")
 
-        async def step_down(bot: Bot, term: Term) -> None:
-            said.append("on_step_down")
-
-        rules = Rules(on_step_down=step_down)
-        async with TelegramSimulator() as simulator, polling(simulator, work, rules=rules) as it:
-            simulator.push(it.bot.id)
-            await begun.wait()
-            ending = asyncio.ensure_future(it.step_down())
-            await until(lambda: not it.poller.state.polling)
-            go_on.set()
-            await ending
-        assert said == ["long", "more", "on_step_down"]
-
-    aio.run(main())
+    rules = Rules(on_step_down=step_down)
+    async with TelegramSimulator() as simulator, polling(simulator, work, rules=rules) as it:
+        simulator.push(it.bot.id)
+        await begun.wait()
+        ending = asyncio.ensure_future(it.step_down())
+        await until(lambda: not it.poller.state.polling)
+        go_on.set()
+        await ending
+    assert said == ["long", "more", "on_step_down"]
 
 
 def test_what_is_cut_off_is_said(caplog: pytest.LogCaptureFixture) -> None:

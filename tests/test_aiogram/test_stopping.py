@@ -59,39 +59,35 @@ async def leading(
         await bot.session.close()
 
 
-def test_stop_polling_returns_when_all_has_ended() -> None:
+async def test_stop_polling_returns_when_all_has_ended() -> None:
     """After `await dispatcher.stop_polling()` no handler runs any more, the shutdown hooks have run, and start_polling
     has returned: what handlers use may be closed. A task that a startup hook has begun may wait for it too."""
+    said: list[str] = []
+    async with TelegramSimulator() as simulator:
+        handled = Slow()
+        dispatcher, bot = dispatcher_with(simulator, handled, disable_fsm=True), ClientBot(simulator, "one")
+        stop = asyncio.Event()
+        tasks = []
 
-    async def main() -> None:
-        said: list[str] = []
-        async with TelegramSimulator() as simulator:
-            handled = Slow()
-            dispatcher, bot = dispatcher_with(simulator, handled, disable_fsm=True), ClientBot(simulator, "one")
-            stop = asyncio.Event()
-            tasks = []
+        async def stopped() -> None:
+            await stop.wait()
+            await dispatcher.stop_polling()
+            said.append(f"stopped after {[run.outcome for run in handled.runs]}")
 
-            async def stopped() -> None:
-                await stop.wait()
-                await dispatcher.stop_polling()
-                said.append(f"stopped after {[run.outcome for run in handled.runs]}")
+        @dispatcher.startup()
+        async def start() -> None:
+            tasks.append(asyncio.ensure_future(stopped()))
 
-            @dispatcher.startup()
-            async def start() -> None:
-                tasks.append(asyncio.ensure_future(stopped()))
-
-            dispatcher.shutdown.register(lambda: said.append("shutdown"))
-            async with leading(dispatcher, bot) as (_, task):
-                simulator.push(BOT)
-                await handled.until(lambda: bool(handled.runs))
-                stop.set()
-                term = await begun_to_step_down(task)
-                assert not said, term
-                handled.go_on.set()
-                await asyncio.wait_for(asyncio.gather(*tasks, task), 10)
-            assert said == ["shutdown", "stopped after ['ok']"]
-
-    aio.run(main())
+        dispatcher.shutdown.register(lambda: said.append("shutdown"))
+        async with leading(dispatcher, bot) as (_, task):
+            simulator.push(BOT)
+            await handled.until(lambda: bool(handled.runs))
+            stop.set()
+            term = await begun_to_step_down(task)
+            assert not said, term
+            handled.go_on.set()
+            await asyncio.wait_for(asyncio.gather(*tasks, task), 10)
+        assert said == ["shutdown", "stopped after ['ok']"]
 
 
 def has_begun(handled: Handled) -> bool:
@@ -106,32 +102,28 @@ async def begun_to_step_down(task: asyncio.Task[None]) -> str:
     return "it waits for the handler"
 
 
-def test_a_cancellation_drains() -> None:
+async def test_a_cancellation_drains() -> None:
     """A start_polling that is cancelled, as by the lifespan of a web server, lets handlers end before it does, and runs
     the shutdown hooks; cancelled once more it ends them at once."""
-
-    async def main() -> None:
-        for twice in (False, True):
-            said: list[str] = []
-            async with TelegramSimulator() as simulator:
-                handled = Slow()
-                dispatcher, bot = dispatcher_with(simulator, handled, disable_fsm=True), ClientBot(simulator, "one")
-                dispatcher.shutdown.register(partial(said.append, "shutdown"))
-                async with leading(dispatcher, bot) as (_, task):
-                    simulator.push(BOT)
-                    await handled.until(partial(has_begun, handled))
+    for twice in (False, True):
+        said: list[str] = []
+        async with TelegramSimulator() as simulator:
+            handled = Slow()
+            dispatcher, bot = dispatcher_with(simulator, handled, disable_fsm=True), ClientBot(simulator, "one")
+            dispatcher.shutdown.register(partial(said.append, "shutdown"))
+            async with leading(dispatcher, bot) as (_, task):
+                simulator.push(BOT)
+                await handled.until(partial(has_begun, handled))
+                task.cancel()
+                await begun_to_step_down(task)
+                if twice:
                     task.cancel()
-                    await begun_to_step_down(task)
-                    if twice:
-                        task.cancel()
-                    else:
-                        handled.go_on.set()
-                    await asyncio.wait([task], timeout=10)
-                    assert task.cancelled()
-                assert [run.outcome for run in handled.runs] == ["cancelled" if twice else "ok"]
-                assert said == ["shutdown"]
-
-    aio.run(main())
+                else:
+                    handled.go_on.set()
+                await asyncio.wait([task], timeout=10)
+                assert task.cancelled()
+            assert [run.outcome for run in handled.runs] == ["cancelled" if twice else "ok"]
+            assert said == ["shutdown"]
 
 
 def test_shutdown_hooks_have_a_limit(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
@@ -178,76 +170,64 @@ def test_a_startup_hook_that_hangs_does_not_keep_it_from_stopping(caplog: pytest
     assert "the startup hooks have not returned since the stop was asked for (SIGTERM): cut off" in caplog.text
 
 
-def test_a_job_that_a_startup_hook_waits_for_is_an_error_at_once() -> None:
+async def test_a_job_that_a_startup_hook_waits_for_is_an_error_at_once() -> None:
     """`await leadership.run(job)` in a startup hook would wait for ever: it raises, and the text says what to write. A
     task of its own waits for its term."""
+    async with TelegramSimulator() as simulator:
+        dispatcher = dispatcher_with(simulator, Handled(), disable_fsm=True)
+        tasks = []
 
-    async def main() -> None:
-        async with TelegramSimulator() as simulator:
-            dispatcher = dispatcher_with(simulator, Handled(), disable_fsm=True)
-            tasks = []
+        async def job(term: Term) -> None:
+            raise AssertionError("nothing is led")
 
-            async def job(term: Term) -> None:
-                raise AssertionError("nothing is led")
+        @dispatcher.startup()
+        async def start(leadership: Leadership) -> None:
+            tasks.append(asyncio.create_task(leadership.run(job)))
+            await asyncio.sleep(0)
+            await leadership.run(job)
 
-            @dispatcher.startup()
-            async def start(leadership: Leadership) -> None:
-                tasks.append(asyncio.create_task(leadership.run(job)))
-                await asyncio.sleep(0)
-                await leadership.run(job)
-
-            bot = ClientBot(simulator, "one")
-            election = Election(Nobodys())  # type: ignore[arg-type]
-            with pytest.raises(RuntimeError, match=r"asyncio\.create_task\(leadership\.run\(job\)\)"):
-                await start_polling(dispatcher, bot, leadership=election, handle_signals=False)
-            assert not tasks[0].done()
-            tasks[0].cancel()
-
-    aio.run(main())
+        bot = ClientBot(simulator, "one")
+        election = Election(Nobodys())  # type: ignore[arg-type]
+        with pytest.raises(RuntimeError, match=r"asyncio\.create_task\(leadership\.run\(job\)\)"):
+            await start_polling(dispatcher, bot, leadership=election, handle_signals=False)
+        assert not tasks[0].done()
+        tasks[0].cancel()
 
 
 class Nobodys:
     """A contest whose locks nobody ever gets."""
 
 
-def test_a_refused_token_that_a_startup_hook_meets() -> None:
+async def test_a_refused_token_that_a_startup_hook_meets() -> None:
     """A token that Telegram refuses ends it as such, also where a startup hook is the first to ask Telegram."""
+    async with TelegramSimulator() as simulator:
+        simulator.revoke(BOT)
+        dispatcher, bot = dispatcher_with(simulator, Handled(), disable_fsm=True), ClientBot(simulator, "one")
 
-    async def main() -> None:
-        async with TelegramSimulator() as simulator:
-            simulator.revoke(BOT)
-            dispatcher, bot = dispatcher_with(simulator, Handled(), disable_fsm=True), ClientBot(simulator, "one")
+        @dispatcher.startup()
+        async def start(bot: Bot) -> None:
+            await bot.set_my_commands([])
 
-            @dispatcher.startup()
-            async def start(bot: Bot) -> None:
-                await bot.set_my_commands([])
-
-            with pytest.raises(TelegramTokenRefused, match="Telegram refuses the token of bot 42"):
-                await start_polling(dispatcher, bot, leadership=LeadershipDouble(), handle_signals=False)
-
-    aio.run(main())
+        with pytest.raises(TelegramTokenRefused, match="Telegram refuses the token of bot 42"):
+            await start_polling(dispatcher, bot, leadership=LeadershipDouble(), handle_signals=False)
 
 
-def test_two_programs_share_a_leadership() -> None:
+async def test_two_programs_share_a_leadership() -> None:
     """Of two start_polling that share an election, the end of one leaves the other alone, and the election reports the
     pollers of both while they run."""
-
-    async def main() -> None:
-        async with TelegramSimulator() as simulator, session(MemoryBackend(), "a") as one:
-            election, running = Election(one), []
-            for token in ("1:TOKEN", "2:TOKEN"):
-                dispatcher = dispatcher_with(simulator, Handled(), disable_fsm=True)
-                bot = ClientBot(simulator, "one", token=token)
-                task = asyncio.ensure_future(start_polling(dispatcher, bot, leadership=election, handle_signals=False))
-                running.append((dispatcher, task))
-            await until(lambda: all(simulator.oracle.polls(bot) for bot in (1, 2)))
-            assert {report["bot_id"] for report in election.reports()} == {1, 2}
-            (first, first_task), (second, second_task) = running
-            await first.stop_polling()
-            await first_task
-            assert [report["bot_id"] for report in election.reports()] == [2]
-            assert election.role("telegram/2") is Role.LEADER
-            await second.stop_polling()
-            await second_task
-
-    aio.run(main())
+    async with TelegramSimulator() as simulator, session(MemoryBackend(), "a") as one:
+        election, running = Election(one), []
+        for token in ("1:TOKEN", "2:TOKEN"):
+            dispatcher = dispatcher_with(simulator, Handled(), disable_fsm=True)
+            bot = ClientBot(simulator, "one", token=token)
+            task = asyncio.ensure_future(start_polling(dispatcher, bot, leadership=election, handle_signals=False))
+            running.append((dispatcher, task))
+        await until(lambda: all(simulator.oracle.polls(bot) for bot in (1, 2)))
+        assert {report["bot_id"] for report in election.reports()} == {1, 2}
+        (first, first_task), (second, second_task) = running
+        await first.stop_polling()
+        await first_task
+        assert [report["bot_id"] for report in election.reports()] == [2]
+        assert election.role("telegram/2") is Role.LEADER
+        await second.stop_polling()
+        await second_task

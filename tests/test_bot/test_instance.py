@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.aio import run, until
+from support.aio import until
 from support.bot_process import TOKEN, BotProcess, environment
 from support.nursery import Nursery
 
@@ -55,60 +55,54 @@ async def told(command: Command, *arguments: str, **environ: str) -> tuple[int, 
         return code, json.loads(process.output)
 
 
-def test_from_the_start_to_the_stop(command: Command) -> None:
+@pytest.mark.limit(100)
+async def test_from_the_start_to_the_stop(command: Command) -> None:
     """`status` tells a leader with its process and its health, `stop` ends it in good order, and then `status` says
     that it does not run, with code 3."""
-
-    async def main() -> None:
-        async with TelegramSimulator() as simulator:
-            code, before = await told(command)
-            assert (code, before["status"]) == (3, "not running")
-            with started(command, simulator) as bot:
-                await asyncio.to_thread(bot.wait_for, "polling, fencing token")
-                code, found = await told(command)
-                assert (code, found["status"], found["role"], found["pid"]) == (0, "running", "leader", bot.pid)
-                assert found["health"].startswith("http://127.0.0.1:")
-                with command("stop") as stop:
-                    assert await asyncio.to_thread(stop.end) == 0
-                    assert f"asked process {bot.pid} to stop" in stop.output
-                    assert "it has ended after" in stop.output
-                assert await asyncio.to_thread(bot.end) == 0
-                assert "lock released" in bot.output
-            assert (await told(command))[0] == 3
+    async with TelegramSimulator() as simulator:
+        code, before = await told(command)
+        assert (code, before["status"]) == (3, "not running")
+        with started(command, simulator) as bot:
+            await asyncio.to_thread(bot.wait_for, "polling, fencing token")
+            code, found = await told(command)
+            assert (code, found["status"], found["role"], found["pid"]) == (0, "running", "leader", bot.pid)
+            assert found["health"].startswith("http://127.0.0.1:")
             with command("stop") as stop:
                 assert await asyncio.to_thread(stop.end) == 0
-                assert "does not run here" in stop.output
+                assert f"asked process {bot.pid} to stop" in stop.output
+                assert "it has ended after" in stop.output
+            assert await asyncio.to_thread(bot.end) == 0
+            assert "lock released" in bot.output
+        assert (await told(command))[0] == 3
+        with command("stop") as stop:
+            assert await asyncio.to_thread(stop.end) == 0
+            assert "does not run here" in stop.output
 
-    run(main(), timeout=100)
 
-
-def test_two_bots_of_one_instance(command: Command, tmp_path: Path) -> None:
+@pytest.mark.limit(100)
+async def test_two_bots_of_one_instance(command: Command, tmp_path: Path) -> None:
     """Two programs of one instance name, each with its own bot, run side by side. The commands mean the bot of the
     token; without one they ask which is meant, and mean the one that is left."""
-
-    async def main() -> None:
-        async with TelegramSimulator() as simulator:
-            other = {"TELEGRAM_BOT_TOKEN": OTHER_TOKEN}
-            with started(command, simulator) as first, started(command, simulator, **other) as second:
-                for bot in (first, second):
-                    await asyncio.to_thread(bot.wait_for, "polling, fencing token")
-                with started(command, simulator) as again:
-                    assert await asyncio.to_thread(again.end) == 73
-                    assert f"instance {socket.gethostname()!r} of {LOCK} is already running" in again.output
-                assert (await told(command))[1]["pid"] == first.pid
-                assert (await told(command, **other))[1]["pid"] == second.pid
-                with command("status", TELEGRAM_BOT_TOKEN="") as status:
-                    assert await asyncio.to_thread(status.end) == 78
-                    assert f"({LOCK}, telegram/{OTHER_TOKEN.partition(':')[0]}): say which" in status.output
-                with command("stop") as stop:
-                    assert await asyncio.to_thread(stop.end) == 0
-                assert await asyncio.to_thread(first.end) == 0
-                assert (await told(command, TELEGRAM_BOT_TOKEN=""))[1]["pid"] == second.pid
-                with command("stop", TELEGRAM_BOT_TOKEN="") as stop:
-                    assert await asyncio.to_thread(stop.end) == 0
-                assert await asyncio.to_thread(second.end) == 0
-
-    run(main(), timeout=100)
+    async with TelegramSimulator() as simulator:
+        other = {"TELEGRAM_BOT_TOKEN": OTHER_TOKEN}
+        with started(command, simulator) as first, started(command, simulator, **other) as second:
+            for bot in (first, second):
+                await asyncio.to_thread(bot.wait_for, "polling, fencing token")
+            with started(command, simulator) as again:
+                assert await asyncio.to_thread(again.end) == 73
+                assert f"instance {socket.gethostname()!r} of {LOCK} is already running" in again.output
+            assert (await told(command))[1]["pid"] == first.pid
+            assert (await told(command, **other))[1]["pid"] == second.pid
+            with command("status", TELEGRAM_BOT_TOKEN="") as status:
+                assert await asyncio.to_thread(status.end) == 78
+                assert f"({LOCK}, telegram/{OTHER_TOKEN.partition(':')[0]}): say which" in status.output
+            with command("stop") as stop:
+                assert await asyncio.to_thread(stop.end) == 0
+            assert await asyncio.to_thread(first.end) == 0
+            assert (await told(command, TELEGRAM_BOT_TOKEN=""))[1]["pid"] == second.pid
+            with command("stop", TELEGRAM_BOT_TOKEN="") as stop:
+                assert await asyncio.to_thread(stop.end) == 0
+            assert await asyncio.to_thread(second.end) == 0
 
 
 def test_a_process_of_the_version_before(command: Command, tmp_path: Path) -> None:
@@ -129,83 +123,74 @@ def test_a_host_that_was_renamed(command: Command, tmp_path: Path) -> None:
             assert "does not run here (here run 'its-name-before': --instance NAME)" in stop.output
 
 
-def test_a_crash_leaves_nothing_to_remove(command: Command) -> None:
+@pytest.mark.limit(100)
+async def test_a_crash_leaves_nothing_to_remove(command: Command) -> None:
     """After a kill -9 `status` says that it crashed, `stop` touches no other process, and the next start runs."""
-
-    async def main() -> None:
-        async with TelegramSimulator() as simulator:
-            with started(command, simulator) as bot:
-                await asyncio.to_thread(bot.wait_for, "polling, fencing token")
-                bot.signal(signal.SIGKILL)
-                assert await asyncio.to_thread(bot.end) == -signal.SIGKILL
-            code, found = await told(command)
-            assert (code, found["status"]) == (3, "not running")
-            assert "crash" in found["last"]
-            with started(command, simulator) as again:
-                await asyncio.to_thread(again.wait_for, "polling, fencing token")
-
-    run(main(), timeout=100)
+    async with TelegramSimulator() as simulator:
+        with started(command, simulator) as bot:
+            await asyncio.to_thread(bot.wait_for, "polling, fencing token")
+            bot.signal(signal.SIGKILL)
+            assert await asyncio.to_thread(bot.end) == -signal.SIGKILL
+        code, found = await told(command)
+        assert (code, found["status"]) == (3, "not running")
+        assert "crash" in found["last"]
+        with started(command, simulator) as again:
+            await asyncio.to_thread(again.wait_for, "polling, fencing token")
 
 
-def test_a_stopped_process_is_stuck(command: Command) -> None:
+@pytest.mark.limit(100)
+async def test_a_stopped_process_is_stuck(command: Command) -> None:
     """A process that is there and answers nothing is called stuck, with code 1; `stop` says that it still runs."""
-
-    async def main() -> None:
-        async with TelegramSimulator() as simulator:
-            with started(command, simulator) as bot:
-                await asyncio.to_thread(bot.wait_for, "polling, fencing token")
-                bot.signal(signal.SIGSTOP)
-                code, found = await told(command)
-                assert (code, found["status"]) == (1, "stuck")
-                with command("stop", "--timeout", "0.2") as stop:
-                    assert await asyncio.to_thread(stop.end) == 1
-                    assert f"kill -9 {bot.pid}" in stop.output
-                bot.signal(signal.SIGCONT)
-                await until(lambda: "stepping down" in bot.output or "stopping" in bot.output, timeout=20)
-
-    run(main(), timeout=100)
+    async with TelegramSimulator() as simulator:
+        with started(command, simulator) as bot:
+            await asyncio.to_thread(bot.wait_for, "polling, fencing token")
+            bot.signal(signal.SIGSTOP)
+            code, found = await told(command)
+            assert (code, found["status"]) == (1, "stuck")
+            with command("stop", "--timeout", "0.2") as stop:
+                assert await asyncio.to_thread(stop.end) == 1
+                assert f"kill -9 {bot.pid}" in stop.output
+            bot.signal(signal.SIGCONT)
+            await until(lambda: "stepping down" in bot.output or "stopping" in bot.output, timeout=20)
 
 
+@pytest.mark.limit(180)
 @pytest.mark.timeout(200)
-def test_a_restart_costs_a_hand_over(tmp_path: Path) -> None:
+async def test_a_restart_costs_a_hand_over(tmp_path: Path) -> None:
     """`start --detach` runs in the background; `restart` has a successor stand by before it asks the old process to
     hand over, so that no update is lost or comes twice and nobody sees two pollers, and the leader's record has the
     address of its health page; `stop` ends the successor."""
+    async with TelegramSimulator(strict=True) as simulator:
+        environ = environment(tmp_path / "state", TELEGRAM_BOT_TOKEN=TOKEN)
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            page = f"127.0.0.1:{free.getsockname()[1]}"
+        options = ("--set", f"telegram.api={simulator.url}", "--set", f"health={page}")
 
-    async def main() -> None:
-        async with TelegramSimulator(strict=True) as simulator:
-            environ = environment(tmp_path / "state", TELEGRAM_BOT_TOKEN=TOKEN)
-            with socket.create_server(("127.0.0.1", 0)) as free:
-                page = f"127.0.0.1:{free.getsockname()[1]}"
-            options = ("--set", f"telegram.api={simulator.url}", "--set", f"health={page}")
+        async def bot(*arguments: str) -> str:
+            with BotProcess(*arguments, folder=tmp_path, environ=environ) as process:
+                code = await asyncio.to_thread(process.end, 150)
+                assert code == 0, process.output
+                return process.output
 
-            async def bot(*arguments: str) -> str:
-                with BotProcess(*arguments, folder=tmp_path, environ=environ) as process:
-                    code = await asyncio.to_thread(process.end, 150)
-                    assert code == 0, process.output
-                    return process.output
-
-            started = await bot("start", "--detach", *options)
-            try:
-                await until(lambda: bool(simulator.oracle.polls()), timeout=60)
-                simulator.push(BOT_ID, text="/help")
-                restarted = await bot("restart", *options)
-                simulator.push(BOT_ID, text="/help")
-                await until(lambda: len(simulator.calls("sendMessage")) == 2, timeout=20)
-                first, second = (int(text.split("process ")[1].split()[0]) for text in (started, restarted))
-                assert f"asking process {first} to hand over" in restarted
-                records = [file.read_text() for file in (tmp_path / "state").rglob("*") if "leader" in file.name]
-                assert any(f'"pid": {second}' in record and f'"http://{page}' in record for record in records), records
-                [change] = simulator.oracle.changes()
-                assert change.gap_ms < 1000
-            finally:
-                await bot("stop")
-            report = simulator.oracle.report()
-            assert (report.pending, report.overlapping_polls, report.conflicts_live) == (0, 0, 0)
-            assert len(simulator.calls("sendMessage")) == 2
-            assert first != second
-
-    run(main(), timeout=180)
+        started = await bot("start", "--detach", *options)
+        try:
+            await until(lambda: bool(simulator.oracle.polls()), timeout=60)
+            simulator.push(BOT_ID, text="/help")
+            restarted = await bot("restart", *options)
+            simulator.push(BOT_ID, text="/help")
+            await until(lambda: len(simulator.calls("sendMessage")) == 2, timeout=20)
+            first, second = (int(text.split("process ")[1].split()[0]) for text in (started, restarted))
+            assert f"asking process {first} to hand over" in restarted
+            records = [file.read_text() for file in (tmp_path / "state").rglob("*") if "leader" in file.name]
+            assert any(f'"pid": {second}' in record and f'"http://{page}' in record for record in records), records
+            [change] = simulator.oracle.changes()
+            assert change.gap_ms < 1000
+        finally:
+            await bot("stop")
+        report = simulator.oracle.report()
+        assert (report.pending, report.overlapping_polls, report.conflicts_live) == (0, 0, 0)
+        assert len(simulator.calls("sendMessage")) == 2
+        assert first != second
 
 
 def here(tmp_path: Path, *arguments: str) -> BotProcess:
@@ -230,55 +215,49 @@ async def successor_here(tmp_path: Path) -> int:
     return info.pid
 
 
+@pytest.mark.limit(180)
 @pytest.mark.timeout(200)
-def test_a_restart_that_is_interrupted(command: Command, tmp_path: Path) -> None:
+async def test_a_restart_that_is_interrupted(command: Command, tmp_path: Path) -> None:
     """There is one successor at most: a second restart ends with 73 and says why. Until the hand-over is asked for, the
     end of the command is the end of the successor too, and the one that runs is left alone."""
-
-    async def main() -> None:
-        async with TelegramSimulator() as simulator:
-            with started(command, simulator) as bot:
-                await asyncio.to_thread(bot.wait_for, "polling, fencing token")
-                with long_restart(tmp_path) as first:
-                    successor = await successor_here(tmp_path)
-                    with here(tmp_path, "restart", "--set", "health=off") as second:
-                        assert await asyncio.to_thread(second.end) == 73
-                        assert f"being restarted already: process {successor} stands by" in second.output
-                    first.signal(signal.SIGTERM)
-                    assert await asyncio.to_thread(first.end) == 128 + signal.SIGTERM
-                    assert "interrupted" in first.output
-                    assert process_started(successor) is None
-                code, found = await told(command)
-                assert (code, found["pid"], "successor" in found) == (0, bot.pid, False)
-
-    run(main(), timeout=180)
-
-
-@pytest.mark.timeout(200)
-def test_a_successor_that_was_left_alone(command: Command, tmp_path: Path) -> None:
-    """After a kill -9 of `restart` its successor stands by still: `status` names it, and `stop` ends it as well."""
-
-    async def main() -> None:
-        async with TelegramSimulator() as simulator:
-            with started(command, simulator) as bot:
-                await asyncio.to_thread(bot.wait_for, "polling, fencing token")
-                with long_restart(tmp_path) as restart:
-                    successor = await successor_here(tmp_path)
-                    restart.signal(signal.SIGKILL)
-                    await asyncio.to_thread(restart.end)
-                try:
-                    code, found = await told(command)
-                    assert (code, found["pid"], found["successor_pid"]) == (0, bot.pid, successor)
-                finally:
-                    with command("stop") as stop:
-                        assert await asyncio.to_thread(stop.end) == 0
-                assert f"asked process {successor}, which was to take its place, to stop" in stop.output
-                assert f"asked process {bot.pid} to stop" in stop.output
+    async with TelegramSimulator() as simulator:
+        with started(command, simulator) as bot:
+            await asyncio.to_thread(bot.wait_for, "polling, fencing token")
+            with long_restart(tmp_path) as first:
+                successor = await successor_here(tmp_path)
+                with here(tmp_path, "restart", "--set", "health=off") as second:
+                    assert await asyncio.to_thread(second.end) == 73
+                    assert f"being restarted already: process {successor} stands by" in second.output
+                first.signal(signal.SIGTERM)
+                assert await asyncio.to_thread(first.end) == 128 + signal.SIGTERM
+                assert "interrupted" in first.output
                 assert process_started(successor) is None
-                assert await asyncio.to_thread(bot.end) == 0
-            assert (await told(command))[0] == 3
+            code, found = await told(command)
+            assert (code, found["pid"], "successor" in found) == (0, bot.pid, False)
 
-    run(main(), timeout=180)
+
+@pytest.mark.limit(180)
+@pytest.mark.timeout(200)
+async def test_a_successor_that_was_left_alone(command: Command, tmp_path: Path) -> None:
+    """After a kill -9 of `restart` its successor stands by still: `status` names it, and `stop` ends it as well."""
+    async with TelegramSimulator() as simulator:
+        with started(command, simulator) as bot:
+            await asyncio.to_thread(bot.wait_for, "polling, fencing token")
+            with long_restart(tmp_path) as restart:
+                successor = await successor_here(tmp_path)
+                restart.signal(signal.SIGKILL)
+                await asyncio.to_thread(restart.end)
+            try:
+                code, found = await told(command)
+                assert (code, found["pid"], found["successor_pid"]) == (0, bot.pid, successor)
+            finally:
+                with command("stop") as stop:
+                    assert await asyncio.to_thread(stop.end) == 0
+            assert f"asked process {successor}, which was to take its place, to stop" in stop.output
+            assert f"asked process {bot.pid} to stop" in stop.output
+            assert process_started(successor) is None
+            assert await asyncio.to_thread(bot.end) == 0
+        assert (await told(command))[0] == 3
 
 
 @pytest.mark.parametrize("more", [(), ("--in-process",)], ids=["keeper", "in-process"])

@@ -12,7 +12,7 @@ from typing import Protocol
 
 import psutil
 import pytest
-from support.aio import run, until
+from support.aio import until
 from support.bot_process import READY_WITHIN, TOKEN, BotProcess, environment
 from support.certs import make_tls
 from support.nursery import Nursery
@@ -112,154 +112,128 @@ def test_wrong_app(start: Start) -> None:
         assert complaint(process) == "--app nobodys.bot:dispatcher: there is no module nobodys"
 
 
+@pytest.mark.limit(100)
 @pytest.mark.process
-def test_the_same_instance_twice(start: Start) -> None:
+async def test_the_same_instance_twice(start: Start) -> None:
     """The same instance started a second time ends with 73 and names the process that runs; another name stands by."""
-
-    async def main() -> None:
-        async with telegram() as simulator:
-            with start("--instance", "web-1", telegram=simulator.url) as first:
-                await printed(first, "settings: instance web-1 (command line)")
-                with start("--instance", "web-1", telegram=simulator.url) as second:
-                    assert await ended(second) == 73
-                    assert f"process {first.pid}" in second.output
-                    assert "lock file" in second.output
-
-    run(main(), timeout=100)
+    async with telegram() as simulator:
+        with start("--instance", "web-1", telegram=simulator.url) as first:
+            await printed(first, "settings: instance web-1 (command line)")
+            with start("--instance", "web-1", telegram=simulator.url) as second:
+                assert await ended(second) == 73
+                assert f"process {first.pid}" in second.output
+                assert "lock file" in second.output
 
 
+@pytest.mark.limit(100)
 @pytest.mark.process
-def test_telegram_refuses_the_token(start: Start) -> None:
+async def test_telegram_refuses_the_token(start: Start) -> None:
     """A token that Telegram answers with 401 ends it with 78, and the sentence names the bot's id."""
-
-    async def main() -> None:
-        async with telegram() as simulator:
-            simulator.revoke(TOKEN)
-            with start(telegram=simulator.url) as process:
-                assert await ended(process) == 78
-                assert complaint(process).startswith(f"Telegram refuses the token of bot {BOT_ID}")
-
-    run(main(), timeout=100)
+    async with telegram() as simulator:
+        simulator.revoke(TOKEN)
+        with start(telegram=simulator.url) as process:
+            assert await ended(process) == 78
+            assert complaint(process).startswith(f"Telegram refuses the token of bot {BOT_ID}")
 
 
 # -- what is wrong with the backend ------------------------------------------------------------------------------------
 
 
+@pytest.mark.limit(150)
 @pytest.mark.process
 @pytest.mark.etcd
 @pytest.mark.timeout(200)
-def test_unreachable_backend(start: Start) -> None:
+async def test_unreachable_backend(start: Start) -> None:
     """A backend that cannot be reached at the start is waited for, with one warning; SIGTERM ends that with 0."""
+    tries = 0
 
-    async def main() -> None:
-        tries = 0
+    def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal tries
+        tries += 1
+        writer.close()
 
-        def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            nonlocal tries
-            tries += 1
-            writer.close()
-
-        async with await asyncio.start_server(hang_up, "127.0.0.1", 0) as nobody, telegram() as simulator:
-            address = f"http://127.0.0.1:{nobody.sockets[0].getsockname()[1]}"
-            arguments = ("--backend", "etcd", *settings(f"etcd.endpoints={address}", *QUICK))
-            with start(*arguments, telegram=simulator.url) as process:
-                await printed(process, "trying on")
-                seen = tries
-                await until(lambda: tries >= seen + 3, timeout=60)
-                process.signal(signal.SIGTERM)
-                assert await ended(process) == 0
-                assert process.output.count("WARNING") == 1
-                assert address in process.output
-
-    run(main(), timeout=150)
+    async with await asyncio.start_server(hang_up, "127.0.0.1", 0) as nobody, telegram() as simulator:
+        address = f"http://127.0.0.1:{nobody.sockets[0].getsockname()[1]}"
+        arguments = ("--backend", "etcd", *settings(f"etcd.endpoints={address}", *QUICK))
+        with start(*arguments, telegram=simulator.url) as process:
+            await printed(process, "trying on")
+            seen = tries
+            await until(lambda: tries >= seen + 3, timeout=60)
+            process.signal(signal.SIGTERM)
+            assert await ended(process) == 0
+            assert process.output.count("WARNING") == 1
+            assert address in process.output
 
 
+@pytest.mark.limit(100)
 @pytest.mark.process
 @pytest.mark.consul
-def test_fail_fast(start: Start) -> None:
+async def test_fail_fast(start: Start) -> None:
     """With --fail-fast an unreachable backend ends it with 69 and one sentence that names the address."""
-
-    async def main() -> None:
-        async with telegram() as simulator:
-            arguments = ("--backend", "consul", "--fail-fast", *settings(f"consul.url={NOBODY}", *QUICK))
-            with start(*arguments, telegram=simulator.url) as process:
-                assert await ended(process) == 69
-                assert NOBODY in complaint(process)
-
-    run(main(), timeout=100)
+    async with telegram() as simulator:
+        arguments = ("--backend", "consul", "--fail-fast", *settings(f"consul.url={NOBODY}", *QUICK))
+        with start(*arguments, telegram=simulator.url) as process:
+            assert await ended(process) == 69
+            assert NOBODY in complaint(process)
 
 
+@pytest.mark.limit(100)
 @pytest.mark.process
 @pytest.mark.etcd
-def test_etcd_refuses_permission(start: Start) -> None:
+async def test_etcd_refuses_permission(start: Start) -> None:
     """A user of etcd who may not write under the prefix ends it with 77."""
-
-    async def main() -> None:
-        with EtcdServer(auth=True) as server:
-            async with telegram() as simulator:
-                more = settings(
-                    f"etcd.endpoints={server.endpoint}", f"etcd.user={server.username}", "prefix=elsewhere/"
-                )
-                password = {"CLUSTER_LOCK_ETCD__PASSWORD": server.password}
-                with start("--backend", "etcd", *more, telegram=simulator.url, environ=password) as process:
-                    assert await ended(process) == 77
-                    assert "permission denied" in complaint(process)
-                    assert server.password not in process.output
-
-    run(main(), timeout=100)
+    with EtcdServer(auth=True) as server:
+        async with telegram() as simulator:
+            more = settings(f"etcd.endpoints={server.endpoint}", f"etcd.user={server.username}", "prefix=elsewhere/")
+            password = {"CLUSTER_LOCK_ETCD__PASSWORD": server.password}
+            with start("--backend", "etcd", *more, telegram=simulator.url, environ=password) as process:
+                assert await ended(process) == 77
+                assert "permission denied" in complaint(process)
+                assert server.password not in process.output
 
 
+@pytest.mark.limit(100)
 @pytest.mark.process
 @pytest.mark.consul
-def test_consul_refuses_permission(start: Start) -> None:
+async def test_consul_refuses_permission(start: Start) -> None:
     """A token of Consul without the right to write the keys ends it with 77 and the policy that it needs."""
-
-    async def main() -> None:
-        with ConsulServer(acl=True, dev=True) as server:
-            reader = 'session_prefix "" { policy = "write" } key_prefix "" { policy = "read" }'
-            token = {"CONSUL_HTTP_TOKEN": server.create_token(reader)}
-            async with telegram() as simulator:
-                more = settings(f"consul.url={server.url}")
-                with start("--backend", "consul", *more, telegram=simulator.url, environ=token) as process:
-                    assert await ended(process) == 77
-                    assert 'key_prefix "cluster-lock/" { policy = "write" }' in complaint(process)
-                    assert token["CONSUL_HTTP_TOKEN"] not in process.output
-
-    run(main(), timeout=100)
+    with ConsulServer(acl=True, dev=True) as server:
+        reader = 'session_prefix "" { policy = "write" } key_prefix "" { policy = "read" }'
+        token = {"CONSUL_HTTP_TOKEN": server.create_token(reader)}
+        async with telegram() as simulator:
+            more = settings(f"consul.url={server.url}")
+            with start("--backend", "consul", *more, telegram=simulator.url, environ=token) as process:
+                assert await ended(process) == 77
+                assert 'key_prefix "cluster-lock/" { policy = "write" }' in complaint(process)
+                assert token["CONSUL_HTTP_TOKEN"] not in process.output
 
 
+@pytest.mark.limit(100)
 @pytest.mark.process
 @pytest.mark.etcd
-def test_etcd_with_a_wrong_ca(tmp_path: Path, start: Start) -> None:
+async def test_etcd_with_a_wrong_ca(tmp_path: Path, start: Start) -> None:
     """A CA that did not sign etcd's certificate ends it with 78 and a sentence that names the CA."""
-
-    async def main() -> None:
-        other = make_tls(_folder(tmp_path / "other"), client=False)
-        with EtcdServer(tls=make_tls(_folder(tmp_path / "tls"), client=False)) as server:
-            async with telegram() as simulator:
-                more = settings(f"etcd.endpoints={server.endpoint}", f"etcd.ca={other.ca}")
-                with start("--backend", "etcd", *more, telegram=simulator.url) as process:
-                    assert await ended(process) == 78
-                    assert str(other.ca) in complaint(process)
-
-    run(main(), timeout=100)
+    other = make_tls(_folder(tmp_path / "other"), client=False)
+    with EtcdServer(tls=make_tls(_folder(tmp_path / "tls"), client=False)) as server:
+        async with telegram() as simulator:
+            more = settings(f"etcd.endpoints={server.endpoint}", f"etcd.ca={other.ca}")
+            with start("--backend", "etcd", *more, telegram=simulator.url) as process:
+                assert await ended(process) == 78
+                assert str(other.ca) in complaint(process)
 
 
+@pytest.mark.limit(100)
 @pytest.mark.process
 @pytest.mark.consul
-def test_consul_with_a_wrong_ca(tmp_path: Path, start: Start) -> None:
+async def test_consul_with_a_wrong_ca(tmp_path: Path, start: Start) -> None:
     """A CA that did not sign Consul's certificate ends it with 78 and a sentence that says so."""
-
-    async def main() -> None:
-        other = make_tls(_folder(tmp_path / "other"), client=False)
-        with ConsulServer(dev=True, tls=make_tls(_folder(tmp_path / "tls"), client=False)) as server:
-            async with telegram() as simulator:
-                more = settings(f"consul.url={server.url}", f"consul.ca={other.ca}")
-                with start("--backend", "consul", *more, telegram=simulator.url) as process:
-                    assert await ended(process) == 78
-                    assert "certificate is not trusted" in complaint(process)
-
-    run(main(), timeout=100)
+    other = make_tls(_folder(tmp_path / "other"), client=False)
+    with ConsulServer(dev=True, tls=make_tls(_folder(tmp_path / "tls"), client=False)) as server:
+        async with telegram() as simulator:
+            more = settings(f"consul.url={server.url}", f"consul.ca={other.ca}")
+            with start("--backend", "consul", *more, telegram=simulator.url) as process:
+                assert await ended(process) == 78
+                assert "certificate is not trusted" in complaint(process)
 
 
 def _folder(path: Path) -> Path:
@@ -270,6 +244,7 @@ def _folder(path: Path) -> Path:
 # -- the life of an instance -------------------------------------------------------------------------------------------
 
 
+@pytest.mark.limit(100)
 @pytest.mark.process
 @pytest.mark.parametrize(
     ("name", "to"),
@@ -283,27 +258,23 @@ def _folder(path: Path) -> Path:
         ("SIGHUP", "in-process"),
     ],
 )
-def test_a_stop_drains(start: Start, name: str, to: str) -> None:
+async def test_a_stop_drains(start: Start, name: str, to: str) -> None:
     """After a signal to stop, to whichever processes it goes, and again within a second, the handler under way comes to
     its end, its update is confirmed, the hooks run, and the process ends with 0."""
-
-    async def main() -> None:
-        async with telegram() as simulator:
-            with start("--app", PATIENT, *settings(*QUICK), telegram=simulator.url, born=to == "in-process") as process:
-                await printed(process, "leading")
-                simulator.push(BOT_ID, text="work 1.5")
-                await until(lambda: sent_texts(simulator) == ["begun"], timeout=20)
-                everybody = [process.pid, *(each.pid for each in psutil.Process(process.pid).children(recursive=True))]
-                chosen = {"everybody": everybody, "worker": everybody[-1:]}.get(to, everybody[:1])
-                for pid in chosen * (1 if to == "in-process" else 2):
-                    os.kill(pid, signal.Signals[name])
-                assert await ended(process) == 0
-                assert sent_texts(simulator) == ["begun", "done"]
-                assert simulator.state()["bots"][str(BOT_ID)]["pending"] == 0
-                assert process.output.count("the hook ran") == 1
-                assert "starting it again" not in process.output
-
-    run(main(), timeout=100)
+    async with telegram() as simulator:
+        with start("--app", PATIENT, *settings(*QUICK), telegram=simulator.url, born=to == "in-process") as process:
+            await printed(process, "leading")
+            simulator.push(BOT_ID, text="work 1.5")
+            await until(lambda: sent_texts(simulator) == ["begun"], timeout=20)
+            everybody = [process.pid, *(each.pid for each in psutil.Process(process.pid).children(recursive=True))]
+            chosen = {"everybody": everybody, "worker": everybody[-1:]}.get(to, everybody[:1])
+            for pid in chosen * (1 if to == "in-process" else 2):
+                os.kill(pid, signal.Signals[name])
+            assert await ended(process) == 0
+            assert sent_texts(simulator) == ["begun", "done"]
+            assert simulator.state()["bots"][str(BOT_ID)]["pending"] == 0
+            assert process.output.count("the hook ran") == 1
+            assert "starting it again" not in process.output
 
 
 @pytest.mark.process
@@ -337,103 +308,91 @@ def test_stopped_where_exceptions_are_forgotten(start: Start, tmp_path: Path, nu
         assert "went on" not in process.output
 
 
+@pytest.mark.limit(100)
 @pytest.mark.process
-def test_second_sigterm_is_fast(tmp_path: Path, start: Start) -> None:
+async def test_second_sigterm_is_fast(tmp_path: Path, start: Start) -> None:
     """A second SIGTERM waits for no handler: it ends within seconds, the lock is free and the update not confirmed."""
-
-    async def main() -> None:
-        async with telegram() as simulator:
-            long_drain = settings(*QUICK, "lock.drain=60s")
-            with start("--app", PATIENT, *long_drain, telegram=simulator.url) as process:
-                await printed(process, "leading")
-                simulator.push(BOT_ID, text="work 50")
-                await until(lambda: sent_texts(simulator) == ["begun"], timeout=20)
-                process.signal(signal.SIGTERM)
-                await printed(process, "stepping down")
-                asked = clock.now()
-                process.signal(signal.SIGTERM)
-                await ended(process, timeout=20)
-                assert clock.now() - asked < 10
-                assert sent_texts(simulator) == ["begun"]
-                assert simulator.state()["bots"][str(BOT_ID)]["pending"] == 1
-            assert await _holder(tmp_path / "state") is None
-
-    run(main(), timeout=100)
+    async with telegram() as simulator:
+        long_drain = settings(*QUICK, "lock.drain=60s")
+        with start("--app", PATIENT, *long_drain, telegram=simulator.url) as process:
+            await printed(process, "leading")
+            simulator.push(BOT_ID, text="work 50")
+            await until(lambda: sent_texts(simulator) == ["begun"], timeout=20)
+            process.signal(signal.SIGTERM)
+            await printed(process, "stepping down")
+            asked = clock.now()
+            process.signal(signal.SIGTERM)
+            await ended(process, timeout=20)
+            assert clock.now() - asked < 10
+            assert sent_texts(simulator) == ["begun"]
+            assert simulator.state()["bots"][str(BOT_ID)]["pending"] == 1
+        assert await _holder(tmp_path / "state") is None
 
 
+@pytest.mark.limit(190)
 @pytest.mark.process
 @pytest.mark.timeout(200)
-def test_an_update_that_ends_the_process_is_given_up(start: Start) -> None:
+async def test_an_update_that_ends_the_process_is_given_up(start: Start) -> None:
     """An update whose handler ends the process is begun three times; then it has failed, and is confirmed. What was
     being handled beside it is not given up with it."""
-
-    async def main() -> None:
-        async with telegram() as simulator:
-            for chat, text in enumerate(("one", "poison", "three"), start=1):
-                simulator.push(BOT_ID, chat_id=chat, text=text)
-            for _ in range(3):
-                with start("--app", POISON, telegram=simulator.url) as process:
-                    assert await ended(process) == 9
+    async with telegram() as simulator:
+        for chat, text in enumerate(("one", "poison", "three"), start=1):
+            simulator.push(BOT_ID, chat_id=chat, text=text)
+        for _ in range(3):
             with start("--app", POISON, telegram=simulator.url) as process:
-                await until(lambda: simulator.oracle.report(drained=False).pending == 0, timeout=READY_WITHIN)
-                assert "was being handled in 3 crashes" in process.output
-                process.signal(signal.SIGTERM)
-                assert await ended(process) == 0
-            texts = sent_texts(simulator)
-            assert texts.count("begun poison") == 3
-            assert {"done one", "done three"} <= set(texts)
+                assert await ended(process) == 9
+        with start("--app", POISON, telegram=simulator.url) as process:
+            await until(lambda: simulator.oracle.report(drained=False).pending == 0, timeout=READY_WITHIN)
+            assert "was being handled in 3 crashes" in process.output
+            process.signal(signal.SIGTERM)
+            assert await ended(process) == 0
+        texts = sent_texts(simulator)
+        assert texts.count("begun poison") == 3
+        assert {"done one", "done three"} <= set(texts)
 
-    run(main(), timeout=190)
 
-
+@pytest.mark.limit(390)
 @pytest.mark.process
 @pytest.mark.timeout(400)
 @pytest.mark.parametrize("born", [False, True], ids=["keeper", "in-process"])
-def test_an_update_that_restarts_the_process(start: Start, born: bool) -> None:
+async def test_an_update_that_restarts_the_process(start: Start, born: bool) -> None:
     """A handler that puts the program anew in its own place (os.execv) does so once: its update is confirmed by the new
     one, which is the same process, polls again, and handles what was under way beside it."""
-
-    async def main() -> None:
-        async with telegram() as simulator:
-            with start("--app", POISON, *settings(*QUICK), telegram=simulator.url, born=born) as process:
-                await printed(process, "polling, fencing token")
-                for chat, text in enumerate(("one", "restart", "three"), start=1):
-                    simulator.push(BOT_ID, chat_id=chat, text=text)
-                await until(lambda: simulator.oracle.report(drained=False).pending == 0, timeout=3 * READY_WITHIN)
-                assert "ends with this program" in process.output
-                process.signal(signal.SIGTERM)
-                assert await ended(process) == 0, process.output
-            texts = sent_texts(simulator)
-            assert texts.count("begun restart") == 1
-            assert [texts.count(f"done {name}") for name in ("one", "three")] == [1, 1]
-
-    run(main(), timeout=390)
+    async with telegram() as simulator:
+        with start("--app", POISON, *settings(*QUICK), telegram=simulator.url, born=born) as process:
+            await printed(process, "polling, fencing token")
+            for chat, text in enumerate(("one", "restart", "three"), start=1):
+                simulator.push(BOT_ID, chat_id=chat, text=text)
+            await until(lambda: simulator.oracle.report(drained=False).pending == 0, timeout=3 * READY_WITHIN)
+            assert "ends with this program" in process.output
+            process.signal(signal.SIGTERM)
+            assert await ended(process) == 0, process.output
+        texts = sent_texts(simulator)
+        assert texts.count("begun restart") == 1
+        assert [texts.count(f"done {name}") for name in ("one", "three")] == [1, 1]
 
 
+@pytest.mark.limit(190)
 @pytest.mark.process
 @pytest.mark.timeout(200)
-def test_an_update_that_exits(start: Start) -> None:
+async def test_an_update_that_exits(start: Start) -> None:
     """A handler that ends its process (sys.exit) does so once: its update does not come again, what was under way
     beside it does, the shutdown hook runs, and the lock is free at once."""
-
-    async def main() -> None:
-        async with telegram() as simulator:
-            for chat, text in enumerate(("one", "exit"), start=1):
-                simulator.push(BOT_ID, chat_id=chat, text=text)
-            with start("--app", POISON, "--in-process", *settings(*QUICK), telegram=simulator.url) as process:
-                assert await ended(process) == 3
-                assert "ends with this process" in process.output
-                assert "the dispatcher has shut down" in process.output
-            with start("--app", POISON, "--in-process", *settings(*QUICK), telegram=simulator.url) as process:
-                await until(lambda: simulator.oracle.report(drained=False).pending == 0, timeout=READY_WITHIN)
-                assert "lock released" in process.output
-                process.signal(signal.SIGTERM)
-                assert await ended(process) == 0, process.output
-            texts = sent_texts(simulator)
-            assert texts.count("begun exit") == 1
-            assert "done one" in texts
-
-    run(main(), timeout=190)
+    async with telegram() as simulator:
+        for chat, text in enumerate(("one", "exit"), start=1):
+            simulator.push(BOT_ID, chat_id=chat, text=text)
+        with start("--app", POISON, "--in-process", *settings(*QUICK), telegram=simulator.url) as process:
+            assert await ended(process) == 3
+            assert "ends with this process" in process.output
+            assert "the dispatcher has shut down" in process.output
+        with start("--app", POISON, "--in-process", *settings(*QUICK), telegram=simulator.url) as process:
+            await until(lambda: simulator.oracle.report(drained=False).pending == 0, timeout=READY_WITHIN)
+            assert "lock released" in process.output
+            process.signal(signal.SIGTERM)
+            assert await ended(process) == 0, process.output
+        texts = sent_texts(simulator)
+        assert texts.count("begun exit") == 1
+        assert "done one" in texts
 
 
 async def _holder(directory: Path) -> str | None:
@@ -448,31 +407,28 @@ async def _holder(directory: Path) -> str | None:
         await driver.close()
 
 
+@pytest.mark.limit(180)
 @pytest.mark.process
 @pytest.mark.timeout(200)
-def test_the_other_takes_over(start: Start) -> None:
+async def test_the_other_takes_over(start: Start) -> None:
     """Of two instances one polls; after a kill -9 the other one does, and says who leads with a larger token."""
+    async with telegram() as simulator:
+        commands = [start("--instance", name, *settings(*QUICK), telegram=simulator.url) for name in ("a", "b")]
+        with commands[0] as one, commands[1] as two:
+            await until(lambda: " leading, " in one.output + two.output, timeout=READY_WITHIN)
+            leader, other = (one, two) if " leading, " in one.output else (two, one)
+            await printed(other, f"bot {BOT_ID} is @")
+            await _ask_who_leads(simulator, "a" if leader is one else "b", answers=1)
+            assert " leading, " not in other.output
 
-    async def main() -> None:
-        async with telegram() as simulator:
-            commands = [start("--instance", name, *settings(*QUICK), telegram=simulator.url) for name in ("a", "b")]
-            with commands[0] as one, commands[1] as two:
-                await until(lambda: " leading, " in one.output + two.output, timeout=READY_WITHIN)
-                leader, other = (one, two) if " leading, " in one.output else (two, one)
-                await printed(other, f"bot {BOT_ID} is @")
-                await _ask_who_leads(simulator, "a" if leader is one else "b", answers=1)
-                assert " leading, " not in other.output
-
-                leader.signal(signal.SIGKILL)
-                assert await ended(leader) == -signal.SIGKILL
-                await printed(other, " leading, ")
-                await _ask_who_leads(simulator, "a" if other is one else "b", answers=2)
-                first, second = (text.splitlines()[1].split()[1] for text in sent_texts(simulator))
-                assert int(second) > int(first)
-                other.signal(signal.SIGTERM)
-                assert await ended(other) == 0
-
-    run(main(), timeout=180)
+            leader.signal(signal.SIGKILL)
+            assert await ended(leader) == -signal.SIGKILL
+            await printed(other, " leading, ")
+            await _ask_who_leads(simulator, "a" if other is one else "b", answers=2)
+            first, second = (text.splitlines()[1].split()[1] for text in sent_texts(simulator))
+            assert int(second) > int(first)
+            other.signal(signal.SIGTERM)
+            assert await ended(other) == 0
 
 
 async def _ask_who_leads(simulator: TelegramSimulator, instance: str, *, answers: int) -> None:

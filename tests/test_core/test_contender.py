@@ -15,6 +15,8 @@ from cluster_lock.election import Election, Term
 from cluster_lock.testing.virtual_time import run
 from cluster_lock.values import STANDBY
 
+pytestmark = pytest.mark.virtual
+
 
 async def until_steps_down(term: Term) -> None:
     await term.wait_step_down()
@@ -104,50 +106,42 @@ def test_the_record_of_a_process_that_died_is_no_second_process(caplog: pytest.L
     ],
     ids=["deleted", "overwritten", "overwritten with the same"],
 )
-def test_a_record_that_somebody_took_away_is_written_again(deed: Callable[[MemoryBackend, str], None]) -> None:
+async def test_a_record_that_somebody_took_away_is_written_again(deed: Callable[[MemoryBackend, str], None]) -> None:
     """A contender whose record was deleted or overwritten is one again at once, and the lock is handed to it."""
-
-    async def main() -> None:
-        store = MemoryBackend()
-        async with session(store, "a") as a, session(store, "b") as b:
-            leader, heir = Election(a), Election(b)
-            leading = asyncio.ensure_future(leader.lead("x", until_steps_down))
-            await until(lambda: leader.term("x") is not None)
-            waiting = asyncio.ensure_future(heir.lead("x", until_steps_down))
-            await until(lambda: standby(store, "b").lease is not None)
-            await asyncio.sleep(1)
-            key = PREFIX + standby(store, "b").name
-            deed(store, key)
-            assert store.entry(key, "").lease is None
-            await asyncio.sleep(0.1)
-            assert standby(store, "b").lease is not None
-            leader.stop()
-            await leading
-            assert holder(store, "x") == "b"
-            heir.stop()
-            await waiting
-            assert store.keys_under(PREFIX + STANDBY) == []
-
-    run(main())
+    store = MemoryBackend()
+    async with session(store, "a") as a, session(store, "b") as b:
+        leader, heir = Election(a), Election(b)
+        leading = asyncio.ensure_future(leader.lead("x", until_steps_down))
+        await until(lambda: leader.term("x") is not None)
+        waiting = asyncio.ensure_future(heir.lead("x", until_steps_down))
+        await until(lambda: standby(store, "b").lease is not None)
+        await asyncio.sleep(1)
+        key = PREFIX + standby(store, "b").name
+        deed(store, key)
+        assert store.entry(key, "").lease is None
+        await asyncio.sleep(0.1)
+        assert standby(store, "b").lease is not None
+        leader.stop()
+        await leading
+        assert holder(store, "x") == "b"
+        heir.stop()
+        await waiting
+        assert store.keys_under(PREFIX + STANDBY) == []
 
 
-def test_the_successor_of_ones_own_name_comes_first() -> None:
+async def test_the_successor_of_ones_own_name_comes_first() -> None:
     """A leader that steps down hands over to the contender of its own instance's name, though another one is older."""
-
-    async def main() -> None:
-        store = MemoryBackend()
-        async with session(store, "web") as old, session(store, "other") as other, session(store, "web") as new:
-            elections = [Election(old), Election(other), Election(new)]
-            tasks = []
-            for election in elections:
-                tasks.append(asyncio.ensure_future(election.lead("x", until_steps_down)))
-                await asyncio.sleep(1)
-            elections[0].stop()
-            await tasks[0]
-            await until(lambda: any(election.term("x") is not None for election in elections))
-            assert elections[2].term("x") is not None
-            for election, task in zip(elections[1:], tasks[1:], strict=True):
-                election.stop()
-                await task
-
-    run(main())
+    store = MemoryBackend()
+    async with session(store, "web") as old, session(store, "other") as other, session(store, "web") as new:
+        elections = [Election(old), Election(other), Election(new)]
+        tasks = []
+        for election in elections:
+            tasks.append(asyncio.ensure_future(election.lead("x", until_steps_down)))
+            await asyncio.sleep(1)
+        elections[0].stop()
+        await tasks[0]
+        await until(lambda: any(election.term("x") is not None for election in elections))
+        assert elections[2].term("x") is not None
+        for election, task in zip(elections[1:], tasks[1:], strict=True):
+            election.stop()
+            await task

@@ -17,6 +17,8 @@ from cluster_lock.testing.faulty import FaultyDriver
 from cluster_lock.testing.virtual_time import run
 from cluster_lock.values import Origin, Record
 
+pytestmark = pytest.mark.virtual
+
 
 class Bot:
     """A body that notes what happens to it; `working` is true while it works under a valid term."""
@@ -55,456 +57,384 @@ def test_election_is_a_leadership() -> None:
     assert leadership is Election
 
 
-def test_graceful_hand_over() -> None:
+async def test_graceful_hand_over() -> None:
     """A leader that is stopped hands over to the contender that answered, after its body has ended, with what it
     left."""
-
-    async def main() -> None:
-        store = MemoryBackend()
-        first, second = Bot(drain=2.0), Bot()
-        async with session(store, "a") as a, session(store, "b") as b:
-            ea, eb = Election(a), Election(b)
-            leading = asyncio.create_task(ea.lead("x", first))
-            before = await until_leader(first)
-            waiting = asyncio.create_task(eb.lead("x", second))
-            await asyncio.sleep(1)
-            assert (ea.role("x"), eb.role("x")) == (Role.LEADER, Role.STANDBY)
-            ea.stop("deploy")
-            await asyncio.sleep(1)
-            assert (first.working, second.working) == (True, False)
-            assert holder(store, "x") == "a"
-            after = await until_leader(second)
-            assert not first.working
-            assert after.origin is Origin.HANDED_OVER
-            assert after.inherited == {"offset": before.fencing_token}
-            assert after.fencing_token > before.fencing_token
-            assert before.ended == "stepped down: deploy"
-            await leading
-            eb.stop()
-            await waiting
-
-    run(main())
+    store = MemoryBackend()
+    first, second = Bot(drain=2.0), Bot()
+    async with session(store, "a") as a, session(store, "b") as b:
+        ea, eb = Election(a), Election(b)
+        leading = asyncio.create_task(ea.lead("x", first))
+        before = await until_leader(first)
+        waiting = asyncio.create_task(eb.lead("x", second))
+        await asyncio.sleep(1)
+        assert (ea.role("x"), eb.role("x")) == (Role.LEADER, Role.STANDBY)
+        ea.stop("deploy")
+        await asyncio.sleep(1)
+        assert (first.working, second.working) == (True, False)
+        assert holder(store, "x") == "a"
+        after = await until_leader(second)
+        assert not first.working
+        assert after.origin is Origin.HANDED_OVER
+        assert after.inherited == {"offset": before.fencing_token}
+        assert after.fencing_token > before.fencing_token
+        assert before.ended == "stepped down: deploy"
+        await leading
+        eb.stop()
+        await waiting
 
 
-def test_its_own_successor_is_asked_first() -> None:
+async def test_its_own_successor_is_asked_first() -> None:
     """A leader that is stopped hands over to the contender of its own name, however long others have waited."""
-
-    async def main() -> None:
-        store = MemoryBackend()
-        old, other, successor = Bot(), Bot(), Bot()
-        async with session(store, "a") as a, session(store, "b") as b, session(store, "a") as next_a:
-            elections = [Election(each) for each in (a, b, next_a)]
-            leading = []
-            for election, bot in zip(elections, (old, other, successor), strict=True):
-                leading.append(asyncio.create_task(election.lead("x", bot)))
-                await asyncio.sleep(1)
-            assert old.working
-            elections[0].stop("restart")
-            assert (await until_leader(successor)).origin is Origin.HANDED_OVER
-            assert not other.terms
-            for election in reversed(elections):
-                election.stop()
-            await asyncio.gather(*leading)
-
-    run(main())
+    store = MemoryBackend()
+    old, other, successor = Bot(), Bot(), Bot()
+    async with session(store, "a") as a, session(store, "b") as b, session(store, "a") as next_a:
+        elections = [Election(each) for each in (a, b, next_a)]
+        leading = []
+        for election, bot in zip(elections, (old, other, successor), strict=True):
+            leading.append(asyncio.create_task(election.lead("x", bot)))
+            await asyncio.sleep(1)
+        assert old.working
+        elections[0].stop("restart")
+        assert (await until_leader(successor)).origin is Origin.HANDED_OVER
+        assert not other.terms
+        for election in reversed(elections):
+            election.stop()
+        await asyncio.gather(*leading)
 
 
-def test_no_contender_means_released() -> None:
+async def test_no_contender_means_released() -> None:
     """With nobody to hand over to the lock is released, and says so to whoever comes next."""
-
-    async def main() -> None:
-        store = MemoryBackend()
-        async with session(store, "a") as a:
-            election, bot = Election(a), Bot()
-            leading = asyncio.create_task(election.lead("x", bot))
-            await until_leader(bot)
-            await asyncio.sleep(1)
-            election.stop()
-            await leading
-        async with session(store, "b") as b, b.lock("x").hold() as hold:
-            assert hold.origin is Origin.RELEASED
-            assert hold.inherited == {"offset": bot.terms[0].fencing_token}
-
-    run(main())
+    store = MemoryBackend()
+    async with session(store, "a") as a:
+        election, bot = Election(a), Bot()
+        leading = asyncio.create_task(election.lead("x", bot))
+        await until_leader(bot)
+        await asyncio.sleep(1)
+        election.stop()
+        await leading
+    async with session(store, "b") as b, b.lock("x").hold() as hold:
+        assert hold.origin is Origin.RELEASED
+        assert hold.inherited == {"offset": bot.terms[0].fencing_token}
 
 
-def test_a_silent_contender_is_passed_over() -> None:
+async def test_a_silent_contender_is_passed_over() -> None:
     """The lock is never given to a contender that does not answer the invitation: the next one that answers gets it."""
-
-    async def main() -> None:
-        store = MemoryBackend()
-        corpse = MemoryDriver(store)
-        lease = await corpse.grant_lease("corpse", 10_000)
-        record = Record(holder="c", instance="corpse", host="h", pid=1, since="", version="0", names=("x",))
-        first, second = Bot(), Bot()
-        async with session(store, "a") as a, session(store, "b") as b:
-            ea, eb = Election(a), Election(b)
-            leading = asyncio.create_task(ea.lead("x", first))
-            await until_leader(first)
-            await corpse.announce(lease, "standby/corpse", record.to_bytes())
-            waiting = asyncio.create_task(eb.lead("x", second))
-            await asyncio.sleep(1)
-            ea.stop()
-            assert (await until_leader(second)).origin is Origin.HANDED_OVER
-            eb.stop()
-            await asyncio.gather(leading, waiting)
-
-    run(main())
+    store = MemoryBackend()
+    corpse = MemoryDriver(store)
+    lease = await corpse.grant_lease("corpse", 10_000)
+    record = Record(holder="c", instance="corpse", host="h", pid=1, since="", version="0", names=("x",))
+    first, second = Bot(), Bot()
+    async with session(store, "a") as a, session(store, "b") as b:
+        ea, eb = Election(a), Election(b)
+        leading = asyncio.create_task(ea.lead("x", first))
+        await until_leader(first)
+        await corpse.announce(lease, "standby/corpse", record.to_bytes())
+        waiting = asyncio.create_task(eb.lead("x", second))
+        await asyncio.sleep(1)
+        ea.stop()
+        assert (await until_leader(second)).origin is Origin.HANDED_OVER
+        eb.stop()
+        await asyncio.gather(leading, waiting)
 
 
-def test_only_the_dead_contend() -> None:
+async def test_only_the_dead_contend() -> None:
     """When no contender answers at all, the lock is released after the invitations, not transferred."""
-
-    async def main() -> None:
-        store = MemoryBackend()
-        corpse = MemoryDriver(store)
-        lease = await corpse.grant_lease("corpse", 10_000)
-        record = Record(holder="c", instance="corpse", host="h", pid=1, since="", version="0", names=("x",))
-        bot = Bot()
-        async with session(store, "a") as a:
-            election = Election(a)
-            leading = asyncio.create_task(election.lead("x", bot))
-            await until_leader(bot)
-            await corpse.announce(lease, "standby/corpse", record.to_bytes())
-            await asyncio.sleep(1)
-            election.stop()
-            await leading
-            assert holder(store, "x") is None
-
-    run(main())
+    store = MemoryBackend()
+    corpse = MemoryDriver(store)
+    lease = await corpse.grant_lease("corpse", 10_000)
+    record = Record(holder="c", instance="corpse", host="h", pid=1, since="", version="0", names=("x",))
+    bot = Bot()
+    async with session(store, "a") as a:
+        election = Election(a)
+        leading = asyncio.create_task(election.lead("x", bot))
+        await until_leader(bot)
+        await corpse.announce(lease, "standby/corpse", record.to_bytes())
+        await asyncio.sleep(1)
+        election.stop()
+        await leading
+        assert holder(store, "x") is None
 
 
-def test_an_invitation_of_somebody_else_is_void() -> None:
+async def test_an_invitation_of_somebody_else_is_void() -> None:
     """A contender answers only the holder of the lock: an invitation under another lease changes nothing."""
-
-    async def main() -> None:
-        store = MemoryBackend()
-        stranger = MemoryDriver(store)
-        lease = await stranger.grant_lease("stranger", 10_000)
-        first, second = Bot(), Bot()
-        async with session(store, "a") as a, session(store, "b") as b:
-            ea, eb = Election(a), Election(b)
-            tasks = [asyncio.create_task(ea.lead("x", first))]
-            await until_leader(first)
-            tasks.append(asyncio.create_task(eb.lead("x", second)))
-            await asyncio.sleep(1)
-            before = standby(store, "b")
-            invitation = f'{{"to": "{before.lease}", "token": 99, "number": "1"}}'.encode()
-            await stranger.announce(lease, "invite/x", invitation)
-            await asyncio.sleep(1)
-            assert standby(store, "b") == before
-            ea.stop()
-            eb.stop()
-            await asyncio.gather(*tasks)
-
-    run(main())
+    store = MemoryBackend()
+    stranger = MemoryDriver(store)
+    lease = await stranger.grant_lease("stranger", 10_000)
+    first, second = Bot(), Bot()
+    async with session(store, "a") as a, session(store, "b") as b:
+        ea, eb = Election(a), Election(b)
+        tasks = [asyncio.create_task(ea.lead("x", first))]
+        await until_leader(first)
+        tasks.append(asyncio.create_task(eb.lead("x", second)))
+        await asyncio.sleep(1)
+        before = standby(store, "b")
+        invitation = f'{{"to": "{before.lease}", "token": 99, "number": "1"}}'.encode()
+        await stranger.announce(lease, "invite/x", invitation)
+        await asyncio.sleep(1)
+        assert standby(store, "b") == before
+        ea.stop()
+        eb.stop()
+        await asyncio.gather(*tasks)
 
 
-def test_after_a_loss_it_stands_by_again() -> None:
+async def test_after_a_loss_it_stands_by_again() -> None:
     """A leader whose key is deleted stops its work in milliseconds, ends nothing else, and leads again in a new
     term."""
-
-    async def main() -> None:
-        store = MemoryBackend()
-        async with session(store, "a") as a:
-            election, bot = Election(a), Bot()
-            leading = asyncio.create_task(election.lead("x", bot))
-            await until_leader(bot)
-            store.stranger_deletes(key_of("x"))
-            await asyncio.sleep(0.09)
-            assert bot.cancelled == 1
-            again = await until_leader(bot)
-            assert len(bot.terms) == 2
-            assert again.fencing_token > bot.terms[0].fencing_token
-            assert not bot.terms[0].is_valid()
-            with pytest.raises(LockLost):
-                bot.terms[0].check()
-            election.stop()
-            await leading
-
-    run(main())
+    store = MemoryBackend()
+    async with session(store, "a") as a:
+        election, bot = Election(a), Bot()
+        leading = asyncio.create_task(election.lead("x", bot))
+        await until_leader(bot)
+        store.stranger_deletes(key_of("x"))
+        await asyncio.sleep(0.09)
+        assert bot.cancelled == 1
+        again = await until_leader(bot)
+        assert len(bot.terms) == 2
+        assert again.fencing_token > bot.terms[0].fencing_token
+        assert not bot.terms[0].is_valid()
+        with pytest.raises(LockLost):
+            bot.terms[0].check()
+        election.stop()
+        await leading
 
 
-def test_the_lock_is_kept_while_the_work_ends() -> None:
+async def test_the_lock_is_kept_while_the_work_ends() -> None:
     """A body that takes its time to drain keeps the lock, renewed, for as long: nobody else leads before it has
     ended."""
-
-    async def main() -> None:
-        store = MemoryBackend()
-        first, second = Bot(drain=TIMING.drain), Bot()
-        async with session(store, "a") as a, session(store, "b") as b:
-            ea, eb = Election(a), Election(b)
-            tasks = [asyncio.create_task(ea.lead("x", first))]
-            await until_leader(first)
-            tasks.append(asyncio.create_task(eb.lead("x", second)))
-            await asyncio.sleep(1)
-            ea.stop()
-            while first.working:
-                assert not second.working
-                assert holder(store, "x") == "a"
-                await asyncio.sleep(0.1)
-            await until_leader(second)
-            eb.stop()
-            await asyncio.gather(*tasks)
-
-    run(main())
+    store = MemoryBackend()
+    first, second = Bot(drain=TIMING.drain), Bot()
+    async with session(store, "a") as a, session(store, "b") as b:
+        ea, eb = Election(a), Election(b)
+        tasks = [asyncio.create_task(ea.lead("x", first))]
+        await until_leader(first)
+        tasks.append(asyncio.create_task(eb.lead("x", second)))
+        await asyncio.sleep(1)
+        ea.stop()
+        while first.working:
+            assert not second.working
+            assert holder(store, "x") == "a"
+            await asyncio.sleep(0.1)
+        await until_leader(second)
+        eb.stop()
+        await asyncio.gather(*tasks)
 
 
-def test_a_body_that_returns_by_itself_is_done() -> None:
+async def test_a_body_that_returns_by_itself_is_done() -> None:
     """When the body returns although nobody asked, the lock is released and `lead` returns; what it raises comes
     out."""
+    store = MemoryBackend()
+    async with session(store, "a") as a:
+        election = Election(a)
 
-    async def main() -> None:
-        store = MemoryBackend()
-        async with session(store, "a") as a:
-            election = Election(a)
+        async def done(term: Term) -> None:
+            return None
 
-            async def done(term: Term) -> None:
-                return None
+        async def broken(term: Term) -> None:
+            raise RuntimeError("bug")
 
-            async def broken(term: Term) -> None:
-                raise RuntimeError("bug")
-
-            await election.lead("x", done)
-            assert holder(store, "x") is None
-            with pytest.raises(RuntimeError, match="bug"):
-                await election.lead("x", broken)
-            assert holder(store, "x") is None
-            assert election.role("x") is Role.STOPPED
-
-    run(main())
+        await election.lead("x", done)
+        assert holder(store, "x") is None
+        with pytest.raises(RuntimeError, match="bug"):
+            await election.lead("x", broken)
+        assert holder(store, "x") is None
+        assert election.role("x") is Role.STOPPED
 
 
-def test_tasks_of_a_term_end_with_it() -> None:
+async def test_tasks_of_a_term_end_with_it() -> None:
     """What was spawned in a term is cancelled and awaited before the lock is given away."""
+    store = MemoryBackend()
+    async with session(store, "a") as a:
+        election, bot = Election(a), Bot()
+        leading = asyncio.create_task(election.lead("x", bot))
+        term = await until_leader(bot)
+        seen: list[str | None] = []
 
-    async def main() -> None:
-        store = MemoryBackend()
-        async with session(store, "a") as a:
-            election, bot = Election(a), Bot()
-            leading = asyncio.create_task(election.lead("x", bot))
-            term = await until_leader(bot)
-            seen: list[str | None] = []
+        async def work() -> None:
+            try:
+                await asyncio.sleep(1000)
+            finally:
+                await asyncio.sleep(0.2)
+                seen.append(holder(store, "x"))
 
-            async def work() -> None:
-                try:
-                    await asyncio.sleep(1000)
-                finally:
-                    await asyncio.sleep(0.2)
-                    seen.append(holder(store, "x"))
-
+        term.spawn(work())
+        election.stop()
+        await leading
+        assert seen == ["a"]
+        with pytest.raises(LockLost):
             term.spawn(work())
-            election.stop()
-            await leading
-            assert seen == ["a"]
-            with pytest.raises(LockLost):
-                term.spawn(work())
-
-    run(main())
 
 
-def test_no_task_begins_while_the_others_end() -> None:
+async def test_no_task_begins_while_the_others_end() -> None:
     """What a task of the term would begin at its own end is refused: nobody would end that before the lock is given
     away."""
+    store = MemoryBackend()
+    async with session(store, "a") as a:
+        election, bot = Election(a), Bot()
+        leading = asyncio.create_task(election.lead("x", bot))
+        term = await until_leader(bot)
+        refused: list[str] = []
 
-    async def main() -> None:
-        store = MemoryBackend()
-        async with session(store, "a") as a:
-            election, bot = Election(a), Bot()
-            leading = asyncio.create_task(election.lead("x", bot))
-            term = await until_leader(bot)
-            refused: list[str] = []
-
-            async def work() -> None:
-                try:
-                    await asyncio.sleep(1000)
-                finally:
-                    with pytest.raises(LockLost) as caught:
-                        term.spawn(asyncio.sleep(1000))
-                    refused.append(str(caught.value))
-
-            term.spawn(work())
-            election.stop()
-            await leading
-            assert refused == ["x: the term is ending"]
-
-    run(main())
-
-
-def test_jobs_run_on_the_leader_only() -> None:
-    """A job runs in each term until it returns once; a loss cancels it, the next term begins it again."""
-
-    async def main() -> None:
-        store = MemoryBackend()
-        async with session(store, "a") as a:
-            election, bot = Election(a), Bot()
-            starts: list[int] = []
-
-            async def job(term: Term) -> str:
-                starts.append(term.fencing_token)
-                if len(starts) == 1:
-                    await asyncio.sleep(1000)
-                return "done"
-
-            running = asyncio.create_task(election.run(job))
-            await asyncio.sleep(5)
-            assert starts == []
-            leading = asyncio.create_task(election.lead("x", bot))
-            await until_leader(bot)
-            await asyncio.sleep(1)
-            store.stranger_deletes(key_of("x"))
-            assert await asyncio.wait_for(running, 5) == "done"
-            assert starts == [term.fencing_token for term in bot.terms]
-            election.stop()
-            await leading
-
-    run(main())
-
-
-def test_a_job_is_not_begun_again_in_a_term_that_ends() -> None:
-    """When a term ends because its work is done, a job of it is cancelled once, and begins again in the next term."""
-
-    async def main() -> None:
-        store = MemoryBackend()
-        async with session(store, "a") as a:
-            election = Election(a)
-            done = asyncio.Event()
-            begun: list[int] = []
-
-            async def job(term: Term) -> None:
-                begun.append(term.fencing_token)
+        async def work() -> None:
+            try:
                 await asyncio.sleep(1000)
+            finally:
+                with pytest.raises(LockLost) as caught:
+                    term.spawn(asyncio.sleep(1000))
+                refused.append(str(caught.value))
 
-            async def body(term: Term) -> None:
-                await done.wait()
-
-            jobs = asyncio.create_task(election.run(job, "x"))
-            leading = asyncio.create_task(election.lead("x", body))
-            await asyncio.sleep(1)
-            done.set()
-            await leading
-            assert len(begun) == 1
-            done.clear()
-            leading = asyncio.create_task(election.lead("x", body))
-            await asyncio.sleep(1)
-            assert len(begun) == 2
-            election.stop()
-            done.set()
-            await leading
-            await jobs
-            assert begun == sorted(set(begun))
-
-    run(main())
+        term.spawn(work())
+        election.stop()
+        await leading
+        assert refused == ["x: the term is ending"]
 
 
-def test_a_conditional_step_down_needs_somebody_willing() -> None:
+async def test_jobs_run_on_the_leader_only() -> None:
+    """A job runs in each term until it returns once; a loss cancels it, the next term begins it again."""
+    store = MemoryBackend()
+    async with session(store, "a") as a:
+        election, bot = Election(a), Bot()
+        starts: list[int] = []
+
+        async def job(term: Term) -> str:
+            starts.append(term.fencing_token)
+            if len(starts) == 1:
+                await asyncio.sleep(1000)
+            return "done"
+
+        running = asyncio.create_task(election.run(job))
+        await asyncio.sleep(5)
+        assert starts == []
+        leading = asyncio.create_task(election.lead("x", bot))
+        await until_leader(bot)
+        await asyncio.sleep(1)
+        store.stranger_deletes(key_of("x"))
+        assert await asyncio.wait_for(running, 5) == "done"
+        assert starts == [term.fencing_token for term in bot.terms]
+        election.stop()
+        await leading
+
+
+async def test_a_job_is_not_begun_again_in_a_term_that_ends() -> None:
+    """When a term ends because its work is done, a job of it is cancelled once, and begins again in the next term."""
+    store = MemoryBackend()
+    async with session(store, "a") as a:
+        election = Election(a)
+        done = asyncio.Event()
+        begun: list[int] = []
+
+        async def job(term: Term) -> None:
+            begun.append(term.fencing_token)
+            await asyncio.sleep(1000)
+
+        async def body(term: Term) -> None:
+            await done.wait()
+
+        jobs = asyncio.create_task(election.run(job, "x"))
+        leading = asyncio.create_task(election.lead("x", body))
+        await asyncio.sleep(1)
+        done.set()
+        await leading
+        assert len(begun) == 1
+        done.clear()
+        leading = asyncio.create_task(election.lead("x", body))
+        await asyncio.sleep(1)
+        assert len(begun) == 2
+        election.stop()
+        done.set()
+        await leading
+        await jobs
+        assert begun == sorted(set(begun))
+
+
+async def test_a_conditional_step_down_needs_somebody_willing() -> None:
     """A step-down that asks for a willing heir is declined while no contender's answer satisfies it, and the term goes
     on."""
+    store = MemoryBackend()
+    first, second = Bot(), Bot()
+    reaches = {"telegram": False}
 
-    async def main() -> None:
-        store = MemoryBackend()
-        first, second = Bot(), Bot()
-        reaches = {"telegram": False}
+    async def answer() -> Mapping[str, Any]:
+        return reaches
 
-        async def answer() -> Mapping[str, Any]:
-            return reaches
-
-        async with session(store, "a") as a, session(store, "b") as b:
-            ea, eb = Election(a), Election(b)
-            tasks = [asyncio.create_task(ea.lead("x", first))]
-            term = await until_leader(first)
-            tasks.append(asyncio.create_task(eb.lead("x", second, answer=answer)))
-            await asyncio.sleep(1)
-            term.step_down("no route", cool_down=60, willing=lambda said: bool(said.get("telegram")))
-            await asyncio.sleep(3)
-            assert term.is_valid()
-            assert (term.stepping_down, term.request) == (False, None)
-            reaches["telegram"] = True
-            term.step_down("no route", cool_down=60, willing=lambda said: bool(said.get("telegram")))
-            began = clock.now()
-            await until_leader(second)
-            eb.stop()
-            await asyncio.sleep(30)
-            assert not first.working
-            await until_leader(first)
-            assert clock.now() - began >= 60
-            ea.stop()
-            await asyncio.gather(*tasks)
-
-    run(main())
+    async with session(store, "a") as a, session(store, "b") as b:
+        ea, eb = Election(a), Election(b)
+        tasks = [asyncio.create_task(ea.lead("x", first))]
+        term = await until_leader(first)
+        tasks.append(asyncio.create_task(eb.lead("x", second, answer=answer)))
+        await asyncio.sleep(1)
+        term.step_down("no route", cool_down=60, willing=lambda said: bool(said.get("telegram")))
+        await asyncio.sleep(3)
+        assert term.is_valid()
+        assert (term.stepping_down, term.request) == (False, None)
+        reaches["telegram"] = True
+        term.step_down("no route", cool_down=60, willing=lambda said: bool(said.get("telegram")))
+        began = clock.now()
+        await until_leader(second)
+        eb.stop()
+        await asyncio.sleep(30)
+        assert not first.working
+        await until_leader(first)
+        assert clock.now() - began >= 60
+        ea.stop()
+        await asyncio.gather(*tasks)
 
 
-def test_a_cancelled_lead_gives_the_lock_away() -> None:
+async def test_a_cancelled_lead_gives_the_lock_away() -> None:
     """Cancelling `lead` ends the body first, then frees the lock, then raises."""
-
-    async def main() -> None:
-        store = MemoryBackend()
-        async with session(store, "a") as a:
-            bot = Bot()
-            leading = asyncio.create_task(Election(a).lead("x", bot))
-            await until_leader(bot)
-            leading.cancel()
-            with pytest.raises(asyncio.CancelledError):
-                await leading
-            assert bot.cancelled == 1
-            assert holder(store, "x") is None
-
-    run(main())
+    store = MemoryBackend()
+    async with session(store, "a") as a:
+        bot = Bot()
+        leading = asyncio.create_task(Election(a).lead("x", bot))
+        await until_leader(bot)
+        leading.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await leading
+        assert bot.cancelled == 1
+        assert holder(store, "x") is None
 
 
-def test_stopping_a_standby_leaves_nothing() -> None:
+async def test_stopping_a_standby_leaves_nothing() -> None:
     """A standby that is stopped withdraws its contender record and returns."""
+    store = MemoryBackend()
+    async with session(store, "a") as a, session(store, "b") as b, a.lock("x").hold():
+        election = Election(b)
+        leading = asyncio.create_task(election.lead("x", Bot()))
+        await asyncio.sleep(1)
+        assert standby(store, "b").lease is not None
+        election.stop()
+        await asyncio.wait_for(leading, 1)
+        assert standby(store, "b").lease is None
 
-    async def main() -> None:
-        store = MemoryBackend()
-        async with session(store, "a") as a, session(store, "b") as b, a.lock("x").hold():
+
+async def test_stopping_a_standby_of_a_silent_backend_is_bounded() -> None:
+    """A standby whose backend answers nothing has ended, with its session, within the time of two requests."""
+    store = MemoryBackend()
+    async with session(store, "a") as a, a.lock("x").hold():
+        driver = FaultyDriver(MemoryDriver(store))
+        async with session(store, "b", driver=driver) as b:
             election = Election(b)
             leading = asyncio.create_task(election.lead("x", Bot()))
             await asyncio.sleep(1)
-            assert standby(store, "b").lease is not None
+            driver.down(silent=True)
+            began = clock.now()
             election.stop()
-            await asyncio.wait_for(leading, 1)
-            assert standby(store, "b").lease is None
-
-    run(main())
+            await leading
+        assert clock.now() - began <= 2 * TIMING.request + 0.5
 
 
-def test_stopping_a_standby_of_a_silent_backend_is_bounded() -> None:
-    """A standby whose backend answers nothing has ended, with its session, within the time of two requests."""
-
-    async def main() -> None:
-        store = MemoryBackend()
-        async with session(store, "a") as a, a.lock("x").hold():
-            driver = FaultyDriver(MemoryDriver(store))
-            async with session(store, "b", driver=driver) as b:
-                election = Election(b)
-                leading = asyncio.create_task(election.lead("x", Bot()))
-                await asyncio.sleep(1)
-                driver.down(silent=True)
-                began = clock.now()
-                election.stop()
-                await leading
-            assert clock.now() - began <= 2 * TIMING.request + 0.5
-
-    run(main())
-
-
-def test_a_body_that_was_cancelled_is_not_done() -> None:
+async def test_a_body_that_was_cancelled_is_not_done() -> None:
     """When somebody cancels the work itself, `lead` does not return as if it had ended well."""
+    store = MemoryBackend()
+    async with session(store, "a") as a:
 
-    async def main() -> None:
-        store = MemoryBackend()
-        async with session(store, "a") as a:
+        async def cancels_itself(term: Term) -> None:
+            raise asyncio.CancelledError
 
-            async def cancels_itself(term: Term) -> None:
-                raise asyncio.CancelledError
-
-            leading = asyncio.create_task(Election(a).lead("x", cancels_itself))
-            await asyncio.wait([leading])
-            assert leading.cancelled()
-            assert holder(store, "x") is None
-
-    run(main())
+        leading = asyncio.create_task(Election(a).lead("x", cancels_itself))
+        await asyncio.wait([leading])
+        assert leading.cancelled()
+        assert holder(store, "x") is None
 
 
 def test_an_answer_that_fails_costs_the_invitation_only(caplog: pytest.LogCaptureFixture) -> None:
@@ -536,106 +466,90 @@ def test_an_answer_that_fails_costs_the_invitation_only(caplog: pytest.LogCaptur
 
 @pytest.mark.parametrize("origin", [Origin.FOUND_FREE, Origin.RELEASED])
 @pytest.mark.parametrize("told", [{"tokens": {"x": 9999}}, {"seen": 9999, "format": 1}], ids=["by lock", "first"])
-def test_contenders_remember_tokens_for_a_store_that_was_set_back(told: dict[str, Any], origin: Origin) -> None:
+async def test_contenders_remember_tokens_for_a_store_that_was_set_back(told: dict[str, Any], origin: Origin) -> None:
     """Whoever finds a lock free, or released, asks the contenders what they have seen, and does not lead below it. The
     error says whose word that is, and what to do if it is a lie; it advises no number."""
-
-    async def main() -> None:
-        store = MemoryBackend()
-        async with session(store, "a") as a:
-            if origin is Origin.RELEASED:
-                async with a.lock("x").hold():
-                    pass
-            other = MemoryDriver(store)
-            lease = await other.grant_lease("c", 1000)
-            record = Record(holder="c", instance="c-1", host="h", pid=1, since="", version="0", names=("x",), **told)
-            await other.announce(lease, "standby/c", record.to_bytes())
-            said = r"c-1 on h under standby/c says that 9999 .*Delete that key"
-            with pytest.raises(TokenWentBack, match=said) as error:
-                await Election(a).lead("x", Bot())
-            assert "at least" not in str(error.value)
-            assert holder(store, "x") is None
-            await other.withdraw(lease, "standby/c")
-            async with a.lock("x").hold() as hold:
-                assert hold.origin is origin, "a candidate that was refused leaves the last word as it was"
-
-    run(main())
-
-
-def test_what_a_contender_knows_of_another_lock_counts_for_that_one() -> None:
-    """A token of another lock, however large, keeps nobody from this one."""
-
-    async def main() -> None:
-        store = MemoryBackend()
-        other = MemoryDriver(store)
-        lease = await other.grant_lease("c", 1000)
-        told = {"y": 9999}
-        record = Record(holder="c", instance="c", host="h", pid=1, since="", version="0", seen=9999, tokens=told)
-        await other.announce(lease, "standby/c", record.to_bytes())
-        async with session(store, "a") as a:
+    store = MemoryBackend()
+    async with session(store, "a") as a:
+        if origin is Origin.RELEASED:
             async with a.lock("x").hold():
                 pass
-            with pytest.raises(TokenWentBack):
-                await a.lock("y").acquire()
+        other = MemoryDriver(store)
+        lease = await other.grant_lease("c", 1000)
+        record = Record(holder="c", instance="c-1", host="h", pid=1, since="", version="0", names=("x",), **told)
+        await other.announce(lease, "standby/c", record.to_bytes())
+        said = r"c-1 on h under standby/c says that 9999 .*Delete that key"
+        with pytest.raises(TokenWentBack, match=said) as error:
+            await Election(a).lead("x", Bot())
+        assert "at least" not in str(error.value)
+        assert holder(store, "x") is None
+        await other.withdraw(lease, "standby/c")
+        async with a.lock("x").hold() as hold:
+            assert hold.origin is origin, "a candidate that was refused leaves the last word as it was"
 
-    run(main())
+
+async def test_what_a_contender_knows_of_another_lock_counts_for_that_one() -> None:
+    """A token of another lock, however large, keeps nobody from this one."""
+    store = MemoryBackend()
+    other = MemoryDriver(store)
+    lease = await other.grant_lease("c", 1000)
+    told = {"y": 9999}
+    record = Record(holder="c", instance="c", host="h", pid=1, since="", version="0", seen=9999, tokens=told)
+    await other.announce(lease, "standby/c", record.to_bytes())
+    async with session(store, "a") as a:
+        async with a.lock("x").hold():
+            pass
+        with pytest.raises(TokenWentBack):
+            await a.lock("y").acquire()
 
 
 @pytest.mark.parametrize("settle", [True, False])
-def test_every_body_settles(settle: bool) -> None:
+async def test_every_body_settles(settle: bool) -> None:
     """Under a lock that was found free no body begins, and no job, before `settle` is over, unless it says that it may;
     under one that was released it begins at once."""
+    store = MemoryBackend()
+    began: list[float] = []
 
-    async def main() -> None:
-        store = MemoryBackend()
-        began: list[float] = []
+    async def body(term: Term) -> None:
+        began.append(clock.now())
+        await asyncio.sleep(1)
 
-        async def body(term: Term) -> None:
-            began.append(clock.now())
-            await asyncio.sleep(1)
+    async def job(term: Term) -> None:
+        began.append(clock.now())
 
-        async def job(term: Term) -> None:
-            began.append(clock.now())
-
-        async with session(store, "a") as a:
-            await a.lease()
-            election, start = Election(a), clock.now()
-            running = asyncio.ensure_future(election.run(job, "x"))
-            await election.lead("x", body, settle=settle)
-            await running
-            assert all((each - start >= TIMING.settle) is settle for each in began)
-            start = clock.now()
-            await Election(a).lead("x", body)
-            assert began[-1] - start < 0.1
-
-    run(main())
+    async with session(store, "a") as a:
+        await a.lease()
+        election, start = Election(a), clock.now()
+        running = asyncio.ensure_future(election.run(job, "x"))
+        await election.lead("x", body, settle=settle)
+        await running
+        assert all((each - start >= TIMING.settle) is settle for each in began)
+        start = clock.now()
+        await Election(a).lead("x", body)
+        assert began[-1] - start < 0.1
 
 
 @pytest.mark.parametrize("what", ["stopped", "lost"])
-def test_a_term_that_ends_while_it_settles_has_no_body(what: str) -> None:
+async def test_a_term_that_ends_while_it_settles_has_no_body(what: str) -> None:
     """When it is stopped, or the lock is lost, before it has settled, no body begins and nothing is held."""
+    store = MemoryBackend()
+    began = False
 
-    async def main() -> None:
-        store = MemoryBackend()
-        began = False
+    async def body(term: Term) -> None:
+        nonlocal began
+        began = True
 
-        async def body(term: Term) -> None:
-            nonlocal began
-            began = True
-
-        async with session(store, "a") as a:
-            await a.lease()
-            election = Election(a)
-            leading = asyncio.ensure_future(election.lead("x", body))
-            await asyncio.sleep(TIMING.settle / 2)
-            assert holder(store, "x") == "a"
-            if what == "lost":
-                store.stranger_deletes(key_of("x"))
-                await asyncio.sleep(TIMING.settle / 4)
-            election.stop("test")
-            await leading
-            assert not began
-            await asyncio.sleep(1)
-            assert holder(store, "x") is None
-
-    run(main())
+    async with session(store, "a") as a:
+        await a.lease()
+        election = Election(a)
+        leading = asyncio.ensure_future(election.lead("x", body))
+        await asyncio.sleep(TIMING.settle / 2)
+        assert holder(store, "x") == "a"
+        if what == "lost":
+            store.stranger_deletes(key_of("x"))
+            await asyncio.sleep(TIMING.settle / 4)
+        election.stop("test")
+        await leading
+        assert not began
+        await asyncio.sleep(1)
+        assert holder(store, "x") is None

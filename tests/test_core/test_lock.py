@@ -28,62 +28,52 @@ from cluster_lock.testing.faulty import FaultyDriver, refuse
 from cluster_lock.testing.virtual_time import run
 from cluster_lock.values import Grant, Lease, Origin, Record
 
+pytestmark = pytest.mark.virtual
 
-def test_never_two_holders() -> None:
+
+async def test_never_two_holders() -> None:
     """Twenty sessions that take and give one lock at random are never in it two at a time, and each gets it."""
+    store, inside, entered = MemoryBackend(), 0, set()
 
-    async def main() -> None:
-        store, inside, entered = MemoryBackend(), 0, set()
+    async def contend(number: int) -> None:
+        nonlocal inside
+        async with session(store, f"i{number}") as mine:
+            for _ in range(3):
+                async with mine.lock("x").hold():
+                    inside += 1
+                    assert inside == 1
+                    await asyncio.sleep(0.01)
+                    entered.add(number)
+                    inside -= 1
 
-        async def contend(number: int) -> None:
-            nonlocal inside
-            async with session(store, f"i{number}") as mine:
-                for _ in range(3):
-                    async with mine.lock("x").hold():
-                        inside += 1
-                        assert inside == 1
-                        await asyncio.sleep(0.01)
-                        entered.add(number)
-                        inside -= 1
-
-        await asyncio.gather(*(contend(number) for number in range(20)))
-        assert len(entered) == 20
-        assert store.leases() == {}
-
-    run(main())
+    await asyncio.gather(*(contend(number) for number in range(20)))
+    assert len(entered) == 20
+    assert store.leases() == {}
 
 
-def test_tokens_grow_from_grant_to_grant() -> None:
+async def test_tokens_grow_from_grant_to_grant() -> None:
     """Each grant carries a larger fencing token than the one before, whoever held it."""
-
-    async def main() -> None:
-        store, tokens = MemoryBackend(), []
-        async with session(store, "a") as a, session(store, "b") as b:
-            for mine in (a, b, a, a, b):
-                async with mine.lock("x").hold() as hold:
-                    tokens.append(hold.fencing_token)
-        assert tokens == sorted(set(tokens))
-
-    run(main())
+    store, tokens = MemoryBackend(), []
+    async with session(store, "a") as a, session(store, "b") as b:
+        for mine in (a, b, a, a, b):
+            async with mine.lock("x").hold() as hold:
+                tokens.append(hold.fencing_token)
+    assert tokens == sorted(set(tokens))
 
 
-def test_a_deleted_key_ends_that_term_only() -> None:
+async def test_a_deleted_key_ends_that_term_only() -> None:
     """Deleting a lock's key cancels the work under it at once; the lease and its other locks live on."""
-
-    async def main() -> None:
-        store = MemoryBackend()
-        async with session(store, "a") as a, a.lock("other").hold() as other:
-            lease = await a.lease()
-            with pytest.raises(LockLost, match="deleted"):
-                async with a.lock("x").hold():
-                    store.stranger_deletes(key_of("x"))
-                    began = clock.now()
-                    await asyncio.sleep(100)
-            assert clock.now() - began < 0.1
-            assert other.is_valid()
-            assert await a.lease() == lease
-
-    run(main())
+    store = MemoryBackend()
+    async with session(store, "a") as a, a.lock("other").hold() as other:
+        lease = await a.lease()
+        with pytest.raises(LockLost, match="deleted"):
+            async with a.lock("x").hold():
+                store.stranger_deletes(key_of("x"))
+                began = clock.now()
+                await asyncio.sleep(100)
+        assert clock.now() - began < 0.1
+        assert other.is_valid()
+        assert await a.lease() == lease
 
 
 class Blind(MemoryDriver):
@@ -95,42 +85,34 @@ class Blind(MemoryDriver):
         return await super().wait_changed(names, since, 0)
 
 
-def test_the_watch_is_not_the_only_detector() -> None:
+async def test_the_watch_is_not_the_only_detector() -> None:
     """With a watch that is blind, a deleted key is noticed by the read that follows the next renewal."""
-
-    async def main() -> None:
-        store = MemoryBackend()
-        async with session(store, "a", driver=Blind(store)) as a:
-            with pytest.raises(LockLost):
-                async with a.lock("x").hold():
-                    await asyncio.sleep(1)
-                    store.stranger_deletes(key_of("x"))
-                    began = clock.now()
-                    await asyncio.sleep(100)
-            assert clock.now() - began <= TIMING.renew_every + 0.1
-
-    run(main())
+    store = MemoryBackend()
+    async with session(store, "a", driver=Blind(store)) as a:
+        with pytest.raises(LockLost):
+            async with a.lock("x").hold():
+                await asyncio.sleep(1)
+                store.stranger_deletes(key_of("x"))
+                began = clock.now()
+                await asyncio.sleep(100)
+        assert clock.now() - began <= TIMING.renew_every + 0.1
 
 
-def test_an_ended_lease_ends_its_locks_and_is_replaced() -> None:
+async def test_an_ended_lease_ends_its_locks_and_is_replaced() -> None:
     """When the lease is revoked by hand, every lock under it is lost at once and the session has a new lease within 1
     s."""
-
-    async def main() -> None:
-        store = MemoryBackend()
-        async with session(store, "a") as a:
-            old = await a.lease()
-            with pytest.raises(LockLost):
-                async with a.lock("x").hold(), a.lock("y").hold():
-                    store.end_lease(old.id)
-                    began = clock.now()
-                    await asyncio.sleep(100)
-            async with a.lock("x").hold() as hold:
-                assert clock.now() - began < 1
-                assert hold.grant.lease != old
-                assert list(store.leases()) == [hold.grant.lease.id]
-
-    run(main())
+    store = MemoryBackend()
+    async with session(store, "a") as a:
+        old = await a.lease()
+        with pytest.raises(LockLost):
+            async with a.lock("x").hold(), a.lock("y").hold():
+                store.end_lease(old.id)
+                began = clock.now()
+                await asyncio.sleep(100)
+        async with a.lock("x").hold() as hold:
+            assert clock.now() - began < 1
+            assert hold.grant.lease != old
+            assert list(store.leases()) == [hold.grant.lease.id]
 
 
 class Cut(MemoryDriver):
@@ -144,64 +126,52 @@ class Cut(MemoryDriver):
         await super()._travel()
 
 
-def test_the_old_lease_stays_until_the_work_under_it_has_ended() -> None:
+async def test_the_old_lease_stays_until_the_work_under_it_has_ended() -> None:
     """A lease lost to silence is given up, and a new one asked for, only after the work under it has ended."""
-
-    async def main() -> None:
-        store = MemoryBackend()
-        driver = Cut(store)
-        async with session(store, "a", driver=driver) as a:
-            old = await a.lease()
-            hold = await a.lock("x").acquire()
-            driver.down = True
-            await hold.wait_lost()
-            driver.down = False
-            while old.id in store.leases():
-                assert clock.now() < hold.stop_at + TIMING.ttl
-                assert list(store.leases()) == [old.id]
-                await asyncio.sleep(0.1)
-            assert clock.now() > hold.stop_at + TIMING.stop_time, "it ended by its ttl, nobody revoked it"
-            assert a.context.lease.current is None
-            await hold.end({})
-            assert await asyncio.wait_for(a.lease(), 1) != old
-
-    run(main())
+    store = MemoryBackend()
+    driver = Cut(store)
+    async with session(store, "a", driver=driver) as a:
+        old = await a.lease()
+        hold = await a.lock("x").acquire()
+        driver.down = True
+        await hold.wait_lost()
+        driver.down = False
+        while old.id in store.leases():
+            assert clock.now() < hold.stop_at + TIMING.ttl
+            assert list(store.leases()) == [old.id]
+            await asyncio.sleep(0.1)
+        assert clock.now() > hold.stop_at + TIMING.stop_time, "it ended by its ttl, nobody revoked it"
+        assert a.context.lease.current is None
+        await hold.end({})
+        assert await asyncio.wait_for(a.lease(), 1) != old
 
 
-def test_work_that_swallowed_its_loss_is_told() -> None:
+async def test_work_that_swallowed_its_loss_is_told() -> None:
     """A block that goes on to its end although the lock was lost raises LockLost all the same."""
-
-    async def main() -> None:
-        store = MemoryBackend()
-        async with session(store, "a") as a:
-            with pytest.raises(LockLost, match="deleted"):
-                async with a.lock("x").hold() as hold:
-                    store.stranger_deletes(key_of("x"))
-                    with suppress(asyncio.CancelledError):
-                        await hold.wait_lost()
-                        await asyncio.sleep(10)
-
-    run(main())
-
-
-def test_unreachable_backend_polls_on_until_the_deadline() -> None:
-    """A holder that cannot reach the backend works on until stop_at, is cancelled there, and holds again afterwards."""
-
-    async def main() -> None:
-        store = MemoryBackend()
-        driver = Cut(store)
-        async with session(store, "a", driver=driver) as a:
-            with pytest.raises(LockLost):
-                async with a.lock("x").hold() as hold:
-                    driver.down = True
-                    stop_at = hold.stop_at
-                    await asyncio.sleep(100)
-            assert clock.now() == pytest.approx(stop_at, abs=0.05)
-            driver.down = False
+    store = MemoryBackend()
+    async with session(store, "a") as a:
+        with pytest.raises(LockLost, match="deleted"):
             async with a.lock("x").hold() as hold:
-                assert hold.origin is Origin.FOUND_FREE
+                store.stranger_deletes(key_of("x"))
+                with suppress(asyncio.CancelledError):
+                    await hold.wait_lost()
+                    await asyncio.sleep(10)
 
-    run(main())
+
+async def test_unreachable_backend_polls_on_until_the_deadline() -> None:
+    """A holder that cannot reach the backend works on until stop_at, is cancelled there, and holds again afterwards."""
+    store = MemoryBackend()
+    driver = Cut(store)
+    async with session(store, "a", driver=driver) as a:
+        with pytest.raises(LockLost):
+            async with a.lock("x").hold() as hold:
+                driver.down = True
+                stop_at = hold.stop_at
+                await asyncio.sleep(100)
+        assert clock.now() == pytest.approx(stop_at, abs=0.05)
+        driver.down = False
+        async with a.lock("x").hold() as hold:
+            assert hold.origin is Origin.FOUND_FREE
 
 
 class LateAcquire(MemoryDriver):
@@ -223,29 +193,25 @@ class LateAcquire(MemoryDriver):
         await super().acquire(*self.held_back.pop())
 
 
-def test_a_late_acquire_is_released() -> None:
+async def test_a_late_acquire_is_released() -> None:
     """An acquire that arrives after its caller gave up makes nobody a holder: the lock is free again at once, and what
     it leaves behind does not pass for a clean release."""
-
-    async def main() -> None:
-        store = MemoryBackend()
-        driver = LateAcquire(store)
-        async with session(store, "a", driver=driver) as a, session(store, "b") as b:
-            waiting = asyncio.create_task(a.lock("x").acquire())
-            await asyncio.sleep(0.1)
-            waiting.cancel()
-            await asyncio.gather(waiting, return_exceptions=True)
-            await driver.arrive()
-            assert holder(store, "x") == "a"
-            await asyncio.sleep(0.1)
-            assert holder(store, "x") is None
-            async with b.lock("x").hold() as hold:
-                assert hold.origin is Origin.FOUND_FREE
-
-    run(main())
+    store = MemoryBackend()
+    driver = LateAcquire(store)
+    async with session(store, "a", driver=driver) as a, session(store, "b") as b:
+        waiting = asyncio.create_task(a.lock("x").acquire())
+        await asyncio.sleep(0.1)
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
+        await driver.arrive()
+        assert holder(store, "x") == "a"
+        await asyncio.sleep(0.1)
+        assert holder(store, "x") is None
+        async with b.lock("x").hold() as hold:
+            assert hold.origin is Origin.FOUND_FREE
 
 
-def test_an_unanswered_acquire_finds_what_it_made() -> None:
+async def test_an_unanswered_acquire_finds_what_it_made() -> None:
     """An acquire that was applied but not answered is repeated under the same lease and is one grant, not two."""
 
     class LostReply(MemoryDriver):
@@ -258,91 +224,72 @@ def test_an_unanswered_acquire_finds_what_it_made() -> None:
                 raise BackendUnavailable("the reply was lost")
             return grant
 
-    async def main() -> None:
-        store = MemoryBackend()
-        async with session(store, "a", driver=LostReply(store)) as a, asyncio.timeout(2), a.lock("x").hold() as hold:
-            assert hold.grant.index == store.entry(key_of("x"), "x").index
-
-    run(main())
+    store = MemoryBackend()
+    async with session(store, "a", driver=LostReply(store)) as a, asyncio.timeout(2), a.lock("x").hold() as hold:
+        assert hold.grant.index == store.entry(key_of("x"), "x").index
 
 
-def test_one_session_takes_turns() -> None:
+async def test_one_session_takes_turns() -> None:
     """Two users of one session never hold the same lock at once, although the backend would let their lease have it."""
+    store, inside = MemoryBackend(), 0
+    async with session(store, "a") as a:
 
-    async def main() -> None:
-        store, inside = MemoryBackend(), 0
-        async with session(store, "a") as a:
-
-            async def use() -> None:
-                nonlocal inside
-                async with a.lock("x").hold():
-                    inside += 1
-                    assert inside == 1
-                    await asyncio.sleep(0.05)
-                    inside -= 1
-
-            await asyncio.gather(*(use() for _ in range(5)))
+        async def use() -> None:
+            nonlocal inside
             async with a.lock("x").hold():
-                with pytest.raises(HeldElsewhere):
-                    await a.lock("x").acquire(wait=False)
+                inside += 1
+                assert inside == 1
+                await asyncio.sleep(0.05)
+                inside -= 1
 
-    run(main())
+        await asyncio.gather(*(use() for _ in range(5)))
+        async with a.lock("x").hold():
+            with pytest.raises(HeldElsewhere):
+                await a.lock("x").acquire(wait=False)
 
 
-def test_not_waiting_says_who_holds() -> None:
+async def test_not_waiting_says_who_holds() -> None:
     """`wait=False` on a held lock raises at once, names the holder, and leaves no contender record."""
-
-    async def main() -> None:
-        store = MemoryBackend()
-        async with session(store, "a") as a, session(store, "b") as b, a.lock("x").hold():
-            with pytest.raises(HeldElsewhere, match="a on "):
-                await b.lock("x").acquire(wait=False)
-            await asyncio.sleep(0.1)
-            assert standby(store, "b").lease is None
-
-    run(main())
+    store = MemoryBackend()
+    async with session(store, "a") as a, session(store, "b") as b, a.lock("x").hold():
+        with pytest.raises(HeldElsewhere, match="a on "):
+            await b.lock("x").acquire(wait=False)
+        await asyncio.sleep(0.1)
+        assert standby(store, "b").lease is None
 
 
-def test_waiting_leaks_nothing() -> None:
+async def test_waiting_leaks_nothing() -> None:
     """After 1,000 waits that were given up, the store has one lease per session and no contender record."""
-
-    async def main() -> None:
-        store = MemoryBackend()
-        async with session(store, "a") as a, session(store, "b") as b, a.lock("x").hold():
-            for _ in range(1000):
-                with pytest.raises(TimeoutError):
-                    async with asyncio.timeout(0.01):
-                        await b.lock("x").acquire()
-            await asyncio.sleep(0.1)
-            assert sorted(name.split("@")[0] for name in store.leases().values()) == ["a", "b"]
-            assert standby(store, "b").lease is None
-            assert holder(store, "x") == "a"
-
-    run(main())
+    store = MemoryBackend()
+    async with session(store, "a") as a, session(store, "b") as b, a.lock("x").hold():
+        for _ in range(1000):
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.01):
+                    await b.lock("x").acquire()
+        await asyncio.sleep(0.1)
+        assert sorted(name.split("@")[0] for name in store.leases().values()) == ["a", "b"]
+        assert standby(store, "b").lease is None
+        assert holder(store, "x") == "a"
 
 
-def test_an_idle_standby_is_quiet() -> None:
+async def test_an_idle_standby_is_quiet() -> None:
     """In ten minutes a waiting session sends its renewals, one waiting request and one read per ttl, and nothing
     else."""
-
-    async def main() -> None:
-        holding, waiting = MemoryBackend(), MemoryBackend()
-        async with session(holding, "a") as a, a.lock("x").hold():
-            driver = Counted(holding)
-            async with session(holding, "b", driver=driver) as b:
-                task = asyncio.create_task(b.lock("x").acquire())
-                await asyncio.sleep(20)
-                driver.sent.clear()
-                await asyncio.sleep(600)
-                task.cancel()
-                assert set(driver.sent) == {"renew", "wait_changed", "read"}
-                assert abs(driver.sent.count("renew") - 600 / TIMING.renew_every) <= 1
-                waits = driver.sent.count("wait_changed") - driver.sent.count("read")  # which is one of no length
-                assert waits <= 600 / TIMING.ttl + 1
-                assert abs(driver.sent.count("read") - 600 / TIMING.ttl) <= 1
-        assert waiting.leases() == {}
-
-    run(main())
+    holding, waiting = MemoryBackend(), MemoryBackend()
+    async with session(holding, "a") as a, a.lock("x").hold():
+        driver = Counted(holding)
+        async with session(holding, "b", driver=driver) as b:
+            task = asyncio.create_task(b.lock("x").acquire())
+            await asyncio.sleep(20)
+            driver.sent.clear()
+            await asyncio.sleep(600)
+            task.cancel()
+            assert set(driver.sent) == {"renew", "wait_changed", "read"}
+            assert abs(driver.sent.count("renew") - 600 / TIMING.renew_every) <= 1
+            waits = driver.sent.count("wait_changed") - driver.sent.count("read")  # which is one of no length
+            assert waits <= 600 / TIMING.ttl + 1
+            assert abs(driver.sent.count("read") - 600 / TIMING.ttl) <= 1
+    assert waiting.leases() == {}
 
 
 class Counted(MemoryDriver):
@@ -359,62 +306,50 @@ class Counted(MemoryDriver):
 
 
 @pytest.mark.parametrize("locks", [1, 100, pytest.param(1000, marks=pytest.mark.slow)])
-def test_renewals_do_not_grow_with_the_locks(locks: int) -> None:
+async def test_renewals_do_not_grow_with_the_locks(locks: int) -> None:
     """A session renews three times per ttl whether it holds one lock or a thousand."""
-
-    async def main() -> None:
-        store = MemoryBackend()
-        driver = Counted(store)
-        async with session(store, "a", driver=driver) as a:
-            holds = [await a.lock(f"x{number}").acquire() for number in range(locks)]
-            driver.sent.clear()
-            await asyncio.sleep(4 * TIMING.ttl + 0.1)
-            assert driver.sent.count("renew") == 12
-            assert driver.sent.count("read") == 12 + 4  # with each renewal what is held, and once per ttl the rest
-            assert driver.sent.count("scan") == (4 if locks > MANY else 0)
-            for hold in holds:
-                await hold.end({})
-
-    run(main())
-
-
-def test_a_foreign_value_is_named_and_left_alone(caplog: pytest.LogCaptureFixture) -> None:
-    """A value that is not ours under the key is never overwritten: it is named once, and the wait goes on until it is
-    gone."""
-
-    async def main() -> None:
-        store = MemoryBackend()
-        store.stranger_writes(key_of("x"), b"hands off")
-        async with session(store, "a") as a:
-            with pytest.raises(ForeignValue, match="leader/x"):
-                await a.lock("x").acquire(wait=False)
-            waiting = asyncio.create_task(a.lock("x").acquire())
-            await asyncio.sleep(30)
-            assert store.entry(key_of("x"), "x").record == b"hands off"
-            assert sum("until a person acts" in record.message for record in caplog.records) == 1
-            store.stranger_deletes(key_of("x"))
-            hold = await asyncio.wait_for(waiting, 2)
+    store = MemoryBackend()
+    driver = Counted(store)
+    async with session(store, "a", driver=driver) as a:
+        holds = [await a.lock(f"x{number}").acquire() for number in range(locks)]
+        driver.sent.clear()
+        await asyncio.sleep(4 * TIMING.ttl + 0.1)
+        assert driver.sent.count("renew") == 12
+        assert driver.sent.count("read") == 12 + 4  # with each renewal what is held, and once per ttl the rest
+        assert driver.sent.count("scan") == (4 if locks > MANY else 0)
+        for hold in holds:
             await hold.end({})
 
-    run(main())
+
+async def test_a_foreign_value_is_named_and_left_alone(caplog: pytest.LogCaptureFixture) -> None:
+    """A value that is not ours under the key is never overwritten: it is named once, and the wait goes on until it is
+    gone."""
+    store = MemoryBackend()
+    store.stranger_writes(key_of("x"), b"hands off")
+    async with session(store, "a") as a:
+        with pytest.raises(ForeignValue, match="leader/x"):
+            await a.lock("x").acquire(wait=False)
+        waiting = asyncio.create_task(a.lock("x").acquire())
+        await asyncio.sleep(30)
+        assert store.entry(key_of("x"), "x").record == b"hands off"
+        assert sum("until a person acts" in record.message for record in caplog.records) == 1
+        store.stranger_deletes(key_of("x"))
+        hold = await asyncio.wait_for(waiting, 2)
+        await hold.end({})
 
 
-def test_nobody_leads_on_a_token_that_went_back() -> None:
+async def test_nobody_leads_on_a_token_that_went_back() -> None:
     """After the store was set back, an acquire whose token is not above one seen before raises, and holds nothing."""
-
-    async def main() -> None:
-        store = MemoryBackend()
-        async with session(store, "a") as a:
-            for _ in range(5):
-                async with a.lock("x").hold():
-                    pass
-            store.index = 1
-            with pytest.raises(TokenWentBack, match="fencing_floor"):
-                await a.lock("x").acquire()
-            await asyncio.sleep(TIMING.renew_every + 1)
-            assert holder(store, "x") is None
-
-    run(main())
+    store = MemoryBackend()
+    async with session(store, "a") as a:
+        for _ in range(5):
+            async with a.lock("x").hold():
+                pass
+        store.index = 1
+        with pytest.raises(TokenWentBack, match="fencing_floor"):
+            await a.lock("x").acquire()
+        await asyncio.sleep(TIMING.renew_every + 1)
+        assert holder(store, "x") is None
 
 
 def test_the_last_record_remembers_the_token() -> None:
@@ -441,33 +376,29 @@ def test_the_last_record_remembers_the_token() -> None:
         run(main(dies))
 
 
-def test_origin_of_a_grant() -> None:
+async def test_origin_of_a_grant() -> None:
     """A lock that was released after it settled says so and hands on what was left; one that expired or was released
     too early is found free."""
-
-    async def main() -> None:
-        store = MemoryBackend()
-        async with session(store, "a") as a, session(store, "b") as b:
-            hold = await a.lock("x").acquire()
-            assert hold.origin is Origin.FOUND_FREE
-            await hold.end({"offset": 1})
-            hold = await b.lock("x").acquire()
-            assert hold.origin is Origin.FOUND_FREE, "the first one was gone before the world could hear of the loss"
-            await asyncio.sleep(TIMING.settle)
-            await hold.end({"offset": 2})
-            hold = await a.lock("x").acquire()
-            assert (hold.origin, hold.inherited) == (Origin.RELEASED, {"offset": 2})
-            store.stranger_deletes(key_of("x"))
-            await hold.wait_lost()
-            await hold.end({})
-            hold = await b.lock("x").acquire()
-            assert (hold.origin, hold.inherited) == (Origin.FOUND_FREE, {})
-            await hold.end({})
-
-    run(main())
+    store = MemoryBackend()
+    async with session(store, "a") as a, session(store, "b") as b:
+        hold = await a.lock("x").acquire()
+        assert hold.origin is Origin.FOUND_FREE
+        await hold.end({"offset": 1})
+        hold = await b.lock("x").acquire()
+        assert hold.origin is Origin.FOUND_FREE, "the first one was gone before the world could hear of the loss"
+        await asyncio.sleep(TIMING.settle)
+        await hold.end({"offset": 2})
+        hold = await a.lock("x").acquire()
+        assert (hold.origin, hold.inherited) == (Origin.RELEASED, {"offset": 2})
+        store.stranger_deletes(key_of("x"))
+        await hold.wait_lost()
+        await hold.end({})
+        hold = await b.lock("x").acquire()
+        assert (hold.origin, hold.inherited) == (Origin.FOUND_FREE, {})
+        await hold.end({})
 
 
-def test_a_release_without_an_answer_is_made_good() -> None:
+async def test_a_release_without_an_answer_is_made_good() -> None:
     """A lock whose release could not be delivered is released with the next renewal, not held by nobody for ever."""
 
     class NoRelease(MemoryDriver):
@@ -478,68 +409,58 @@ def test_a_release_without_an_answer_is_made_good() -> None:
                 raise BackendUnavailable("no answer")
             await super().release(grant, farewell)
 
-    async def main() -> None:
-        store = MemoryBackend()
-        driver = NoRelease(store)
-        async with session(store, "a", driver=driver) as a:
-            hold = await a.lock("x").acquire()
-            await hold.end({})
-            assert holder(store, "x") == "a"
-            driver.refuse = False
-            await asyncio.sleep(2 * TIMING.renew_every)
-            assert holder(store, "x") is None
-
-    run(main())
+    store = MemoryBackend()
+    driver = NoRelease(store)
+    async with session(store, "a", driver=driver) as a:
+        hold = await a.lock("x").acquire()
+        await hold.end({})
+        assert holder(store, "x") == "a"
+        driver.refuse = False
+        await asyncio.sleep(2 * TIMING.renew_every)
+        assert holder(store, "x") is None
 
 
-def test_a_transfer_to_one_who_left_is_released() -> None:
+async def test_a_transfer_to_one_who_left_is_released() -> None:
     """A lock that is transferred to a process which has just stopped waiting is released by that process at once."""
-
-    async def main() -> None:
-        store = MemoryBackend()
-        client = MemoryDriver(store)
-        async with session(store, "a") as a, session(store, "b") as b:
-            hold = await a.lock("x").acquire()
-            waiting = asyncio.create_task(b.lock("x").acquire())
-            await asyncio.sleep(0.1)
-            heir = standby(store, "b")
-            waiting.cancel()
-            await asyncio.gather(waiting, return_exceptions=True)
-            lease = Lease(heir.lease or "", 15, "b")
-            await client.announce(lease, heir.name, b"{}")
-            assert await client.transfer(hold.grant, heir, b"{}")
-            await hold.end({})
-            await asyncio.sleep(0.1)
-            assert holder(store, "x") is None
-
-    run(main())
+    store = MemoryBackend()
+    client = MemoryDriver(store)
+    async with session(store, "a") as a, session(store, "b") as b:
+        hold = await a.lock("x").acquire()
+        waiting = asyncio.create_task(b.lock("x").acquire())
+        await asyncio.sleep(0.1)
+        heir = standby(store, "b")
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
+        lease = Lease(heir.lease or "", 15, "b")
+        await client.announce(lease, heir.name, b"{}")
+        assert await client.transfer(hold.grant, heir, b"{}")
+        await hold.end({})
+        await asyncio.sleep(0.1)
+        assert holder(store, "x") is None
 
 
-def test_fail_fast_and_waiting_at_the_start() -> None:
+async def test_fail_fast_and_waiting_at_the_start() -> None:
     """An unreachable backend is waited for; with fail_fast it is an error, and a refusal is one in any case."""
 
     class Refused(MemoryDriver):
         async def grant_lease(self, holder: str, ttl: float) -> Lease:
             raise PermissionRefused("token lacks session:write")
 
-    async def main() -> None:
-        store = MemoryBackend()
-        driver = Cut(store)
-        driver.down = True
-        async with session(store, "a", driver=driver, fail_fast=True) as a:
-            with pytest.raises(BackendUnavailable):
-                await a.lock("x").acquire()
-        async with session(store, "a", driver=Refused(store)) as a:
-            with pytest.raises(PermissionRefused, match="session:write"):
-                await a.lock("x").acquire()
-        async with session(store, "a", driver=driver) as a:
-            waiting = asyncio.create_task(a.lock("x").acquire())
-            await asyncio.sleep(300)
-            assert not waiting.done()
-            driver.down = False
-            await (await asyncio.wait_for(waiting, 3)).end({})
-
-    run(main())
+    store = MemoryBackend()
+    driver = Cut(store)
+    driver.down = True
+    async with session(store, "a", driver=driver, fail_fast=True) as a:
+        with pytest.raises(BackendUnavailable):
+            await a.lock("x").acquire()
+    async with session(store, "a", driver=Refused(store)) as a:
+        with pytest.raises(PermissionRefused, match="session:write"):
+            await a.lock("x").acquire()
+    async with session(store, "a", driver=driver) as a:
+        waiting = asyncio.create_task(a.lock("x").acquire())
+        await asyncio.sleep(300)
+        assert not waiting.done()
+        driver.down = False
+        await (await asyncio.wait_for(waiting, 3)).end({})
 
 
 class Stingy(MemoryDriver):
@@ -549,157 +470,121 @@ class Stingy(MemoryDriver):
         return dataclasses.replace(await super().grant_lease(holder, ttl), ttl=TIMING.margin)
 
 
-def test_a_ttl_too_short_to_use_is_given_back() -> None:
+async def test_a_ttl_too_short_to_use_is_given_back() -> None:
     """A lease that is granted for less time than the margin is refused with a sentence, and not left behind."""
-
-    async def main() -> None:
-        store = MemoryBackend()
-        async with session(store, "a", driver=Stingy(store)) as a:
-            with pytest.raises(BackendRefused, match="granted a ttl of 3 s"):
-                await a.lease()
-            assert store.leases() == {}
-
-    run(main())
+    store = MemoryBackend()
+    async with session(store, "a", driver=Stingy(store)) as a:
+        with pytest.raises(BackendRefused, match="granted a ttl of 3 s"):
+            await a.lease()
+        assert store.leases() == {}
 
 
-def test_records_are_for_people() -> None:
+async def test_records_are_for_people() -> None:
     """What stands under the lock names the holder in JSON, and is the same bytes for the whole term."""
-
-    async def main() -> None:
-        store = MemoryBackend()
-        async with session(store, "a", config="abc") as a, a.lock("x").hold():
-            before = store.entry(key_of("x"), "x")
-            record = Record.from_bytes(before.record or b"")
-            assert record is not None
-            assert (record.instance, record.host, record.config) == ("a", a.context.identity.host, "abc")
-            await asyncio.sleep(10 * TIMING.ttl)
-            assert store.entry(key_of("x"), "x") == before
-
-    run(main())
+    store = MemoryBackend()
+    async with session(store, "a", config="abc") as a, a.lock("x").hold():
+        before = store.entry(key_of("x"), "x")
+        record = Record.from_bytes(before.record or b"")
+        assert record is not None
+        assert (record.instance, record.host, record.config) == ("a", a.context.identity.host, "abc")
+        await asyncio.sleep(10 * TIMING.ttl)
+        assert store.entry(key_of("x"), "x") == before
 
 
-def test_closing_frees_at_once() -> None:
+async def test_closing_frees_at_once() -> None:
     """A closed session leaves no lease, no lock, and no contender record, and a waiter elsewhere has the lock at
     once."""
-
-    async def main() -> None:
-        store = MemoryBackend()
-        async with session(store, "b") as b:
-            async with session(store, "a") as a:
-                await a.lock("x").acquire()
-                waiting = asyncio.create_task(b.lock("x").acquire())
-                await asyncio.sleep(1)
-            hold = await asyncio.wait_for(waiting, 0.1)
-            assert hold.origin is Origin.FOUND_FREE
-            await hold.end({})
-            assert store.entry(f"{PREFIX}standby/a", "").lease is None
-
-    run(main())
-
-
-def test_work_under_a_closed_session_has_its_time_to_stop() -> None:
-    """When a session is closed under work that still runs, the guard gives that work the time to stop, and no more."""
-
-    async def main() -> None:
-        deadlines: list[float] = []
-
-        class Recording(NoGuard):
-            def watch(self, deadline: float, what: str = "") -> Any:
-                return SimpleNamespace(move=deadlines.append, done=lambda: None)
-
-        async with session(MemoryBackend(), "a", guard=Recording()) as a:
-            hold = await a.lock("x").acquire()
-        assert hold.loss == "the session is closed"
-        assert deadlines[-1:] == [clock.now() + TIMING.stop_time]
+    store = MemoryBackend()
+    async with session(store, "b") as b:
+        async with session(store, "a") as a:
+            await a.lock("x").acquire()
+            waiting = asyncio.create_task(b.lock("x").acquire())
+            await asyncio.sleep(1)
+        hold = await asyncio.wait_for(waiting, 0.1)
+        assert hold.origin is Origin.FOUND_FREE
         await hold.end({})
+        assert store.entry(f"{PREFIX}standby/a", "").lease is None
 
-    run(main())
+
+async def test_work_under_a_closed_session_has_its_time_to_stop() -> None:
+    """When a session is closed under work that still runs, the guard gives that work the time to stop, and no more."""
+    deadlines: list[float] = []
+
+    class Recording(NoGuard):
+        def watch(self, deadline: float, what: str = "") -> Any:
+            return SimpleNamespace(move=deadlines.append, done=lambda: None)
+
+    async with session(MemoryBackend(), "a", guard=Recording()) as a:
+        hold = await a.lock("x").acquire()
+    assert hold.loss == "the session is closed"
+    assert deadlines[-1:] == [clock.now() + TIMING.stop_time]
+    await hold.end({})
 
 
 @pytest.mark.parametrize("settle", [True, False])
-def test_a_block_settles(settle: bool) -> None:
+async def test_a_block_settles(settle: bool) -> None:
     """The block under a lock that was found free begins `settle` later, unless it says that it may begin."""
-
-    async def main() -> None:
-        async with session(MemoryBackend(), "a") as a:
-            await a.lease()
-            start = clock.now()
-            async with a.lock("x").hold(settle=settle):
-                assert (clock.now() - start >= TIMING.settle) is settle
-
-    run(main())
+    async with session(MemoryBackend(), "a") as a:
+        await a.lease()
+        start = clock.now()
+        async with a.lock("x").hold(settle=settle):
+            assert (clock.now() - start >= TIMING.settle) is settle
 
 
-def test_a_lock_that_is_lost_while_it_settles_has_no_block() -> None:
+async def test_a_lock_that_is_lost_while_it_settles_has_no_block() -> None:
     """A block does not begin under a lock that was lost before it had settled."""
+    store = MemoryBackend()
+    async with session(store, "a") as a:
+        await a.lease()
 
-    async def main() -> None:
-        store = MemoryBackend()
-        async with session(store, "a") as a:
-            await a.lease()
+        async def use() -> None:
+            async with a.lock("x").hold():
+                pytest.fail("it began")
 
-            async def use() -> None:
-                async with a.lock("x").hold():
-                    pytest.fail("it began")
-
-            using = asyncio.ensure_future(use())
-            await asyncio.sleep(TIMING.settle / 2)
-            store.stranger_deletes(key_of("x"))
-            with pytest.raises(LockLost):
-                await using
-
-    run(main())
+        using = asyncio.ensure_future(use())
+        await asyncio.sleep(TIMING.settle / 2)
+        store.stranger_deletes(key_of("x"))
+        with pytest.raises(LockLost):
+            await using
 
 
-def test_the_last_word_knows_the_token_of_its_own_term() -> None:
+async def test_the_last_word_knows_the_token_of_its_own_term() -> None:
     """A token that is above the floor of the leader before, and not above the one that it led with, is refused."""
-
-    async def main() -> None:
-        store = MemoryBackend()
-        store.index = 100
-        async with session(store, "a", fencing_floor=5000) as a, a.lock("x").hold() as hold:
-            assert hold.fencing_token > 5100
-        async with session(store, "b", fencing_floor=4980) as b:
-            with pytest.raises(TokenWentBack, match=f"says that {hold.fencing_token} was there"):
-                await b.lock("x").acquire()
-
-    run(main())
+    store = MemoryBackend()
+    store.index = 100
+    async with session(store, "a", fencing_floor=5000) as a, a.lock("x").hold() as hold:
+        assert hold.fencing_token > 5100
+    async with session(store, "b", fencing_floor=4980) as b:
+        with pytest.raises(TokenWentBack, match=f"says that {hold.fencing_token} was there"):
+            await b.lock("x").acquire()
 
 
-def test_a_name_that_is_no_text_is_refused() -> None:
+async def test_a_name_that_is_no_text_is_refused() -> None:
     """Half a character in a lock's name is refused at once, and costs the other locks nothing."""
-
-    async def main() -> None:
-        async with session(MemoryBackend(), "a") as one, one.lock("good").hold(settle=False) as hold:
-            with pytest.raises(ValueError, match="cannot be called"):
-                one.lock("jobs/\udc80")
-            assert hold.is_valid()
-
-    run(main())
+    async with session(MemoryBackend(), "a") as one, one.lock("good").hold(settle=False) as hold:
+        with pytest.raises(ValueError, match="cannot be called"):
+            one.lock("jobs/\udc80")
+        assert hold.is_valid()
 
 
-def test_a_refusal_that_is_over_ends_nobody() -> None:
+async def test_a_refusal_that_is_over_ends_nobody() -> None:
     """Who waits for a lock waits on after the backend had refused to let him look, with his lease lost meanwhile."""
-
-    async def main() -> None:
-        store = MemoryBackend()
-        driver = FaultyDriver(MemoryDriver(store))
-        async with session(store, "leader") as leader, session(store, "standby", driver=driver) as other:
-            hold = await leader.lock("x").acquire()
-            waiting = asyncio.ensure_future(other.lock("x").acquire())
-            await asyncio.sleep(1)
-            denied = refuse(PermissionRefused("the token is not known"))
-            for verb in ("wait_changed", "read"):
-                driver.always(verb, denied)
-            lease = other.context.lease.current
-            assert lease is not None
-            store.end_lease(lease.id)
-            await asyncio.sleep(30)
-            assert other.context.lease.current not in (None, lease)
-            assert not waiting.done()
-            for verb in ("wait_changed", "read"):
-                driver.always(verb, None)
-            await hold.end({})
-            await (await waiting).end({})
-
-    run(main())
+    store = MemoryBackend()
+    driver = FaultyDriver(MemoryDriver(store))
+    async with session(store, "leader") as leader, session(store, "standby", driver=driver) as other:
+        hold = await leader.lock("x").acquire()
+        waiting = asyncio.ensure_future(other.lock("x").acquire())
+        await asyncio.sleep(1)
+        denied = refuse(PermissionRefused("the token is not known"))
+        for verb in ("wait_changed", "read"):
+            driver.always(verb, denied)
+        lease = other.context.lease.current
+        assert lease is not None
+        store.end_lease(lease.id)
+        await asyncio.sleep(30)
+        assert other.context.lease.current not in (None, lease)
+        assert not waiting.done()
+        for verb in ("wait_changed", "read"):
+            driver.always(verb, None)
+        await hold.end({})
+        await (await waiting).end({})

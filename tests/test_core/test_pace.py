@@ -15,10 +15,9 @@ from cluster_lock.drivers.memory import MemoryBackend, MemoryDriver
 from cluster_lock.session import request_pace as pace
 from cluster_lock.session.request_pace import AT_ONCE, EVERY, Pace
 from cluster_lock.session.requests import Ask, Reply
-from cluster_lock.testing.virtual_time import run
 from cluster_lock.values import REPLY, REQUEST, Lease
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.virtual]
 
 
 class Spammer:
@@ -59,64 +58,52 @@ def terms(members: list[Member]) -> int:
 
 
 @pytest.mark.parametrize("spammers", [1, 6])
-def test_who_asks_in_a_loop_gets_a_hand_over_in_five_seconds(spammers: int) -> None:
+async def test_who_asks_in_a_loop_gets_a_hand_over_in_five_seconds(spammers: int) -> None:
     """However often one contender asks, whichever instance leads, he is heeded once in five seconds; and however many
     do, they are heeded a few times."""
-
-    async def main() -> None:
-        store = MemoryBackend()
-        async with company(store, "a", "b", "c") as members:
-            before = terms(members)
-            async with spammed(store, spammers):
-                await asyncio.sleep(20 * EVERY)
-            handed_over = terms(members) - before
-            assert 10 <= handed_over <= 21 * min(spammers, AT_ONCE)
-            await asyncio.sleep(EVERY)  # those that are under way
-
-    run(main())
+    store = MemoryBackend()
+    async with company(store, "a", "b", "c") as members:
+        before = terms(members)
+        async with spammed(store, spammers):
+            await asyncio.sleep(20 * EVERY)
+        handed_over = terms(members) - before
+        assert 10 <= handed_over <= 21 * min(spammers, AT_ONCE)
+        await asyncio.sleep(EVERY)  # those that are under way
 
 
-def test_a_refused_request_is_told_the_wait() -> None:
+async def test_a_refused_request_is_told_the_wait() -> None:
     """Who asks again too soon is told when, and is heeded then."""
-
-    async def main() -> None:
-        store = MemoryBackend()
-        async with company(store, "a", "b") as (a, b):
-            spammer = Spammer(store)
-            await spammer.ask()
-            await asyncio.wait_for(b.leading.wait(), 4)
-            number = await spammer.ask()
-            await asyncio.sleep(1)
-            reply = Reply.of(stands(store, REPLY + "x"))
-            assert reply is not None
-            assert reply.number == number
-            assert reply.declined.startswith("a step-down was asked for a moment ago; again in ")
-            wait = float(reply.declined.rpartition("in ")[2].removesuffix(" s"))
-            assert 0 < wait <= EVERY
-            assert holder(store, "x") == "b"
-            await asyncio.sleep(wait)
-            await spammer.ask()
-            await asyncio.wait_for(a.leading.wait(), 5)
-
-    run(main())
+    store = MemoryBackend()
+    async with company(store, "a", "b") as (a, b):
+        spammer = Spammer(store)
+        await spammer.ask()
+        await asyncio.wait_for(b.leading.wait(), 4)
+        number = await spammer.ask()
+        await asyncio.sleep(1)
+        reply = Reply.of(stands(store, REPLY + "x"))
+        assert reply is not None
+        assert reply.number == number
+        assert reply.declined.startswith("a step-down was asked for a moment ago; again in ")
+        wait = float(reply.declined.rpartition("in ")[2].removesuffix(" s"))
+        assert 0 < wait <= EVERY
+        assert holder(store, "x") == "b"
+        await asyncio.sleep(wait)
+        await spammer.ask()
+        await asyncio.wait_for(a.leading.wait(), 5)
 
 
-def test_an_operator_gets_through_beside_who_asks_in_a_loop() -> None:
+async def test_an_operator_gets_through_beside_who_asks_in_a_loop() -> None:
     """One contender's loop keeps nobody else from being heeded."""
-
-    async def main() -> None:
-        store = MemoryBackend()
-        async with company(store, "a", "b", "c"):
-            spammer = Spammer(store)
+    store = MemoryBackend()
+    async with company(store, "a", "b", "c"):
+        spammer = Spammer(store)
+        await spammer.ask()
+        await asyncio.sleep(4)
+        for _ in range(3):
             await spammer.ask()
-            await asyncio.sleep(4)
-            for _ in range(3):
-                await spammer.ask()
-                await asyncio.sleep(0.1)
-            assert (await asked(store, "c")).declined is None
-            assert holder(store, "x") == "c"
-
-    run(main())
+            await asyncio.sleep(0.1)
+        assert (await asked(store, "c")).declined is None
+        assert holder(store, "x") == "c"
 
 
 def test_what_is_kept_of_requests_is_little(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,6 +20,8 @@ from cluster_lock.session.touched import MANY
 from cluster_lock.testing.faulty import FaultyDriver, refuse
 from cluster_lock.testing.virtual_time import run
 
+pytestmark = pytest.mark.virtual
+
 FULL = refuse(BackendUnavailable("the disk is full"))
 
 
@@ -53,26 +55,22 @@ def test_a_release_that_is_not_confirmed_is_not_called_one(caplog: pytest.LogCap
     assert "could not be released within a ttl, so the lease that holds it is given up" in caplog.text
 
 
-def test_other_locks_are_worth_more_than_a_lease_that_holds_a_free_one() -> None:
+async def test_other_locks_are_worth_more_than_a_lease_that_holds_a_free_one() -> None:
     """While another lock is led under the lease it is kept, the release is tried again with each renewal, and the lock
     is free soon after the store takes writes."""
-
-    async def main() -> None:
-        store = MemoryBackend()
-        driver = FaultyDriver(MemoryDriver(store))
-        async with session(store, "a", driver=driver) as a, a.lock("y").hold() as other:
-            hold = await a.lock("x").acquire()
-            driver.always("release", FULL)
-            assert await hold.end({}) is Ending.UNCONFIRMED
-            await asyncio.sleep(5 * TIMING.ttl)
-            assert other.is_valid()
-            assert holder(store, "x") == "a"
-            driver.always("release", None)
-            await asyncio.sleep(TIMING.renew_every + 1)
-            assert holder(store, "x") is None
-            assert other.is_valid()
-
-    run(main())
+    store = MemoryBackend()
+    driver = FaultyDriver(MemoryDriver(store))
+    async with session(store, "a", driver=driver) as a, a.lock("y").hold() as other:
+        hold = await a.lock("x").acquire()
+        driver.always("release", FULL)
+        assert await hold.end({}) is Ending.UNCONFIRMED
+        await asyncio.sleep(5 * TIMING.ttl)
+        assert other.is_valid()
+        assert holder(store, "x") == "a"
+        driver.always("release", None)
+        await asyncio.sleep(TIMING.renew_every + 1)
+        assert holder(store, "x") is None
+        assert other.is_valid()
 
 
 def test_a_free_lock_that_cannot_be_had_is_told(caplog: pytest.LogCaptureFixture) -> None:
@@ -99,46 +97,38 @@ def test_a_free_lock_that_cannot_be_had_is_told(caplog: pytest.LogCaptureFixture
     assert sum("nobody holds it, and it cannot be taken" in record.message for record in caplog.records) == 1
 
 
-def test_a_lock_with_a_foreign_value_is_not_ready() -> None:
+async def test_a_lock_with_a_foreign_value_is_not_ready() -> None:
     """A standby that no lock can be given to until a person acts is not ready, as long as that is so."""
-
-    async def main() -> None:
-        store = MemoryBackend()
-        driver, board = FaultyDriver(MemoryDriver(store)), Board("a")
-        async with session(store, "a", driver=driver, observer=board) as a:
-            driver.always("acquire", refuse(ForeignValue("a person's")))
-            leading = asyncio.ensure_future(Election(a).lead("x", until_steps_down))
-            await until(lambda: any("a person's" in reason for reason in why_not_ready(board)))
-            leading.cancel()
-            with suppress(asyncio.CancelledError):
-                await leading
-            assert not any("a person's" in reason for reason in why_not_ready(board))
-
-    run(main())
+    store = MemoryBackend()
+    driver, board = FaultyDriver(MemoryDriver(store)), Board("a")
+    async with session(store, "a", driver=driver, observer=board) as a:
+        driver.always("acquire", refuse(ForeignValue("a person's")))
+        leading = asyncio.ensure_future(Election(a).lead("x", until_steps_down))
+        await until(lambda: any("a person's" in reason for reason in why_not_ready(board)))
+        leading.cancel()
+        with suppress(asyncio.CancelledError):
+            await leading
+        assert not any("a person's" in reason for reason in why_not_ready(board))
 
 
 @pytest.mark.parametrize("others", [0, MANY + 1])
-def test_an_acquire_that_arrives_after_ages_is_released(others: int) -> None:
+async def test_an_acquire_that_arrives_after_ages_is_released(others: int) -> None:
     """However late an acquire arrives that nobody waits for any more, the lock is free about one ttl later; also when
     more locks were touched since than anybody can remember."""
-
-    async def main() -> None:
-        store = MemoryBackend()
-        driver = FaultyDriver(MemoryDriver(store))
-        async with session(store, "a", driver=driver) as a:
-            await a.lease()
-            gate = driver.hold("acquire")
-            taking = asyncio.ensure_future(a.lock("x").acquire())
-            await gate.arrived.wait()
-            taking.cancel()
-            with suppress(asyncio.CancelledError):
-                await taking
-            for number in range(others):
-                await (await a.lock(f"y{number}").acquire()).end({})
-            await asyncio.sleep(100 * TIMING.ttl + 2)  # between two looks
-            gate.open()
-            await until(lambda: holder(store, "x") == "a")
-            await asyncio.sleep(TIMING.ttl + TIMING.renew_every)
-            assert holder(store, "x") is None
-
-    run(main())
+    store = MemoryBackend()
+    driver = FaultyDriver(MemoryDriver(store))
+    async with session(store, "a", driver=driver) as a:
+        await a.lease()
+        gate = driver.hold("acquire")
+        taking = asyncio.ensure_future(a.lock("x").acquire())
+        await gate.arrived.wait()
+        taking.cancel()
+        with suppress(asyncio.CancelledError):
+            await taking
+        for number in range(others):
+            await (await a.lock(f"y{number}").acquire()).end({})
+        await asyncio.sleep(100 * TIMING.ttl + 2)  # between two looks
+        gate.open()
+        await until(lambda: holder(store, "x") == "a")
+        await asyncio.sleep(TIMING.ttl + TIMING.renew_every)
+        assert holder(store, "x") is None

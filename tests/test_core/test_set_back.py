@@ -14,8 +14,9 @@ from cluster_lock.election import Election, Term
 from cluster_lock.errors import TokenWentBack
 from cluster_lock.session import Session
 from cluster_lock.testing.faulty import FaultyDriver, slow_reply
-from cluster_lock.testing.virtual_time import run
 from cluster_lock.values import Entry
+
+pytestmark = pytest.mark.virtual
 
 
 class Bot:
@@ -65,141 +66,117 @@ async def decided(*bots: Bot) -> None:
 
 @pytest.mark.parametrize("bump", [0, 1_000_000])
 @pytest.mark.parametrize("hand_overs", [1, 2])
-def test_somebody_leads_again_or_all_say_why(bump: int, hand_overs: int) -> None:
+async def test_somebody_leads_again_or_all_say_why(bump: int, hand_overs: int) -> None:
     """After a restore to a moment at which a living lease held the lock, unawares of it now, somebody
     leads with a larger token than ever, or everybody has said that nobody may; whether or not watches hear of it."""
-
-    async def main() -> None:
-        store = MemoryBackend()
-        async with session(store, "a") as one, session(store, "b") as other:
-            a, b = Bot(one), Bot(other)
-            await until(lambda: a.term is not None or b.term is not None)
-            first, second = (a, b) if a.term else (b, a)
-            await asyncio.sleep(1)
-            saved = store.save()
-            await first.hands_over(second)
-            if hand_overs == 2:
-                await second.hands_over(first)
-            largest = max(*a.tokens, *b.tokens)
-            store.restore(saved, bump=bump)
-            await decided(a, b)
-            if bump:
-                assert a.term is not None or b.term is not None
-                assert max(a.tokens[-1], b.tokens[-1]) > largest
-            await a.stop()
-            await b.stop()
-            assert holder(store, "x") is None
-
-    run(main())
+    store = MemoryBackend()
+    async with session(store, "a") as one, session(store, "b") as other:
+        a, b = Bot(one), Bot(other)
+        await until(lambda: a.term is not None or b.term is not None)
+        first, second = (a, b) if a.term else (b, a)
+        await asyncio.sleep(1)
+        saved = store.save()
+        await first.hands_over(second)
+        if hand_overs == 2:
+            await second.hands_over(first)
+        largest = max(*a.tokens, *b.tokens)
+        store.restore(saved, bump=bump)
+        await decided(a, b)
+        if bump:
+            assert a.term is not None or b.term is not None
+            assert max(a.tokens[-1], b.tokens[-1]) > largest
+        await a.stop()
+        await b.stop()
+        assert holder(store, "x") is None
 
 
 @pytest.mark.parametrize("bump", [0, 1_000_000])
-def test_a_row_that_is_free_again_is_led_or_refused(bump: int) -> None:
+async def test_a_row_that_is_free_again_is_led_or_refused(bump: int) -> None:
     """After a restore to a moment at which nobody held the lock, those who wait for its holder of then hear of it."""
-
-    async def main() -> None:
-        store = MemoryBackend()
-        async with AsyncExitStack() as stack:
-            one, other = [await stack.enter_async_context(session(store, name)) for name in "ab"]
-            await asyncio.gather(one.lease(), other.lease())
-            async with one.lock("x").hold():
-                pass
-            saved = store.save()
-            a, b = Bot(one), Bot(other)
-            await until(lambda: a.term is not None or b.term is not None)
-            first, second = (a, b) if a.term else (b, a)
-            await first.hands_over(second)
-            store.restore(saved, bump=bump)
-            await decided(a, b)
-            await a.stop()
-            await b.stop()
-
-    run(main())
+    store = MemoryBackend()
+    async with AsyncExitStack() as stack:
+        one, other = [await stack.enter_async_context(session(store, name)) for name in "ab"]
+        await asyncio.gather(one.lease(), other.lease())
+        async with one.lock("x").hold():
+            pass
+        saved = store.save()
+        a, b = Bot(one), Bot(other)
+        await until(lambda: a.term is not None or b.term is not None)
+        first, second = (a, b) if a.term else (b, a)
+        await first.hands_over(second)
+        store.restore(saved, bump=bump)
+        await decided(a, b)
+        await a.stop()
+        await b.stop()
 
 
-def test_a_lock_that_nobody_wants_any_more_is_not_held_after_a_restore() -> None:
+async def test_a_lock_that_nobody_wants_any_more_is_not_held_after_a_restore() -> None:
     """A lock that stands again under the living lease of a process that has gone on to something else is released."""
-
-    async def main() -> None:
-        store = MemoryBackend()
-        async with session(store, "a") as a, a.lock("other").hold():
-            async with a.lock("x").hold():
-                saved = store.save()
-            await asyncio.sleep(10 * TIMING.ttl)  # so long ago that nobody follows the key any more
-            store.restore(saved, bump=1_000_000)
-            assert holder(store, "x") == "a"
-            await asyncio.sleep(TIMING.ttl + TIMING.renew_every + 1)
-            assert holder(store, "x") is None
-
-    run(main())
+    store = MemoryBackend()
+    async with session(store, "a") as a, a.lock("other").hold():
+        async with a.lock("x").hold():
+            saved = store.save()
+        await asyncio.sleep(10 * TIMING.ttl)  # so long ago that nobody follows the key any more
+        store.restore(saved, bump=1_000_000)
+        assert holder(store, "x") == "a"
+        await asyncio.sleep(TIMING.ttl + TIMING.renew_every + 1)
+        assert holder(store, "x") is None
 
 
-def test_a_contender_is_seen_again_after_a_restore() -> None:
+async def test_a_contender_is_seen_again_after_a_restore() -> None:
     """A contender record that the restore took away is written again."""
-
-    async def main() -> None:
-        store = MemoryBackend()
-        async with session(store, "a") as a, session(store, "b") as b:
-            await b.lease()
-            async with a.lock("x").hold():
-                saved = store.save()
-                waiting = asyncio.ensure_future(b.lock("x").acquire())
-                await asyncio.sleep(1)
-                assert standby(store, "b").lease is not None
-                store.restore(saved, bump=1_000_000)
-                assert standby(store, "b").lease is None
-                await asyncio.sleep(TIMING.ttl + TIMING.renew_every + 1)
-                assert standby(store, "b").lease is not None
-            await (await waiting).end({})
-
-    run(main())
+    store = MemoryBackend()
+    async with session(store, "a") as a, session(store, "b") as b:
+        await b.lease()
+        async with a.lock("x").hold():
+            saved = store.save()
+            waiting = asyncio.ensure_future(b.lock("x").acquire())
+            await asyncio.sleep(1)
+            assert standby(store, "b").lease is not None
+            store.restore(saved, bump=1_000_000)
+            assert standby(store, "b").lease is None
+            await asyncio.sleep(TIMING.ttl + TIMING.renew_every + 1)
+            assert standby(store, "b").lease is not None
+        await (await waiting).end({})
 
 
-def test_an_answer_to_a_question_from_before_proves_nothing() -> None:
+async def test_an_answer_to_a_question_from_before_proves_nothing() -> None:
     """A read that was sent before something newer was known, and is answered after that, is old news and no restore."""
-
-    async def main() -> None:
-        store = MemoryBackend()
-        driver = FaultyDriver(MemoryDriver(store))
-        async with session(store, "a", driver=driver) as a, session(store, "b") as b:
-            await a.lease()
-            with a.context.watch.following("leader/x"):
-                await until(lambda: "leader/x" in a.context.watch.entries)
-                driver.next("read", slow_reply(2))
-                late = asyncio.ensure_future(a.context.watch.read(["leader/x"]))
-                await asyncio.sleep(1)
-                async with b.lock("x").hold() as hold:
-                    await until(lambda: a.context.watch.entries["leader/x"].lease == hold.grant.lease.id)
-                    assert (await late).entries["leader/x"].index < hold.grant.index
-                    assert a.context.watch.entries["leader/x"].lease == hold.grant.lease.id
-
-    run(main())
+    store = MemoryBackend()
+    driver = FaultyDriver(MemoryDriver(store))
+    async with session(store, "a", driver=driver) as a, session(store, "b") as b:
+        await a.lease()
+        with a.context.watch.following("leader/x"):
+            await until(lambda: "leader/x" in a.context.watch.entries)
+            driver.next("read", slow_reply(2))
+            late = asyncio.ensure_future(a.context.watch.read(["leader/x"]))
+            await asyncio.sleep(1)
+            async with b.lock("x").hold() as hold:
+                await until(lambda: a.context.watch.entries["leader/x"].lease == hold.grant.lease.id)
+                assert (await late).entries["leader/x"].index < hold.grant.index
+                assert a.context.watch.entries["leader/x"].lease == hold.grant.lease.id
 
 
-def test_the_same_answer_to_a_later_question_is_proof() -> None:
+async def test_the_same_answer_to_a_later_question_is_proof() -> None:
     """A read that was sent when something newer was known shows that the store was set back: nothing else that was
     known counts any more, and what it says does."""
-
-    async def main() -> None:
-        store = MemoryBackend()
-        async with session(store, "a") as a, session(store, "b") as b:
-            await a.lease()
-            async with b.lock("y").hold():
-                pass
-            saved = store.save()
-            with a.context.watch.following("leader/x", "leader/y"):
-                async with b.lock("x").hold() as hold:
-                    await until(lambda: a.context.watch.entries["leader/x"].lease == hold.grant.lease.id)
-                    known: dict[str, Entry] = a.context.watch.entries.copy()
-                    store.index, before = 2, store.index
-                    store.stranger_deletes(key_of("x"))
-                    await a.context.watch.read(["leader/x"])
-                    assert a.context.watch.entries["leader/x"].index < known["leader/x"].index
-                    assert (
-                        "leader/y" not in a.context.watch.entries
-                        or a.context.watch.entries["leader/y"] is not known["leader/y"]
-                    )
-                    store.index = before
-                    store.restore(saved)
-
-    run(main())
+    store = MemoryBackend()
+    async with session(store, "a") as a, session(store, "b") as b:
+        await a.lease()
+        async with b.lock("y").hold():
+            pass
+        saved = store.save()
+        with a.context.watch.following("leader/x", "leader/y"):
+            async with b.lock("x").hold() as hold:
+                await until(lambda: a.context.watch.entries["leader/x"].lease == hold.grant.lease.id)
+                known: dict[str, Entry] = a.context.watch.entries.copy()
+                store.index, before = 2, store.index
+                store.stranger_deletes(key_of("x"))
+                await a.context.watch.read(["leader/x"])
+                assert a.context.watch.entries["leader/x"].index < known["leader/x"].index
+                assert (
+                    "leader/y" not in a.context.watch.entries
+                    or a.context.watch.entries["leader/y"] is not known["leader/y"]
+                )
+                store.index = before
+                store.restore(saved)

@@ -11,238 +11,185 @@ from support.sessions import TIMING, holder, key_of, session
 from cluster_lock.admin.step_down import ask_to_step_down
 from cluster_lock.drivers.memory import MemoryBackend, MemoryDriver
 from cluster_lock.session.requests import Ask, Reply
-from cluster_lock.testing.virtual_time import run
 from cluster_lock.values import REPLY, REQUEST, Entry, Origin, Record
+
+pytestmark = pytest.mark.virtual
 
 
 @pytest.mark.parametrize("to", [None, "b", "c"])
-def test_a_leader_hands_over_when_asked(to: str | None) -> None:
+async def test_a_leader_hands_over_when_asked(to: str | None) -> None:
     """Whoever leads hands over, after its work has ended, to the first contender, or to the one named; and the one who
     asked is told who leads, in which term, and how long nobody took work."""
-
-    async def main() -> None:
-        store = MemoryBackend()
-        async with company(store, "a", "b", "c") as (a, b, c):
-            outcome = await asked(store, to)
-            heir = c if to == "c" else b
-            assert holder(store, "x") == heir.session.context.identity.instance
-            assert heir.leading.is_set()
-            assert heir.terms[0].origin is Origin.HANDED_OVER
-            assert outcome.after is not None
-            assert outcome.after.index == heir.terms[0].fencing_token
-            record = Record.from_bytes(outcome.after.record or b"")
-            assert record is not None
-            assert (record.instance, record.handed_over_by) == (heir.session.context.identity.instance, "a")
-            assert outcome.gap is not None
-            assert 2 <= outcome.gap <= outcome.seconds < 4
-            assert a.terms[0].ended == "stepped down: a test asked for it"
-
-    run(main())
+    store = MemoryBackend()
+    async with company(store, "a", "b", "c") as (a, b, c):
+        outcome = await asked(store, to)
+        heir = c if to == "c" else b
+        assert holder(store, "x") == heir.session.context.identity.instance
+        assert heir.leading.is_set()
+        assert heir.terms[0].origin is Origin.HANDED_OVER
+        assert outcome.after is not None
+        assert outcome.after.index == heir.terms[0].fencing_token
+        record = Record.from_bytes(outcome.after.record or b"")
+        assert record is not None
+        assert (record.instance, record.handed_over_by) == (heir.session.context.identity.instance, "a")
+        assert outcome.gap is not None
+        assert 2 <= outcome.gap <= outcome.seconds < 4
+        assert a.terms[0].ended == "stepped down: a test asked for it"
 
 
-def test_a_young_term_hands_over_all_the_same() -> None:
+async def test_a_young_term_hands_over_all_the_same() -> None:
     """A request that comes before a lock that was found free has settled is not answered with a release, after which
     anybody may lead."""
-
-    async def main() -> None:
-        store = MemoryBackend()
-        async with session(store, "corpse") as corpse:
-            corpse_hold = await corpse.lock("x").acquire()
-            async with company(store, "b", "c") as (b, c):
-                store.stranger_deletes(key_of("x"))
-                await corpse_hold.end({})
-                await asyncio.wait(
-                    [asyncio.create_task(m.leading.wait()) for m in (b, c)], return_when="FIRST_COMPLETED"
-                )
-                old, heir = (b, c) if b.leading.is_set() else (c, b)
-                assert old.terms[0].origin is Origin.FOUND_FREE
-                outcome = await asked(store)
-                assert outcome.declined is None
-                assert heir.terms[0].origin is Origin.HANDED_OVER
-
-    run(main())
+    store = MemoryBackend()
+    async with session(store, "corpse") as corpse:
+        corpse_hold = await corpse.lock("x").acquire()
+        async with company(store, "b", "c") as (b, c):
+            store.stranger_deletes(key_of("x"))
+            await corpse_hold.end({})
+            await asyncio.wait([asyncio.create_task(m.leading.wait()) for m in (b, c)], return_when="FIRST_COMPLETED")
+            old, heir = (b, c) if b.leading.is_set() else (c, b)
+            assert old.terms[0].origin is Origin.FOUND_FREE
+            outcome = await asked(store)
+            assert outcome.declined is None
+            assert heir.terms[0].origin is Origin.HANDED_OVER
 
 
 @pytest.mark.parametrize("to", ["nobody", "a"])
-def test_a_leader_leads_on_when_the_named_one_does_not_stand_by(to: str) -> None:
+async def test_a_leader_leads_on_when_the_named_one_does_not_stand_by(to: str) -> None:
     """With a name that does not contend, or its own, the leader declines, says so, and its term goes on."""
-
-    async def main() -> None:
-        store = MemoryBackend()
-        async with company(store, "a", "b") as (a, _):
-            outcome = await asked(store, to)
-            assert outcome.declined == f"{to} does not stand by, or did not answer its invitation"
-            assert (a.terms[0].is_valid(), a.terms[0].stepping_down, a.terms[0].request) == (True, False, None)
-            assert holder(store, "x") == "a"
-            assert (await asked(store, "b")).declined is None
-            assert holder(store, "x") == "b"
-
-    run(main())
+    store = MemoryBackend()
+    async with company(store, "a", "b") as (a, _):
+        outcome = await asked(store, to)
+        assert outcome.declined == f"{to} does not stand by, or did not answer its invitation"
+        assert (a.terms[0].is_valid(), a.terms[0].stepping_down, a.terms[0].request) == (True, False, None)
+        assert holder(store, "x") == "a"
+        assert (await asked(store, "b")).declined is None
+        assert holder(store, "x") == "b"
 
 
-def test_a_named_heir_that_is_silent() -> None:
+async def test_a_named_heir_that_is_silent() -> None:
     """When the named one does not answer its invitation the leader leads on, although another one would."""
-
-    async def main() -> None:
-        store = MemoryBackend()
-        corpse = MemoryDriver(store)
-        lease = await corpse.grant_lease("corpse", 10_000)
-        record = Record(holder="c", instance="corpse", host="h", pid=1, since="", version="0", names=("x",))
-        async with company(store, "a", "b") as (a, _):
-            await corpse.announce(lease, "standby/corpse", record.to_bytes())
-            assert (await asked(store, "corpse")).declined is not None
-            assert a.terms[0].is_valid()
-
-    run(main())
+    store = MemoryBackend()
+    corpse = MemoryDriver(store)
+    lease = await corpse.grant_lease("corpse", 10_000)
+    record = Record(holder="c", instance="corpse", host="h", pid=1, since="", version="0", names=("x",))
+    async with company(store, "a", "b") as (a, _):
+        await corpse.announce(lease, "standby/corpse", record.to_bytes())
+        assert (await asked(store, "corpse")).declined is not None
+        assert a.terms[0].is_valid()
 
 
-def test_a_leader_with_nobody_beside_it_leads_on() -> None:
+async def test_a_leader_with_nobody_beside_it_leads_on() -> None:
     """With nobody who could take over, a request ends no term."""
-
-    async def main() -> None:
-        store = MemoryBackend()
-        async with company(store, "a") as (a,):
-            assert (await asked(store)).declined == "nobody stands by who answered its invitation"
-            assert a.terms[0].is_valid()
-
-    run(main())
+    store = MemoryBackend()
+    async with company(store, "a") as (a,):
+        assert (await asked(store)).declined == "nobody stands by who answered its invitation"
+        assert a.terms[0].is_valid()
 
 
-def test_nobody_leads() -> None:
+async def test_nobody_leads() -> None:
     """Where nobody leads there is nobody to ask, and nothing is written."""
-
-    async def main() -> None:
-        store = MemoryBackend()
-        async with session(store, "operator") as operator:
-            assert await ask_to_step_down(operator, "x", by="a test", timeout=5) is None
-        assert stands(store, REQUEST + "x").record is None
-
-    run(main())
+    store = MemoryBackend()
+    async with session(store, "operator") as operator:
+        assert await ask_to_step_down(operator, "x", by="a test", timeout=5) is None
+    assert stands(store, REQUEST + "x").record is None
 
 
-def test_a_request_for_another_term_is_void() -> None:
+async def test_a_request_for_another_term_is_void() -> None:
     """A request that carries another token than the leader's changes nothing (docs/design.md#requests-name-a-term)."""
-
-    async def main() -> None:
-        store = MemoryBackend()
-        person = MemoryDriver(store)
-        lease = await person.grant_lease("person", 10_000)
-        async with company(store, "a", "b") as (a, _):
-            token = a.terms[0].fencing_token
-            for other in (token - 1, token + 1):
-                await person.announce(lease, REQUEST + "x", Ask(other, "1", "late").to_bytes())
-                await asyncio.sleep(5)
-                assert (a.terms[0].is_valid(), a.terms[0].request) == (True, None)
-            await person.announce(lease, REQUEST + "x", Ask(token, "1", "in time").to_bytes())
+    store = MemoryBackend()
+    person = MemoryDriver(store)
+    lease = await person.grant_lease("person", 10_000)
+    async with company(store, "a", "b") as (a, _):
+        token = a.terms[0].fencing_token
+        for other in (token - 1, token + 1):
+            await person.announce(lease, REQUEST + "x", Ask(other, "1", "late").to_bytes())
             await asyncio.sleep(5)
-            assert holder(store, "x") == "b"
-
-    run(main())
+            assert (a.terms[0].is_valid(), a.terms[0].request) == (True, None)
+        await person.announce(lease, REQUEST + "x", Ask(token, "1", "in time").to_bytes())
+        await asyncio.sleep(5)
+        assert holder(store, "x") == "b"
 
 
 @pytest.mark.parametrize(
     "value", [b"", b"[]", b"{}", b"\xff", b"[" * 100_000, b'{"token": "1", "number": 1, "by": null, "to": 5}']
 )
-def test_what_is_no_request(value: bytes) -> None:
+async def test_what_is_no_request(value: bytes) -> None:
     """Anything else under the key is no request, and no reply, and harms nobody."""
-
-    async def main() -> None:
-        store = MemoryBackend()
-        person = MemoryDriver(store)
-        lease = await person.grant_lease("person", 10_000)
-        async with company(store, "a", "b") as (a, _):
-            await person.announce(lease, REQUEST + "x", value)
-            await person.announce(lease, REPLY + "x", value)
-            await asyncio.sleep(5)
-            assert a.terms[0].is_valid()
-            assert Reply.of(stands(store, REPLY + "x")) is None
-
-    run(main())
+    store = MemoryBackend()
+    person = MemoryDriver(store)
+    lease = await person.grant_lease("person", 10_000)
+    async with company(store, "a", "b") as (a, _):
+        await person.announce(lease, REQUEST + "x", value)
+        await person.announce(lease, REPLY + "x", value)
+        await asyncio.sleep(5)
+        assert a.terms[0].is_valid()
+        assert Reply.of(stands(store, REPLY + "x")) is None
 
 
-def test_nothing_of_a_request_stays() -> None:
+async def test_nothing_of_a_request_stays() -> None:
     """When it was answered, request and reply are gone; the request of a command that died goes with its lease, and the
     reply after it."""
-
-    async def main() -> None:
-        store = MemoryBackend()
-        async with company(store, "a", "b"):
-            await asked(store, "nobody")
-            await asyncio.sleep(1)
-            assert {stands(store, key + "x").record for key in (REQUEST, REPLY)} == {None}
-            person = MemoryDriver(store)
-            lease = await person.grant_lease("person", 20)
-            token = stands(store, "leader/x").index
-            await person.announce(lease, REQUEST + "x", Ask(token, "1", "a test", "nobody").to_bytes())
-            await asyncio.sleep(5)
-            assert Reply.of(stands(store, REPLY + "x")) is not None
-            await asyncio.sleep(20)
-            assert {stands(store, key + "x").record for key in (REQUEST, REPLY)} == {None}
-
-    run(main())
+    store = MemoryBackend()
+    async with company(store, "a", "b"):
+        await asked(store, "nobody")
+        await asyncio.sleep(1)
+        assert {stands(store, key + "x").record for key in (REQUEST, REPLY)} == {None}
+        person = MemoryDriver(store)
+        lease = await person.grant_lease("person", 20)
+        token = stands(store, "leader/x").index
+        await person.announce(lease, REQUEST + "x", Ask(token, "1", "a test", "nobody").to_bytes())
+        await asyncio.sleep(5)
+        assert Reply.of(stands(store, REPLY + "x")) is not None
+        await asyncio.sleep(20)
+        assert {stands(store, key + "x").record for key in (REQUEST, REPLY)} == {None}
 
 
-def test_a_request_that_is_under_way_is_not_put_off() -> None:
+async def test_a_request_that_is_under_way_is_not_put_off() -> None:
     """A second request while the leader looks for an heir is declined or has the same end; a stop overrules both."""
-
-    async def main() -> None:
-        store = MemoryBackend()
-        corpse = MemoryDriver(store)
-        lease = await corpse.grant_lease("corpse", 10_000)
-        record = Record(holder="c", instance="corpse", host="h", pid=1, since="", version="0", names=("x",))
-        async with company(store, "a", "b") as (a, b):
-            await corpse.announce(lease, "standby/corpse", record.to_bytes())
-            first = asyncio.create_task(asked(store, "corpse"))
-            await asyncio.sleep(0.1)
-            a.election.stop("deploy")
-            await first
-            await asyncio.wait_for(b.leading.wait(), 10)
-            assert a.terms[0].ended == "stepped down: deploy"
-
-    run(main())
+    store = MemoryBackend()
+    corpse = MemoryDriver(store)
+    lease = await corpse.grant_lease("corpse", 10_000)
+    record = Record(holder="c", instance="corpse", host="h", pid=1, since="", version="0", names=("x",))
+    async with company(store, "a", "b") as (a, b):
+        await corpse.announce(lease, "standby/corpse", record.to_bytes())
+        first = asyncio.create_task(asked(store, "corpse"))
+        await asyncio.sleep(0.1)
+        a.election.stop("deploy")
+        await first
+        await asyncio.wait_for(b.leading.wait(), 10)
+        assert a.terms[0].ended == "stepped down: deploy"
 
 
-def test_an_overwritten_value_does_not_make_a_leader_deaf() -> None:
+async def test_an_overwritten_value_does_not_make_a_leader_deaf() -> None:
     """Where a stranger's value under the lock moved the index that others see, a request with that one is heard."""
-
-    async def main() -> None:
-        store = MemoryBackend()
-        async with company(store, "a", "b") as (a, _):
-            hold = a.session.context.claims.holds["leader/x"]
-            entry = stands(store, "leader/x")
-            hold.heard(Entry("leader/x", entry.lease, entry.index + 5, b"overwritten"))
-            hold.asked(Entry(REQUEST + "x", "1", 1, Ask(entry.index + 5, "1", "a test").to_bytes()))
-            await asyncio.sleep(0.1)
-            assert a.terms[0].request is not None
-
-    run(main())
+    store = MemoryBackend()
+    async with company(store, "a", "b") as (a, _):
+        hold = a.session.context.claims.holds["leader/x"]
+        entry = stands(store, "leader/x")
+        hold.heard(Entry("leader/x", entry.lease, entry.index + 5, b"overwritten"))
+        hold.asked(Entry(REQUEST + "x", "1", 1, Ask(entry.index + 5, "1", "a test").to_bytes()))
+        await asyncio.sleep(0.1)
+        assert a.terms[0].request is not None
 
 
-def test_no_answer_in_time() -> None:
+async def test_no_answer_in_time() -> None:
     """A leader that does not answer (an older version, or one that is cut off) is still named when the time is over."""
-
-    async def main() -> None:
-        store = MemoryBackend()
-        async with session(store, "old") as old, old.lock("x").hold():  # nobody listens there
-            outcome = await asked(store, timeout=5)
-            assert outcome.timed_out
-            assert outcome.after is not None
-            assert outcome.after.lease == stands(store, "leader/x").lease
-            assert stands(store, REQUEST + "x").record is None
-
-    run(main())
+    store = MemoryBackend()
+    async with session(store, "old") as old, old.lock("x").hold():  # nobody listens there
+        outcome = await asked(store, timeout=5)
+        assert outcome.timed_out
+        assert outcome.after is not None
+        assert outcome.after.lease == stands(store, "leader/x").lease
+        assert stands(store, REQUEST + "x").record is None
 
 
-def test_the_request_reaches_a_leader_without_a_request_of_his_own() -> None:
+async def test_the_request_reaches_a_leader_without_a_request_of_his_own() -> None:
     """A leader that is never asked sends what it sent before: listening is part of its one waiting request."""
-
-    async def main() -> None:
-        store = MemoryBackend()
-        async with company(store, "a"):
-            before = store.requests
-            await asyncio.sleep(10 * TIMING.ttl)
-            # Each third of a ttl a renewal and its read; each ttl a wait and a look; and what the start left.
-            assert store.requests - before <= 10 * (2 * 3 + 2) + 5
-            assert key_of("x")
-
-    run(main())
+    store = MemoryBackend()
+    async with company(store, "a"):
+        before = store.requests
+        await asyncio.sleep(10 * TIMING.ttl)
+        # Each third of a ttl a renewal and its read; each ttl a wait and a look; and what the start left.
+        assert store.requests - before <= 10 * (2 * 3 + 2) + 5
+        assert key_of("x")

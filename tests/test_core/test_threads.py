@@ -62,26 +62,24 @@ async def in_a_job(work: Blocking, term: Term, election: Election) -> None:
 
 
 @pytest.mark.parametrize("deed", [in_the_body, in_a_task_of_the_term, in_a_task_of_its_own, in_a_job])
-def test_the_lock_is_held_while_a_thread_works(deed: Callable[[Blocking, Term, Election], Awaitable[None]]) -> None:
+async def test_the_lock_is_held_while_a_thread_works(
+    deed: Callable[[Blocking, Term, Election], Awaitable[None]],
+) -> None:
     """After a step-down, or the end of the body, the lock is given away when work of the term in a thread has ended,
     wherever it was begun, and not before."""
-
-    async def main() -> None:
-        store, work = MemoryBackend(), Blocking()
-        async with session(store, "a", timing=QUICK) as one:
-            election = Election(one)
-            leading = asyncio.ensure_future(election.lead("x", lambda term: deed(work, term, election)))
-            await until(work.begun.is_set)
-            election.stop()
-            done, _ = await asyncio.wait([leading], timeout=0.5)
-            assert not done
-            assert holder(store, "x") == "a"
-            work.may_end.set()
-            await leading
-            assert work.ended.is_set()
-            assert holder(store, "x") is None
-
-    run(main())
+    store, work = MemoryBackend(), Blocking()
+    async with session(store, "a", timing=QUICK) as one:
+        election = Election(one)
+        leading = asyncio.ensure_future(election.lead("x", lambda term: deed(work, term, election)))
+        await until(work.begun.is_set)
+        election.stop()
+        done, _ = await asyncio.wait([leading], timeout=0.5)
+        assert not done
+        assert holder(store, "x") == "a"
+        work.may_end.set()
+        await leading
+        assert work.ended.is_set()
+        assert holder(store, "x") is None
 
 
 @pytest.mark.parametrize("kept", [False, True])
@@ -113,94 +111,78 @@ def test_a_thread_that_outlives_the_drain(kept: bool, monkeypatch: pytest.Monkey
     run(main())
 
 
-def test_a_block_holds_its_lock_while_a_thread_works() -> None:
+async def test_a_block_holds_its_lock_while_a_thread_works() -> None:
     """What a `hold()` block put into a thread is waited for before the lock is given away, and on a loss too."""
+    store = MemoryBackend()
+    for lost in (False, True):
+        work = Blocking()
+        async with session(store, "a", timing=QUICK) as one:
 
-    async def main() -> None:
-        store = MemoryBackend()
-        for lost in (False, True):
-            work = Blocking()
-            async with session(store, "a", timing=QUICK) as one:
+            async def block(one: Session = one, work: Blocking = work) -> None:
+                async with one.lock("x").hold(settle=False):
+                    await asyncio.to_thread(work)
 
-                async def block(one: Session = one, work: Blocking = work) -> None:
-                    async with one.lock("x").hold(settle=False):
-                        await asyncio.to_thread(work)
-
-                holding = asyncio.ensure_future(block())
-                await until(work.begun.is_set)
-                if lost:
-                    store.end_lease(store.entry(key_of("x"), "x").lease or "")
-                else:
-                    holding.cancel()
-                done, _ = await asyncio.wait([holding], timeout=0.5)
-                assert not done
-                assert (holder(store, "x") is None) is lost
-                work.may_end.set()
-                with pytest.raises(LockLost if lost else asyncio.CancelledError):
-                    await holding
-
-    run(main())
+            holding = asyncio.ensure_future(block())
+            await until(work.begun.is_set)
+            if lost:
+                store.end_lease(store.entry(key_of("x"), "x").lease or "")
+            else:
+                holding.cancel()
+            done, _ = await asyncio.wait([holding], timeout=0.5)
+            assert not done
+            assert (holder(store, "x") is None) is lost
+            work.may_end.set()
+            with pytest.raises(LockLost if lost else asyncio.CancelledError):
+                await holding
 
 
-def test_an_executor_that_somebody_else_sets_is_left_alone() -> None:
+async def test_an_executor_that_somebody_else_sets_is_left_alone() -> None:
     """A default executor that is set after the election was made stays."""
+    async with session(MemoryBackend(), "a") as one:
+        election = Election(one)
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(thread_name_prefix="theirs"))
+        Election(one)
 
-    async def main() -> None:
-        async with session(MemoryBackend(), "a") as one:
-            election = Election(one)
-            asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(thread_name_prefix="theirs"))
-            Election(one)
+        async def body(term: Term) -> str:
+            return await asyncio.to_thread(lambda: threading.current_thread().name)
 
-            async def body(term: Term) -> str:
-                return await asyncio.to_thread(lambda: threading.current_thread().name)
+        names: list[str] = []
 
-            names: list[str] = []
+        async def noted(term: Term) -> None:
+            names.append(await body(term))
 
-            async def noted(term: Term) -> None:
-                names.append(await body(term))
-
-            await election.lead("x", noted)
-            assert names[0].startswith("theirs")
-
-    run(main())
+        await election.lead("x", noted)
+        assert names[0].startswith("theirs")
 
 
 @pytest.mark.parametrize("debug", [False, True])
-def test_a_look_up_of_a_name_is_nobodys_work(debug: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_look_up_of_a_name_is_nobodys_work(debug: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """What asyncio puts into a thread to look up a name is not waited for; what the body puts there is."""
     noted: list[object] = []
     monkeypatch.setattr(Threads, "note", lambda self, work: noted.append(work))
+    asyncio.get_running_loop().set_debug(debug)
+    async with session(MemoryBackend(), "a") as one:
 
-    async def main() -> None:
-        asyncio.get_running_loop().set_debug(debug)
-        async with session(MemoryBackend(), "a") as one:
+        async def body(term: Term) -> None:
+            await asyncio.get_running_loop().getaddrinfo("127.0.0.1", 80)
+            await asyncio.get_running_loop().getnameinfo(("127.0.0.1", 80), 1 | 2)
+            assert noted == []
+            await asyncio.get_running_loop().run_in_executor(None, partial(int, "1"))
+            assert len(noted) == 1
 
-            async def body(term: Term) -> None:
-                await asyncio.get_running_loop().getaddrinfo("127.0.0.1", 80)
-                await asyncio.get_running_loop().getnameinfo(("127.0.0.1", 80), 1 | 2)
-                assert noted == []
-                await asyncio.get_running_loop().run_in_executor(None, partial(int, "1"))
-                assert len(noted) == 1
-
-            await Election(one).lead("x", body)
-
-    run(main())
+        await Election(one).lead("x", body)
 
 
-def test_after_a_term_nothing_is_noted() -> None:
+async def test_after_a_term_nothing_is_noted() -> None:
     """Work that waits for a thread when its term is over is waited for too; one that was taken back is not."""
-
-    async def main() -> None:
-        threads = Threads()
-        with ThreadPoolExecutor(1) as pool:
-            first, second = Blocking(), Blocking()
-            for work in (first, second):
-                threads.note(pool.submit(work))
-            assert not await threads.ended(0.01)
-            [taken_back] = [each for each in threads.running if each.cancel()]
-            assert taken_back.cancelled()
-            first.may_end.set()
-            assert await threads.ended(10)
-            assert not second.begun.is_set()
-
-    run(main())
+    threads = Threads()
+    with ThreadPoolExecutor(1) as pool:
+        first, second = Blocking(), Blocking()
+        for work in (first, second):
+            threads.note(pool.submit(work))
+        assert not await threads.ended(0.01)
+        [taken_back] = [each for each in threads.running if each.cancel()]
+        assert taken_back.cancelled()
+        first.may_end.set()
+        assert await threads.ended(10)
+        assert not second.begun.is_set()

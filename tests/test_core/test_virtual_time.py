@@ -17,6 +17,8 @@ import pytest
 from cluster_lock import clock
 from cluster_lock.testing.virtual_time import START, VirtualTimeError, block, run, suspend
 
+pytestmark = pytest.mark.virtual
+
 
 def test_time_passes_without_being_waited_for() -> None:
     """A day of sleeping takes no time, and both clocks show the day."""
@@ -198,26 +200,18 @@ async def _read_descriptor() -> None:
 
 
 @pytest.mark.parametrize("use", [_connect, _connect_socket, _serve, _resolve, _start_process, _read_descriptor])
-def test_sockets_are_refused(use: Callable[[], Awaitable[None]]) -> None:
+async def test_sockets_are_refused(use: Callable[[], Awaitable[None]]) -> None:
     """Whatever waits for the world outside is refused with what to do instead."""
-
-    async def main() -> None:
-        with pytest.raises(VirtualTimeError, match="memory driver"):
-            await use()
-
-    run(main())
+    with pytest.raises(VirtualTimeError, match="memory driver"):
+        await use()
 
 
-def test_threads_are_refused() -> None:
+async def test_threads_are_refused() -> None:
     """A thread is refused by the name of what it was to run."""
-
-    async def main() -> None:
-        with pytest.raises(VirtualTimeError, match="call sleep directly"):
-            await asyncio.to_thread(time.sleep, 1)
-        with pytest.raises(VirtualTimeError, match="no threads"):
-            await asyncio.get_running_loop().run_in_executor(None, print)
-
-    run(main())
+    with pytest.raises(VirtualTimeError, match="call sleep directly"):
+        await asyncio.to_thread(time.sleep, 1)
+    with pytest.raises(VirtualTimeError, match="no threads"):
+        await asyncio.get_running_loop().run_in_executor(None, print)
 
 
 def test_virtual_moves_need_virtual_time() -> None:

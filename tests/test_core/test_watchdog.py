@@ -12,8 +12,10 @@ from cluster_lock import clock
 from cluster_lock.drivers.memory import MemoryBackend, MemoryDriver
 from cluster_lock.errors import BackendUnavailable, LeaseExpired, PermissionRefused
 from cluster_lock.lease.watchdog import Watchdog
-from cluster_lock.testing.virtual_time import block, run, suspend
+from cluster_lock.testing.virtual_time import block, suspend
 from cluster_lock.values import Lease, Timing
+
+pytestmark = pytest.mark.virtual
 
 TIMING = Timing(ttl=15.0, margin=3.0, stop_time=1.0)
 Renew = Callable[[], Awaitable[None]]
@@ -66,84 +68,64 @@ def take(seconds: float) -> Renew:
     return script
 
 
-def test_deadline_counts_from_before_the_request() -> None:
+async def test_deadline_counts_from_before_the_request() -> None:
     """A renewal whose reply takes three seconds moves the deadline to its sending plus ttl less margin."""
-
-    async def main() -> None:
-        driver = Scripted(MemoryBackend())
-        driver.script = take(3.0)
-        async with watchdog(driver) as dog:
-            before = dog.deadline
-            await asyncio.sleep(TIMING.renew_every + 3.1)
-            assert dog.deadline > before
-            assert dog.deadline == pytest.approx(driver.renewals[-1] + 15.0 - 3.0)
-
-    run(main())
+    driver = Scripted(MemoryBackend())
+    driver.script = take(3.0)
+    async with watchdog(driver) as dog:
+        before = dog.deadline
+        await asyncio.sleep(TIMING.renew_every + 3.1)
+        assert dog.deadline > before
+        assert dog.deadline == pytest.approx(driver.renewals[-1] + 15.0 - 3.0)
 
 
-def test_three_renewals_per_ttl() -> None:
+async def test_three_renewals_per_ttl() -> None:
     """An undisturbed lease is renewed every third of its ttl, and never lost."""
-
-    async def main() -> None:
-        driver = Scripted(MemoryBackend())
-        async with watchdog(driver) as dog:
-            await asyncio.sleep(10 * TIMING.ttl + 1)
-            assert len(driver.renewals) == 30
-            assert not dog.lost.done()
-
-    run(main())
+    driver = Scripted(MemoryBackend())
+    async with watchdog(driver) as dog:
+        await asyncio.sleep(10 * TIMING.ttl + 1)
+        assert len(driver.renewals) == 30
+        assert not dog.lost.done()
 
 
 @pytest.mark.parametrize("error", [BackendUnavailable("down"), PermissionRefused("no"), TimeoutError()])
-def test_an_unsure_renewal_changes_nothing(error: Exception) -> None:
+async def test_an_unsure_renewal_changes_nothing(error: Exception) -> None:
     """A renewal that nobody answers, or that is refused, neither moves the deadline nor ends the lease before
     stop_at."""
-
-    async def main() -> None:
-        driver = Scripted(MemoryBackend())
-        async with watchdog(driver) as dog:
-            deadline = dog.deadline
-            driver.script = refuse(error)
-            await asyncio.sleep(dog.stop_at - clock.now() - 0.01)
-            assert len(driver.renewals) > 5
-            assert dog.deadline == deadline
-            assert not dog.lost.done()
-            await asyncio.wait_for(dog.lost, 0.1)
-            assert clock.now() == pytest.approx(deadline - TIMING.stop_time, abs=0.05)
-
-    run(main())
+    driver = Scripted(MemoryBackend())
+    async with watchdog(driver) as dog:
+        deadline = dog.deadline
+        driver.script = refuse(error)
+        await asyncio.sleep(dog.stop_at - clock.now() - 0.01)
+        assert len(driver.renewals) > 5
+        assert dog.deadline == deadline
+        assert not dog.lost.done()
+        await asyncio.wait_for(dog.lost, 0.1)
+        assert clock.now() == pytest.approx(deadline - TIMING.stop_time, abs=0.05)
 
 
-def test_a_trouble_that_passes_costs_nothing() -> None:
+async def test_a_trouble_that_passes_costs_nothing() -> None:
     """A backend that is away for less than the time to stop_at costs neither the lease nor a later renewal."""
-
-    async def main() -> None:
-        driver = Scripted(MemoryBackend())
-        async with watchdog(driver) as dog:
-            driver.script = refuse(BackendUnavailable("restarting"))
-            await asyncio.sleep(9.0)
-            driver.script = None
-            await asyncio.sleep(60.0)
-            assert not dog.lost.done()
-
-    run(main())
+    driver = Scripted(MemoryBackend())
+    async with watchdog(driver) as dog:
+        driver.script = refuse(BackendUnavailable("restarting"))
+        await asyncio.sleep(9.0)
+        driver.script = None
+        await asyncio.sleep(60.0)
+        assert not dog.lost.done()
 
 
-def test_gone_is_lost_at_once() -> None:
+async def test_gone_is_lost_at_once() -> None:
     """When the backend says that the lease is gone, it is lost in that moment, not at the deadline."""
-
-    async def main() -> None:
-        driver = Scripted(MemoryBackend())
-        async with watchdog(driver) as dog:
-            driver.script = refuse(LeaseExpired("gone"))
-            reason = await asyncio.wait_for(dog.lost, TIMING.renew_every + 0.1)
-            assert "gone" in reason
-            assert clock.now() < dog.stop_at
-
-    run(main())
+    driver = Scripted(MemoryBackend())
+    async with watchdog(driver) as dog:
+        driver.script = refuse(LeaseExpired("gone"))
+        reason = await asyncio.wait_for(dog.lost, TIMING.renew_every + 0.1)
+        assert "gone" in reason
+        assert clock.now() < dog.stop_at
 
 
-def test_a_hung_renewal_cannot_delay_the_loss() -> None:
+async def test_a_hung_renewal_cannot_delay_the_loss() -> None:
     """A renewal that ignores its cancellation for a minute does not move the moment of the loss."""
 
     async def stubborn() -> None:
@@ -154,61 +136,47 @@ def test_a_hung_renewal_cannot_delay_the_loss() -> None:
             except asyncio.CancelledError:
                 continue
 
-    async def main() -> None:
-        driver = Scripted(MemoryBackend())
-        driver.script = stubborn
-        async with watchdog(driver) as dog:
-            stop_at = dog.stop_at
-            await asyncio.wait_for(asyncio.shield(dog.lost), 20)
-            assert clock.now() == pytest.approx(stop_at, abs=0.05)
-
-    run(main())
+    driver = Scripted(MemoryBackend())
+    driver.script = stubborn
+    async with watchdog(driver) as dog:
+        stop_at = dog.stop_at
+        await asyncio.wait_for(asyncio.shield(dog.lost), 20)
+        assert clock.now() == pytest.approx(stop_at, abs=0.05)
 
 
-def test_what_succeeds_after_the_deadline_revives_nothing() -> None:
+async def test_what_succeeds_after_the_deadline_revives_nothing() -> None:
     """A renewal that was answered, but is processed only after stop_at because the loop was blocked, is not
     believed."""
+    driver = Scripted(MemoryBackend())
+    async with watchdog(driver) as dog:
+        deadline = dog.deadline
 
-    async def main() -> None:
-        driver = Scripted(MemoryBackend())
-        async with watchdog(driver) as dog:
-            deadline = dog.deadline
+        async def blocked(lease: Lease) -> int:
+            block(dog.stop_at - clock.now() + 0.5)
+            return 0  # in the same step: the loop had no time to look at its timers
 
-            async def blocked(lease: Lease) -> int:
-                block(dog.stop_at - clock.now() + 0.5)
-                return 0  # in the same step: the loop had no time to look at its timers
-
-            driver.renew = blocked  # type: ignore[method-assign]
-            await asyncio.wait_for(asyncio.shield(dog.lost), 30)
-            assert dog.deadline == deadline
-
-    run(main())
+        driver.renew = blocked  # type: ignore[method-assign]
+        await asyncio.wait_for(asyncio.shield(dog.lost), 30)
+        assert dog.deadline == deadline
 
 
-def test_an_answer_of_a_deposed_server_does_not_count() -> None:
+async def test_an_answer_of_a_deposed_server_does_not_count() -> None:
     """A renewal that its confirmation finds answered by a deposed server leaves the deadline where it was."""
 
     async def deposed(epoch: int) -> None:
         raise BackendUnavailable("the store is in a later term")
 
-    async def main() -> None:
-        driver = Scripted(MemoryBackend())
-        async with watchdog(driver, deposed) as dog:
-            deadline = dog.deadline
-            await asyncio.wait_for(asyncio.shield(dog.lost), 30)
-            assert dog.deadline == deadline
-
-    run(main())
+    driver = Scripted(MemoryBackend())
+    async with watchdog(driver, deposed) as dog:
+        deadline = dog.deadline
+        await asyncio.wait_for(asyncio.shield(dog.lost), 30)
+        assert dog.deadline == deadline
 
 
-def test_a_suspended_machine_loses_its_lease_on_waking() -> None:
+async def test_a_suspended_machine_loses_its_lease_on_waking() -> None:
     """When the boot clock runs on while the loop's own clock stands still, the loss comes with the next look."""
-
-    async def main() -> None:
-        driver = Scripted(MemoryBackend())
-        async with watchdog(driver) as dog:
-            await asyncio.sleep(1)
-            suspend(3600)
-            await asyncio.wait_for(asyncio.shield(dog.lost), 0.6)
-
-    run(main())
+    driver = Scripted(MemoryBackend())
+    async with watchdog(driver) as dog:
+        await asyncio.sleep(1)
+        suspend(3600)
+        await asyncio.wait_for(asyncio.shield(dog.lost), 0.6)

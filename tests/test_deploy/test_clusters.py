@@ -43,32 +43,26 @@ async def back(watched: DeployedBots, service: str) -> None:
     await watched.settled()
 
 
-def test_election(deployment: Deployment) -> None:
+@pytest.mark.limit(120)
+async def test_election(deployment: Deployment) -> None:
     """Of the two bots one leads and polls, and the backend's own tool shows who, where and since when."""
-
-    async def main() -> None:
-        async with deployment.watched() as watched:
-            leader = await watched.settled()
-            key = "cluster-lock/leader/telegram/4242"
-            tool = ["etcdctl", "get", "--print-value-only"] if deployment.backend == "etcd" else ["consul", "kv", "get"]
-            record = json.loads(await watched.compose("run", "--rm", "-T", "--no-deps", *tool, key))
-            assert (record["instance"], record["host"]) == (leader.service, leader.service)
-            assert record["since"].endswith("Z")
-
-    run(main(), timeout=120)
+    async with deployment.watched() as watched:
+        leader = await watched.settled()
+        key = "cluster-lock/leader/telegram/4242"
+        tool = ["etcdctl", "get", "--print-value-only"] if deployment.backend == "etcd" else ["consul", "kv", "get"]
+        record = json.loads(await watched.compose("run", "--rm", "-T", "--no-deps", *tool, key))
+        assert (record["instance"], record["host"]) == (leader.service, leader.service)
+        assert record["since"].endswith("Z")
 
 
+@pytest.mark.limit(120)
 @MOSTLY_ETCD
-def test_both_bots_are_healthy(deployment: Deployment) -> None:
+async def test_both_bots_are_healthy(deployment: Deployment) -> None:
     """Docker's health check passes for the leader and for the standby, which asks /readyz."""
-
-    async def main() -> None:
-        async with deployment.watched() as watched:
-            await watched.settled()
-            await watched.compose("up", "--detach", "--no-deps", "--wait", *BOTS)
-            assert {deployment.state(service)["Health"]["Status"] for service in BOTS} == {"healthy"}
-
-    run(main(), timeout=120)
+    async with deployment.watched() as watched:
+        await watched.settled()
+        await watched.compose("up", "--detach", "--no-deps", "--wait", *BOTS)
+        assert {deployment.state(service)["Health"]["Status"] for service in BOTS} == {"healthy"}
 
 
 @MOSTLY_ETCD
@@ -84,110 +78,95 @@ def test_secrets_are_in_no_argument_and_no_variable(deployment: Deployment) -> N
         assert not [secret for secret in secrets if (secret.partition(":")[2] or secret) in shown]
 
 
+@pytest.mark.limit(200)
 @MOSTLY_ETCD
-def test_rolling_update_with_traffic(deployment: Deployment) -> None:
+async def test_rolling_update_with_traffic(deployment: Deployment) -> None:
     """The runbook's update, first the standby and then the leader, hands over: nothing is lost or handled twice."""
-
-    async def main() -> None:
-        async with deployment.watched() as watched:
-            leader = await watched.settled()
-            await watched.traffic(50)
-            before = (await watched.telegram.report(drained=False)).duplicated
-            for service in (other(leader), leader.service):
-                old = watched.latest(service)
-                began = clock.now()
-                await watched.compose("up", "--detach", "--no-deps", "--force-recreate", service)
-                if service == leader.service:
-                    print(f"\n{deployment.backend}: handed over in {await watched.taken_over(leader, began):.2f} s")
-                await watched.restarted(old)
-                await watched.settled()
-            report = await watched.judge()
-            assert report.duplicated == before
-
-    run(main(), timeout=200)
+    async with deployment.watched() as watched:
+        leader = await watched.settled()
+        await watched.traffic(50)
+        before = (await watched.telegram.report(drained=False)).duplicated
+        for service in (other(leader), leader.service):
+            old = watched.latest(service)
+            began = clock.now()
+            await watched.compose("up", "--detach", "--no-deps", "--force-recreate", service)
+            if service == leader.service:
+                print(f"\n{deployment.backend}: handed over in {await watched.taken_over(leader, began):.2f} s")
+            await watched.restarted(old)
+            await watched.settled()
+        report = await watched.judge()
+        assert report.duplicated == before
 
 
+@pytest.mark.limit(200)
 @MOSTLY_ETCD
-def test_bot_is_killed(deployment: Deployment) -> None:
+async def test_bot_is_killed(deployment: Deployment) -> None:
     """`docker kill` of the leader: the standby leads as soon as the backend has freed the lock."""
-
-    async def main() -> None:
-        async with deployment.watched() as watched:
-            leader = await watched.settled()
-            await watched.traffic()
-            began = clock.now()
-            await watched.compose("kill", leader.service)
-            watched.died(leader)
-            seconds = await watched.taken_over(leader, began)
-            print(f"\n{deployment.backend}: taken over {seconds:.2f} s after docker kill")
-            assert seconds <= FREED[deployment.backend] + SLACK
-            await watched.judge()
-            await back(watched, leader.service)
-
-    run(main(), timeout=200)
+    async with deployment.watched() as watched:
+        leader = await watched.settled()
+        await watched.traffic()
+        began = clock.now()
+        await watched.compose("kill", leader.service)
+        watched.died(leader)
+        seconds = await watched.taken_over(leader, began)
+        print(f"\n{deployment.backend}: taken over {seconds:.2f} s after docker kill")
+        assert seconds <= FREED[deployment.backend] + SLACK
+        await watched.judge()
+        await back(watched, leader.service)
 
 
+@pytest.mark.limit(200)
 @MOSTLY_ETCD
-def test_bot_is_paused(deployment: Deployment) -> None:
+async def test_bot_is_paused(deployment: Deployment) -> None:
     """`docker pause` of the leader beyond its lease: the standby leads, and what wakes does nothing any more."""
-
-    async def main() -> None:
-        async with deployment.watched() as watched:
-            leader = await watched.settled()
-            await watched.traffic()
-            began = clock.now()
-            await watched.compose("pause", leader.service)
-            try:
-                await watched.telegram.frozen(leader.client, since=began)
-                seconds = await watched.taken_over(leader, began)
-                await watched.telegram.thawed(leader.client)
-            finally:
-                await watched.compose("unpause", leader.service)
-            print(f"\n{deployment.backend}: taken over {seconds:.2f} s after docker pause")
-            assert seconds <= FREED[deployment.backend] + SLACK
-            await watched.settled()
-            await watched.judge()
-
-    run(main(), timeout=200)
-
-
-@MOSTLY_ETCD
-def test_bot_is_cut_off_from_the_store(deployment: Deployment) -> None:
-    """The leader loses its way to the store and keeps the one to Telegram: it stops before the standby leads."""
-
-    async def main() -> None:
-        async with deployment.watched() as watched:
-            leader = await watched.settled()
-            await watched.traffic()
-            network, container = f"{deployment.project}_store", deployment.container(leader.service)
-            began = clock.now()
-            await watched.docker("network", "disconnect", network, container)
+    async with deployment.watched() as watched:
+        leader = await watched.settled()
+        await watched.traffic()
+        began = clock.now()
+        await watched.compose("pause", leader.service)
+        try:
+            await watched.telegram.frozen(leader.client, since=began)
             seconds = await watched.taken_over(leader, began)
-            print(f"\n{deployment.backend}: taken over {seconds:.2f} s after the network was cut")
-            assert seconds <= FREED[deployment.backend] + SLACK
-            await watched.docker("network", "connect", network, container)
-            await watched.settled()
-            await watched.judge()
+            await watched.telegram.thawed(leader.client)
+        finally:
+            await watched.compose("unpause", leader.service)
+        print(f"\n{deployment.backend}: taken over {seconds:.2f} s after docker pause")
+        assert seconds <= FREED[deployment.backend] + SLACK
+        await watched.settled()
+        await watched.judge()
 
-    run(main(), timeout=200)
+
+@pytest.mark.limit(200)
+@MOSTLY_ETCD
+async def test_bot_is_cut_off_from_the_store(deployment: Deployment) -> None:
+    """The leader loses its way to the store and keeps the one to Telegram: it stops before the standby leads."""
+    async with deployment.watched() as watched:
+        leader = await watched.settled()
+        await watched.traffic()
+        network, container = f"{deployment.project}_store", deployment.container(leader.service)
+        began = clock.now()
+        await watched.docker("network", "disconnect", network, container)
+        seconds = await watched.taken_over(leader, began)
+        print(f"\n{deployment.backend}: taken over {seconds:.2f} s after the network was cut")
+        assert seconds <= FREED[deployment.backend] + SLACK
+        await watched.docker("network", "connect", network, container)
+        await watched.settled()
+        await watched.judge()
 
 
-def test_leader_of_the_store_is_lost(deployment: Deployment) -> None:
+@pytest.mark.limit(200)
+async def test_leader_of_the_store_is_lost(deployment: Deployment) -> None:
     """The store's leading server is killed and stays away: when its election is over somebody leads, on a lease
     that was renewed since; whether the old term outlasts the election depends on how busy the machine is."""
-
-    async def main() -> None:
-        async with deployment.watched() as watched:
-            await watched.settled()
-            await watched.traffic()
-            server = await store_leader(watched)
-            await watched.compose("kill", server)
-            await watched.somebody_polls_after(TRUSTED[deployment.backend])
-            await watched.compose("up", "--detach", "--wait", "--no-deps", server)
-            await watched.settled()
-            await watched.judge()
-
-    run(main(), timeout=200)
+    async with deployment.watched() as watched:
+        await watched.settled()
+        await watched.traffic()
+        server = await store_leader(watched)
+        await watched.compose("kill", server)
+        await watched.somebody_polls_after(TRUSTED[deployment.backend])
+        await watched.compose("up", "--detach", "--wait", "--no-deps", server)
+        await watched.settled()
+        await watched.judge()
 
 
 async def store_leader(watched: DeployedBots) -> str:

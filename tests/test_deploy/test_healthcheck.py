@@ -9,7 +9,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from support.aio import run
 from support.health import standby_board
 
 from cluster_lock.health import Board, open_health
@@ -30,18 +29,14 @@ def health(checkout: Path) -> Health:
 
 
 @pytest.mark.parametrize("setting", ["127.0.0.1:0", "0.0.0.0:0"])
-def test_it_follows_where_health_is_served(health: Health, tmp_path: Path, setting: str) -> None:
+async def test_it_follows_where_health_is_served(health: Health, tmp_path: Path, setting: str) -> None:
     """Wherever `health` has put it, a standby that could take over is healthy, and who is not ready is not."""
-
-    async def main() -> None:
-        for board, expected in ((standby_board(), True), (Board("web-1"), False)):
-            with InstanceLock("web-1", tmp_path) as lock:
-                async with open_health(board, setting) as url:
-                    lock.say(health=url)
-                    well, _ = await asyncio.to_thread(health, tmp_path / "instances")
-                    assert well is expected
-
-    run(main())
+    for board, expected in ((standby_board(), True), (Board("web-1"), False)):
+        with InstanceLock("web-1", tmp_path) as lock:
+            async with open_health(board, setting) as url:
+                lock.say(health=url)
+                well, _ = await asyncio.to_thread(health, tmp_path / "instances")
+                assert well is expected
 
 
 def test_without_a_page(health: Health, tmp_path: Path) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from support.aio import run
 from support.deployment import Deployment
 from support.docker import Docker
 
@@ -20,20 +19,17 @@ def deployment(docker: Docker, tmp_path_factory: pytest.TempPathFactory) -> Iter
         yield deployment
 
 
-def test_bot_is_killed(deployment: Deployment) -> None:
+@pytest.mark.limit(120)
+async def test_bot_is_killed(deployment: Deployment) -> None:
     """`docker kill` of the leader: the kernel frees the lock with the process, and the other one leads at once."""
-
-    async def main() -> None:
-        async with deployment.watched() as watched:
-            leader = await watched.settled()
-            await watched.traffic()
-            began = clock.now()
-            await watched.compose("kill", leader.service)
-            watched.died(leader)
-            seconds = await watched.taken_over(leader, began)
-            print(f"\nfile: taken over {seconds:.2f} s after docker kill")
-            # Much less than the ttl of 15 s, whatever else the machine does.
-            assert seconds < 5
-            await watched.judge()
-
-    run(main(), timeout=120)
+    async with deployment.watched() as watched:
+        leader = await watched.settled()
+        await watched.traffic()
+        began = clock.now()
+        await watched.compose("kill", leader.service)
+        watched.died(leader)
+        seconds = await watched.taken_over(leader, began)
+        print(f"\nfile: taken over {seconds:.2f} s after docker kill")
+        # Much less than the ttl of 15 s, whatever else the machine does.
+        assert seconds < 5
+        await watched.judge()

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from support.aio import run, until
+from support.aio import until
 from support.docker import CHECKOUT, Docker
 
 from cluster_lock.testing.servers.base import free_ports
@@ -80,27 +80,24 @@ def tried(request: pytest.FixtureRequest, docker: Docker, image: str) -> Iterato
         tried.compose("down", "--volumes", "--timeout", "1")
 
 
-def test_ones_own_bot_with_a_standby(tried: Tried) -> None:
+@pytest.mark.limit(200)
+async def test_ones_own_bot_with_a_standby(tried: Tried) -> None:
     """The bot in the image of one's own answers, with the package that its Dockerfile installed; its health check
     follows `health` beyond loopback, where each of the two can be scraped; and when one is killed the other answers."""
-
-    async def main() -> None:
-        control = SimulatorControl(tried.telegram_url)
-        try:
-            leader = tried.locks("bot-1")["leader"]
-            other = {"bot-1": "bot-2", "bot-2": "bot-1"}[leader]
-            assert await answered_by(control, 1) == leader
-            for asking, asked in ((leader, other), (other, leader)):
-                metrics = tried.compose("exec", "-T", asking, "python", "-c", SCRAPE.format(asked))
-                leads = f'cluster_lock_is_leader{{lock="telegram/{BOT}"}} {1.0 if asked == leader else 0.0}'
-                assert leads in metrics
-            assert tried.compose("exec", "-T", leader, "sh", "-c", "cat /app/.env || echo none").strip() == "none"
-            await asyncio.to_thread(tried.compose, "kill", leader)
-            assert await answered_by(control, 2) == other
-        finally:
-            await control.close()
-
-    run(main(), timeout=200)
+    control = SimulatorControl(tried.telegram_url)
+    try:
+        leader = tried.locks("bot-1")["leader"]
+        other = {"bot-1": "bot-2", "bot-2": "bot-1"}[leader]
+        assert await answered_by(control, 1) == leader
+        for asking, asked in ((leader, other), (other, leader)):
+            metrics = tried.compose("exec", "-T", asking, "python", "-c", SCRAPE.format(asked))
+            leads = f'cluster_lock_is_leader{{lock="telegram/{BOT}"}} {1.0 if asked == leader else 0.0}'
+            assert leads in metrics
+        assert tried.compose("exec", "-T", leader, "sh", "-c", "cat /app/.env || echo none").strip() == "none"
+        await asyncio.to_thread(tried.compose, "kill", leader)
+        assert await answered_by(control, 2) == other
+    finally:
+        await control.close()
 
 
 async def answered_by(control: SimulatorControl, chat: int) -> str:

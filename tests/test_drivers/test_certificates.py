@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.aio import run, until
+from support.aio import until
 from support.backends import ETCD_RELEASE
 from support.certs import Authority
 from support.consul_lab import client, record
@@ -98,92 +98,83 @@ async def index_of(driver: Driver) -> int | None:
     return entry.index if entry.lease is not None else -1
 
 
-def test_a_lock_outlives_its_certificates(backend: str, certificates: Certificates, tmp_path: Path) -> None:
+@pytest.mark.limit(90)
+async def test_a_lock_outlives_its_certificates(backend: str, certificates: Certificates, tmp_path: Path) -> None:
     """When every certificate was replaced and the server has restarted with its new ones, the same driver gets in with
     the new ones: the lease is renewed and the lock is as it was."""
+    with serving(backend, certificates.server, tmp_path) as server:
+        async with connected(server, certificates.access) as driver:
+            lease = await driver.grant_lease("a", 60)
+            grant = await driver.acquire(lease, LOCK, record("a"))
+            assert grant is not None
+            for _ in range(2):
+                certificates.renew()
+                await asyncio.to_thread(server.restart)
 
-    async def main() -> None:
-        with serving(backend, certificates.server, tmp_path) as server:
-            async with connected(server, certificates.access) as driver:
-                lease = await driver.grant_lease("a", 60)
-                grant = await driver.acquire(lease, LOCK, record("a"))
-                assert grant is not None
-                for _ in range(2):
-                    certificates.renew()
-                    await asyncio.to_thread(server.restart)
+                async def same() -> bool:
+                    return await index_of(driver) == grant.index
 
-                    async def same() -> bool:
-                        return await index_of(driver) == grant.index
-
-                    await until(same, timeout=20)
-                    await driver.renew(lease)
-                await driver.release(grant, record("a", released=True))
-
-    run(main(), timeout=90)
+                await until(same, timeout=20)
+                await driver.renew(lease)
+            await driver.release(grant, record("a", released=True))
 
 
-def test_new_files_are_read_before_they_are_needed(
+@pytest.mark.limit(90)
+async def test_new_files_are_read_before_they_are_needed(
     backend: str, certificates: Certificates, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """New files are read although the connection stands, and it stays, since the server may not know them yet; it does
     no harm if they are broken when it breaks."""
     caplog.set_level(logging.INFO, "cluster_lock.drivers")
+    with serving(backend, certificates.server, tmp_path) as server:
+        async with connected(server, certificates.access) as driver:
+            lease = await driver.grant_lease("a", 4)
+            certificates.renew()
 
-    async def main() -> None:
-        with serving(backend, certificates.server, tmp_path) as server:
-            async with connected(server, certificates.access) as driver:
-                lease = await driver.grant_lease("a", 4)
-                certificates.renew()
+            async def read() -> bool:
+                await driver.renew(lease)
+                return bool(caplog.messages)
 
-                async def read() -> bool:
-                    await driver.renew(lease)
-                    return bool(caplog.messages)
-
-                await until(read)
-                assert await answers(driver)
-                certificates.cert.write_text("broken")
-                await asyncio.to_thread(server.restart)
-                await until(lambda: answers(driver), timeout=20)
-
-    run(main(), timeout=90)
+            await until(read)
+            assert await answers(driver)
+            certificates.cert.write_text("broken")
+            await asyncio.to_thread(server.restart)
+            await until(lambda: answers(driver), timeout=20)
 
 
 async def answers(driver: Driver) -> bool:
     return await index_of(driver) is not None
 
 
+@pytest.mark.limit(90)
 @pytest.mark.parametrize("fault", ["broken", "missing", "another key"])
-def test_a_broken_new_file_ends_nothing(
+async def test_a_broken_new_file_ends_nothing(
     backend: str, certificates: Certificates, tmp_path: Path, caplog: pytest.LogCaptureFixture, fault: str
 ) -> None:
     """A new file that cannot be used is told once, with its path, and what was read before stays in use, also over a
     restart of the server; a good one is then read."""
     caplog.set_level(logging.WARNING, "cluster_lock.drivers")
+    with serving(backend, certificates.server, tmp_path) as server:
+        async with connected(server, certificates.access) as driver:
+            lease = await driver.grant_lease("a", 2)
+            grant = await driver.acquire(lease, LOCK, record("a"))
+            assert grant is not None
+            if fault == "broken":
+                certificates.cert.write_text("broken")
+            elif fault == "missing":
+                certificates.cert.unlink()
+            else:
+                _, other = Authority(tmp_path / "other").issue("client")
+                shutil.copy(other, certificates.key)
 
-    async def main() -> None:
-        with serving(backend, certificates.server, tmp_path) as server:
-            async with connected(server, certificates.access) as driver:
-                lease = await driver.grant_lease("a", 2)
-                grant = await driver.acquire(lease, LOCK, record("a"))
-                assert grant is not None
-                if fault == "broken":
-                    certificates.cert.write_text("broken")
-                elif fault == "missing":
-                    certificates.cert.unlink()
-                else:
-                    _, other = Authority(tmp_path / "other").issue("client")
-                    shutil.copy(other, certificates.key)
+            async def told() -> bool:
+                await driver.renew(lease)
+                return bool(caplog.messages)
 
-                async def told() -> bool:
-                    await driver.renew(lease)
-                    return bool(caplog.messages)
-
-                await until(told)
-                assert await index_of(driver) == grant.index
-                for _ in range(20):
-                    await driver.renew(lease)
-                (said,) = caplog.messages
-                assert str(certificates.cert) in said
-                assert "stay in use" in said
-
-    run(main(), timeout=90)
+            await until(told)
+            assert await index_of(driver) == grant.index
+            for _ in range(20):
+                await driver.renew(lease)
+            (said,) = caplog.messages
+            assert str(certificates.cert) in said
+            assert "stay in use" in said

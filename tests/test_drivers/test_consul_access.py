@@ -63,68 +63,52 @@ def test_tls_with_the_right_files(secure_server: ConsulServer, tls: ServerTLS) -
     run(whole_life(secure_server.url, **files(tls)))
 
 
-def test_tls_with_a_wrong_ca(secure_server: ConsulServer, tls: ServerTLS, tmp_path: Path) -> None:
+async def test_tls_with_a_wrong_ca(secure_server: ConsulServer, tls: ServerTLS, tmp_path: Path) -> None:
     """A server whose certificate another CA signed is refused, by name, and never spoken to."""
-
-    async def main() -> None:
-        wrong = files(tls) | {"ca": str(Authority(tmp_path, "other").ca)}
-        async with client(secure_server.url, **wrong) as driver:
-            with pytest.raises(BackendRefused, match="certificate is not trusted") as refused:
-                await driver.grant_lease("a", 30)
-            assert secure_server.url in str(refused.value)
-
-    run(main())
+    wrong = files(tls) | {"ca": str(Authority(tmp_path, "other").ca)}
+    async with client(secure_server.url, **wrong) as driver:
+        with pytest.raises(BackendRefused, match="certificate is not trusted") as refused:
+            await driver.grant_lease("a", 30)
+        assert secure_server.url in str(refused.value)
 
 
-def test_an_untrusted_agent_ends_the_request(secure_server: ConsulServer, tls: ServerTLS, tmp_path: Path) -> None:
+async def test_an_untrusted_agent_ends_the_request(secure_server: ConsulServer, tls: ServerTLS, tmp_path: Path) -> None:
     """Behind an agent whose certificate is not trusted no other one is asked, now or later, so that no token goes
     there."""
-
-    async def main() -> None:
-        wrong = files(tls) | {"ca": str(Authority(tmp_path, "other").ca)}
-        async with Wiretap() as wiretap, client(secure_server.url, wiretap.url, token="5ecret", **wrong) as driver:
-            for _ in range(2):
-                with pytest.raises(BackendRefused, match=f"{secure_server.url}.* is not trusted"):
-                    await driver.read([LOCK])
-            assert wiretap.heard == b""
-
-    run(main())
+    wrong = files(tls) | {"ca": str(Authority(tmp_path, "other").ca)}
+    async with Wiretap() as wiretap, client(secure_server.url, wiretap.url, token="5ecret", **wrong) as driver:
+        for _ in range(2):
+            with pytest.raises(BackendRefused, match=f"{secure_server.url}.* is not trusted"):
+                await driver.read([LOCK])
+        assert wiretap.heard == b""
 
 
-def test_tls_without_a_client_certificate(secure_server: ConsulServer, tls: ServerTLS) -> None:
+async def test_tls_without_a_client_certificate(secure_server: ConsulServer, tls: ServerTLS) -> None:
     """A server that wants a client certificate and gets none is a permission that is missing, said so."""
+    async with client(secure_server.url, ca=str(tls.ca)) as driver:
+        said: list[str] = []
 
-    async def main() -> None:
-        async with client(secure_server.url, ca=str(tls.ca)) as driver:
-            said: list[str] = []
+        async def refused() -> bool:
+            try:
+                await driver.grant_lease("a", 30)
+            except BackendUnavailable:  # the server hangs up behind its refusal, which may get lost in that
+                return False
+            except PermissionRefused as error:
+                said.append(str(error))
+            return True
 
-            async def refused() -> bool:
-                try:
-                    await driver.grant_lease("a", 30)
-                except BackendUnavailable:  # the server hangs up behind its refusal, which may get lost in that
-                    return False
-                except PermissionRefused as error:
-                    said.append(str(error))
-                return True
-
-            await until(refused)
-            assert "client certificate" in said[0]
-
-    run(main())
+        await until(refused)
+        assert "client certificate" in said[0]
 
 
-def test_tls_on_one_side_only(secure_server: ConsulServer, tls: ServerTLS) -> None:
+async def test_tls_on_one_side_only(secure_server: ConsulServer, tls: ServerTLS) -> None:
     """http to an https port, and https to an http port, are errors that show what was heard there."""
-
-    async def main() -> None:
-        async with client(secure_server.url.replace("https:", "http:")) as driver:
-            with pytest.raises(BackendRefused, match="HTTPS server"):
-                await driver.grant_lease("a", 30)
-        async with client(secure_server.admin_url.replace("http:", "https:"), **files(tls)) as driver:
-            with pytest.raises(BackendUnavailable, match=r"(?i)ssl"):
-                await driver.grant_lease("a", 30)
-
-    run(main())
+    async with client(secure_server.url.replace("https:", "http:")) as driver:
+        with pytest.raises(BackendRefused, match="HTTPS server"):
+            await driver.grant_lease("a", 30)
+    async with client(secure_server.admin_url.replace("http:", "https:"), **files(tls)) as driver:
+        with pytest.raises(BackendUnavailable, match=r"(?i)ssl"):
+            await driver.grant_lease("a", 30)
 
 
 def test_tls_files_that_cannot_be_used(tls: ServerTLS, tmp_path: Path) -> None:
@@ -215,22 +199,18 @@ def test_no_token_or_an_unknown_one(guarded_server: ConsulServer, token: str | N
     assert token is None or token not in str(refused.value)
 
 
-def test_token_travels_in_the_header_only(guarded_server: ConsulServer) -> None:
+async def test_token_travels_in_the_header_only(guarded_server: ConsulServer) -> None:
     """Every request carries the token as X-Consul-Token, and none has it in its URL or body."""
     token = guarded_server.create_token(f"{KEYS} {SESSIONS}")
-
-    async def main() -> None:
-        async with Recorder(guarded_server) as proxy:
-            await whole_life(proxy.url, token=token)
-            assert len(proxy.requests) > 10
-            for request in proxy.requests:
-                assert request.count(token) == 1, request
-                assert f"\r\nX-Consul-Token: {token}\r\n" in request, request
-
-    run(main())
+    async with Recorder(guarded_server) as proxy:
+        await whole_life(proxy.url, token=token)
+        assert len(proxy.requests) > 10
+        for request in proxy.requests:
+            assert request.count(token) == 1, request
+            assert f"\r\nX-Consul-Token: {token}\r\n" in request, request
 
 
-def test_a_library_that_puts_the_token_into_the_address(
+async def test_a_library_that_puts_the_token_into_the_address(
     guarded_server: ConsulServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A release of the client library that would put the token into the URL is refused before anything is sent."""
@@ -250,15 +230,11 @@ def test_a_library_that_puts_the_token_into_the_address(
             self.agent.http = http
 
     monkeypatch.setattr(type(keys), "get", leaking)
-
-    async def main() -> None:
-        async with Recorder(guarded_server) as proxy, client(proxy.url, token="5ecret") as driver:
-            with pytest.raises(BackendRefused, match="nothing was sent") as refused:
-                await driver.read([LOCK])
-            assert "5ecret" not in str(refused.value)
-            assert proxy.requests == []
-
-    run(main())
+    async with Recorder(guarded_server) as proxy, client(proxy.url, token="5ecret") as driver:
+        with pytest.raises(BackendRefused, match="nothing was sent") as refused:
+            await driver.read([LOCK])
+        assert "5ecret" not in str(refused.value)
+        assert proxy.requests == []
 
 
 @pytest.mark.parametrize("address", ["http://127.0.0.1:1", "127.0.0.1", "a:b:c:d", "unix:///nowhere"])
@@ -278,15 +254,11 @@ def test_environment_changes_nothing(
     run(whole_life(guarded_server.url, token=guarded_server.create_token(f"{KEYS} {SESSIONS}")))
 
 
-def test_datacenter(consul_server: ConsulServer) -> None:
+async def test_datacenter(consul_server: ConsulServer) -> None:
     """The datacenter goes along with every request; one that does not exist is answered so, not ignored."""
-
-    async def main() -> None:
-        async with Recorder(consul_server) as proxy:
-            await whole_life(proxy.url, datacenter=consul_server.datacenter)
-            assert all("dc=dc1" in line for line in proxy.lines())
-        async with client(consul_server.url, datacenter="nowhere") as driver:
-            with pytest.raises(BackendUnavailable, match="No path to datacenter"):
-                await driver.grant_lease("a", 30)
-
-    run(main())
+    async with Recorder(consul_server) as proxy:
+        await whole_life(proxy.url, datacenter=consul_server.datacenter)
+        assert all("dc=dc1" in line for line in proxy.lines())
+    async with client(consul_server.url, datacenter="nowhere") as driver:
+        with pytest.raises(BackendUnavailable, match="No path to datacenter"):
+            await driver.grant_lease("a", 30)

@@ -9,7 +9,6 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
-from support.aio import run
 from support.answering import Answering
 
 from cluster_lock.drivers.consul import ConsulDriver
@@ -102,17 +101,13 @@ def test_a_compressed_answer_is_refused() -> None:
     assert "encoding 'gzip'" in str(error)
 
 
-def test_the_next_agent_is_asked() -> None:
+async def test_the_next_agent_is_asked() -> None:
     """Of two agents, one that answers with nonsense does not keep the other one from serving."""
-
-    async def main() -> None:
-        nonsense = json.dumps([ROW | {"ModifyIndex": "x"}]).encode()
-        peers = {"/v1/status/peers": b'["10.0.0.1:8300"]'}
-        with Answering(nonsense, pages=peers) as wrong, Answering(json.dumps([ROW]).encode(), pages=peers) as right:
-            driver = ConsulDriver([wrong.url, right.url], request_timeout=20)
-            await driver.open()
-            changes = await driver.read(["leader/x"])
-            await driver.close()
-            assert changes.entries["leader/x"].index == 5
-
-    run(main())
+    nonsense = json.dumps([ROW | {"ModifyIndex": "x"}]).encode()
+    peers = {"/v1/status/peers": b'["10.0.0.1:8300"]'}
+    with Answering(nonsense, pages=peers) as wrong, Answering(json.dumps([ROW]).encode(), pages=peers) as right:
+        driver = ConsulDriver([wrong.url, right.url], request_timeout=20)
+        await driver.open()
+        changes = await driver.read(["leader/x"])
+        await driver.close()
+        assert changes.entries["leader/x"].index == 5

@@ -59,47 +59,39 @@ async def every_verb(driver: ConsulDriver) -> None:
 
 @pytest.mark.parametrize("first", [True, False], ids=["first", "last"])
 @pytest.mark.parametrize("kind", REFUSALS)
-def test_who_refuses_is_passed_over(consul_server: ConsulServer, kind: str, first: bool) -> None:
+async def test_who_refuses_is_passed_over(consul_server: ConsulServer, kind: str, first: bool) -> None:
     """Every verb works beside an agent of the same cluster that refuses, wherever that stands in the list; and it is
     asked only until another one has answered."""
-
-    async def main() -> None:
-        async with RefusingAgent(*REFUSALS[kind], peers=peers(consul_server)) as refusing:
-            urls = [refusing.url, consul_server.url, consul_server.url.replace("127.0.0.1", "localhost")]
-            async with client(*(urls if first else urls[::-1])) as driver:
-                await every_verb(driver)
-            assert len(refusing.asked) <= first, "it was preferred"
-
-    run(main())
+    async with RefusingAgent(*REFUSALS[kind], peers=peers(consul_server)) as refusing:
+        urls = [refusing.url, consul_server.url, consul_server.url.replace("127.0.0.1", "localhost")]
+        async with client(*(urls if first else urls[::-1])) as driver:
+            await every_verb(driver)
+        assert len(refusing.asked) <= first, "it was preferred"
 
 
 @pytest.mark.parametrize("kind", REFUSALS)
-def test_the_good_agent_is_asked_again(consul_server: ConsulServer, kind: str) -> None:
+async def test_the_good_agent_is_asked_again(consul_server: ConsulServer, kind: str) -> None:
     """While the good agent is away the other one's refusals end nothing; the lease goes on when it is back."""
-
-    async def main() -> None:
-        async with (
-            Recorder(consul_server) as good,
-            RefusingAgent(*REFUSALS[kind], peers=peers(consul_server)) as refusing,
-            client(good.url, refusing.url, request_timeout=2.0) as driver,
-        ):
-            lease = await driver.grant_lease("a", 30)
-            grant = await taken(driver, lease)
-            await good.refuse()
-            for call in (driver.renew(lease), driver.read([LOCK]), driver.acquire(lease, LOCK, record("a"))):
-                with pytest.raises(BackendUnavailable) as raised:
-                    await call
-                assert good.url in str(raised.value)
-                assert refusing.url in str(raised.value)
-            await good.accept()
-            await driver.renew(lease)
-            assert (await driver.read([LOCK])).entries[LOCK].index == grant.index
-            asked = len(refusing.asked)
-            await driver.renew(lease)
-            await driver.read([LOCK])
-            assert len(refusing.asked) == asked
-
-    run(main())
+    async with (
+        Recorder(consul_server) as good,
+        RefusingAgent(*REFUSALS[kind], peers=peers(consul_server)) as refusing,
+        client(good.url, refusing.url, request_timeout=2.0) as driver,
+    ):
+        lease = await driver.grant_lease("a", 30)
+        grant = await taken(driver, lease)
+        await good.refuse()
+        for call in (driver.renew(lease), driver.read([LOCK]), driver.acquire(lease, LOCK, record("a"))):
+            with pytest.raises(BackendUnavailable) as raised:
+                await call
+            assert good.url in str(raised.value)
+            assert refusing.url in str(raised.value)
+        await good.accept()
+        await driver.renew(lease)
+        assert (await driver.read([LOCK])).entries[LOCK].index == grant.index
+        asked = len(refusing.asked)
+        await driver.renew(lease)
+        await driver.read([LOCK])
+        assert len(refusing.asked) == asked
 
 
 @pytest.mark.parametrize(
@@ -111,22 +103,20 @@ def test_the_good_agent_is_asked_again(consul_server: ConsulServer, kind: str) -
         ("a page", "no route", BackendUnavailable),
     ],
 )
-def test_a_refusal_is_what_all_say(consul_server: ConsulServer, one: str, other: str, kind: type[Exception]) -> None:
+async def test_a_refusal_is_what_all_say(
+    consul_server: ConsulServer, one: str, other: str, kind: type[Exception]
+) -> None:
     """A refusal is raised if all agents refuse, the most telling one; else it may pass."""
     same = peers(consul_server)
-
-    async def main() -> None:
-        async with (
-            RefusingAgent(*REFUSALS[one], peers=same) as first,
-            RefusingAgent(*REFUSALS[other], peers=same) as second,
-            client(first.url, second.url) as driver,
-        ):
-            for call in (driver.read([LOCK]), driver.grant_lease("a", 30)):
-                with pytest.raises((BackendRefused, BackendUnavailable)) as raised:
-                    await call
-                assert type(raised.value) is kind
-
-    run(main())
+    async with (
+        RefusingAgent(*REFUSALS[one], peers=same) as first,
+        RefusingAgent(*REFUSALS[other], peers=same) as second,
+        client(first.url, second.url) as driver,
+    ):
+        for call in (driver.read([LOCK]), driver.grant_lease("a", 30)):
+            with pytest.raises((BackendRefused, BackendUnavailable)) as raised:
+                await call
+            assert type(raised.value) is kind
 
 
 @pytest.mark.parametrize(
@@ -138,39 +128,31 @@ def test_a_refusal_is_what_all_say(consul_server: ConsulServer, one: str, other:
         ("raft apply failed: write /consul/data: no space left on device", "the disk of a server is full"),
     ],
 )
-def test_servers_that_cannot_write(body: str, says: str) -> None:
+async def test_servers_that_cannot_write(body: str, says: str) -> None:
     """What servers say of their own state may pass, and the text tells what is the matter."""
-
-    async def main() -> None:
-        async with RefusingAgent("500 Internal Server Error", body) as agent, client(agent.url) as driver:
-            with pytest.raises(BackendUnavailable, match=says):
-                await driver.grant_lease("a", 30)
-
-    run(main())
+    async with RefusingAgent("500 Internal Server Error", body) as agent, client(agent.url) as driver:
+        with pytest.raises(BackendUnavailable, match=says):
+            await driver.grant_lease("a", 30)
 
 
 # -- gone is what Consul says ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", [kind for kind in REFUSALS if kind != "a page"])
-def test_a_lease_does_not_end_by_what_stands_in_front(consul_server: ConsulServer, kind: str) -> None:
+async def test_a_lease_does_not_end_by_what_stands_in_front(consul_server: ConsulServer, kind: str) -> None:
     """Whatever an ingress answers while it does not know Consul, no lease is gone; by Consul's own word it is."""
     status, body = REFUSALS[kind]
-
-    async def main() -> None:
-        async with RefusingAgent(status, body) as ingress, client(ingress.url) as driver:
-            lease = Lease("11111111-2222-3333-4444-555555555555", 30, "a")
-            for call in (driver.renew(lease), driver.acquire(lease, LOCK, record("a")), driver.revoke(lease)):
-                with pytest.raises((BackendUnavailable, BackendRefused)):
-                    await call
-        async with client(consul_server.url) as driver:
-            lease = await driver.grant_lease("a", 30)
-            destroy(consul_server, lease)
-            for expired in (driver.renew(lease), driver.acquire(lease, LOCK, record("a"))):
-                with pytest.raises(LeaseExpired):
-                    await expired
-
-    run(main())
+    async with RefusingAgent(status, body) as ingress, client(ingress.url) as driver:
+        lease = Lease("11111111-2222-3333-4444-555555555555", 30, "a")
+        for call in (driver.renew(lease), driver.acquire(lease, LOCK, record("a")), driver.revoke(lease)):
+            with pytest.raises((BackendUnavailable, BackendRefused)):
+                await call
+    async with client(consul_server.url) as driver:
+        lease = await driver.grant_lease("a", 30)
+        destroy(consul_server, lease)
+        for expired in (driver.renew(lease), driver.acquire(lease, LOCK, record("a"))):
+            with pytest.raises(LeaseExpired):
+                await expired
 
 
 # -- another cluster ---------------------------------------------------------------------------------------------------
@@ -206,16 +188,12 @@ def test_a_rebuilt_cluster_is_taken_after_a_ttl(consul_server: ConsulServer) -> 
     run(main(), timeout=60)
 
 
-def test_servers_may_be_replaced_one_by_one(consul_server: ConsulServer) -> None:
+async def test_servers_may_be_replaced_one_by_one(consul_server: ConsulServer) -> None:
     """A cluster is the same as long as some of its servers are."""
-
-    async def main() -> None:
-        (mine,) = json.loads(peers(consul_server))
-        grown = json.dumps([mine, "10.0.0.9:8300"])
-        async with (
-            RefusingAgent(*REFUSALS["no route"], peers=grown) as refusing,
-            client(refusing.url, consul_server.url) as driver,
-        ):
-            await driver.renew(await driver.grant_lease("a", 30))
-
-    run(main())
+    (mine,) = json.loads(peers(consul_server))
+    grown = json.dumps([mine, "10.0.0.9:8300"])
+    async with (
+        RefusingAgent(*REFUSALS["no route"], peers=grown) as refusing,
+        client(refusing.url, consul_server.url) as driver,
+    ):
+        await driver.renew(await driver.grant_lease("a", 30))

@@ -7,7 +7,6 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
-from support.aio import run
 from support.etcd import opened
 from support.refusing import answering_etcd, refusing_etcd
 
@@ -146,46 +145,34 @@ def test_a_compressed_answer_is_refused() -> None:
     assert "ompress" in str(error)
 
 
-def test_the_words_of_an_error_have_an_end() -> None:
+async def test_the_words_of_an_error_have_an_end() -> None:
     """What an endpoint says when it refuses is shortened before it is told."""
-
-    async def main() -> None:
-        # 5,000 bytes once encoded: above 8 KiB of trailers gRPC refuses by chance, and with words of its own.
-        async with refusing_etcd("UNIMPLEMENTED", "no\n" * 1000) as refusing, opened([refusing.url]) as driver:
-            with pytest.raises(BackendRefused) as refused:
-                await driver.read(["leader/x"])
-            assert len(str(refused.value)) < 1200
-            assert "no no no" in str(refused.value)
-
-    run(main())
+    # 5,000 bytes once encoded: above 8 KiB of trailers gRPC refuses by chance, and with words of its own.
+    async with refusing_etcd("UNIMPLEMENTED", "no\n" * 1000) as refusing, opened([refusing.url]) as driver:
+        with pytest.raises(BackendRefused) as refused:
+            await driver.read(["leader/x"])
+        assert len(str(refused.value)) < 1200
+        assert "no no no" in str(refused.value)
 
 
-def test_the_next_endpoint_is_asked() -> None:
+async def test_the_next_endpoint_is_asked() -> None:
     """Of two endpoints, one that answers with nonsense does not keep the other one from serving."""
     right = spelt((TXN, {"succeeded": True, "responses": [ranged(kv(mod_revision=4))]}))
-
-    async def main() -> None:
-        async with (
-            answering_etcd(b"\xff") as wrong,
-            answering_etcd(right) as good,
-            opened([wrong, good], prefix=PREFIX) as driver,
-        ):
-            assert (await driver.read(["leader/x"])).entries["leader/x"].index == 4
-
-    run(main())
+    async with (
+        answering_etcd(b"\xff") as wrong,
+        answering_etcd(right) as good,
+        opened([wrong, good], prefix=PREFIX) as driver,
+    ):
+        assert (await driver.read(["leader/x"])).entries["leader/x"].index == 4
 
 
 @pytest.mark.parametrize("token", ["", "a\nb", "\u20ac", "x" * 100_000], ids=["none", "two lines", "no ASCII", "long"])
-def test_a_token_that_is_none(token: str) -> None:
+async def test_a_token_that_is_none(token: str) -> None:
     """A token that cannot be sent again is no answer to a log-in."""
     page = spelt(("AuthenticateResponse", {"token": token}))
-
-    async def main() -> None:
-        async with (
-            answering_etcd(b"", {"Authenticate": page}) as url,
-            opened([url], user="me", password="5ecret", prefix=PREFIX) as driver,
-        ):
-            with pytest.raises(BackendUnavailable, match="no answer of etcd"):
-                await driver.read(["leader/x"])
-
-    run(main())
+    async with (
+        answering_etcd(b"", {"Authenticate": page}) as url,
+        opened([url], user="me", password="5ecret", prefix=PREFIX) as driver,
+    ):
+        with pytest.raises(BackendUnavailable, match="no answer of etcd"):
+            await driver.read(["leader/x"])

@@ -46,32 +46,24 @@ def refusal(endpoints: list[str], kind: type[Exception], **access: Any) -> str:
     return run(main())
 
 
-def test_right_ca_and_certificate(server: EtcdServer, access: dict[str, Any]) -> None:
+async def test_right_ca_and_certificate(server: EtcdServer, access: dict[str, Any]) -> None:
     """With the CA and a client certificate that it signed everything works, by address or by name, watches too."""
-
-    async def main() -> None:
-        for endpoint in (server.endpoint, server.endpoint.replace("127.0.0.1", "localhost")):
-            async with opened([endpoint], **access) as driver:
-                lease = await driver.grant_lease("a", 30)
-                grant = await taken(driver, lease)
-                position = (await driver.read([LOCK])).position
-                await driver.renew(lease)
-                await driver.release(grant, b"farewell")
-                assert (await driver.wait_changed([LOCK], position, 5.0)).entries[LOCK].lease is None
-
-    run(main())
+    for endpoint in (server.endpoint, server.endpoint.replace("127.0.0.1", "localhost")):
+        async with opened([endpoint], **access) as driver:
+            lease = await driver.grant_lease("a", 30)
+            grant = await taken(driver, lease)
+            position = (await driver.read([LOCK])).position
+            await driver.renew(lease)
+            await driver.release(grant, b"farewell")
+            assert (await driver.wait_changed([LOCK], position, 5.0)).entries[LOCK].lease is None
 
 
-def test_ca_alone_where_no_certificate_is_wanted(etcd_release: str, tls: ServerTLS) -> None:
+async def test_ca_alone_where_no_certificate_is_wanted(etcd_release: str, tls: ServerTLS) -> None:
     """A server that asks for no client certificate is reached with the CA alone, and without a scheme."""
     plain = ServerTLS(tls.ca, tls.cert, tls.key)
-
-    async def main() -> None:
-        with EtcdServer(release=etcd_release, tls=plain) as server:
-            async with opened([server.endpoint.removeprefix("https://")], ca=tls.ca) as driver:
-                await taken(driver, await driver.grant_lease("a", 30))
-
-    run(main())
+    with EtcdServer(release=etcd_release, tls=plain) as server:
+        async with opened([server.endpoint.removeprefix("https://")], ca=tls.ca) as driver:
+            await taken(driver, await driver.grant_lease("a", 30))
 
 
 def test_wrong_ca(server: EtcdServer, access: dict[str, Any], tmp_path: Path) -> None:
@@ -104,46 +96,36 @@ def test_client_certificate_of_another_ca(server: EtcdServer, tls: ServerTLS, tm
     assert str(cert) in refusal(server.endpoints, PermissionRefused, ca=tls.ca, cert=cert, key=key)
 
 
-def test_an_untrusted_endpoint_ends_the_request(etcd_release: str, access: dict[str, Any], tmp_path: Path) -> None:
+async def test_an_untrusted_endpoint_ends_the_request(
+    etcd_release: str, access: dict[str, Any], tmp_path: Path
+) -> None:
     """Behind an endpoint whose certificate is not trusted no other one is asked, now or later, so that no password goes
     there; the text names the endpoint. Beside one that is down it may pass."""
     authority = Authority(tmp_path)
     cert, key = authority.issue("server", "127.0.0.1")
-
-    async def main() -> None:
-        with EtcdServer(release=etcd_release, tls=ServerTLS(authority.ca, cert, key)) as untrusted:
-            async with Wiretap() as wiretap:
-                endpoints = [untrusted.endpoint, wiretap.url]
-                async with opened(endpoints, user="me", password="pa55word", **access) as driver:
-                    for verb in (partial(driver.read, [LOCK]), partial(driver.wait_changed, [LOCK], 1, 5.0)) * 2:
-                        with pytest.raises(BackendRefused, match=untrusted.endpoint):
-                            await verb()
-                assert wiretap.heard == b""
-            dead = f"https://127.0.0.1:{next(free_ports())}"
-            async with opened([dead, untrusted.endpoint], **access) as driver:
-                with pytest.raises(BackendUnavailable, match=untrusted.endpoint):
-                    await driver.read([LOCK])
-
-    run(main())
+    with EtcdServer(release=etcd_release, tls=ServerTLS(authority.ca, cert, key)) as untrusted:
+        async with Wiretap() as wiretap:
+            endpoints = [untrusted.endpoint, wiretap.url]
+            async with opened(endpoints, user="me", password="pa55word", **access) as driver:
+                for verb in (partial(driver.read, [LOCK]), partial(driver.wait_changed, [LOCK], 1, 5.0)) * 2:
+                    with pytest.raises(BackendRefused, match=untrusted.endpoint):
+                        await verb()
+            assert wiretap.heard == b""
+        dead = f"https://127.0.0.1:{next(free_ports())}"
+        async with opened([dead, untrusted.endpoint], **access) as driver:
+            with pytest.raises(BackendUnavailable, match=untrusted.endpoint):
+                await driver.read([LOCK])
 
 
-def test_tls_asked_of_a_plain_server(etcd_server: EtcdServer, tls: ServerTLS) -> None:
+async def test_tls_asked_of_a_plain_server(etcd_server: EtcdServer, tls: ServerTLS) -> None:
     """https to a server that speaks http gets no answer, and nothing is sent in the clear instead."""
-
-    async def main() -> None:
-        async with opened([etcd_server.endpoint.replace("http", "https")], ca=tls.ca) as driver:
-            with pytest.raises(BackendUnavailable):
-                await driver.read([LOCK])
-
-    run(main())
+    async with opened([etcd_server.endpoint.replace("http", "https")], ca=tls.ca) as driver:
+        with pytest.raises(BackendUnavailable):
+            await driver.read([LOCK])
 
 
-def test_plain_request_to_a_tls_server(server: EtcdServer) -> None:
+async def test_plain_request_to_a_tls_server(server: EtcdServer) -> None:
     """http to a server that speaks https gets no answer, and the text says what may be the reason."""
-
-    async def main() -> None:
-        async with opened([server.endpoint.replace("https", "http")], request_timeout=2.0) as driver:
-            with pytest.raises(BackendUnavailable, match="it may want https"):
-                await driver.read([LOCK])
-
-    run(main())
+    async with opened([server.endpoint.replace("https", "http")], request_timeout=2.0) as driver:
+        with pytest.raises(BackendUnavailable, match="it may want https"):
+            await driver.read([LOCK])

@@ -49,19 +49,15 @@ def key_path(directory: Path) -> Path:
 # What stands there.
 
 
-def test_a_person_reads_it_with_cat(tmp_path: Path) -> None:
+async def test_a_person_reads_it_with_cat(tmp_path: Path) -> None:
     """The file of a held lock shows the record as it is, and the lease file names the process."""
-
-    async def main() -> None:
-        driver = await opened(tmp_path)
-        grant = await taken(driver, b'{"holder": "web-1"}')
-        lines = key_path(tmp_path).read_text().splitlines()
-        assert json.loads(lines[0])["lease"] == grant.lease.id
-        assert lines[1] == '{"holder": "web-1"}'
-        assert json.loads((tmp_path / "leases" / grant.lease.id).read_text())["pid"] == os.getpid()
-        await driver.close()
-
-    run(main())
+    driver = await opened(tmp_path)
+    grant = await taken(driver, b'{"holder": "web-1"}')
+    lines = key_path(tmp_path).read_text().splitlines()
+    assert json.loads(lines[0])["lease"] == grant.lease.id
+    assert lines[1] == '{"holder": "web-1"}'
+    assert json.loads((tmp_path / "leases" / grant.lease.id).read_text())["pid"] == os.getpid()
+    await driver.close()
 
 
 def test_nobody_else_can_read_or_write(tmp_path: Path) -> None:
@@ -107,72 +103,56 @@ def test_other_bytes_are_no_key(raw: bytes) -> None:
     assert KeyFile.from_bytes(raw) is None
 
 
-def test_copied_key_file_is_foreign(tmp_path: Path) -> None:
+async def test_copied_key_file_is_foreign(tmp_path: Path) -> None:
     """A key file that was copied over another key's is not taken for that key's."""
-
-    async def main() -> None:
-        driver = await opened(tmp_path)
-        grant = await taken(driver)
-        (tmp_path / "keys" / file_name("cluster-lock/leader/other")).write_bytes(key_path(tmp_path).read_bytes())
-        with pytest.raises(ForeignValue, match="leader/other"):
-            await driver.acquire(grant.lease, "leader/other", b"{}")
-        assert await driver.scan("leader/") == [(await driver.read([LOCK])).entries[LOCK]]
-        await driver.close()
-
-    run(main())
+    driver = await opened(tmp_path)
+    grant = await taken(driver)
+    (tmp_path / "keys" / file_name("cluster-lock/leader/other")).write_bytes(key_path(tmp_path).read_bytes())
+    with pytest.raises(ForeignValue, match="leader/other"):
+        await driver.acquire(grant.lease, "leader/other", b"{}")
+    assert await driver.scan("leader/") == [(await driver.read([LOCK])).entries[LOCK]]
+    await driver.close()
 
 
 @pytest.mark.parametrize("left", [b"", b"\0" * 512])
-def test_file_emptied_by_a_power_cut_is_free(tmp_path: Path, left: bytes) -> None:
+async def test_file_emptied_by_a_power_cut_is_free(tmp_path: Path, left: bytes) -> None:
     """A key file without content, as some file systems leave it after a power cut, blocks nobody."""
-
-    async def main() -> None:
-        driver = await opened(tmp_path)
-        key_path(tmp_path).write_bytes(left)
-        key_path(tmp_path).chmod(0o600)
-        assert (await taken(driver)).previous is None
-        await driver.close()
-
-    run(main())
+    driver = await opened(tmp_path)
+    key_path(tmp_path).write_bytes(left)
+    key_path(tmp_path).chmod(0o600)
+    assert (await taken(driver)).previous is None
+    await driver.close()
 
 
 # The fencing token.
 
 
-def test_token_goes_on_when_everything_but_the_counter_is_deleted(tmp_path: Path) -> None:
+async def test_token_goes_on_when_everything_but_the_counter_is_deleted(tmp_path: Path) -> None:
     """The counter has a file of its own: deleting all keys does not set it back."""
-
-    async def main() -> None:
-        first = await opened(tmp_path)
-        token = (await taken(first)).token
-        await first.close()
-        key_path(tmp_path).unlink()
-        second = await opened(tmp_path)
-        assert (await taken(second)).token > token
-        await second.close()
-
-    run(main())
+    first = await opened(tmp_path)
+    token = (await taken(first)).token
+    await first.close()
+    key_path(tmp_path).unlink()
+    second = await opened(tmp_path)
+    assert (await taken(second)).token > token
+    await second.close()
 
 
 @pytest.mark.parametrize("left", [None, b"", b"\0" * 84, b"12 13\n", b"garbage" * 100])
-def test_lost_counter_is_found_again_in_the_keys(tmp_path: Path, left: bytes | None) -> None:
+async def test_lost_counter_is_found_again_in_the_keys(tmp_path: Path, left: bytes | None) -> None:
     """A counter that is gone or damaged goes on above the largest number that any key has."""
-
-    async def main() -> None:
-        first = await opened(tmp_path)
-        tokens = [(await taken(first)).token]
-        await first.close()
-        (tmp_path / "counter").unlink()
-        if left is not None:
-            (tmp_path / "counter").write_bytes(left)
-            (tmp_path / "counter").chmod(0o600)
-        second = await opened(tmp_path)
-        tokens.append((await taken(second)).token)
-        await second.close()
-        assert tokens[1] > tokens[0]
-        assert Counter(tmp_path / "counter").read() == tokens[1]
-
-    run(main())
+    first = await opened(tmp_path)
+    tokens = [(await taken(first)).token]
+    await first.close()
+    (tmp_path / "counter").unlink()
+    if left is not None:
+        (tmp_path / "counter").write_bytes(left)
+        (tmp_path / "counter").chmod(0o600)
+    second = await opened(tmp_path)
+    tokens.append((await taken(second)).token)
+    await second.close()
+    assert tokens[1] > tokens[0]
+    assert Counter(tmp_path / "counter").read() == tokens[1]
 
 
 def test_counter_survives_a_torn_line(tmp_path: Path) -> None:
@@ -188,7 +168,7 @@ def test_counter_survives_a_torn_line(tmp_path: Path) -> None:
         assert counter.read() == 8, torn
 
 
-def test_token_is_on_the_disk_before_it_is_given_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_token_is_on_the_disk_before_it_is_given_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """When a grant is returned its number has been synced, in the counter's own file."""
     synced: list[tuple[int, bytes]] = []
 
@@ -197,16 +177,12 @@ def test_token_is_on_the_disk_before_it_is_given_out(tmp_path: Path, monkeypatch
             synced.append((os.fstat(descriptor).st_ino, (tmp_path / "counter").read_bytes()))
 
     monkeypatch.setattr(os, "fsync", fsync)
-
-    async def main() -> None:
-        driver = await opened(tmp_path)
-        grant = await taken(driver)
-        inode, content = synced[-1]
-        assert inode == (tmp_path / "counter").stat().st_ino
-        assert f"{grant.token:020}".encode() in content
-        await driver.close()
-
-    run(main())
+    driver = await opened(tmp_path)
+    grant = await taken(driver)
+    inode, content = synced[-1]
+    assert inode == (tmp_path / "counter").stat().st_ino
+    assert f"{grant.token:020}".encode() in content
+    await driver.close()
 
 
 def test_grant_that_failed_halfway_is_finished_by_the_next_try(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -233,68 +209,56 @@ def test_grant_that_failed_halfway_is_finished_by_the_next_try(tmp_path: Path, m
 # Damage by hand.
 
 
-def test_deleted_lease_file_ends_the_lease(tmp_path: Path) -> None:
+async def test_deleted_lease_file_ends_the_lease(tmp_path: Path) -> None:
     """Deleting a lease's file frees its locks at once; the owner is told, and a new file there brings nothing back."""
-
-    async def main() -> None:
-        driver, other = await opened(tmp_path), await opened(tmp_path)
-        grant = await taken(driver)
-        position = (await other.read([LOCK])).position
-        path = tmp_path / "leases" / grant.lease.id
-        content = path.read_bytes()
-        path.unlink()
-        assert (await other.wait_changed([LOCK], position, 10)).entries[LOCK].lease is None
-        path.write_bytes(content)
-        with pytest.raises(LeaseExpired):
-            await driver.renew(grant.lease)
-        assert (await driver.read([LOCK])).entries[LOCK].lease is None
-        assert (await taken(other)).token > grant.token
-        await driver.close()
-        await other.close()
-
-    run(main())
-
-
-def test_deleted_folder_is_made_anew(tmp_path: Path) -> None:
-    """A folder that is gone ends what was held there and wakes who waits; the next lease is granted as on day one."""
-
-    async def main() -> None:
-        driver = await opened(tmp_path / "state")
-        grant = await taken(driver)
-        position = (await driver.read([LOCK])).position
-        waiting = asyncio.create_task(driver.wait_changed([LOCK], position, 10))
-        (tmp_path / "state").rename(tmp_path / "gone")
-        assert (await waiting).entries[LOCK].lease is None
-        with pytest.raises(LeaseExpired):
-            await driver.renew(grant.lease)
-        again = await taken_at_last(driver)
-        changes = await driver.wait_changed([LOCK], None, 10)
-        assert changes.entries[LOCK].lease == again.lease.id
-        waiting = asyncio.create_task(driver.wait_changed([LOCK], changes.position, 10))
-        await driver.release(again, b"{}")
-        assert (await waiting).entries[LOCK].lease is None
-        await driver.close()
-
-    run(main())
-
-
-def test_busy_folder_is_unavailable_in_time_and_still_readable(tmp_path: Path) -> None:
-    """While a stopped process sits on the folder's mutex changes fail by name and in time, reads and renewals go on."""
-
-    async def main() -> None:
-        driver = await opened(tmp_path)
-        grant = await taken(driver)
-        mutex = Flock(tmp_path / "mutex")
-        assert mutex.acquire()
-        with pytest.raises(BackendUnavailable, match="mutex"):
-            await driver.acquire(grant.lease, "leader/other", b"{}")
+    driver, other = await opened(tmp_path), await opened(tmp_path)
+    grant = await taken(driver)
+    position = (await other.read([LOCK])).position
+    path = tmp_path / "leases" / grant.lease.id
+    content = path.read_bytes()
+    path.unlink()
+    assert (await other.wait_changed([LOCK], position, 10)).entries[LOCK].lease is None
+    path.write_bytes(content)
+    with pytest.raises(LeaseExpired):
         await driver.renew(grant.lease)
-        assert (await driver.read([LOCK])).entries[LOCK].index == grant.index
-        mutex.release()
-        await driver.release(grant, b"{}")
-        await driver.close()
+    assert (await driver.read([LOCK])).entries[LOCK].lease is None
+    assert (await taken(other)).token > grant.token
+    await driver.close()
+    await other.close()
 
-    run(main())
+
+async def test_deleted_folder_is_made_anew(tmp_path: Path) -> None:
+    """A folder that is gone ends what was held there and wakes who waits; the next lease is granted as on day one."""
+    driver = await opened(tmp_path / "state")
+    grant = await taken(driver)
+    position = (await driver.read([LOCK])).position
+    waiting = asyncio.create_task(driver.wait_changed([LOCK], position, 10))
+    (tmp_path / "state").rename(tmp_path / "gone")
+    assert (await waiting).entries[LOCK].lease is None
+    with pytest.raises(LeaseExpired):
+        await driver.renew(grant.lease)
+    again = await taken_at_last(driver)
+    changes = await driver.wait_changed([LOCK], None, 10)
+    assert changes.entries[LOCK].lease == again.lease.id
+    waiting = asyncio.create_task(driver.wait_changed([LOCK], changes.position, 10))
+    await driver.release(again, b"{}")
+    assert (await waiting).entries[LOCK].lease is None
+    await driver.close()
+
+
+async def test_busy_folder_is_unavailable_in_time_and_still_readable(tmp_path: Path) -> None:
+    """While a stopped process sits on the folder's mutex changes fail by name and in time, reads and renewals go on."""
+    driver = await opened(tmp_path)
+    grant = await taken(driver)
+    mutex = Flock(tmp_path / "mutex")
+    assert mutex.acquire()
+    with pytest.raises(BackendUnavailable, match="mutex"):
+        await driver.acquire(grant.lease, "leader/other", b"{}")
+    await driver.renew(grant.lease)
+    assert (await driver.read([LOCK])).entries[LOCK].index == grant.index
+    mutex.release()
+    await driver.release(grant, b"{}")
+    await driver.close()
 
 
 def test_deleted_mutex_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -314,32 +278,28 @@ def test_deleted_mutex_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert Flock(path).acquire()
 
 
-def test_sweeping_keeps_the_last_words_of_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_sweeping_keeps_the_last_words_of_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The next lease deletes what dead processes left, but for what they wrote about locks; the living keep all."""
-
-    async def main() -> None:
-        dead, living = await opened(tmp_path), await opened(tmp_path)
-        mine = await living.grant_lease("living", 10)
-        await living.announce(mine, "standby/living", b"{}")
-        grant = await taken(dead, b'"dead"')
-        await dead.announce(grant.lease, "standby/dead", b"{}")
-        (tmp_path / "keys.new").write_bytes(b"half a rec")
-        with monkeypatch.context() as crash:
-            crash.setattr(Path, "unlink", lambda self, missing_ok=False: None)
-            await dead.close()
-        assert len(list((tmp_path / "leases").iterdir())) == 2
-        lease = await living.grant_lease("next", 10)
-        assert {path.name for path in (tmp_path / "leases").iterdir()} == {mine.id, lease.id}
-        assert {path.name for path in (tmp_path / "keys").iterdir()} == {
-            "cluster-lock+standby+living.json",
-            "cluster-lock+leader+telegram+42.json",
-        }
-        next_grant = await living.acquire(lease, LOCK, b"{}")
-        assert next_grant is not None
-        assert next_grant.previous == b'"dead"'
-        await living.close()
-
-    run(main())
+    dead, living = await opened(tmp_path), await opened(tmp_path)
+    mine = await living.grant_lease("living", 10)
+    await living.announce(mine, "standby/living", b"{}")
+    grant = await taken(dead, b'"dead"')
+    await dead.announce(grant.lease, "standby/dead", b"{}")
+    (tmp_path / "keys.new").write_bytes(b"half a rec")
+    with monkeypatch.context() as crash:
+        crash.setattr(Path, "unlink", lambda self, missing_ok=False: None)
+        await dead.close()
+    assert len(list((tmp_path / "leases").iterdir())) == 2
+    lease = await living.grant_lease("next", 10)
+    assert {path.name for path in (tmp_path / "leases").iterdir()} == {mine.id, lease.id}
+    assert {path.name for path in (tmp_path / "keys").iterdir()} == {
+        "cluster-lock+standby+living.json",
+        "cluster-lock+leader+telegram+42.json",
+    }
+    next_grant = await living.acquire(lease, LOCK, b"{}")
+    assert next_grant is not None
+    assert next_grant.previous == b'"dead"'
+    await living.close()
 
 
 # Who may.
@@ -356,7 +316,7 @@ def test_folder_that_others_may_write_to_is_refused(tmp_path: Path, mode: int) -
 
 def test_folder_of_another_user_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A folder that belongs to somebody else is refused with both names, and the exit code is 77."""
-    owner = tmp_path.stat().st_uid
+    owner = tmp_path.stat().st_uid  # noqa: ASYNC240 - a moment
     monkeypatch.setattr(os, "geteuid", lambda: owner + 54321)
     with pytest.raises(PermissionRefused, match=f"belongs to user .* runs as {owner + 54321}") as refused:
         run(opened(tmp_path))
@@ -379,39 +339,31 @@ def test_link_that_another_user_made_is_refused(tmp_path: Path, monkeypatch: pyt
         run(opened(tmp_path / "link"))
 
 
-def test_lock_file_of_another_user_is_foreign(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_lock_file_of_another_user_is_foreign(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A lock's file that belongs to another user is nobody's grant, and who wants the lock is told whose it is."""
-    owner = tmp_path.stat().st_uid
-
-    async def main() -> None:
-        driver = await opened(tmp_path)
-        grant = await taken(driver)
-        with monkeypatch.context() as other:
-            other.setattr(os, "geteuid", lambda: owner + 54321)
-            assert (await driver.read([LOCK])).entries[LOCK].lease is None
-        key_path(tmp_path).chmod(0o666)
-        with pytest.raises(ForeignValue, match=r"others may write to .*leader/telegram/42"):
-            await driver.acquire(grant.lease, LOCK, b"{}")
-        await driver.close()
-
-    run(main())
+    owner = tmp_path.stat().st_uid  # noqa: ASYNC240 - a moment
+    driver = await opened(tmp_path)
+    grant = await taken(driver)
+    with monkeypatch.context() as other:
+        other.setattr(os, "geteuid", lambda: owner + 54321)
+        assert (await driver.read([LOCK])).entries[LOCK].lease is None
+    key_path(tmp_path).chmod(0o666)
+    with pytest.raises(ForeignValue, match=r"others may write to .*leader/telegram/42"):
+        await driver.acquire(grant.lease, LOCK, b"{}")
+    await driver.close()
 
 
 @pytest.mark.parametrize("name", ["keys/cluster-lock+leader+telegram+42.json", "counter"])
-def test_links_are_not_followed(tmp_path: Path, name: str) -> None:
+async def test_links_are_not_followed(tmp_path: Path, name: str) -> None:
     """A symbolic link in place of a file of ours is refused by name, and what it leads to is untouched."""
-
-    async def main() -> None:
-        driver = await opened(tmp_path / "state")
-        lease = await driver.grant_lease("me", 10)
-        (tmp_path / "precious").write_text("keep")
-        (tmp_path / "state" / name).symlink_to(tmp_path / "precious")
-        with pytest.raises(BackendRefused, match="symbolic link"):
-            await driver.acquire(lease, LOCK, b"{}")
-        assert (tmp_path / "precious").read_text() == "keep"
-        await driver.close()
-
-    run(main())
+    driver = await opened(tmp_path / "state")
+    lease = await driver.grant_lease("me", 10)
+    (tmp_path / "precious").write_text("keep")
+    (tmp_path / "state" / name).symlink_to(tmp_path / "precious")
+    with pytest.raises(BackendRefused, match="symbolic link"):
+        await driver.acquire(lease, LOCK, b"{}")
+    assert (tmp_path / "precious").read_text() == "keep"
+    await driver.close()
 
 
 def test_file_in_place_of_the_folder_is_refused(tmp_path: Path) -> None:
@@ -422,16 +374,12 @@ def test_file_in_place_of_the_folder_is_refused(tmp_path: Path) -> None:
             run(opened(path))
 
 
-def test_ttl_has_a_floor(tmp_path: Path) -> None:
+async def test_ttl_has_a_floor(tmp_path: Path) -> None:
     """A ttl below the floor is refused with the floor."""
-
-    async def main() -> None:
-        driver = await opened(tmp_path)
-        with pytest.raises(BackendRefused, match=r"0\.1 s"):
-            await driver.grant_lease("me", 0.05)
-        await driver.close()
-
-    run(main())
+    driver = await opened(tmp_path)
+    with pytest.raises(BackendRefused, match=r"0\.1 s"):
+        await driver.grant_lease("me", 0.05)
+    await driver.close()
 
 
 def test_names_are_those_that_the_documentation_shows() -> None:

@@ -60,61 +60,53 @@ def fill(disk: Path) -> None:
 
 
 @AS_ROOT
-def test_a_full_disk_takes_nothing_and_loses_nothing(small_disk: Path) -> None:
+async def test_a_full_disk_takes_nothing_and_loses_nothing(small_disk: Path) -> None:
     """On a full disk the holder renews and is seen; no acquire, release, hand-over or lease is told as done, each says
     that there is no space and where; no half of a file is left; with room again all of it works, on a larger token."""
-
-    async def main() -> None:
-        folder = small_disk / "locks"
-        driver, other = await opened(folder), await opened(folder)
-        grant, rival = await taken(driver), await other.grant_lease("rival", 10)
-        await other.announce(rival, "standby/other", RECORD)
-        heir = (await driver.read(["standby/other"])).entries["standby/other"]
-        before = {path: path.read_bytes() for path in (folder / "keys").iterdir()}
-        fill(small_disk)
-        for attempt in (
-            driver.release(grant, b"farewell"),
-            driver.transfer(grant, heir, RECORD),
-            other.acquire(rival, "leader/free", RECORD),
-            other.announce(rival, "standby/other", b"another"),
-            other.grant_lease("third", 10),
-        ):
-            with pytest.raises(BackendUnavailable, match=f"no space left on the disk of {folder}"):
-                await attempt
-        await driver.renew(grant.lease)
-        assert (await other.read([LOCK])).entries[LOCK].lease == grant.lease.id
-        assert {path: path.read_bytes() for path in (folder / "keys").iterdir()} == before
-        assert not (folder / "keys.new").exists()
-        assert len(list((folder / "leases").iterdir())) == 2
-        (small_disk / "fill").unlink()
-        await driver.release(grant, b"farewell")
-        again = await other.acquire(rival, LOCK, RECORD)
-        assert again is not None
-        assert again.previous == b"farewell"
-        assert again.token > grant.token
-        await driver.close()
-        await other.close()
-
-    run(main())
+    folder = small_disk / "locks"
+    driver, other = await opened(folder), await opened(folder)
+    grant, rival = await taken(driver), await other.grant_lease("rival", 10)
+    await other.announce(rival, "standby/other", RECORD)
+    heir = (await driver.read(["standby/other"])).entries["standby/other"]
+    before = {path: path.read_bytes() for path in (folder / "keys").iterdir()}
+    fill(small_disk)
+    for attempt in (
+        driver.release(grant, b"farewell"),
+        driver.transfer(grant, heir, RECORD),
+        other.acquire(rival, "leader/free", RECORD),
+        other.announce(rival, "standby/other", b"another"),
+        other.grant_lease("third", 10),
+    ):
+        with pytest.raises(BackendUnavailable, match=f"no space left on the disk of {folder}"):
+            await attempt
+    await driver.renew(grant.lease)
+    assert (await other.read([LOCK])).entries[LOCK].lease == grant.lease.id
+    assert {path: path.read_bytes() for path in (folder / "keys").iterdir()} == before
+    assert not (folder / "keys.new").exists()
+    assert len(list((folder / "leases").iterdir())) == 2
+    (small_disk / "fill").unlink()
+    await driver.release(grant, b"farewell")
+    again = await other.acquire(rival, LOCK, RECORD)
+    assert again is not None
+    assert again.previous == b"farewell"
+    assert again.token > grant.token
+    await driver.close()
+    await other.close()
 
 
 @AS_ROOT
-def test_a_lease_ends_on_a_full_disk(small_disk: Path) -> None:
+async def test_a_lease_ends_on_a_full_disk(small_disk: Path) -> None:
     """Who cannot release its lock for want of room can still revoke its lease, and the lock is free at once."""
-
-    async def main() -> None:
-        driver, other = await opened(small_disk / "locks"), await opened(small_disk / "locks")
-        grant = await taken(driver)
-        position = (await other.read([LOCK])).position
-        fill(small_disk)
-        await driver.revoke(grant.lease)
-        assert (await other.wait_changed([LOCK], position, 5)).entries[LOCK].lease is None
-        (small_disk / "fill").unlink()
-        assert (await taken(other)).token > grant.token
-        await driver.close()
-        await other.close()
-
-    run(main())
+    driver, other = await opened(small_disk / "locks"), await opened(small_disk / "locks")
+    grant = await taken(driver)
+    position = (await other.read([LOCK])).position
+    fill(small_disk)
+    await driver.revoke(grant.lease)
+    assert (await other.wait_changed([LOCK], position, 5)).entries[LOCK].lease is None
+    (small_disk / "fill").unlink()
+    assert (await taken(other)).token > grant.token
+    await driver.close()
+    await other.close()
 
 
 @contextmanager
@@ -128,28 +120,24 @@ def files_of_at_most(size: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-def test_a_write_that_stops_in_the_middle_is_no_write(tmp_path: Path) -> None:
+async def test_a_write_that_stops_in_the_middle_is_no_write(tmp_path: Path) -> None:
     """A key of which only a part could be written is the key from before, and half a number is none."""
-
-    async def main() -> None:
-        driver = await opened(tmp_path)
-        grant = await taken(driver)
-        key = tmp_path / "keys" / "cluster-lock+leader+x.json"
-        before = key.read_bytes()
-        with files_of_at_most(100), pytest.raises(BackendUnavailable, match="no space"):
-            await driver.release(grant, b"x" * 1000)
-        assert key.read_bytes() == before
-        number = Counter(tmp_path / "counter").read()
-        with files_of_at_most(20), pytest.raises(OSError, match="large"):
-            Counter(tmp_path / "counter").write(1_000_000, durably=False)
-        assert Counter(tmp_path / "counter").read() == number
-        await driver.release(grant, RECORD)
-        await driver.close()
-
-    run(main())
+    driver = await opened(tmp_path)
+    grant = await taken(driver)
+    key = tmp_path / "keys" / "cluster-lock+leader+x.json"
+    before = key.read_bytes()
+    with files_of_at_most(100), pytest.raises(BackendUnavailable, match="no space"):
+        await driver.release(grant, b"x" * 1000)
+    assert key.read_bytes() == before
+    number = Counter(tmp_path / "counter").read()
+    with files_of_at_most(20), pytest.raises(OSError, match="large"):
+        Counter(tmp_path / "counter").write(1_000_000, durably=False)
+    assert Counter(tmp_path / "counter").read() == number
+    await driver.release(grant, RECORD)
+    await driver.close()
 
 
-def test_a_key_is_on_the_disk_before_it_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_key_is_on_the_disk_before_it_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The file that takes a lock's name was synced whole before: after a power cut there is no half of one."""
     synced: list[bytes] = []
     sync, put = os.fsync, Path.replace
@@ -164,14 +152,11 @@ def test_a_key_is_on_the_disk_before_it_has_its_name(tmp_path: Path, monkeypatch
         assert KeyFile.from_bytes(synced[-1]) is not None
         return put(self, target)
 
-    async def main() -> None:
-        driver = await opened(tmp_path)
-        monkeypatch.setattr(os, "fsync", fsync)
-        monkeypatch.setattr(Path, "replace", replace)
-        await driver.release(await taken(driver), b"farewell")
-        await driver.close()
-
-    run(main())
+    driver = await opened(tmp_path)
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(Path, "replace", replace)
+    await driver.release(await taken(driver), b"farewell")
+    await driver.close()
 
 
 # Another folder in the place of ours.
@@ -197,64 +182,56 @@ def linked_elsewhere(folder: Path) -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere one looks ten times a second")
 @pytest.mark.parametrize("swap", [renamed, renamed_above, deleted, linked_elsewhere])
-def test_a_holder_hears_at_once_that_its_folder_was_replaced(
+async def test_a_holder_hears_at_once_that_its_folder_was_replaced(
     tmp_path: Path, swap: Callable[[Path], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Who holds a lock in a folder that is renamed, deleted, or linked elsewhere, itself or one above it, is told by
     the kernel and not by a look of its own, and its lease is gone; who had opened the folder before gives nothing in
     the new one for longer than such a look takes."""
     monkeypatch.setattr(inotify, "LOOK_ANYWAY", 60.0)
-
-    async def main() -> None:
-        folder = tmp_path / "above" / "locks"
-        holder, standby = await opened(folder), await opened(folder)
-        grant = await taken(holder)
-        before = (await holder.read([LOCK])).position
-        await standby.read([LOCK])
-        waiting = asyncio.create_task(holder.wait_changed([LOCK], before, 30))
-        await until(lambda: holder._watch is not None)
-        await asyncio.sleep(0)
-        began = clock.now()
-        swap(folder)
-        lease = await standby.grant_lease("standby", 10)
-        assert await standby.acquire(lease, LOCK, RECORD) is None
-        async with asyncio.timeout(10):
-            assert (await waiting).entries[LOCK].lease is None
-        with pytest.raises(LeaseExpired):
-            await holder.renew(grant.lease)
-        async with asyncio.timeout(10):
-            while (again := await standby.acquire(lease, LOCK, RECORD)) is None:
-                await standby.wait_changed([LOCK], (await standby.read([LOCK])).position, 0.1)
-        assert clock.now() - began > 1
-        assert again.token > grant.token
-        await holder.close()
-        await standby.close()
-
-    run(main())
+    folder = tmp_path / "above" / "locks"
+    holder, standby = await opened(folder), await opened(folder)
+    grant = await taken(holder)
+    before = (await holder.read([LOCK])).position
+    await standby.read([LOCK])
+    waiting = asyncio.create_task(holder.wait_changed([LOCK], before, 30))
+    await until(lambda: holder._watch is not None)
+    await asyncio.sleep(0)
+    began = clock.now()
+    swap(folder)
+    lease = await standby.grant_lease("standby", 10)
+    assert await standby.acquire(lease, LOCK, RECORD) is None
+    async with asyncio.timeout(10):
+        assert (await waiting).entries[LOCK].lease is None
+    with pytest.raises(LeaseExpired):
+        await holder.renew(grant.lease)
+    async with asyncio.timeout(10):
+        while (again := await standby.acquire(lease, LOCK, RECORD)) is None:
+            await standby.wait_changed([LOCK], (await standby.read([LOCK])).position, 0.1)
+    assert clock.now() - began > 1
+    assert again.token > grant.token
+    await holder.close()
+    await standby.close()
 
 
-def test_a_change_in_a_folder_that_is_replaced_meanwhile_is_none(
+async def test_a_change_in_a_folder_that_is_replaced_meanwhile_is_none(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A change that began in one folder and ended in another one is not told as done."""
+    folder = tmp_path / "locks"
+    driver = await opened(folder)
+    lease = await driver.grant_lease("me", 10)
+    write = Counter.write
 
-    async def main() -> None:
-        folder = tmp_path / "locks"
-        driver = await opened(folder)
-        lease = await driver.grant_lease("me", 10)
-        write = Counter.write
+    def and_swap(self: Counter, number: int, *, durably: bool) -> None:
+        write(self, number, durably=durably)
+        folder.rename(tmp_path / "gone")
 
-        def and_swap(self: Counter, number: int, *, durably: bool) -> None:
-            write(self, number, durably=durably)
-            folder.rename(tmp_path / "gone")
-
-        with monkeypatch.context() as patched:
-            patched.setattr(Counter, "write", and_swap)
-            with pytest.raises(BackendUnavailable, match="replaced"):
-                await driver.acquire(lease, LOCK, RECORD)
-        await driver.close()
-
-    run(main())
+    with monkeypatch.context() as patched:
+        patched.setattr(Counter, "write", and_swap)
+        with pytest.raises(BackendUnavailable, match="replaced"):
+            await driver.acquire(lease, LOCK, RECORD)
+    await driver.close()
 
 
 # Who may put another folder in the place of ours.

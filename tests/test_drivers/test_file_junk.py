@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.aio import run
 
 from cluster_lock.drivers.file import FileDriver
 from cluster_lock.drivers.file.counter import Counter
@@ -128,145 +127,131 @@ def clear(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
+@pytest.mark.limit(60)
 @pytest.mark.slow
-def test_junk_in_one_key_is_foreign_for_that_key_alone(tmp_path: Path, crowd: list[str]) -> None:
+async def test_junk_in_one_key_is_foreign_for_that_key_alone(tmp_path: Path, crowd: list[str]) -> None:
     """Whatever stands in the place of a lock's key, no look at it raises, nobody holds it, who wants it is told where
     it is, it is left as it is, and the other lock is held, released and given again on a token that grew by little."""
-
-    async def main() -> None:
-        driver = FileDriver(tmp_path)
-        await driver.open()
-        lease = await driver.grant_lease("me", 10)
-        position = (await driver.read([LOCK])).position
-        for what in crowd:
-            path = key_path(tmp_path)
-            grant, other = await driver.acquire(lease, LOCK, RECORD), await driver.acquire(lease, OTHER, RECORD)
-            assert grant is not None, what
-            assert other is not None, what
-            WRITES[what](path)
-            inode = path.lstat().st_ino
-            entries = (await driver.read([LOCK, OTHER])).entries
-            assert (entries[LOCK].lease, entries[OTHER].lease) == (None, lease.id), what
-            assert entries[LOCK].index >= grant.index, what
-            assert [entry.name for entry in await driver.scan("leader/")] == [OTHER], what
-            assert LOCK in [entry.name for entry in await driver.inspect("leader/")], what
-            changes = await driver.wait_changed([LOCK], position, 0)
-            assert changes.entries[LOCK].lease is None, what
-            await driver.grant_lease("somebody", 10)  # which sweeps
-            await driver.release(grant, RECORD)
-            with pytest.raises(ForeignValue, match=r"cluster-lock\+leader\+x\.json.*key cluster-lock/leader/x"):
-                await driver.acquire(lease, LOCK, RECORD)
-            assert path.lstat().st_ino == inode, what
-            await driver.release(other, RECORD)
-            again = await driver.acquire(lease, OTHER, RECORD)
-            assert again is not None, what
-            assert other.token < again.token < other.token + 10, what
-            await driver.release(again, RECORD)
-            clear(path)
-        await driver.close()
-
-    run(main(), timeout=60)
+    driver = FileDriver(tmp_path)
+    await driver.open()
+    lease = await driver.grant_lease("me", 10)
+    position = (await driver.read([LOCK])).position
+    for what in crowd:
+        path = key_path(tmp_path)
+        grant, other = await driver.acquire(lease, LOCK, RECORD), await driver.acquire(lease, OTHER, RECORD)
+        assert grant is not None, what
+        assert other is not None, what
+        WRITES[what](path)
+        inode = path.lstat().st_ino
+        entries = (await driver.read([LOCK, OTHER])).entries
+        assert (entries[LOCK].lease, entries[OTHER].lease) == (None, lease.id), what
+        assert entries[LOCK].index >= grant.index, what
+        assert [entry.name for entry in await driver.scan("leader/")] == [OTHER], what
+        assert LOCK in [entry.name for entry in await driver.inspect("leader/")], what
+        changes = await driver.wait_changed([LOCK], position, 0)
+        assert changes.entries[LOCK].lease is None, what
+        await driver.grant_lease("somebody", 10)  # which sweeps
+        await driver.release(grant, RECORD)
+        with pytest.raises(ForeignValue, match=r"cluster-lock\+leader\+x\.json.*key cluster-lock/leader/x"):
+            await driver.acquire(lease, LOCK, RECORD)
+        assert path.lstat().st_ino == inode, what
+        await driver.release(other, RECORD)
+        again = await driver.acquire(lease, OTHER, RECORD)
+        assert again is not None, what
+        assert other.token < again.token < other.token + 10, what
+        await driver.release(again, RECORD)
+        clear(path)
+    await driver.close()
 
 
+@pytest.mark.limit(30)
 @pytest.mark.parametrize(
     "what",
     ["deep brackets", "lease=5", "lease='..'", "index='7'", "key=['x']", "index=1000000000000000", "folder", "fifo"],
 )
-def test_a_session_goes_on_beside_a_key_of_junk(tmp_path: Path, what: str) -> None:
+async def test_a_session_goes_on_beside_a_key_of_junk(tmp_path: Path, what: str) -> None:
     """Junk over the key of a lock ends the term under it, and not the session, nor its other lock, nor a standby."""
     timing = Timing(ttl=3, margin=1, stop_time=0.5)
+    leads = asyncio.Event()
 
-    async def main() -> None:
-        leads = asyncio.Event()
+    async def body(term: Term) -> None:
+        leads.set()
+        await term.wait_step_down()
 
-        async def body(term: Term) -> None:
-            leads.set()
-            await term.wait_step_down()
+    def session(name: str) -> Session:
+        return Session(FileDriver(tmp_path), instance=name, timing=timing, guard=NoGuard())
 
-        def session(name: str) -> Session:
-            return Session(FileDriver(tmp_path), instance=name, timing=timing, guard=NoGuard())
-
-        async with session("b") as ours, session("c") as standby:
-            leading = asyncio.create_task(Election(ours).lead("x", body))
+    async with session("b") as ours, session("c") as standby:
+        leading = asyncio.create_task(Election(ours).lead("x", body))
+        await leads.wait()
+        waiting = asyncio.create_task(Election(standby).lead("x", body))
+        async with ours.lock("other").hold() as other:
+            leads.clear()
+            hold = ours.context.claims.holds[LOCK]
+            assert isinstance(hold, Hold)
+            WRITES[what](key_path(tmp_path))
+            await hold.wait_lost()
+            await asyncio.wait([leading, waiting], timeout=timing.renew_every * 2)
+            assert (ours.failure, standby.failure) == (None, None)
+            assert other.loss is None
+            assert not leading.done(), leading
+            assert not waiting.done(), waiting
+            clear(key_path(tmp_path))
             await leads.wait()
-            waiting = asyncio.create_task(Election(standby).lead("x", body))
-            async with ours.lock("other").hold() as other:
-                leads.clear()
-                hold = ours.context.claims.holds[LOCK]
-                assert isinstance(hold, Hold)
-                WRITES[what](key_path(tmp_path))
-                await hold.wait_lost()
-                await asyncio.wait([leading, waiting], timeout=timing.renew_every * 2)
-                assert (ours.failure, standby.failure) == (None, None)
-                assert other.loss is None
-                assert not leading.done(), leading
-                assert not waiting.done(), waiting
-                clear(key_path(tmp_path))
-                await leads.wait()
-            leading.cancel()
-            waiting.cancel()
-            await asyncio.gather(leading, waiting, return_exceptions=True)
-
-    run(main(), timeout=30)
+        leading.cancel()
+        waiting.cancel()
+        await asyncio.gather(leading, waiting, return_exceptions=True)
 
 
-def test_a_junk_index_becomes_no_token(tmp_path: Path) -> None:
+async def test_a_junk_index_becomes_no_token(tmp_path: Path) -> None:
     """Neither an index that no counter reaches, nor one far above the counter as it stands, is counted on from: not in
     the key of the lock, nor in another one, nor when the driver is a new one."""
-
-    async def main() -> None:
-        for index in (10**30, 2**53 - 1, 10**6):
-            first, second = FileDriver(tmp_path), FileDriver(tmp_path)
-            await first.open()
-            grant = await first.acquire(await first.grant_lease("me", 10), LOCK, RECORD)
-            assert grant is not None
-            head(index=index)(key_path(tmp_path))
-            await second.open()
-            lease = await second.grant_lease("you", 10)
-            await second.announce(lease, "standby/you", RECORD)
-            with pytest.raises(ForeignValue):
-                await second.acquire(lease, LOCK, RECORD)
-            other = await second.acquire(lease, OTHER, RECORD)
-            assert other is not None
-            assert grant.token < other.token < 100
-            await second.release(other, RECORD)
-            await first.close()
-            await second.close()
-            clear(key_path(tmp_path))
-
-    run(main())
+    for index in (10**30, 2**53 - 1, 10**6):
+        first, second = FileDriver(tmp_path), FileDriver(tmp_path)
+        await first.open()
+        grant = await first.acquire(await first.grant_lease("me", 10), LOCK, RECORD)
+        assert grant is not None
+        head(index=index)(key_path(tmp_path))
+        await second.open()
+        lease = await second.grant_lease("you", 10)
+        await second.announce(lease, "standby/you", RECORD)
+        with pytest.raises(ForeignValue):
+            await second.acquire(lease, LOCK, RECORD)
+        other = await second.acquire(lease, OTHER, RECORD)
+        assert other is not None
+        assert grant.token < other.token < 100
+        await second.release(other, RECORD)
+        await first.close()
+        await second.close()
+        clear(key_path(tmp_path))
 
 
 @pytest.mark.parametrize("what", [*PLACES, *BYTES])
-def test_a_counter_of_junk_is_counted_again_or_refused(tmp_path: Path, what: str) -> None:
+async def test_a_counter_of_junk_is_counted_again_or_refused(tmp_path: Path, what: str) -> None:
     """Looks and renewals go on whatever the counter is; a token is above all that stand in the keys, or refused with
     the name of the file; what is in its place stays as it is."""
-
-    async def main() -> None:
-        driver = FileDriver(tmp_path)
-        await driver.open()
-        lease = await driver.grant_lease("me", 10)
-        grant = await driver.acquire(lease, LOCK, RECORD)
-        assert grant is not None
-        WRITES[what](tmp_path / "counter")
-        inode = (tmp_path / "counter").lstat().st_ino
-        await driver.renew(lease)
-        assert (await driver.read([LOCK, OTHER])).entries[LOCK].index == grant.index
-        fresh = FileDriver(tmp_path)
-        await fresh.open()
-        yours = await fresh.grant_lease("you", 10)
-        if what in PLACES and what != "huge":
-            with pytest.raises(BackendRefused, match="counter"):
-                await fresh.acquire(yours, OTHER, RECORD)
-        else:
-            other = await fresh.acquire(yours, OTHER, RECORD)
-            assert other is not None
-            assert other.token > grant.token
-        assert (tmp_path / "counter").lstat().st_ino == inode
-        await driver.close()
-        await fresh.close()
-
-    run(main())
+    driver = FileDriver(tmp_path)
+    await driver.open()
+    lease = await driver.grant_lease("me", 10)
+    grant = await driver.acquire(lease, LOCK, RECORD)
+    assert grant is not None
+    WRITES[what](tmp_path / "counter")
+    inode = (tmp_path / "counter").lstat().st_ino
+    await driver.renew(lease)
+    assert (await driver.read([LOCK, OTHER])).entries[LOCK].index == grant.index
+    fresh = FileDriver(tmp_path)
+    await fresh.open()
+    yours = await fresh.grant_lease("you", 10)
+    if what in PLACES and what != "huge":
+        with pytest.raises(BackendRefused, match="counter"):
+            await fresh.acquire(yours, OTHER, RECORD)
+    else:
+        other = await fresh.acquire(yours, OTHER, RECORD)
+        assert other is not None
+        assert other.token > grant.token
+    assert (tmp_path / "counter").lstat().st_ino == inode
+    await driver.close()
+    await fresh.close()
 
 
 def test_a_number_that_no_counter_reaches_is_none(tmp_path: Path) -> None:
@@ -277,26 +262,22 @@ def test_a_number_that_no_counter_reaches_is_none(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("what", [*PLACES, "binary"])
 @pytest.mark.parametrize("name", ["leases/0123456789abcdef", "mutex", "keys.new"])
-def test_junk_elsewhere_is_told_or_left_alone(tmp_path: Path, name: str, what: str) -> None:
+async def test_junk_elsewhere_is_told_or_left_alone(tmp_path: Path, name: str, what: str) -> None:
     """Junk in the place of a lease file, of the mutex or of the file that a key is written by costs no look and no
     renewal; a change works, or is refused with the name of the file. Nothing waits for it."""
     refused = {("mutex", kind) for kind in ("folder", "fifo", "link", "socket")} | {("keys.new", "folder")}
-
-    async def main() -> None:
-        driver = FileDriver(tmp_path, request_timeout=1.0)
-        await driver.open()
-        lease = await driver.grant_lease("me", 10)
-        grant = await driver.acquire(lease, LOCK, RECORD)
-        assert grant is not None
-        WRITES[what](tmp_path / name)
-        await driver.renew(lease)
-        assert (await driver.read([LOCK])).entries[LOCK].lease == lease.id
-        with pytest.raises(BackendRefused, match=Path(name).name) if (name, what) in refused else nullcontext():
-            assert await driver.acquire(await driver.grant_lease("you", 10), LOCK, RECORD) is None
-            assert await driver.acquire(lease, OTHER, RECORD) is not None
-        await driver.close()
-
-    run(main())
+    driver = FileDriver(tmp_path, request_timeout=1.0)
+    await driver.open()
+    lease = await driver.grant_lease("me", 10)
+    grant = await driver.acquire(lease, LOCK, RECORD)
+    assert grant is not None
+    WRITES[what](tmp_path / name)
+    await driver.renew(lease)
+    assert (await driver.read([LOCK])).entries[LOCK].lease == lease.id
+    with pytest.raises(BackendRefused, match=Path(name).name) if (name, what) in refused else nullcontext():
+        assert await driver.acquire(await driver.grant_lease("you", 10), LOCK, RECORD) is None
+        assert await driver.acquire(lease, OTHER, RECORD) is not None
+    await driver.close()
 
 
 @pytest.mark.slow

@@ -115,77 +115,65 @@ def test_killed_holder_wakes_the_waiter_by_itself(
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="inotify is Linux's")
-def test_close_that_is_told_before_the_unlock_is_not_missed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_close_that_is_told_before_the_unlock_is_not_missed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The kernel tells of a dying holder's close before it drops the lock; who looks too early looks again."""
     monkeypatch.setattr(inotify, "LOOK_ANYWAY", 60.0)
-
-    async def main() -> None:
-        driver, other = await opened(tmp_path), await opened(tmp_path)
-        grant = await taken(driver)
-        waiting = asyncio.create_task(until_free(other, (await other.read([LOCK])).position))
-        await asyncio.wait([waiting], timeout=0.05)
-        descriptor = os.open(tmp_path / "leases" / grant.lease.id, os.O_RDWR)
-        os.close(descriptor)  # the event of a close, the lock still held
-        held = driver._store._mine[grant.lease.id].descriptor
-        asyncio.get_running_loop().call_later(0.02, fcntl.flock, held, fcntl.LOCK_UN)  # makes no event
-        await waiting
-        await driver.close()
-        await other.close()
-
-    run(main())
+    driver, other = await opened(tmp_path), await opened(tmp_path)
+    grant = await taken(driver)
+    waiting = asyncio.create_task(until_free(other, (await other.read([LOCK])).position))
+    await asyncio.wait([waiting], timeout=0.05)
+    descriptor = os.open(tmp_path / "leases" / grant.lease.id, os.O_RDWR)
+    os.close(descriptor)  # the event of a close, the lock still held
+    held = driver._store._mine[grant.lease.id].descriptor
+    asyncio.get_running_loop().call_later(0.02, fcntl.flock, held, fcntl.LOCK_UN)  # makes no event
+    await waiting
+    await driver.close()
+    await other.close()
 
 
 @pytest.mark.process
-def test_stopped_holder_keeps_its_lock(tmp_path: Path, holders: list[subprocess.Popen[str]]) -> None:
+async def test_stopped_holder_keeps_its_lock(tmp_path: Path, holders: list[subprocess.Popen[str]]) -> None:
     """A holder that is stopped has not died: files do not expire, whatever ttl was asked for."""
 
     process, _ = start(holders, tmp_path)
     process.send_signal(signal.SIGSTOP)
-    os.waitpid(process.pid, os.WUNTRACED)
-
-    async def main() -> None:
-        driver = await opened(tmp_path)
-        assert await driver.acquire(await driver.grant_lease("me", 10), LOCK, b"{}") is None
-        await driver.close()
-
-    run(main())
+    os.waitpid(process.pid, os.WUNTRACED)  # noqa: ASYNC222 - a moment
+    driver = await opened(tmp_path)
+    assert await driver.acquire(await driver.grant_lease("me", 10), LOCK, b"{}") is None
+    await driver.close()
 
 
 @pytest.mark.process
-def test_child_of_a_dead_holder_does_not_keep_its_lock(tmp_path: Path, holders: list[subprocess.Popen[str]]) -> None:
+async def test_child_of_a_dead_holder_does_not_keep_its_lock(
+    tmp_path: Path, holders: list[subprocess.Popen[str]]
+) -> None:
     """A process forked from the holder, as a pool's workers are, lives on, and the dead holder's lock is free."""
-
-    async def main() -> None:
-        process, child = start(holders, tmp_path, "fork")
-        try:
-            driver = await opened(tmp_path)
-            position = (await driver.read([LOCK])).position
-            process.kill()
-            await until_free(driver, position)
-            os.kill(child, 0)
-            await taken(driver)
-            await driver.close()
-        finally:
-            os.kill(child, signal.SIGKILL)
-
-    run(main())
+    process, child = start(holders, tmp_path, "fork")
+    try:
+        driver = await opened(tmp_path)
+        position = (await driver.read([LOCK])).position
+        process.kill()
+        await until_free(driver, position)
+        os.kill(child, 0)
+        await taken(driver)
+        await driver.close()
+    finally:
+        os.kill(child, signal.SIGKILL)
 
 
 @pytest.mark.process
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
-def test_forked_child_neither_holds_nor_ends_what_the_parent_holds(tmp_path: Path) -> None:
+async def test_forked_child_neither_holds_nor_ends_what_the_parent_holds(tmp_path: Path) -> None:
     """In a forked child the lease is gone, and closing or dropping the driver there leaves the parent's lock alone."""
-
-    async def main() -> None:
-        driver, other = await opened(tmp_path), await opened(tmp_path)
-        grant = await taken(driver)
-        assert exit_code_of_child(driver, grant) == 0
-        await driver.renew(grant.lease)
-        assert (await other.read([LOCK])).entries[LOCK].lease == grant.lease.id
-        await driver.close()
-        await other.close()
-
-    run(main())
+    driver, other = await opened(tmp_path), await opened(tmp_path)
+    grant = await taken(driver)
+    assert exit_code_of_child(driver, grant) == 0
+    await driver.renew(grant.lease)
+    assert (await other.read([LOCK])).entries[LOCK].lease == grant.lease.id
+    await driver.close()
+    await other.close()
 
 
 def exit_code_of_child(driver: FileDriver, grant: Grant) -> int:
@@ -229,46 +217,38 @@ def test_two_flocks_exclude_each_other_in_one_process(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="inotify is Linux's")
-def test_probes_do_not_wake_anybody(tmp_path: Path) -> None:
+async def test_probes_do_not_wake_anybody(tmp_path: Path) -> None:
     """Looking whether a holder lives makes no event for those who wait for its death: no storm of waiters."""
-
-    async def main() -> None:
-        driver, other = await opened(tmp_path), await opened(tmp_path)
-        await taken(driver)
-        rival = await other.grant_lease("rival", 10)
-        watch = inotify.watch_of((tmp_path / "keys", tmp_path / "leases"), tmp_path)
-        with inotify.listening(watch) as bell:
-            for _ in range(10):
-                await other.read([LOCK])
-                assert await other.acquire(rival, LOCK, b"{}") is None
-                await driver.scan("leader/")
-            assert await bell.wait(0.1) == set()
-        watch.close()
-        await driver.close()
-        await other.close()
-
-    run(main())
+    driver, other = await opened(tmp_path), await opened(tmp_path)
+    await taken(driver)
+    rival = await other.grant_lease("rival", 10)
+    watch = inotify.watch_of((tmp_path / "keys", tmp_path / "leases"), tmp_path)
+    with inotify.listening(watch) as bell:
+        for _ in range(10):
+            await other.read([LOCK])
+            assert await other.acquire(rival, LOCK, b"{}") is None
+            await driver.scan("leader/")
+        assert await bell.wait(0.1) == set()
+    watch.close()
+    await driver.close()
+    await other.close()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="inotify is Linux's")
-def test_without_an_inotify_instance_it_polls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_without_an_inotify_instance_it_polls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """When the kernel grants no more instances a waiter is told all the same, a polling period later."""
 
     def refused(self: object, *folders: object) -> None:
         raise OSError(errno.EMFILE, "Too many open files")
 
     monkeypatch.setattr(inotify.Inotify, "__init__", refused)
-
-    async def main() -> None:
-        driver, other = await opened(tmp_path), await opened(tmp_path)
-        grant = await taken(driver)
-        waiting = asyncio.create_task(until_free(other, (await other.read([LOCK])).position))
-        await driver.release(grant, b"{}")
-        await waiting
-        await driver.close()
-        await other.close()
-
-    run(main())
+    driver, other = await opened(tmp_path), await opened(tmp_path)
+    grant = await taken(driver)
+    waiting = asyncio.create_task(until_free(other, (await other.read([LOCK])).position))
+    await driver.release(grant, b"{}")
+    await waiting
+    await driver.close()
+    await other.close()
 
 
 FAR = ["nfs4", "cifs", "9p", "gpfs", "fakeowner", "fuse.grpcfuse", "vboxsf", "prl_fs", "fuse.vmhgfs-fuse", "osxfs"]
@@ -322,14 +302,12 @@ def test_file_system_without_locks_is_refused(tmp_path: Path, monkeypatch: pytes
     assert set(os.listdir("/proc/self/fd")) <= before
 
 
-def test_file_system_whose_locks_do_not_exclude_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_file_system_whose_locks_do_not_exclude_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A flock that is granted and that a second look at the file does not meet is no lock: the system's word is not
     enough."""
     monkeypatch.setattr(fcntl, "flock", lambda descriptor, operation: None)
-
-    async def main() -> None:
-        driver = await opened(tmp_path)
-        with pytest.raises(BackendRefused, match="lets two lock one file"):
-            await driver.grant_lease("me", 10)
-
-    run(main())
+    driver = await opened(tmp_path)
+    with pytest.raises(BackendRefused, match="lets two lock one file"):
+        await driver.grant_lease("me", 10)

@@ -124,40 +124,32 @@ def test_consul_policies(consul: ConsulServer) -> None:
 
 @pytest.mark.consul
 @pytest.mark.parametrize("policy", ["bot.policy.hcl", "operator.policy.hcl"])
-def test_a_token_is_shown_its_own_session(consul: ConsulServer, policy: str) -> None:
+async def test_a_token_is_shown_its_own_session(consul: ConsulServer, policy: str) -> None:
     """The right to make a session is enough to ask each agent for it, by which clusters are told from each other."""
     urls = consul.url, consul.url.replace("127.0.0.1", "localhost")
-
-    async def main() -> None:
-        async with client(*urls, token=consul_token(consul, policy), session_node=NODE) as driver:
-            await driver.grant_lease("a", 30)
-            assert [node.problem for node in await driver.nodes()] == [None]
-
-    run(main())
+    async with client(*urls, token=consul_token(consul, policy), session_node=NODE) as driver:
+        await driver.grant_lease("a", 30)
+        assert [node.problem for node in await driver.nodes()] == [None]
 
 
 @pytest.mark.consul
-def test_a_dead_standby_of_another_bot_is_in_nobodys_way(consul: ConsulServer) -> None:
+async def test_a_dead_standby_of_another_bot_is_in_nobodys_way(consul: ConsulServer) -> None:
     """A bot's rights are enough to revoke a lease, though a dead standby of another bot has left its record."""
-
-    async def main() -> None:
-        root = at_consul(consul, consul.management_token or "")()
-        mine = at_consul(consul, consul_token(consul, "bot.policy.hcl"))()
-        await root.open()
-        await mine.open()
-        try:
-            dead, key = await root.grant_lease("other-1", 10), f"{STANDBY}other-1.aaaa"
-            await root.announce(dead, key, b"{}")
-            consul.request("PUT", f"/v1/session/destroy/{dead.id}")
-            lease = await mine.grant_lease("web-1", 10)
-            await mine.revoke(lease)
-            assert consul.request("GET", f"/v1/session/info/{lease.id}?consistent") == []
-            assert (await root.read([key])).entries[key].record == b"{}"
-        finally:
-            await root.close()
-            await mine.close()
-
-    run(main())
+    root = at_consul(consul, consul.management_token or "")()
+    mine = at_consul(consul, consul_token(consul, "bot.policy.hcl"))()
+    await root.open()
+    await mine.open()
+    try:
+        dead, key = await root.grant_lease("other-1", 10), f"{STANDBY}other-1.aaaa"
+        await root.announce(dead, key, b"{}")
+        consul.request("PUT", f"/v1/session/destroy/{dead.id}")
+        lease = await mine.grant_lease("web-1", 10)
+        await mine.revoke(lease)
+        assert consul.request("GET", f"/v1/session/info/{lease.id}?consistent") == []
+        assert (await root.read([key])).entries[key].record == b"{}"
+    finally:
+        await root.close()
+        await mine.close()
 
 
 @pytest.mark.consul

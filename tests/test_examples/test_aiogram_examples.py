@@ -114,10 +114,11 @@ def test_each_that_polls_is_tried(examples: Path) -> None:
     assert polling == CONVERSATIONS.keys()
 
 
+@pytest.mark.limit(WHOLE)
 @pytest.mark.process
 @pytest.mark.timeout(WHOLE + 30)
 @pytest.mark.parametrize("name", CONVERSATIONS)
-def test_an_example_with_one_line_changed(name: str, examples: Path, stage: Stages, tmp_path: Path) -> None:
+async def test_an_example_with_one_line_changed(name: str, examples: Path, stage: Stages, tmp_path: Path) -> None:
     """Each message gets the answer that the example gives, nothing is confirmed unanswered, and SIGTERM ends it."""
     shutil.copytree(examples, tmp_path / "examples")
     program = tmp_path / "examples" / name
@@ -125,24 +126,20 @@ def test_an_example_with_one_line_changed(name: str, examples: Path, stage: Stag
     assert count == 1
     program.write_text(text, "utf-8")
     launcher = program.with_name("launcher.py")
-
-    async def main() -> None:
-        async with TelegramSimulator(strict=True) as simulator:
-            base = simulator.url + "/bot{token}/{method}"
-            launcher.write_text(BEGINS.format(base=base, program=str(program)), "utf-8")
-            with stage(str(launcher), BOT_TOKEN=TOKEN, CLUSTER_LOCK_HEALTH="off") as it:
-                example = await it.start("a")
-                for happens, answer in CONVERSATIONS[name]:
-                    if isinstance(happens, str):
-                        simulator.push(BOT, text=happens)
-                    else:
-                        simulator.push_raw(BOT, happens)
-                    await aio.until(partial(answered, answer, simulator, example), timeout=START)
-                example.send(signal.SIGTERM)
-                assert await example.ended() == 0
-            assert simulator.oracle.report().pending == 0
-
-    aio.run(main(), timeout=WHOLE)
+    async with TelegramSimulator(strict=True) as simulator:
+        base = simulator.url + "/bot{token}/{method}"
+        launcher.write_text(BEGINS.format(base=base, program=str(program)), "utf-8")
+        with stage(str(launcher), BOT_TOKEN=TOKEN, CLUSTER_LOCK_HEALTH="off") as it:
+            example = await it.start("a")
+            for happens, answer in CONVERSATIONS[name]:
+                if isinstance(happens, str):
+                    simulator.push(BOT, text=happens)
+                else:
+                    simulator.push_raw(BOT, happens)
+                await aio.until(partial(answered, answer, simulator, example), timeout=START)
+            example.send(signal.SIGTERM)
+            assert await example.ended() == 0
+        assert simulator.oracle.report().pending == 0
 
 
 def answered(answer: str, simulator: TelegramSimulator, example: Example) -> bool:

@@ -18,68 +18,59 @@ pytestmark = pytest.mark.timeout(WHOLE + 30)
 FOLDER = EXAMPLES / "existing_bot"
 
 
+@pytest.mark.limit(WHOLE)
 @pytest.mark.process
-def test_one_polls_and_the_others_take_over(stage: Stages) -> None:
+async def test_one_polls_and_the_others_take_over(stage: Stages) -> None:
     """Of three instances one answers; after its SIGTERM the next does, and after the kill -9 of that the last; each
     update is answered once, and Telegram never sees two of them."""
-
-    async def main() -> None:
-        async with TelegramSimulator(strict=True) as simulator:
-            with stage("existing_bot/main.py", simulator) as it:
-                first, *others = await it.start_all("a", "b", "c")
-                simulator.push(BOT, text="one")
-                await first.says("is handled")
-                first.send(signal.SIGTERM)
-                assert await first.ended() == 0
-                simulator.push(BOT, text="two")
-                await aio.until(lambda: any("is handled" in other.output for other in others), timeout=60)
-                second, third = sorted(others, key=lambda other: "is handled" not in other.output)
-                await third.says(f"waiting, held by {second.instance} on ")
-                await aio.until(lambda: simulator.oracle.report().pending == 0, timeout=60)
-                second.send(signal.SIGKILL)
-                assert await second.ended() == -signal.SIGKILL
-                simulator.push(BOT, text="three")
-                await third.says("is handled")
-                third.send(signal.SIGINT)
-                assert await third.ended() == 0
-            assert answers(simulator) == ["one", "two", "three"]
-            report = simulator.oracle.report()
-            assert (report.pending, report.overlapping_polls) == (0, 0)
-
-    aio.run(main(), timeout=WHOLE)
+    async with TelegramSimulator(strict=True) as simulator:
+        with stage("existing_bot/main.py", simulator) as it:
+            first, *others = await it.start_all("a", "b", "c")
+            simulator.push(BOT, text="one")
+            await first.says("is handled")
+            first.send(signal.SIGTERM)
+            assert await first.ended() == 0
+            simulator.push(BOT, text="two")
+            await aio.until(lambda: any("is handled" in other.output for other in others), timeout=60)
+            second, third = sorted(others, key=lambda other: "is handled" not in other.output)
+            await third.says(f"waiting, held by {second.instance} on ")
+            await aio.until(lambda: simulator.oracle.report().pending == 0, timeout=60)
+            second.send(signal.SIGKILL)
+            assert await second.ended() == -signal.SIGKILL
+            simulator.push(BOT, text="three")
+            await third.says("is handled")
+            third.send(signal.SIGINT)
+            assert await third.ended() == 0
+        assert answers(simulator) == ["one", "two", "three"]
+        report = simulator.oracle.report()
+        assert (report.pending, report.overlapping_polls) == (0, 0)
 
 
+@pytest.mark.limit(WHOLE)
 @pytest.mark.process
-def test_the_synchronous_program_too(stage: Stages) -> None:
+async def test_the_synchronous_program_too(stage: Stages) -> None:
     """With run_polling one of two instances answers, and the other after its SIGTERM."""
-
-    async def main() -> None:
-        async with TelegramSimulator(strict=True) as simulator:
-            with stage("existing_bot/main_sync.py", simulator) as it:
-                for text, example in zip(("one", "two"), await it.start_all("a", "b"), strict=True):
-                    simulator.push(BOT, text=text)
-                    await example.says("is handled")
-                    example.send(signal.SIGTERM)
-                    assert await example.ended() == 0
-            assert answers(simulator) == ["one", "two"]
-            assert simulator.oracle.report().pending == 0
-
-    aio.run(main(), timeout=WHOLE)
+    async with TelegramSimulator(strict=True) as simulator:
+        with stage("existing_bot/main_sync.py", simulator) as it:
+            for text, example in zip(("one", "two"), await it.start_all("a", "b"), strict=True):
+                simulator.push(BOT, text=text)
+                await example.says("is handled")
+                example.send(signal.SIGTERM)
+                assert await example.ended() == 0
+        assert answers(simulator) == ["one", "two"]
+        assert simulator.oracle.report().pending == 0
 
 
+@pytest.mark.limit(WHOLE)
 @pytest.mark.process
-def test_before_two_instances_fight(stage: Stages) -> None:
+async def test_before_two_instances_fight(stage: Stages) -> None:
     """Without the change the two instances end each other's polls: what the change is for."""
-
-    async def main() -> None:
-        async with TelegramSimulator() as simulator:
-            with stage("existing_bot/before.py", simulator) as it:
-                both = await it.start("a"), await it.start("b")
-                for example in both:
-                    await example.says("TelegramConflictError")
-            assert simulator.oracle.report().overlapping_polls > 0
-
-    aio.run(main(), timeout=WHOLE)
+    async with TelegramSimulator() as simulator:
+        with stage("existing_bot/before.py", simulator) as it:
+            both = await it.start("a"), await it.start("b")
+            for example in both:
+                await example.says("TelegramConflictError")
+        assert simulator.oracle.report().overlapping_polls > 0
 
 
 @pytest.mark.parametrize(

@@ -21,54 +21,50 @@ def redis() -> Iterator[RedisServer]:
         yield server
 
 
-def test_a_dialogue_survives_a_hand_over(redis: RedisServer, stage: Stages) -> None:
+@pytest.mark.limit(WHOLE)
+async def test_a_dialogue_survives_a_hand_over(redis: RedisServer, stage: Stages) -> None:
     """A dialogue that one instance began is ended by the next one, which knows all that was said."""
-
-    async def main() -> None:
-        async with TelegramSimulator(strict=True) as simulator:
-            with stage("fsm_in_redis.py", simulator, REDIS_URL=redis.url) as it:
-                first, second = await it.start_all("a", "b")
-                await said(simulator, 1, "/order", "What would you like?")
-                await said(simulator, 1, "soup", "How many times soup?")
-                first.send(signal.SIGTERM)
-                assert await first.ended() == 0
-                await said(simulator, 1, "two", "A number, please.")
-                await said(simulator, 1, "2", "Ordered: 2 x soup")
-                await second.says("is handled", times=2)
-                second.send(signal.SIGTERM)
-                assert await second.ended() == 0
-                assert second.output.count("is handled") == 2
-
-    aio.run(main(), timeout=WHOLE)
+    async with TelegramSimulator(strict=True) as simulator:
+        with stage("fsm_in_redis.py", simulator, REDIS_URL=redis.url) as it:
+            first, second = await it.start_all("a", "b")
+            await said(simulator, 1, "/order", "What would you like?")
+            await said(simulator, 1, "soup", "How many times soup?")
+            first.send(signal.SIGTERM)
+            assert await first.ended() == 0
+            await said(simulator, 1, "two", "A number, please.")
+            await said(simulator, 1, "2", "Ordered: 2 x soup")
+            await second.says("is handled", times=2)
+            second.send(signal.SIGTERM)
+            assert await second.ended() == 0
+            assert second.output.count("is handled") == 2
 
 
-def test_a_message_that_comes_again_after_a_crash_answers_no_second_question(redis: RedisServer, stage: Stages) -> None:
+@pytest.mark.limit(WHOLE)
+async def test_a_message_that_comes_again_after_a_crash_answers_no_second_question(
+    redis: RedisServer, stage: Stages
+) -> None:
     """A leader is killed between the handling of a message and its confirmation: the message comes again, and is not
     taken for the answer to the next question."""
-
-    async def main() -> None:
-        async with TelegramSimulator(strict=True) as simulator:
-            with stage("fsm_in_redis.py", simulator, REDIS_URL=redis.url) as it:
-                first, second = await it.start_all("a", "b")
-                await said(simulator, 2, "/order", "What would you like?")
-                await aio.until(lambda: simulator.oracle.report().pending == 0, timeout=60)
-                # A poll is parked; the next one, which would confirm what this one brings, gets no answer.
-                simulator.inject(Fault("black_hole", method="getUpdates"))
-                await said(simulator, 2, "7", "How many times 7?")
-                await first.says("is handled", times=2)
-                first.send(signal.SIGKILL)
-                await first.ended()
-                await second.says("is handled")
-                [again] = [
-                    update
-                    for update in simulator.oracle.updates()
-                    if len({delivery.client for delivery in update.delivered}) == 2
-                ]
-                assert again.seq == 2
-                await said(simulator, 2, "3", "Ordered: 3 x 7")
-            assert len(answers(simulator)) == 3
-
-    aio.run(main(), timeout=WHOLE)
+    async with TelegramSimulator(strict=True) as simulator:
+        with stage("fsm_in_redis.py", simulator, REDIS_URL=redis.url) as it:
+            first, second = await it.start_all("a", "b")
+            await said(simulator, 2, "/order", "What would you like?")
+            await aio.until(lambda: simulator.oracle.report().pending == 0, timeout=60)
+            # A poll is parked; the next one, which would confirm what this one brings, gets no answer.
+            simulator.inject(Fault("black_hole", method="getUpdates"))
+            await said(simulator, 2, "7", "How many times 7?")
+            await first.says("is handled", times=2)
+            first.send(signal.SIGKILL)
+            await first.ended()
+            await second.says("is handled")
+            [again] = [
+                update
+                for update in simulator.oracle.updates()
+                if len({delivery.client for delivery in update.delivered}) == 2
+            ]
+            assert again.seq == 2
+            await said(simulator, 2, "3", "Ordered: 3 x 7")
+        assert len(answers(simulator)) == 3
 
 
 async def said(simulator: TelegramSimulator, chat: int, text: str, answer: str) -> None:

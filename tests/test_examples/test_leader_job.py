@@ -28,55 +28,49 @@ def runs(simulator: TelegramSimulator) -> list[tuple[float, int, int]]:
     return found
 
 
+@pytest.mark.limit(WHOLE)
 @pytest.mark.process
 @pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGKILL])
-def test_jobs_run_on_the_leader_only(end: signal.Signals, stage: Stages) -> None:
+async def test_jobs_run_on_the_leader_only(end: signal.Signals, stage: Stages) -> None:
     """Two instances send no more digests than one would: the leader's, and after its end the other one's."""
-
-    async def main() -> None:
-        async with TelegramSimulator(strict=True) as simulator:
-            times = {"DIGEST_EVERY": str(EVERY), "DIGEST_COLLECTING": "0.05"}
-            with stage("leader_job.py", simulator, DIGEST_CHAT=str(CHAT), **times) as it:
-                first, second = await it.start_all("a", "b")
-                await sent_more(simulator, 4)
-                first.send(end)
-                assert await first.ended() == (0 if end is signal.SIGTERM else -end)
-                assert {pid for _, pid, _ in runs(simulator)} <= {first.process.pid, second.process.pid}
-                await second.says("leading, term")
-                await sent_more(simulator, 4)
-            seen = runs(simulator)
-            pids = [pid for _, pid, _ in seen]
-            change = pids.index(second.process.pid)
-            assert set(pids[:change]) == {first.process.pid}
-            assert set(pids[change:]) == {second.process.pid}
-            terms = [term for _, _, term in seen]
-            assert terms[0] < terms[-1]
-            assert terms == sorted(terms)
-            # One more at each end, and one that was late.
-            assert len(seen) <= (seen[-1][0] - seen[0][0]) / EVERY + 3
-
-    aio.run(main(), timeout=WHOLE)
+    async with TelegramSimulator(strict=True) as simulator:
+        times = {"DIGEST_EVERY": str(EVERY), "DIGEST_COLLECTING": "0.05"}
+        with stage("leader_job.py", simulator, DIGEST_CHAT=str(CHAT), **times) as it:
+            first, second = await it.start_all("a", "b")
+            await sent_more(simulator, 4)
+            first.send(end)
+            assert await first.ended() == (0 if end is signal.SIGTERM else -end)
+            assert {pid for _, pid, _ in runs(simulator)} <= {first.process.pid, second.process.pid}
+            await second.says("leading, term")
+            await sent_more(simulator, 4)
+        seen = runs(simulator)
+        pids = [pid for _, pid, _ in seen]
+        change = pids.index(second.process.pid)
+        assert set(pids[:change]) == {first.process.pid}
+        assert set(pids[change:]) == {second.process.pid}
+        terms = [term for _, _, term in seen]
+        assert terms[0] < terms[-1]
+        assert terms == sorted(terms)
+        # One more at each end, and one that was late.
+        assert len(seen) <= (seen[-1][0] - seen[0][0]) / EVERY + 3
 
 
+@pytest.mark.limit(WHOLE)
 @pytest.mark.process
-def test_a_run_under_way_ends_with_its_term(stage: Stages) -> None:
+async def test_a_run_under_way_ends_with_its_term(stage: Stages) -> None:
     """A run that the step-down finds at work is cancelled before the lock is given away and sends nothing, the process
     ends well, and the next leader runs the job at its next time."""
-
-    async def main() -> None:
-        async with TelegramSimulator(strict=True) as simulator:
-            times = {"DIGEST_EVERY": "1", "DIGEST_COLLECTING": "60"}
-            with stage("leader_job.py", simulator, DIGEST_CHAT=str(CHAT), **times) as it:
-                first, second = await it.start_all("a", "b")
-                await running(first)
-                first.send(signal.SIGTERM)
-                assert await first.ended() == 0
-                cut_off = first.output.index("digest was cut off")
-                assert cut_off < first.output.index("not leading any more")
-                await running(second)
-            assert runs(simulator) == []
-
-    aio.run(main(), timeout=WHOLE)
+    async with TelegramSimulator(strict=True) as simulator:
+        times = {"DIGEST_EVERY": "1", "DIGEST_COLLECTING": "60"}
+        with stage("leader_job.py", simulator, DIGEST_CHAT=str(CHAT), **times) as it:
+            first, second = await it.start_all("a", "b")
+            await running(first)
+            first.send(signal.SIGTERM)
+            assert await first.ended() == 0
+            cut_off = first.output.index("digest was cut off")
+            assert cut_off < first.output.index("not leading any more")
+            await running(second)
+        assert runs(simulator) == []
 
 
 async def sent_more(simulator: TelegramSimulator, number: int) -> None:

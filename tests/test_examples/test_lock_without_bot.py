@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import aio
 from support.examples import EXAMPLES, WHOLE, Example, Stages
 
 pytestmark = pytest.mark.timeout(WHOLE + 30)
@@ -30,35 +29,32 @@ def example() -> Any:
     return module
 
 
+@pytest.mark.limit(WHOLE)
 @pytest.mark.process
 @pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGKILL])
-def test_the_report_is_written_once_whoever_dies(end: signal.Signals, tmp_path: Path, stage: Stages) -> None:
+async def test_the_report_is_written_once_whoever_dies(end: signal.Signals, tmp_path: Path, stage: Stages) -> None:
     """The instance that is at work ends before it has written; one of the others writes, with a larger token, and the
     last finds the report there. After SIGTERM the lock was released, after a kill -9 it was found free."""
     reports = tmp_path / "reports.sqlite"
-
-    async def main() -> None:
-        # Who holds for less than this after it found the lock free leaves no word that it was released.
-        with stage("lock_without_bot.py", REPORT_COLLECTING="60", CLUSTER_LOCK_LOCK__SETTLE="1ms") as slow:
-            first = await slow.start("a", str(reports), DAY)
-            await first.says("token")
-            with stage("lock_without_bot.py", REPORT_COLLECTING="0.1") as quick:
-                others = [await quick.start(instance, str(reports), DAY) for instance in "bc"]
-                for other in others:
-                    await other.says("waiting, held by a on ")
-                assert rows(reports) == []
-                first.send(end)
-                assert await first.ended() == (1 if end is signal.SIGTERM else -signal.SIGKILL)
-                assert [await other.ended() for other in others] == [0, 0]
-                writer, reader = sorted(others, key=token_of)
-                assert "written\n" in writer.output
-                assert "somebody else has written it\n" in reader.output
-                assert token_of(first) < token_of(writer) < token_of(reader)
-                how = "released" if end is signal.SIGTERM else "found free"
-                assert f"the lock was {how}\n" in writer.output
-                assert rows(reports) == [(DAY, f"All is well on {DAY}", token_of(writer))]
-
-    aio.run(main(), timeout=WHOLE)
+    # Who holds for less than this after it found the lock free leaves no word that it was released.
+    with stage("lock_without_bot.py", REPORT_COLLECTING="60", CLUSTER_LOCK_LOCK__SETTLE="1ms") as slow:
+        first = await slow.start("a", str(reports), DAY)
+        await first.says("token")
+        with stage("lock_without_bot.py", REPORT_COLLECTING="0.1") as quick:
+            others = [await quick.start(instance, str(reports), DAY) for instance in "bc"]
+            for other in others:
+                await other.says("waiting, held by a on ")
+            assert rows(reports) == []
+            first.send(end)
+            assert await first.ended() == (1 if end is signal.SIGTERM else -signal.SIGKILL)
+            assert [await other.ended() for other in others] == [0, 0]
+            writer, reader = sorted(others, key=token_of)
+            assert "written\n" in writer.output
+            assert "somebody else has written it\n" in reader.output
+            assert token_of(first) < token_of(writer) < token_of(reader)
+            how = "released" if end is signal.SIGTERM else "found free"
+            assert f"the lock was {how}\n" in writer.output
+            assert rows(reports) == [(DAY, f"All is well on {DAY}", token_of(writer))]
 
 
 def test_a_smaller_token_is_refused(example: Any, tmp_path: Path) -> None:
@@ -77,18 +73,15 @@ def test_a_smaller_token_is_refused(example: Any, tmp_path: Path) -> None:
         assert rows(tmp_path / "reports.sqlite") == [(DAY, "in time", 9)]
 
 
+@pytest.mark.limit(WHOLE)
 @pytest.mark.process
-def test_a_wrong_configuration_is_one_line(tmp_path: Path, stage: Stages) -> None:
+async def test_a_wrong_configuration_is_one_line(tmp_path: Path, stage: Stages) -> None:
     """A wrong setting ends it with 78 and a sentence, not with a traceback."""
-
-    async def main() -> None:
-        with stage("lock_without_bot.py", CLUSTER_LOCK_LOCK__TTL="soon") as it:
-            example = await it.start("a", str(tmp_path / "reports.sqlite"), DAY)
-            assert await example.ended() == 78
-            [line] = example.output.splitlines()
-            assert line.startswith("CLUSTER_LOCK_LOCK__TTL: ")
-
-    aio.run(main(), timeout=WHOLE)
+    with stage("lock_without_bot.py", CLUSTER_LOCK_LOCK__TTL="soon") as it:
+        example = await it.start("a", str(tmp_path / "reports.sqlite"), DAY)
+        assert await example.ended() == 78
+        [line] = example.output.splitlines()
+        assert line.startswith("CLUSTER_LOCK_LOCK__TTL: ")
 
 
 def token_of(example: Example) -> int:

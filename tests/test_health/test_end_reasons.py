@@ -11,7 +11,6 @@ from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 
 import pytest
-from support import aio
 from support.health import LOCK, leader_board, own_time
 from support.sessions import key_of, session
 
@@ -24,7 +23,6 @@ from cluster_lock.observer import Ending
 from cluster_lock.session import Session
 from cluster_lock.session.requests import Ask
 from cluster_lock.testing.faulty import FaultyDriver, refuse
-from cluster_lock.testing.virtual_time import run
 from cluster_lock.values import REQUEST, EndCode, EndReason, Origin
 
 
@@ -119,6 +117,7 @@ async def close(scene: Scene) -> None:
     await scene.session.__aexit__(None, None, None)
 
 
+@pytest.mark.virtual
 @pytest.mark.parametrize(
     ("cause", "code"),
     [
@@ -135,32 +134,29 @@ async def close(scene: Scene) -> None:
         (close, EndCode.SESSION_ENDED),
     ],
 )
-def test_an_end_is_counted_by_its_cause(cause: Callable[[Scene], Awaitable[None]], code: EndCode) -> None:
+async def test_an_end_is_counted_by_its_cause(cause: Callable[[Scene], Awaitable[None]], code: EndCode) -> None:
     """What a person, a program or the backend did is what is counted; no word of a sentence, which may hold any name,
     changes that."""
-
-    async def main() -> None:
-        store, board = MemoryBackend(), Board("a")
-        driver = FaultyDriver(MemoryDriver(store))
-        async with session(store, "a", driver=driver, observer=board) as ours:
-            await ours.lease()
-            scene = Scene(Election(ours), ours, store, board)
-            scene.driver = driver
-            leading = asyncio.create_task(scene.election.lead("x", scene.work))
-            await scene.until(True)
-            await cause(scene)
-            await scene.until(False)
-            assert scene.counted() == [code]
-            driver.up()
-            leading.cancel()
-            await asyncio.wait([leading])
-            assert leading.cancelled() or leading.exception() is None or cause is close
-
-    run(main())
+    store, board = MemoryBackend(), Board("a")
+    driver = FaultyDriver(MemoryDriver(store))
+    async with session(store, "a", driver=driver, observer=board) as ours:
+        await ours.lease()
+        scene = Scene(Election(ours), ours, store, board)
+        scene.driver = driver
+        leading = asyncio.create_task(scene.election.lead("x", scene.work))
+        await scene.until(True)
+        await cause(scene)
+        await scene.until(False)
+        assert scene.counted() == [code]
+        driver.up()
+        leading.cancel()
+        await asyncio.wait([leading])
+        assert leading.cancelled() or leading.exception() is None or cause is close
 
 
+@pytest.mark.limit(30)
 @pytest.mark.skipif(sys.platform == "win32", reason="a keeper needs POSIX")
-def test_the_code_comes_through_the_pipe() -> None:
+async def test_the_code_comes_through_the_pipe() -> None:
     """The keeper counts the ends of a worker's terms by their codes: those that it told the worker, and those that it
     is told."""
     from cluster_lock.keeper.link import Link
@@ -168,43 +164,40 @@ def test_the_code_comes_through_the_pipe() -> None:
     from cluster_lock.keeper.telling import Telling, told
     from cluster_lock.keeper.worker import PipeContest
 
-    async def main() -> None:
-        store, board = MemoryBackend(), Board("a", worker=True)
-        ours, theirs = socket.socketpair()
-        theirs.setblocking(False)
-        loop = asyncio.get_running_loop()
+    store, board = MemoryBackend(), Board("a", worker=True)
+    ours, theirs = socket.socketpair()
+    theirs.setblocking(False)
+    loop = asyncio.get_running_loop()
 
-        def read() -> None:
-            for line in theirs.recv(65536).splitlines():
-                keeper.received(line)
+    def read() -> None:
+        for line in theirs.recv(65536).splitlines():
+            keeper.received(line)
 
-        async with AsyncExitStack() as stack:
-            held = await stack.enter_async_context(session(store, "a", observer=board))
-            stack.enter_context(ours)
-            stack.enter_context(theirs)
-            keeper = Link(lambda line: theirs.sendall(line))
-            keeper.events["observed"] = lambda what, arguments: told(board, what, arguments)
-            relay = Relay(held, keeper, asked=lambda: None, overdue=lambda name: None)
-            loop.add_reader(theirs, read)
-            stack.callback(loop.remove_reader, theirs)
-            contest = await stack.enter_async_context(PipeContest(ours, held.timing, guard=NoGuard()))
-            scene = Scene(Election(contest, observer=Telling(contest.link)), held, store, board)
-            contest.link.events["stop"] = lambda reason: scene.election.stop(EndReason.from_json(reason))
-            leading = asyncio.create_task(scene.election.lead("x", scene.work, settle=False))
-            await scene.until(True)
-            await step_down(scene)
-            await scene.until(False)
-            await scene.until(True)
-            await delete_key(scene)
-            await scene.until(False)
-            await scene.until(True)
-            keeper.tell("stop", reason=EndReason("SIGTERM", EndCode.STOPPED).to_json())
-            await leading
-            await scene.until(False)
-            assert scene.counted() == [EndCode.STEP_DOWN, EndCode.KEY_GONE, EndCode.STOPPED]
-            await relay.give_back()
-
-    aio.run(main(), timeout=30)
+    async with AsyncExitStack() as stack:
+        held = await stack.enter_async_context(session(store, "a", observer=board))
+        stack.enter_context(ours)
+        stack.enter_context(theirs)
+        keeper = Link(lambda line: theirs.sendall(line))
+        keeper.events["observed"] = lambda what, arguments: told(board, what, arguments)
+        relay = Relay(held, keeper, asked=lambda: None, overdue=lambda name: None)
+        loop.add_reader(theirs, read)
+        stack.callback(loop.remove_reader, theirs)
+        contest = await stack.enter_async_context(PipeContest(ours, held.timing, guard=NoGuard()))
+        scene = Scene(Election(contest, observer=Telling(contest.link)), held, store, board)
+        contest.link.events["stop"] = lambda reason: scene.election.stop(EndReason.from_json(reason))
+        leading = asyncio.create_task(scene.election.lead("x", scene.work, settle=False))
+        await scene.until(True)
+        await step_down(scene)
+        await scene.until(False)
+        await scene.until(True)
+        await delete_key(scene)
+        await scene.until(False)
+        await scene.until(True)
+        keeper.tell("stop", reason=EndReason("SIGTERM", EndCode.STOPPED).to_json())
+        await leading
+        await scene.until(False)
+        assert scene.counted() == [EndCode.STEP_DOWN, EndCode.KEY_GONE, EndCode.STOPPED]
+        await relay.give_back()
 
 
 @pytest.mark.parametrize("how", [Ending.RELEASED, Ending.HANDED_OVER, Ending.UNCONFIRMED])

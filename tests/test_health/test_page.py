@@ -125,42 +125,39 @@ def test_a_hand_over_is_seen_live() -> None:
     assert problems == []
 
 
+@pytest.mark.limit(120)
 @pytest.mark.browser
-def test_trouble_shows_and_goes() -> None:
+async def test_trouble_shows_and_goes() -> None:
     """A lease that is lost shows as an alert with its reason, and goes with a new one; so does a cut connection."""
     problems: list[str] = []
-
-    async def main() -> None:
-        board = leader_board("web-1")
-        first, again = HealthServer(board, ListenAddress("127.0.0.1", 0)), None
-        async with chromium() as browser:
-            await first.start()
-            try:
-                async with opened(browser, f"{first.url}/", problems) as tab:
-                    await tab.get_by_text("leads, this instance").wait_for()
-                    assert not await tab.get_by_role("heading", name="Not ready").is_visible()
-                    board.lease_lost(LATE)
-                    await tab.get_by_role("heading", name="Not ready").wait_for()
-                    assert await tab.get_by_text(f"there is no lease: {LATE}").first.is_visible()
-                    assert await tab.locator("#lease-text").text_content() == "none"
-                    assert await tab.get_by_text("etcd, in trouble").is_visible()
-                    assert await tab.locator("#lease-note time").is_visible()
-                    board.lease_granted(TIMING, clock.now() + TRUSTED)
-                    await tab.get_by_role("heading", name="Not ready").wait_for(state="hidden")
-                    assert problems == []
-                    # From here on the browser complains of what does not answer.
-                    await first.close()
-                    await tab.get_by_text("no connection to this process, trying again").wait_for()
-                    assert await tab.locator("#lease-text").text_content() == "unknown"
-                    again = HealthServer(board, first.address)
-                    await again.start()
-                    await tab.get_by_text("live", exact=True).wait_for()
-            finally:
+    board = leader_board("web-1")
+    first, again = HealthServer(board, ListenAddress("127.0.0.1", 0)), None
+    async with chromium() as browser:
+        await first.start()
+        try:
+            async with opened(browser, f"{first.url}/", problems) as tab:
+                await tab.get_by_text("leads, this instance").wait_for()
+                assert not await tab.get_by_role("heading", name="Not ready").is_visible()
+                board.lease_lost(LATE)
+                await tab.get_by_role("heading", name="Not ready").wait_for()
+                assert await tab.get_by_text(f"there is no lease: {LATE}").first.is_visible()
+                assert await tab.locator("#lease-text").text_content() == "none"
+                assert await tab.get_by_text("etcd, in trouble").is_visible()
+                assert await tab.locator("#lease-note time").is_visible()
+                board.lease_granted(TIMING, clock.now() + TRUSTED)
+                await tab.get_by_role("heading", name="Not ready").wait_for(state="hidden")
+                assert problems == []
+                # From here on the browser complains of what does not answer.
                 await first.close()
-                if again is not None:
-                    await again.close()
-
-    run(main(), timeout=120)
+                await tab.get_by_text("no connection to this process, trying again").wait_for()
+                assert await tab.locator("#lease-text").text_content() == "unknown"
+                again = HealthServer(board, first.address)
+                await again.start()
+                await tab.get_by_text("live", exact=True).wait_for()
+        finally:
+            await first.close()
+            if again is not None:
+                await again.close()
 
 
 @pytest.mark.browser

@@ -69,24 +69,20 @@ def test_health_has_exactly_these_fields() -> None:
     assert [answer.json[name] for name in FIELDS[9:]] == [2, "HTTP 502", 7, True, 4, 1]
 
 
-def test_probes_tell_why() -> None:
+async def test_probes_tell_why() -> None:
     """A probe that fails answers 503 and the reason in words; /health of the same process too."""
     board = standby_board()
     board.lease_lost("the lease was last renewed 14.0 s ago (ttl 15 s)")
-
-    async def main() -> None:
-        async with open_health(board, ANY) as url:
-            assert url is not None
-            ready, live = await fetch(url, "/readyz"), await fetch(url, "/livez")
-            assert (ready.status, live.status, live.text) == (503, 200, "ok\n")
-            assert "14.0 s ago" in ready.text
-            board.lease_granted(TIMING, clock.now() + 12)
-            assert (await fetch(url, "/readyz")).status == 200
-            board.pollers.tell([poller(deaf=True)])
-            assert (await fetch(url, "/livez")).status == 503
-            assert (await fetch(url, "/health")).status == 503
-
-    run(main())
+    async with open_health(board, ANY) as url:
+        assert url is not None
+        ready, live = await fetch(url, "/readyz"), await fetch(url, "/livez")
+        assert (ready.status, live.status, live.text) == (503, 200, "ok\n")
+        assert "14.0 s ago" in ready.text
+        board.lease_granted(TIMING, clock.now() + 12)
+        assert (await fetch(url, "/readyz")).status == 200
+        board.pollers.tell([poller(deaf=True)])
+        assert (await fetch(url, "/livez")).status == 503
+        assert (await fetch(url, "/health")).status == 503
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "CONNECT"])
@@ -179,54 +175,46 @@ def test_every_answer_is_closed_off(path: str) -> None:
     assert "access-control-allow-origin" not in headers
 
 
-def test_events_tell_a_transition_at_once() -> None:
+async def test_events_tell_a_transition_at_once() -> None:
     """A watcher hears of a hand-over in the moment, not with the next second."""
-
-    async def main() -> None:
-        board = leader_board()
-        async with open_health(board, ANY) as url:
-            assert url is not None
-            async with Stream(url, "/events") as stream:
-                assert "text/event-stream" in stream.head
-                assert (await stream.event())["locks"][0]["role"] == "leader"
-                board.term_ended(LOCK, EndReason("stepped down: SIGTERM", EndCode.STOPPED), Ending.HANDED_OVER, "web-2")
-                event = await stream.event()
-                assert event["role"] == "standby"
-                (term,) = event["locks"][0]["history"]
-                assert (term["ending"], term["reason"]) == ("handed over to web-2", "stepped down: SIGTERM")
-
-    run(main())
+    board = leader_board()
+    async with open_health(board, ANY) as url:
+        assert url is not None
+        async with Stream(url, "/events") as stream:
+            assert "text/event-stream" in stream.head
+            assert (await stream.event())["locks"][0]["role"] == "leader"
+            board.term_ended(LOCK, EndReason("stepped down: SIGTERM", EndCode.STOPPED), Ending.HANDED_OVER, "web-2")
+            event = await stream.event()
+            assert event["role"] == "standby"
+            (term,) = event["locks"][0]["history"]
+            assert (term["ending"], term["reason"]) == ("handed over to web-2", "stepped down: SIGTERM")
 
 
-def test_watchers_are_bounded() -> None:
+async def test_watchers_are_bounded() -> None:
     """One watcher too many is told to come again; when one goes there is room; closing ends all streams at once."""
+    board = leader_board()
+    server = HealthServer(board, ListenAddress("127.0.0.1", 0))
+    await server.start()
+    streams = [Stream(server.url, "/events") for _ in range(WATCHERS)]
+    for stream in streams:
+        await stream.__aenter__()
+        assert stream.status == 200
+    assert (await fetch(server.url, "/events")).status == 503
+    await streams.pop().__aexit__()
 
-    async def main() -> None:
-        board = leader_board()
-        server = HealthServer(board, ListenAddress("127.0.0.1", 0))
-        await server.start()
-        streams = [Stream(server.url, "/events") for _ in range(WATCHERS)]
-        for stream in streams:
-            await stream.__aenter__()
-            assert stream.status == 200
-        assert (await fetch(server.url, "/events")).status == 503
-        await streams.pop().__aexit__()
+    async def has_room() -> bool:
+        async with Stream(server.url, "/events") as stream:
+            return stream.status == 200
 
-        async def has_room() -> bool:
-            async with Stream(server.url, "/events") as stream:
-                return stream.status == 200
-
-        await until(has_room)
-        before = clock.now()
-        await server.close()
-        assert clock.now() - before < 3
-        for stream in streams:
-            with pytest.raises(asyncio.IncompleteReadError):
-                while True:
-                    await stream.event()
-            await stream.__aexit__()
-
-    run(main())
+    await until(has_room)
+    before = clock.now()
+    await server.close()
+    assert clock.now() - before < 3
+    for stream in streams:
+        with pytest.raises(asyncio.IncompleteReadError):
+            while True:
+                await stream.event()
+        await stream.__aexit__()
 
 
 def port_of(url: str) -> int:
@@ -284,32 +272,28 @@ def test_a_probe_in_the_middle_of_a_crowd_is_answered() -> None:
         run(main())
 
 
-def test_a_header_has_a_time_to_come(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_header_has_a_time_to_come(monkeypatch: pytest.MonkeyPatch) -> None:
     """Who dribbles a header, at first or after an answer, is cut off; who has asked in time and waits is not."""
     monkeypatch.setattr(connections, "HEADER", 0.5)
-
-    async def main() -> None:
-        async with open_health(leader_board(), ANY) as url:
-            assert url is not None
-            request = f"GET /livez HTTP/1.1\r\nHost: 127.0.0.1:{port_of(url)}\r\n".encode()
-            async with Stream(url, "/events") as stream:
-                await stream.event()
-                for first in (b"", request + b"\r\n"):
-                    reader, writer = await connected(url, first)
-                    if first:
-                        await reader.readuntil(b"ok\n")
-                    ended = asyncio.ensure_future(until_end(reader))
-                    before = clock.now()
-                    writer.write(request)
-                    while not ended.done():
-                        writer.write(b"X-A: a\r\n")
-                        await asyncio.wait([ended], timeout=0.05)
-                    assert 0.4 < clock.now() - before < 5
-                    assert await ended == b""
-                    writer.close()
-                assert (await stream.event())["role"] == "leader"
-
-    run(main())
+    async with open_health(leader_board(), ANY) as url:
+        assert url is not None
+        request = f"GET /livez HTTP/1.1\r\nHost: 127.0.0.1:{port_of(url)}\r\n".encode()
+        async with Stream(url, "/events") as stream:
+            await stream.event()
+            for first in (b"", request + b"\r\n"):
+                reader, writer = await connected(url, first)
+                if first:
+                    await reader.readuntil(b"ok\n")
+                ended = asyncio.ensure_future(until_end(reader))
+                before = clock.now()
+                writer.write(request)
+                while not ended.done():
+                    writer.write(b"X-A: a\r\n")
+                    await asyncio.wait([ended], timeout=0.05)
+                assert 0.4 < clock.now() - before < 5
+                assert await ended == b""
+                writer.close()
+            assert (await stream.event())["role"] == "leader"
 
 
 async def connected(url: str, said: bytes) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
@@ -337,26 +321,22 @@ def many_descriptors() -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_NOFILE, (before, hard))
 
 
-def test_secrets_and_markup_are_not_shown() -> None:
+async def test_secrets_and_markup_are_not_shown() -> None:
     """A token that slips into an error is blotted out on every page, and markup from the store stays text."""
     board = leader_board("<script>alert(1)</script>", secrets=["hunter2-pass"])
     board.pollers.tell([poller(last_error=f"POST /bot{SECRET}/getUpdates failed", waiting=f"because of {SECRET}")])
     board.lease_unsure("login hunter2-pass refused by https://user:pa55@host/")
     board.step_down_began(LOCK, f"asked with {SECRET}", "web-2")
     board.term_ended(LOCK, EndReason(f"asked with {SECRET}", EndCode.STEP_DOWN), Ending.RELEASED)
-
-    async def main() -> None:
-        async with open_health(board, ANY) as url:
-            assert url is not None
-            pages = [(await fetch(url, path)).text for path in ("/", "/health", "/readyz", "/livez", "/metrics")]
-            async with Stream(url, "/events") as stream:
-                pages.append(json.dumps(await stream.event()))
-            for text in pages:
-                for secret in (SECRET, SECRET.partition(":")[2], "hunter2", "pa55"):
-                    assert secret not in text
-            assert "<script>alert" not in pages[0]
-
-    run(main())
+    async with open_health(board, ANY) as url:
+        assert url is not None
+        pages = [(await fetch(url, path)).text for path in ("/", "/health", "/readyz", "/livez", "/metrics")]
+        async with Stream(url, "/events") as stream:
+            pages.append(json.dumps(await stream.event()))
+        for text in pages:
+            for secret in (SECRET, SECRET.partition(":")[2], "hunter2", "pa55"):
+                assert secret not in text
+        assert "<script>alert" not in pages[0]
 
 
 @pytest.fixture
@@ -375,27 +355,19 @@ def test_a_chosen_port_that_is_taken_is_an_error(taken: int) -> None:
     assert refused.value.exit_code == 78
 
 
-def test_the_default_moves_on(taken: int) -> None:
+async def test_the_default_moves_on(taken: int) -> None:
     """The default address takes the next free port when another instance has it, and says which."""
-
-    async def main() -> None:
-        async with HealthServer(leader_board(), ListenAddress("127.0.0.1", taken, may_move=True)) as server:
-            assert taken < server.address.port < taken + 100
-            assert (await fetch(server.url, "/livez")).status == 200
-
-    run(main())
+    async with HealthServer(leader_board(), ListenAddress("127.0.0.1", taken, may_move=True)) as server:
+        assert taken < server.address.port < taken + 100
+        assert (await fetch(server.url, "/livez")).status == 200
 
 
-def test_the_default_is_no_reason_not_to_work(taken: int, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_default_is_no_reason_not_to_work(taken: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """When every port from the default one on is taken, any free one will do."""
     monkeypatch.setattr(server_module, "TRIES", 1)
-
-    async def main() -> None:
-        async with HealthServer(leader_board(), ListenAddress("127.0.0.1", taken, may_move=True)) as server:
-            assert server.address.port != taken
-            assert (await fetch(server.url, "/livez")).status == 200
-
-    run(main())
+    async with HealthServer(leader_board(), ListenAddress("127.0.0.1", taken, may_move=True)) as server:
+        assert server.address.port != taken
+        assert (await fetch(server.url, "/livez")).status == 200
 
 
 async def ask_at(setting: str) -> None:
@@ -418,14 +390,10 @@ def test_a_page_for_everybody_is_told(caplog: pytest.LogCaptureFixture, setting:
     assert all("without a login" in text and "firewall" in text for text in warnings)
 
 
-def test_off_is_off() -> None:
+async def test_off_is_off() -> None:
     """`off` serves nothing."""
-
-    async def main() -> None:
-        async with open_health(leader_board(), "off") as url:
-            assert url is None
-
-    run(main())
+    async with open_health(leader_board(), "off") as url:
+        assert url is None
 
 
 @pytest.mark.parametrize(

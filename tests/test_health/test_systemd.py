@@ -56,50 +56,40 @@ async def told(board: Board, address: str, **environ: str) -> AsyncIterator[Mana
 
 
 @pytest.mark.parametrize("abstract", [False, True])
-def test_a_life_is_told(abstract: bool, tmp_path: Path) -> None:
+async def test_a_life_is_told(abstract: bool, tmp_path: Path) -> None:
     """READY comes when the process may lead, STATUS with each transition, STOPPING at the end; on both kinds of
     sockets."""
     if abstract and sys.platform != "linux":
         pytest.skip("abstract sockets are Linux's")
     address = f"@cluster-lock-{secrets.token_hex(4)}" if abstract else str(tmp_path / "notify")
-
-    async def main() -> None:
-        board = Board("web-1")
-        async with told(board, address) as manager:
-            first = await manager.line("STATUS=")
-            assert first == ["STATUS=starting: there is no lease"]
-            board.lease_granted(TIMING, clock.now() + TRUSTED)
-            board.standing_by(LOCK)
-            lines = await manager.line("READY=1")
-            assert f"STATUS=standby for {LOCK}" in lines
-            board.term_began(LOCK, 17, Origin.HANDED_OVER)
-            await manager.line(f"STATUS=leader of {LOCK}, term 17")
-            board.term_ended(LOCK, EndReason("stepped down", EndCode.STEP_DOWN), Ending.RELEASED)
-            await manager.line("STATUS=standby")
-            board.stop("SIGTERM")
-            assert "STATUS=stopping: it is stopping: SIGTERM; standby for telegram/42" in await manager.line(
-                "STOPPING=1"
-            )
-
-    run(main())
+    board = Board("web-1")
+    async with told(board, address) as manager:
+        first = await manager.line("STATUS=")
+        assert first == ["STATUS=starting: there is no lease"]
+        board.lease_granted(TIMING, clock.now() + TRUSTED)
+        board.standing_by(LOCK)
+        lines = await manager.line("READY=1")
+        assert f"STATUS=standby for {LOCK}" in lines
+        board.term_began(LOCK, 17, Origin.HANDED_OVER)
+        await manager.line(f"STATUS=leader of {LOCK}, term 17")
+        board.term_ended(LOCK, EndReason("stepped down", EndCode.STEP_DOWN), Ending.RELEASED)
+        await manager.line("STATUS=standby")
+        board.stop("SIGTERM")
+        assert "STATUS=stopping: it is stopping: SIGTERM; standby for telegram/42" in await manager.line("STOPPING=1")
 
 
-def test_the_watchdog_is_fed_by_the_loop(tmp_path: Path) -> None:
+async def test_the_watchdog_is_fed_by_the_loop(tmp_path: Path) -> None:
     """WATCHDOG comes while the loop runs and the board lives, and not while only a restart would help."""
-
-    async def main() -> None:
-        board = leader_board()
-        async with told(board, str(tmp_path / "n"), WATCHDOG_USEC="150000", WATCHDOG_PID=str(os.getpid())) as manager:
-            for _ in range(3):
-                await manager.line("WATCHDOG=1")
-            board.pollers.tell([poller(deaf=True)])
-            await manager.line("STATUS=stuck")
-            with pytest.raises(TimeoutError):
-                await asyncio.wait_for(manager.line("WATCHDOG=1"), 0.6)
-            board.pollers.tell([poller()])
+    board = leader_board()
+    async with told(board, str(tmp_path / "n"), WATCHDOG_USEC="150000", WATCHDOG_PID=str(os.getpid())) as manager:
+        for _ in range(3):
             await manager.line("WATCHDOG=1")
-
-    run(main())
+        board.pollers.tell([poller(deaf=True)])
+        await manager.line("STATUS=stuck")
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(manager.line("WATCHDOG=1"), 0.6)
+        board.pollers.tell([poller()])
+        await manager.line("WATCHDOG=1")
 
 
 def test_what_is_not_for_us_is_left_alone() -> None:
@@ -121,18 +111,14 @@ def test_a_manager_that_is_away_is_told_once(tmp_path: Path, caplog: pytest.LogC
     assert len(caplog.records) == 1
 
 
-def test_ready_is_repeated_until_it_arrives(tmp_path: Path) -> None:
+async def test_ready_is_repeated_until_it_arrives(tmp_path: Path) -> None:
     """READY that could not be sent is sent again when the manager is there."""
-
-    async def main() -> None:
-        address = str(tmp_path / "late")
-        following = asyncio.ensure_future(Notifier({"NOTIFY_SOCKET": address}).follow(standby_board()))
-        await asyncio.sleep(0)
-        manager = Manager(address)
-        try:
-            assert "READY=1" in await manager.line("READY=1")
-        finally:
-            await end([following])
-            manager.socket.close()
-
-    run(main())
+    address = str(tmp_path / "late")
+    following = asyncio.ensure_future(Notifier({"NOTIFY_SOCKET": address}).follow(standby_board()))
+    await asyncio.sleep(0)
+    manager = Manager(address)
+    try:
+        assert "READY=1" in await manager.line("READY=1")
+    finally:
+        await end([following])
+        manager.socket.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
 from support.health import LOCK, leader_board, own_time, poller, standby_board
 from support.sessions import key_of, session
 
@@ -14,8 +15,9 @@ from cluster_lock.health.peers import SessionPeers
 from cluster_lock.health.terms import REMEMBERED
 from cluster_lock.observer import Ending
 from cluster_lock.testing.faulty import FaultyDriver
-from cluster_lock.testing.virtual_time import run
 from cluster_lock.values import EndCode, EndReason, Origin
+
+pytestmark = pytest.mark.virtual
 
 
 async def work(term: Term) -> None:
@@ -28,67 +30,59 @@ async def until_leading(board: Board, name: str) -> None:
             await board.changed.wait()
 
 
-def test_a_hand_over_is_told_on_both_sides() -> None:
+async def test_a_hand_over_is_told_on_both_sides() -> None:
     """The old leader's board says to whom and why, the new one's from whom, and both timelines have both terms."""
-
-    async def main() -> None:
-        store = MemoryBackend()
-        first, second = Board("a"), Board("b")
-        async with session(store, "a", observer=first) as a, session(store, "b", observer=second) as b:
-            first.peers, second.peers = SessionPeers(a), SessionPeers(b)
-            ea, eb = Election(a), Election(b)
-            leading = asyncio.create_task(ea.lead("x", work))
-            await until_leading(first, "x")
-            waiting = asyncio.create_task(eb.lead("x", work))
-            await asyncio.sleep(1)
-            second.look_around()
-            assert [(term.instance, term.ended) for term in second.locks["x"].history] == [("a", None)]
-            ea.stop("SIGTERM")
-            await until_leading(second, "x")
-            await leading
-            (before,) = first.locks["x"].history
-            assert (before.ending, before.reason) == ("handed over to b", "stepped down: SIGTERM")
-            assert first.locks["x"].role == "stopped"
-            assert first.locks["x"].transitions == {("leader", "found free"): 1, ("standby", "stopped"): 1}
-            assert first.locks["x"].handovers.count == 1
-            seen, ours = second.locks["x"].history
-            assert (seen.term, seen.ours, ours.ours, ours.origin) == (before.term, False, True, "handed over")
-            assert seen.ended is not None
-            assert ours.term > seen.term
-            eb.stop()
-            await waiting
-
-    run(main())
+    store = MemoryBackend()
+    first, second = Board("a"), Board("b")
+    async with session(store, "a", observer=first) as a, session(store, "b", observer=second) as b:
+        first.peers, second.peers = SessionPeers(a), SessionPeers(b)
+        ea, eb = Election(a), Election(b)
+        leading = asyncio.create_task(ea.lead("x", work))
+        await until_leading(first, "x")
+        waiting = asyncio.create_task(eb.lead("x", work))
+        await asyncio.sleep(1)
+        second.look_around()
+        assert [(term.instance, term.ended) for term in second.locks["x"].history] == [("a", None)]
+        ea.stop("SIGTERM")
+        await until_leading(second, "x")
+        await leading
+        (before,) = first.locks["x"].history
+        assert (before.ending, before.reason) == ("handed over to b", "stepped down: SIGTERM")
+        assert first.locks["x"].role == "stopped"
+        assert first.locks["x"].transitions == {("leader", "found free"): 1, ("standby", "stopped"): 1}
+        assert first.locks["x"].handovers.count == 1
+        seen, ours = second.locks["x"].history
+        assert (seen.term, seen.ours, ours.ours, ours.origin) == (before.term, False, True, "handed over")
+        assert seen.ended is not None
+        assert ours.term > seen.term
+        eb.stop()
+        await waiting
 
 
-def test_each_loss_has_its_word() -> None:
+async def test_each_loss_has_its_word() -> None:
     """A key that is gone and a store that is silent are counted under different reasons, with their measured times."""
-
-    async def main() -> None:
-        store = MemoryBackend()
-        driver = FaultyDriver(MemoryDriver(store))
-        board = Board("a")
-        async with session(store, "a", driver=driver, observer=board) as a:
-            election = Election(a)
-            leading = asyncio.create_task(election.lead("x", work))
-            await until_leading(board, "x")
-            store.stranger_deletes(key_of("x"))
-            await asyncio.sleep(1)
-            await until_leading(board, "x")
-            driver.down()
-            await asyncio.sleep(20)
-            driver.up()
-            await until_leading(board, "x")
-            ended = [reason for to, reason in board.locks["x"].transitions if to == "standby"]
-            assert sorted(ended) == ["lost_key_gone", "lost_not_renewed"]
-            reasons = [term.reason or "" for term in board.locks["x"].history if term.ended]
-            assert "s ago (ttl 15 s)" in reasons[-1]
-            assert board.lease.renewals["lost"] == 1
-            assert board.lease.renewals["unsure"] > 0
-            election.stop()
-            await leading
-
-    run(main())
+    store = MemoryBackend()
+    driver = FaultyDriver(MemoryDriver(store))
+    board = Board("a")
+    async with session(store, "a", driver=driver, observer=board) as a:
+        election = Election(a)
+        leading = asyncio.create_task(election.lead("x", work))
+        await until_leading(board, "x")
+        store.stranger_deletes(key_of("x"))
+        await asyncio.sleep(1)
+        await until_leading(board, "x")
+        driver.down()
+        await asyncio.sleep(20)
+        driver.up()
+        await until_leading(board, "x")
+        ended = [reason for to, reason in board.locks["x"].transitions if to == "standby"]
+        assert sorted(ended) == ["lost_key_gone", "lost_not_renewed"]
+        reasons = [term.reason or "" for term in board.locks["x"].history if term.ended]
+        assert "s ago (ttl 15 s)" in reasons[-1]
+        assert board.lease.renewals["lost"] == 1
+        assert board.lease.renewals["unsure"] > 0
+        election.stop()
+        await leading
 
 
 def test_the_timeline_is_bounded() -> None:

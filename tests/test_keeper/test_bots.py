@@ -12,7 +12,6 @@ from pathlib import Path
 from statistics import median
 
 import pytest
-from support.aio import run
 from support.backends import Backend
 from support.keepers import FAST
 from support.kept import CHATS, KeptBots, kept_bots
@@ -32,54 +31,45 @@ CONSUL = pytest.param("consul", marks=pytest.mark.consul)
 CONSUL_TOO = pytest.param("consul", marks=[pytest.mark.consul, pytest.mark.slow])
 
 
+@pytest.mark.limit(220)
 @pytest.mark.parametrize("backend", [ETCD, CONSUL_TOO], indirect=True, scope="session")
-def test_hand_overs_under_traffic(backend: Backend, tmp_path: Path) -> None:
+async def test_hand_overs_under_traffic(backend: Backend, tmp_path: Path) -> None:
     """SIGTERM to the keeper, `step-down --to` and `bot restart` at 200 updates a second lose and repeat nothing, and at
     no moment do two poll."""
-
-    async def main() -> None:
-        async with kept_bots(tmp_path, backend, TIMING) as bots:
+    async with kept_bots(tmp_path, backend, TIMING) as bots:
+        leader = await bots.settled()
+        await bots.traffic(200, CHATS)
+        for hand_over in (bots.keeper_is_asked, bots.leader_steps_down, bots.leader_is_restarted):
+            await hand_over(leader)
             leader = await bots.settled()
-            await bots.traffic(200, CHATS)
-            for hand_over in (bots.keeper_is_asked, bots.leader_steps_down, bots.leader_is_restarted):
-                await hand_over(leader)
-                leader = await bots.settled()
-            report = await bots.judge()
-            assert report.duplicated == 0
-            gaps = [change.gap_ms for change in await bots.telegram.changes()]
-            assert len(gaps) == 3
-            assert median(gaps) < 60 + 1000 * BUSY
-
-    run(main(), timeout=220)
+        report = await bots.judge()
+        assert report.duplicated == 0
+        gaps = [change.gap_ms for change in await bots.telegram.changes()]
+        assert len(gaps) == 3
+        assert median(gaps) < 60 + 1000 * BUSY
 
 
+@pytest.mark.limit(220)
 @pytest.mark.parametrize("backend", [ETCD, CONSUL_TOO], indirect=True, scope="session")
-def test_crashes_under_traffic(backend: Backend, tmp_path: Path) -> None:
+async def test_crashes_under_traffic(backend: Backend, tmp_path: Path) -> None:
     """A worker that is killed costs milliseconds, one that is stopped less than a ttl, a keeper that is killed what the
     backend needs to find out; nothing is lost, and at no moment do two poll."""
-
-    async def main() -> None:
-        async with kept_bots(tmp_path, backend, TIMING) as bots:
-            leader = await workers_are_killed(bots)
-            assert await bots.worker_is_stopped(leader) < TIMING.ttl
-            leader = await bots.settled()
-            all_killed = await bots.all_is_killed(leader)
-            await bots.judge()
-            assert all_killed < EXPIRY[backend.name] * TIMING.ttl + 1 + TIMING.settle + BUSY
-
-    run(main(), timeout=220)
+    async with kept_bots(tmp_path, backend, TIMING) as bots:
+        leader = await workers_are_killed(bots)
+        assert await bots.worker_is_stopped(leader) < TIMING.ttl
+        leader = await bots.settled()
+        all_killed = await bots.all_is_killed(leader)
+        await bots.judge()
+        assert all_killed < EXPIRY[backend.name] * TIMING.ttl + 1 + TIMING.settle + BUSY
 
 
+@pytest.mark.limit(220)
 @pytest.mark.parametrize("backend", [CONSUL], indirect=True, scope="session")
-def test_workers_are_killed_under_traffic(backend: Backend, tmp_path: Path) -> None:
+async def test_workers_are_killed_under_traffic(backend: Backend, tmp_path: Path) -> None:
     """On Consul too a worker that is killed costs milliseconds."""
-
-    async def main() -> None:
-        async with kept_bots(tmp_path, backend, TIMING) as bots:
-            await workers_are_killed(bots)
-            await bots.judge()
-
-    run(main(), timeout=220)
+    async with kept_bots(tmp_path, backend, TIMING) as bots:
+        await workers_are_killed(bots)
+        await bots.judge()
 
 
 async def workers_are_killed(bots: KeptBots) -> Process:

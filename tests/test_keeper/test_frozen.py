@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from support.aio import run, until
+from support.aio import until
 from support.keepers import FAST, WORKER, KeeperProcess, keepers
 
 from cluster_lock import clock
@@ -49,56 +49,47 @@ async def freeze(keeper: KeeperProcess, *, first: int) -> None:
         os.kill(pid, signal.SIGCONT)
 
 
+@pytest.mark.limit(200)
 @pytest.mark.parametrize("first", [0, -1], ids=["keeper first", "worker first"])
-def test_a_worker_is_not_killed_for_its_keepers_sleep(tmp_path: Path, first: int) -> None:
+async def test_a_worker_is_not_killed_for_its_keepers_sleep(tmp_path: Path, first: int) -> None:
     """A worker that was frozen with its keeper, for longer than a worker may be silent, leads on."""
-
-    async def main() -> None:
-        async with keepers(tmp_path) as them:
-            keeper = await them.start("a", sys.executable, *WORKER, "works", timing=TIMING)
-            await keeper.says("a: leading")
-            worker = keeper.below()[-1]
-            for _ in range(3):
-                await freeze(keeper, first=first)
-                heard = clock.now() + FAST.stall_limit
-                await until(lambda heard=heard: clock.now() >= heard)
-                assert worker.is_running(), keeper.output
-            keeper.signal(signal.SIGTERM)
-            assert await keeper.ended() == 0
-            assert "killing" not in keeper.output
-
-    run(main(), timeout=200)
+    async with keepers(tmp_path) as them:
+        keeper = await them.start("a", sys.executable, *WORKER, "works", timing=TIMING)
+        await keeper.says("a: leading")
+        worker = keeper.below()[-1]
+        for _ in range(3):
+            await freeze(keeper, first=first)
+            heard = clock.now() + FAST.stall_limit
+            await until(lambda heard=heard: clock.now() >= heard)
+            assert worker.is_running(), keeper.output
+        keeper.signal(signal.SIGTERM)
+        assert await keeper.ended() == 0
+        assert "killing" not in keeper.output
 
 
-def test_a_drain_goes_on_after_a_sleep(tmp_path: Path) -> None:
+@pytest.mark.limit(200)
+async def test_a_drain_goes_on_after_a_sleep(tmp_path: Path) -> None:
     """A command that is about to end when all of it is frozen, for longer than the drain, still ends by itself."""
-
-    async def main() -> None:
-        async with keepers(tmp_path) as them:
-            keeper = await them.start(
-                "a", sys.executable, "-c", SAVES, lock="x", timing=replace(TIMING, drain=0.8 * ASLEEP)
-            )
-            await keeper.says("up")
-            keeper.signal(signal.SIGTERM)
-            await keeper.says("saving")
-            await freeze(keeper, first=0)
-            assert await keeper.ended() == 7
-            assert "saved" in keeper.output
-
-    run(main(), timeout=200)
+    async with keepers(tmp_path) as them:
+        keeper = await them.start(
+            "a", sys.executable, "-c", SAVES, lock="x", timing=replace(TIMING, drain=0.8 * ASLEEP)
+        )
+        await keeper.says("up")
+        keeper.signal(signal.SIGTERM)
+        await keeper.says("saving")
+        await freeze(keeper, first=0)
+        assert await keeper.ended() == 7
+        assert "saved" in keeper.output
 
 
-def test_a_worker_that_sleeps_alone_is_killed(tmp_path: Path) -> None:
+@pytest.mark.limit(200)
+async def test_a_worker_that_sleeps_alone_is_killed(tmp_path: Path) -> None:
     """After a common sleep a worker that goes on sleeping is killed after its usual time."""
-
-    async def main() -> None:
-        async with keepers(tmp_path) as them:
-            keeper = await them.start("a", sys.executable, *WORKER, "works", timing=TIMING)
-            await keeper.says("a: leading")
-            worker = keeper.below()[-1]
-            await freeze(keeper, first=0)
-            worker.suspend()
-            await keeper.says("no sign of life")
-            await keeper.ended()
-
-    run(main(), timeout=200)
+    async with keepers(tmp_path) as them:
+        keeper = await them.start("a", sys.executable, *WORKER, "works", timing=TIMING)
+        await keeper.says("a: leading")
+        worker = keeper.below()[-1]
+        await freeze(keeper, first=0)
+        worker.suspend()
+        await keeper.says("no sign of life")
+        await keeper.ended()

@@ -44,77 +44,65 @@ async def kill_with_inits(keeper: KeeperProcess) -> None:
     await keeper.ended()
 
 
-def test_the_next_command_is_alone(tmp_path: Path) -> None:
+@pytest.mark.limit(200)
+async def test_the_next_command_is_alone(tmp_path: Path) -> None:
     """What a keeper left that was killed together with its inits is gone before the next command of that host starts;
     that one's keeper stood by."""
-
-    async def main() -> None:
-        async with keepers(tmp_path) as them:
-            first, sleeps = await forking(them, tmp_path, "a", "x")
-            second = await them.start("b", "sh", "-c", LOOKS, lock="x")
-            await second.says("waiting, held by a")
-            await kill_with_inits(first)
-            assert all(each.is_running() for each in sleeps)
-            assert await second.ended() == 0
-            assert "looked\n" in second.output
-            assert "beside" not in second.output
-
-    run(main(), timeout=200)
+    async with keepers(tmp_path) as them:
+        first, sleeps = await forking(them, tmp_path, "a", "x")
+        second = await them.start("b", "sh", "-c", LOOKS, lock="x")
+        await second.says("waiting, held by a")
+        await kill_with_inits(first)
+        assert all(each.is_running() for each in sleeps)
+        assert await second.ended() == 0
+        assert "looked\n" in second.output
+        assert "beside" not in second.output
 
 
-def test_what_is_left_when_the_lock_is_handed_over(tmp_path: Path) -> None:
+@pytest.mark.limit(200)
+async def test_what_is_left_when_the_lock_is_handed_over(tmp_path: Path) -> None:
     """What a keeper left is gone before a command starts whose keeper was given the lock by another one."""
-
-    async def main() -> None:
-        async with keepers(tmp_path) as them:
-            first, _ = await forking(them, tmp_path, "a", "y")
-            holder = await them.start("b", "sh", "-c", "echo holds; sleep 2003", lock="x")
-            await holder.says("holds")
-            heir = await them.start("c", "sh", "-c", LOOKS, lock="x")
-            await heir.says("waiting, held by b")
-            await kill_with_inits(first)
-            holder.signal(signal.SIGTERM)
-            assert await heir.ended() == 0
-            assert "handed over" in heir.output or "lock released" in heir.output
-            assert "looked\n" in heir.output
-            assert "beside" not in heir.output
-
-    run(main(), timeout=200)
+    async with keepers(tmp_path) as them:
+        first, _ = await forking(them, tmp_path, "a", "y")
+        holder = await them.start("b", "sh", "-c", "echo holds; sleep 2003", lock="x")
+        await holder.says("holds")
+        heir = await them.start("c", "sh", "-c", LOOKS, lock="x")
+        await heir.says("waiting, held by b")
+        await kill_with_inits(first)
+        holder.signal(signal.SIGTERM)
+        assert await heir.ended() == 0
+        assert "handed over" in heir.output or "lock released" in heir.output
+        assert "looked\n" in heir.output
+        assert "beside" not in heir.output
 
 
-def test_a_new_keeper_ends_it(tmp_path: Path) -> None:
+@pytest.mark.limit(200)
+async def test_a_new_keeper_ends_it(tmp_path: Path) -> None:
     """A keeper that is started ends at once what another one left, and leaves alone what belongs to one that lives."""
-
-    async def main() -> None:
-        async with keepers(tmp_path) as them:
-            living, others = await forking(them, tmp_path, "c", "y")
-            first, left = await forking(them, tmp_path, "a", "x")
-            await kill_with_inits(first)
-            last = await them.start("b", sys.executable, *WORKER)
-            await last.says("ended what a keeper had left that is gone")
-            assert await gone(left, 1) < 1
-            assert all(each.is_running() for each in others)
-            assert living.code is None
-
-    run(main(), timeout=200)
+    async with keepers(tmp_path) as them:
+        living, others = await forking(them, tmp_path, "c", "y")
+        first, left = await forking(them, tmp_path, "a", "x")
+        await kill_with_inits(first)
+        last = await them.start("b", sys.executable, *WORKER)
+        await last.says("ended what a keeper had left that is gone")
+        assert await gone(left, 1) < 1
+        assert all(each.is_running() for each in others)
+        assert living.code is None
 
 
-def test_no_pattern_finds_an_init(tmp_path: Path) -> None:
+@pytest.mark.limit(200)
+async def test_no_pattern_finds_an_init(tmp_path: Path) -> None:
     """The inits show in lists of processes neither this library nor Python nor the command, so whoever kills by such a
     name leaves them, and they end the rest."""
-
-    async def main() -> None:
-        async with keepers(tmp_path) as them:
-            keeper, _ = await forking(them, tmp_path, "a", "x")
-            inits, below = keeper.inits(), keeper.below()
-            assert len(inits) == 2
-            assert [" ".join(each.cmdline()) for each in inits] == 2 * [f"init of process {keeper.pid}"]
-            found = [each for each in below if "cluster" in (text := " ".join(each.cmdline())) or "python" in text]
-            assert found == []
-            keeper.signal(signal.SIGKILL)
-            assert await gone(below, 5) < 2
-
-    run(main(), timeout=200)
+    async with keepers(tmp_path) as them:
+        keeper, _ = await forking(them, tmp_path, "a", "x")
+        inits, below = keeper.inits(), keeper.below()
+        assert len(inits) == 2
+        assert [" ".join(each.cmdline()) for each in inits] == 2 * [f"init of process {keeper.pid}"]
+        found = [each for each in below if "cluster" in (text := " ".join(each.cmdline())) or "python" in text]
+        assert found == []
+        keeper.signal(signal.SIGKILL)
+        assert await gone(below, 5) < 2
 
 
 NOBODY = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
@@ -165,39 +153,33 @@ def test_another_user_delays_nobody() -> None:
         left.wait()
 
 
+@pytest.mark.limit(200)
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may make a time namespace")
-def test_a_keeper_of_another_time(tmp_path: Path) -> None:
+async def test_a_keeper_of_another_time(tmp_path: Path) -> None:
     """A keeper that counts the time since the start of the host otherwise ends nothing of one that lives."""
-
-    async def main() -> None:
-        async with keepers(tmp_path) as them:
-            living, others = await forking(them, tmp_path, "a", "x")
-            shifted = ("unshare", "-T", "--boottime", "100000", "--monotonic", "100000", "--fork", "--kill-child")
-            other = await them.start("b", "sh", "-c", "exit 5", lock="y", prefix=shifted)
-            assert await other.ended() == 5
-            assert all(each.is_running() for each in others)
-            assert living.code is None
-
-    run(main(), timeout=200)
+    async with keepers(tmp_path) as them:
+        living, others = await forking(them, tmp_path, "a", "x")
+        shifted = ("unshare", "-T", "--boottime", "100000", "--monotonic", "100000", "--fork", "--kill-child")
+        other = await them.start("b", "sh", "-c", "exit 5", lock="y", prefix=shifted)
+        assert await other.ended() == 5
+        assert all(each.is_running() for each in others)
+        assert living.code is None
 
 
+@pytest.mark.limit(100)
 @pytest.mark.parametrize("command", ["restart", "start --detach"])
-def test_nothing_goes_on_in_the_background_of_a_keeper(command: str, tmp_path: Path) -> None:
+async def test_nothing_goes_on_in_the_background_of_a_keeper(command: str, tmp_path: Path) -> None:
     """`bot restart` and `bot start --detach` below a keeper end with one sentence: what they start would end with it.
     An environment of their own hides no keeper."""
-
-    async def main() -> None:
-        async with keepers(tmp_path) as them:
-            (tmp_path / "home").mkdir(mode=0o700)
-            settings = f"TELEGRAM_BOT_TOKEN={TOKEN} CLUSTER_LOCK_STATE_DIR={tmp_path / 'home'}"
-            bot = f"env -u {MARK} {settings} {sys.executable} -m bot {command} --set health=off --set telegram.api=http://127.0.0.1:1"
-            keeper = await them.start("a", "sh", "-c", f"{bot}; exit $?", lock="x")
-            assert await keeper.ended() == 78
-            assert f"what runs under keeper {keeper.pid}, as this command does, ends together with it" in keeper.output
-            assert "Traceback" not in keeper.output
-            assert list((tmp_path / "home").iterdir()) == []
-
-    run(main(), timeout=100)
+    async with keepers(tmp_path) as them:
+        (tmp_path / "home").mkdir(mode=0o700)
+        settings = f"TELEGRAM_BOT_TOKEN={TOKEN} CLUSTER_LOCK_STATE_DIR={tmp_path / 'home'}"
+        bot = f"env -u {MARK} {settings} {sys.executable} -m bot {command} --set health=off --set telegram.api=http://127.0.0.1:1"
+        keeper = await them.start("a", "sh", "-c", f"{bot}; exit $?", lock="x")
+        assert await keeper.ended() == 78
+        assert f"what runs under keeper {keeper.pid}, as this command does, ends together with it" in keeper.output
+        assert "Traceback" not in keeper.output
+        assert list((tmp_path / "home").iterdir()) == []
 
 
 def test_whose_keeper_is_above() -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from support.aio import run
 
 from cluster_lock.errors import BackendUnavailable, ClusterLockError, LockLost
 from cluster_lock.keeper.link import Link, LinkClosed
@@ -25,126 +24,98 @@ def pair() -> tuple[Link, Link]:
     return ends[0], ends[1]
 
 
-def test_an_answer_comes_back() -> None:
+async def test_an_answer_comes_back() -> None:
     """A question is answered by the handler of its verb, with what it was given."""
+    here, there = pair()
 
-    async def main() -> None:
-        here, there = pair()
+    async def double(number: int) -> int:
+        return 2 * number
 
-        async def double(number: int) -> int:
-            return 2 * number
-
-        there.verbs["double"] = double
-        assert await asyncio.gather(*(here.call("double", number=number) for number in range(5))) == [0, 2, 4, 6, 8]
-
-    run(main())
+    there.verbs["double"] = double
+    assert await asyncio.gather(*(here.call("double", number=number) for number in range(5))) == [0, 2, 4, 6, 8]
 
 
-def test_an_error_is_the_same_at_both_ends() -> None:
+async def test_an_error_is_the_same_at_both_ends() -> None:
     """What a handler raises of ours is raised for whoever asked, by its own class."""
+    here, there = pair()
 
-    async def main() -> None:
-        here, there = pair()
+    async def lost() -> None:
+        raise LockLost("x: the key was deleted")
 
-        async def lost() -> None:
-            raise LockLost("x: the key was deleted")
-
-        there.verbs["lost"] = lost
-        with pytest.raises(LockLost, match="the key was deleted"):
-            await here.call("lost")
-
-    run(main())
+    there.verbs["lost"] = lost
+    with pytest.raises(LockLost, match="the key was deleted"):
+        await here.call("lost")
 
 
-def test_a_bug_is_an_error_too() -> None:
+async def test_a_bug_is_an_error_too() -> None:
     """Whoever asks is told when the handler fails in a way that nobody foresaw."""
+    here, there = pair()
 
-    async def main() -> None:
-        here, there = pair()
+    async def broken() -> None:
+        raise RuntimeError("bug")
 
-        async def broken() -> None:
-            raise RuntimeError("bug")
-
-        there.verbs["broken"] = broken
-        with pytest.raises(ClusterLockError, match="bug"):
-            await here.call("broken")
-
-    run(main())
+    there.verbs["broken"] = broken
+    with pytest.raises(ClusterLockError, match="bug"):
+        await here.call("broken")
 
 
-def test_a_cancelled_question_is_cancelled_there() -> None:
+async def test_a_cancelled_question_is_cancelled_there() -> None:
     """Whoever goes away from a question cancels what works on the answer."""
+    here, there = pair()
+    begun, cancelled = asyncio.Event(), asyncio.Event()
 
-    async def main() -> None:
-        here, there = pair()
-        begun, cancelled = asyncio.Event(), asyncio.Event()
-
-        async def wait() -> None:
-            begun.set()
-            try:
-                await asyncio.Event().wait()
-            finally:
-                cancelled.set()
-
-        there.verbs["wait"] = wait
-        asking = asyncio.create_task(here.call("wait"))
-        await begun.wait()
-        asking.cancel()
-        await cancelled.wait()
-        await there.ended()
-
-    run(main())
-
-
-def test_the_end_of_the_link_ends_what_waits() -> None:
-    """When the other process is gone whoever waits is told, what was asked here is cancelled, and nobody asks anew."""
-
-    async def main() -> None:
-        here, there = pair()
-        begun = asyncio.Event()
-
-        async def wait() -> None:
-            begun.set()
+    async def wait() -> None:
+        begun.set()
+        try:
             await asyncio.Event().wait()
+        finally:
+            cancelled.set()
 
-        there.verbs["wait"] = wait
-        asking = asyncio.create_task(here.call("wait"))
-        await begun.wait()
-        here.close("it is gone")
-        there.close("it is gone")
-        await there.ended()
-        with pytest.raises(LinkClosed, match="it is gone"):
-            await asking
-        with pytest.raises(BackendUnavailable):
-            await here.call("wait")
+    there.verbs["wait"] = wait
+    asking = asyncio.create_task(here.call("wait"))
+    await begun.wait()
+    asking.cancel()
+    await cancelled.wait()
+    await there.ended()
 
-    run(main())
+
+async def test_the_end_of_the_link_ends_what_waits() -> None:
+    """When the other process is gone whoever waits is told, what was asked here is cancelled, and nobody asks anew."""
+    here, there = pair()
+    begun = asyncio.Event()
+
+    async def wait() -> None:
+        begun.set()
+        await asyncio.Event().wait()
+
+    there.verbs["wait"] = wait
+    asking = asyncio.create_task(here.call("wait"))
+    await begun.wait()
+    here.close("it is gone")
+    there.close("it is gone")
+    await there.ended()
+    with pytest.raises(LinkClosed, match="it is gone"):
+        await asking
+    with pytest.raises(BackendUnavailable):
+        await here.call("wait")
 
 
 @pytest.mark.parametrize(
     "line",
     [b"no json", b"[]", b"{}", b'{"call": 1}', b'{"call": 1, "verb": "unknown", "with": {}}', b'{"cancel": []}', b"1"],
 )
-def test_what_is_not_understood_closes_it(line: bytes) -> None:
+async def test_what_is_not_understood_closes_it(line: bytes) -> None:
     """A line of another version, or of nobody, closes the link and raises nothing."""
-
-    async def main() -> None:
-        here, _ = pair()
-        here.received(line)
-        assert here.closed is not None
-
-    run(main())
+    here, _ = pair()
+    here.received(line)
+    assert here.closed is not None
 
 
-def test_errors_of_no_class_of_ours() -> None:
+async def test_errors_of_no_class_of_ours() -> None:
     """An error whose class is not known here is an error of the library all the same."""
-
-    async def main() -> None:
-        here, _ = pair()
-        asking = asyncio.create_task(here.call("x"))
-        await asyncio.sleep(0)
-        here.received(b'{"answer": 1, "error": ["SomethingNew", "what"]}')
-        with pytest.raises(ClusterLockError, match="what"):
-            await asking
-
-    run(main())
+    here, _ = pair()
+    asking = asyncio.create_task(here.call("x"))
+    await asyncio.sleep(0)
+    here.received(b'{"answer": 1, "error": ["SomethingNew", "what"]}')
+    with pytest.raises(ClusterLockError, match="what"):
+        await asking

@@ -9,7 +9,6 @@ import threading
 from typing import Any
 
 import pytest
-from support.aio import run
 from support.keepers import FAST
 
 from cluster_lock import clock
@@ -38,30 +37,26 @@ class Moved(NoGuard):
         return None
 
 
-def test_a_blocked_loop_delays_no_renewal() -> None:
+async def test_a_blocked_loop_delays_no_renewal() -> None:
     """While the work blocks the loop, a renewal still moves the deadline at which the process would be ended."""
+    ours, theirs = socket.socketpair()
+    theirs.setblocking(False)
+    keeper, loop, guard = Link(lambda line: theirs.sendall(line)), asyncio.get_running_loop(), Moved()
 
-    async def main() -> None:
-        ours, theirs = socket.socketpair()
-        theirs.setblocking(False)
-        keeper, loop, guard = Link(lambda line: theirs.sendall(line)), asyncio.get_running_loop(), Moved()
+    async def give(name: str) -> dict[str, Any]:
+        return {"token": 1, "origin": "released", "inherited": {}, "deadline": clock.now() + 1}
 
-        async def give(name: str) -> dict[str, Any]:
-            return {"token": 1, "origin": "released", "inherited": {}, "deadline": clock.now() + 1}
+    def read() -> None:
+        for line in theirs.recv(4096).splitlines():
+            keeper.received(line)
 
-        def read() -> None:
-            for line in theirs.recv(4096).splitlines():
-                keeper.received(line)
-
-        keeper.verbs["take"] = give
-        with ours, theirs:
-            async with PipeContest(ours, FAST, guard=guard) as contest:
-                loop.add_reader(theirs, read)
-                await contest.take("x")
-                loop.remove_reader(theirs)
-                renewed = clock.now() + 3
-                keeper.tell("lease", deadline=renewed, now=clock.now(), clock=clock.NAME)
-                assert guard.moved.wait(5)  # nothing else happens in this loop
-                assert guard.deadline == renewed
-
-    run(main())
+    keeper.verbs["take"] = give
+    with ours, theirs:
+        async with PipeContest(ours, FAST, guard=guard) as contest:
+            loop.add_reader(theirs, read)
+            await contest.take("x")
+            loop.remove_reader(theirs)
+            renewed = clock.now() + 3
+            keeper.tell("lease", deadline=renewed, now=clock.now(), clock=clock.NAME)
+            assert guard.moved.wait(5)  # nothing else happens in this loop
+            assert guard.deadline == renewed

@@ -48,43 +48,31 @@ async def forking(them: Keepers, instance: str = "a") -> KeeperProcess:
 @pytest.mark.parametrize(
     ("script", "code"), [("exit 0", 0), ("exit 3", 3), ("kill -9 $$", 137)], ids=["well", "badly", "killed"]
 )
-def test_the_exit_status_is_the_commands(tmp_path: Path, script: str, code: int) -> None:
+async def test_the_exit_status_is_the_commands(tmp_path: Path, script: str, code: int) -> None:
     """`run` ends with the exit status of its command, 128 and the signal's number if one ended it."""
-
-    async def main() -> None:
-        async with keepers(tmp_path) as them:
-            keeper = await them.start("a", "sh", "-c", script, lock="x")
-            assert await keeper.ended() == code
-
-    run(main())
+    async with keepers(tmp_path) as them:
+        keeper = await them.start("a", "sh", "-c", script, lock="x")
+        assert await keeper.ended() == code
 
 
 @pytest.mark.parametrize(("length", "code"), [(100_000, 0), (200_000, 78)], ids=["run", "refused"])
-def test_a_long_command(tmp_path: Path, length: int, code: int) -> None:
+async def test_a_long_command(tmp_path: Path, length: int, code: int) -> None:
     """A command line that the system can run is run, however long, and another one is refused in a sentence."""
-
-    async def main() -> None:
-        async with keepers(tmp_path) as them:
-            keeper = await them.start("a", "sh", "-c", 'echo "length ${#1}"', "sh", length * "a", lock="x")
-            assert await keeper.ended() == code, keeper.output
-            assert ("length 100000\n" if code == 0 else "too long for this system") in keeper.output
-            assert "Traceback" not in keeper.output
-
-    run(main())
+    async with keepers(tmp_path) as them:
+        keeper = await them.start("a", "sh", "-c", 'echo "length ${#1}"', "sh", length * "a", lock="x")
+        assert await keeper.ended() == code, keeper.output
+        assert ("length 100000\n" if code == 0 else "too long for this system") in keeper.output
+        assert "Traceback" not in keeper.output
 
 
-def test_what_it_finds_in_its_environment(tmp_path: Path) -> None:
+async def test_what_it_finds_in_its_environment(tmp_path: Path) -> None:
     """The command is told the lock's name, its fencing token, and the number of a pipe with the lease."""
-
-    async def main() -> None:
-        async with keepers(tmp_path) as them:
-            script = 'echo "$CLUSTER_LOCK_NAME $CLUSTER_LOCK_FENCING_TOKEN"; read line <&$CLUSTER_LOCK_FD; echo "$line"'
-            keeper = await them.start("a", "sh", "-c", script, lock="x")
-            assert await keeper.ended() == 0
-            assert "\nx 1\n" in f"\n{keeper.output}"
-            assert '"event": "leader", "name": "x", "token": 1, "deadline": ' in keeper.output
-
-    run(main())
+    async with keepers(tmp_path) as them:
+        script = 'echo "$CLUSTER_LOCK_NAME $CLUSTER_LOCK_FENCING_TOKEN"; read line <&$CLUSTER_LOCK_FD; echo "$line"'
+        keeper = await them.start("a", "sh", "-c", script, lock="x")
+        assert await keeper.ended() == 0
+        assert "\nx 1\n" in f"\n{keeper.output}"
+        assert '"event": "leader", "name": "x", "token": 1, "deadline": ' in keeper.output
 
 
 NAMES = ("PYTHONPATH", "GRPC_VERBOSITY", "LC_CTYPE")
@@ -122,312 +110,249 @@ def test_what_we_need_in_the_environment_is_not_the_commands(
     assert f"[{expected}] [{expected}] [{expected}]\n" in done.stdout, done.stdout + done.stderr
 
 
-def test_a_lock_that_was_found_free_is_settled_in(tmp_path: Path) -> None:
+@pytest.mark.limit(60)
+async def test_a_lock_that_was_found_free_is_settled_in(tmp_path: Path) -> None:
     """A command starts `settle` after its lock was found free and not before, and at once when the lock was given
     back."""
-
-    async def main() -> None:
-        async with keepers(tmp_path) as them:
-            began = clock.now()
-            script = "echo up; until [ -e go ]; do sleep 0.02; done"
-            first = await them.start("a", "sh", "-c", script, lock="x", timing=replace(FAST, settle=4))
-            await first.says("up")
-            assert clock.now() - began >= 4
-            second = await them.start("b", "echo", "mine", lock="x", timing=replace(FAST, settle=300))
-            await second.says("waiting, held by a")
-            (tmp_path / "go").touch()
-            assert await second.ended() == 0
-            assert "lock released" in second.output
-
-    run(main(), timeout=60)
+    async with keepers(tmp_path) as them:
+        began = clock.now()
+        script = "echo up; until [ -e go ]; do sleep 0.02; done"
+        first = await them.start("a", "sh", "-c", script, lock="x", timing=replace(FAST, settle=4))
+        await first.says("up")
+        assert clock.now() - began >= 4
+        second = await them.start("b", "echo", "mine", lock="x", timing=replace(FAST, settle=300))
+        await second.says("waiting, held by a")
+        (tmp_path / "go").touch()
+        assert await second.ended() == 0
+        assert "lock released" in second.output
 
 
-def test_a_stop_while_it_settles(tmp_path: Path) -> None:
+async def test_a_stop_while_it_settles(tmp_path: Path) -> None:
     """SIGTERM ends a `run` that still settles with 143, and its command is not started."""
-
-    async def main() -> None:
-        async with keepers(tmp_path) as them:
-            keeper = await them.start("a", "echo", "mine", lock="x", timing=replace(FAST, settle=300))
-            await keeper.says("lock found free")
-            keeper.signal(signal.SIGTERM)
-            assert await keeper.ended() == 143
-            assert "mine" not in keeper.output
-
-    run(main())
+    async with keepers(tmp_path) as them:
+        keeper = await them.start("a", "echo", "mine", lock="x", timing=replace(FAST, settle=300))
+        await keeper.says("lock found free")
+        keeper.signal(signal.SIGTERM)
+        assert await keeper.ended() == 143
+        assert "mine" not in keeper.output
 
 
-def test_one_at_a_time(tmp_path: Path) -> None:
+async def test_one_at_a_time(tmp_path: Path) -> None:
     """A second `run` of the same lock waits, and runs its command when the first one's has ended; with --no-wait it
     ends with 75."""
-
-    async def main() -> None:
-        async with keepers(tmp_path) as them:
-            first = await them.start("a", "sh", "-c", "echo up; until [ -e go ]; do sleep 0.02; done", lock="x")
-            await first.says("up")
-            refused = await them.start("c", "true", lock="x", wait=False)
-            assert await refused.ended() == 75
-            second = await them.start("b", "echo", "mine", lock="x")
-            await second.says("waiting, held by a")
-            assert "mine" not in second.output
-            (tmp_path / "go").touch()
-            assert await first.ended() == 0
-            assert await second.ended() == 0
-            assert "mine" in second.output
-
-    run(main())
+    async with keepers(tmp_path) as them:
+        first = await them.start("a", "sh", "-c", "echo up; until [ -e go ]; do sleep 0.02; done", lock="x")
+        await first.says("up")
+        refused = await them.start("c", "true", lock="x", wait=False)
+        assert await refused.ended() == 75
+        second = await them.start("b", "echo", "mine", lock="x")
+        await second.says("waiting, held by a")
+        assert "mine" not in second.output
+        (tmp_path / "go").touch()
+        assert await first.ended() == 0
+        assert await second.ended() == 0
+        assert "mine" in second.output
 
 
-def test_signals_are_passed_on(tmp_path: Path) -> None:
+async def test_signals_are_passed_on(tmp_path: Path) -> None:
     """SIGUSR1 reaches the command; SIGTERM does too, and the end is the command's own."""
-
-    async def main() -> None:
-        async with keepers(tmp_path) as them:
-            script = 'trap "echo one" USR1; trap "echo end; exit 4" TERM; echo up; while :; do sleep 0.05; done'
-            keeper = await them.start("a", "sh", "-c", script, lock="x")
-            await keeper.says("up")
-            keeper.signal(signal.SIGUSR1)
-            await keeper.says("one")
-            keeper.signal(signal.SIGTERM)
-            assert await keeper.ended() == 4
-            assert "end" in keeper.output
-
-    run(main())
+    async with keepers(tmp_path) as them:
+        script = 'trap "echo one" USR1; trap "echo end; exit 4" TERM; echo up; while :; do sleep 0.05; done'
+        keeper = await them.start("a", "sh", "-c", script, lock="x")
+        await keeper.says("up")
+        keeper.signal(signal.SIGUSR1)
+        await keeper.says("one")
+        keeper.signal(signal.SIGTERM)
+        assert await keeper.ended() == 4
+        assert "end" in keeper.output
 
 
-def test_what_was_ignored_stays_ignored(tmp_path: Path) -> None:
+async def test_what_was_ignored_stays_ignored(tmp_path: Path) -> None:
     """Under `nohup` SIGHUP ends neither the keeper nor its command."""
-
-    async def main() -> None:
-        async with keepers(tmp_path) as them:
-            before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
-            try:
-                script = 'trap "echo one; exit 4" USR1; echo up; while :; do sleep 0.05; done'
-                keeper = await them.start("a", "sh", "-c", script, lock="x")
-            finally:
-                signal.signal(signal.SIGHUP, before)
-            await keeper.says("up")
-            keeper.signal(signal.SIGHUP)
-            keeper.signal(signal.SIGUSR1)
-            assert await keeper.ended() == 4
-            assert "one" in keeper.output
-
-    run(main())
-
-
-def test_a_stop_while_it_waits(tmp_path: Path) -> None:
-    """SIGTERM ends a `run` that still waits for its lock with 143."""
-
-    async def main() -> None:
-        async with keepers(tmp_path) as them:
-            first = await forking(them)
-            second = await them.start("b", "true", lock="x")
-            await second.says("waiting, held by a")
-            second.signal(signal.SIGTERM)
-            assert await second.ended() == 143
-            assert first.code is None
-
-    run(main())
-
-
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root makes a PID namespace")
-def test_a_stop_comes_early_to_process_1(tmp_path: Path) -> None:
-    """SIGTERM that comes to process 1 of a container while it still reads its settings is not lost."""
-
-    async def main() -> None:
-        command = ("-m", "cluster_lock.cli", "run", "--lock", "x", "--set", "health=off", "--", "sleep", "1000")
-        namespace = await asyncio.create_subprocess_exec(
-            *("unshare", "--pid", "--fork", "--kill-child", "--mount-proc", sys.executable, *command),
-            env={**os.environ, "PYTHONPATH": str(TESTS.parent), "CLUSTER_LOCK_STATE_DIR": str(tmp_path)},
-            cwd=tmp_path,
-        )
+    async with keepers(tmp_path) as them:
+        before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
         try:
-            first = psutil.Process(namespace.pid)
-            await until(lambda: bool(first.children()))
-            [one] = first.children()
-            await until(lambda: "SigBlk:\t0000000000004002" in Path(f"/proc/{one.pid}/status").read_text())
-            one.terminate()
-            async with asyncio.timeout(20):
-                assert await namespace.wait() == 143
+            script = 'trap "echo one; exit 4" USR1; echo up; while :; do sleep 0.05; done'
+            keeper = await them.start("a", "sh", "-c", script, lock="x")
         finally:
-            if namespace.returncode is None:
-                namespace.kill()
-                await namespace.wait()
+            signal.signal(signal.SIGHUP, before)
+        await keeper.says("up")
+        keeper.signal(signal.SIGHUP)
+        keeper.signal(signal.SIGUSR1)
+        assert await keeper.ended() == 4
+        assert "one" in keeper.output
 
-    run(main())
+
+async def test_a_stop_while_it_waits(tmp_path: Path) -> None:
+    """SIGTERM ends a `run` that still waits for its lock with 143."""
+    async with keepers(tmp_path) as them:
+        first = await forking(them)
+        second = await them.start("b", "true", lock="x")
+        await second.says("waiting, held by a")
+        second.signal(signal.SIGTERM)
+        assert await second.ended() == 143
+        assert first.code is None
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root makes a PID namespace")
-def test_process_1_that_is_stopped(tmp_path: Path) -> None:
+async def test_a_stop_comes_early_to_process_1(tmp_path: Path) -> None:
+    """SIGTERM that comes to process 1 of a container while it still reads its settings is not lost."""
+    command = ("-m", "cluster_lock.cli", "run", "--lock", "x", "--set", "health=off", "--", "sleep", "1000")
+    namespace = await asyncio.create_subprocess_exec(
+        *("unshare", "--pid", "--fork", "--kill-child", "--mount-proc", sys.executable, *command),
+        env={**os.environ, "PYTHONPATH": str(TESTS.parent), "CLUSTER_LOCK_STATE_DIR": str(tmp_path)},
+        cwd=tmp_path,
+    )
+    try:
+        first = psutil.Process(namespace.pid)
+        await until(lambda: bool(first.children()))
+        [one] = first.children()
+        await until(lambda: "SigBlk:\t0000000000004002" in Path(f"/proc/{one.pid}/status").read_text())
+        one.terminate()
+        async with asyncio.timeout(20):
+            assert await namespace.wait() == 143
+    finally:
+        if namespace.returncode is None:
+            namespace.kill()
+            await namespace.wait()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root makes a PID namespace")
+async def test_process_1_that_is_stopped(tmp_path: Path) -> None:
     """As process 1 of a container a keeper that is stopped outlives its deadline: the command ends all the same, before
     the server gives the lock away."""
-
-    async def main() -> None:
-        async with keepers(tmp_path) as them:
-            namespace = ("unshare", "--pid", "--fork", "--kill-child", "--mount-proc")
-            keeper = await them.start("a", "sh", "-c", FORKS, lock="x", prefix=namespace)
-            await keeper.says("up")
-            one, *below = keeper.below()
-            command = [each for each in below if each.name() != "init"]
-            one.suspend()
-            assert await gone(command, 10) < FAST.ttl
-            assert one.status() == psutil.STATUS_STOPPED
-
-    run(main())
+    async with keepers(tmp_path) as them:
+        namespace = ("unshare", "--pid", "--fork", "--kill-child", "--mount-proc")
+        keeper = await them.start("a", "sh", "-c", FORKS, lock="x", prefix=namespace)
+        await keeper.says("up")
+        one, *below = keeper.below()
+        command = [each for each in below if each.name() != "init"]
+        one.suspend()
+        assert await gone(command, 10) < FAST.ttl
+        assert one.status() == psutil.STATUS_STOPPED
 
 
-def test_it_runs_once_whatever_is_asked_meanwhile(tmp_path: Path) -> None:
+async def test_it_runs_once_whatever_is_asked_meanwhile(tmp_path: Path) -> None:
     """A command that ends while its keeper looks for an heir is not run again."""
-
-    async def main() -> None:
-        async with keepers(tmp_path) as them:
-            script = 'echo up; trap "exit 5" USR1; while :; do sleep 0.02; done'
-            first = await them.start("a", "sh", "-c", script, lock="x")
-            await first.says("up")
-            second = await them.start("b", "sleep", "1000", lock="x")
-            await second.says("waiting, held by a")
-            second.signal(signal.SIGSTOP)  # it answers no invitation
-            async with them.session("operator") as operator:
-                asking = asyncio.create_task(ask_to_step_down(operator, "x", by="a test", timeout=10))
-                await until(lambda: them.stands(operator, INVITE + "x"))
-                first.signal(signal.SIGUSR1)
-                assert await first.ended() == 5
-                assert first.output.count("up") == 1
-                asking.cancel()
-
-    run(main())
+    async with keepers(tmp_path) as them:
+        script = 'echo up; trap "exit 5" USR1; while :; do sleep 0.02; done'
+        first = await them.start("a", "sh", "-c", script, lock="x")
+        await first.says("up")
+        second = await them.start("b", "sleep", "1000", lock="x")
+        await second.says("waiting, held by a")
+        second.signal(signal.SIGSTOP)  # it answers no invitation
+        async with them.session("operator") as operator:
+            asking = asyncio.create_task(ask_to_step_down(operator, "x", by="a test", timeout=10))
+            await until(lambda: them.stands(operator, INVITE + "x"))
+            first.signal(signal.SIGUSR1)
+            assert await first.ended() == 5
+            assert first.output.count("up") == 1
+            asking.cancel()
 
 
-def test_a_command_that_ignores_sigterm_is_killed(tmp_path: Path) -> None:
+async def test_a_command_that_ignores_sigterm_is_killed(tmp_path: Path) -> None:
     """After the drain everything that the command started is killed, and only then the lock is free."""
-
-    async def main() -> None:
-        async with keepers(tmp_path) as them:
-            keeper = await forking(them)
-            below = keeper.below()
-            waiting = await them.start("b", "echo", "mine", lock="x")
-            await waiting.says("waiting, held by a")
-            keeper.signal(signal.SIGTERM)
-            await keeper.ended()
-            assert await gone(below, 0.5) < 0.2
-            assert await waiting.ended() == 0
-
-    run(main())
+    async with keepers(tmp_path) as them:
+        keeper = await forking(them)
+        below = keeper.below()
+        waiting = await them.start("b", "echo", "mine", lock="x")
+        await waiting.says("waiting, held by a")
+        keeper.signal(signal.SIGTERM)
+        await keeper.ended()
+        assert await gone(below, 0.5) < 0.2
+        assert await waiting.ended() == 0
 
 
-def test_a_lock_is_free_when_nothing_is_left(tmp_path: Path) -> None:
+async def test_a_lock_is_free_when_nothing_is_left(tmp_path: Path) -> None:
     """A command that ends leaves its lock to the next one only when nothing that it started is left."""
-
-    async def main() -> None:
-        async with keepers(tmp_path) as them:
-            leaves = "setsid sleep 1006 & echo $! > left; echo up; until [ -e go ]; do sleep 0.02; done"
-            first = await them.start("a", "sh", "-c", leaves, lock="x")
-            await first.says("up")
-            first.below()  # whatever becomes of them, they are killed in the end
-            looks = 'if kill -0 "$(cat left)"; then echo something; else echo nothing; fi'
-            second = await them.start("b", "sh", "-c", looks, lock="x")
-            await second.says("waiting, held by a")
-            (tmp_path / "go").touch()
-            assert await second.ended() == 0
-            assert "\nnothing\n" in second.output
-
-    run(main())
+    async with keepers(tmp_path) as them:
+        leaves = "setsid sleep 1006 & echo $! > left; echo up; until [ -e go ]; do sleep 0.02; done"
+        first = await them.start("a", "sh", "-c", leaves, lock="x")
+        await first.says("up")
+        first.below()  # whatever becomes of them, they are killed in the end
+        looks = 'if kill -0 "$(cat left)"; then echo something; else echo nothing; fi'
+        second = await them.start("b", "sh", "-c", looks, lock="x")
+        await second.says("waiting, held by a")
+        (tmp_path / "go").touch()
+        assert await second.ended() == 0
+        assert "\nnothing\n" in second.output
 
 
 @pytest.mark.parametrize("victims", ["keeper", "upper", "lower", "keeper and upper", "keeper and lower", "both inits"])
-def test_nothing_is_left(tmp_path: Path, victims: str) -> None:
+async def test_nothing_is_left(tmp_path: Path, victims: str) -> None:
     """Whichever two of the keeper and its two inits are killed, nothing that the command started is left."""
-
-    async def main() -> None:
-        async with keepers(tmp_path) as them:
-            keeper = await forking(them)
-            below = keeper.below()
-            upper, lower = keeper.inits()
-            for pid, name in ((keeper.pid, "keeper"), (upper.pid, "upper"), (lower.pid, "lower")):
-                if name in victims or (victims == "both inits" and name != "keeper"):
-                    os.kill(pid, signal.SIGKILL)
-            assert await gone(below, 5) < 2
-
-    run(main())
+    async with keepers(tmp_path) as them:
+        keeper = await forking(them)
+        below = keeper.below()
+        upper, lower = keeper.inits()
+        for pid, name in ((keeper.pid, "keeper"), (upper.pid, "upper"), (lower.pid, "lower")):
+            if name in victims or (victims == "both inits" and name != "keeper"):
+                os.kill(pid, signal.SIGKILL)
+        assert await gone(below, 5) < 2
 
 
-def test_inits_that_are_stopped(tmp_path: Path) -> None:
+async def test_inits_that_are_stopped(tmp_path: Path) -> None:
     """Nothing that the command started is left when the keeper is killed whose inits were both stopped."""
-
-    async def main() -> None:
-        async with keepers(tmp_path) as them:
-            keeper = await forking(them)
-            below, inits = keeper.below(), keeper.inits()
-            for each in inits:
-                each.suspend()
-            await until(lambda: all(each.status() == psutil.STATUS_STOPPED for each in inits))
-            keeper.signal(signal.SIGKILL)
-            assert await gone(below, 5) < 2
-
-    run(main())
+    async with keepers(tmp_path) as them:
+        keeper = await forking(them)
+        below, inits = keeper.below(), keeper.inits()
+        for each in inits:
+            each.suspend()
+        await until(lambda: all(each.status() == psutil.STATUS_STOPPED for each in inits))
+        keeper.signal(signal.SIGKILL)
+        assert await gone(below, 5) < 2
 
 
-def test_what_was_there_before_the_keeper_is_not_its_own(tmp_path: Path) -> None:
+async def test_what_was_there_before_the_keeper_is_not_its_own(tmp_path: Path) -> None:
     """What a shell started before it became the keeper lives on when all of the command is ended, and nobody waits for
     it."""
-
-    async def main() -> None:
-        async with keepers(tmp_path) as them:
-            helper = 'sh -c "sleep 1007; true" & exec "$0" "$@"'
-            keeper = await them.start("a", "sh", "-c", FORKS, lock="x", prefix=("sh", "-c", helper))
-            await keeper.says("up")
-            below = keeper.below()
-            others = [each for each in below if "sleep 1007" in " ".join(each.cmdline())]
-            for each in keeper.inits():
-                each.kill()
-            assert await keeper.ended() == 137
-            assert len(others) == 2
-            assert [each for each in below if each.is_running()] == others
-
-    run(main())
+    async with keepers(tmp_path) as them:
+        helper = 'sh -c "sleep 1007; true" & exec "$0" "$@"'
+        keeper = await them.start("a", "sh", "-c", FORKS, lock="x", prefix=("sh", "-c", helper))
+        await keeper.says("up")
+        below = keeper.below()
+        others = [each for each in below if "sleep 1007" in " ".join(each.cmdline())]
+        for each in keeper.inits():
+            each.kill()
+        assert await keeper.ended() == 137
+        assert len(others) == 2
+        assert [each for each in below if each.is_running()] == others
 
 
 @pytest.mark.parametrize("ends", ["command", "keeper", "both inits"])
-def test_what_looks_like_a_zombie_is_not_left(tmp_path: Path, ends: str) -> None:
+async def test_what_looks_like_a_zombie_is_not_left(tmp_path: Path, ends: str) -> None:
     """A process whose first thread has ended is gone, as all others are, when the command, its keeper or both inits
     end."""
-
-    async def main() -> None:
-        async with keepers(tmp_path) as them:
-            script = '"$0" -c "$1" & echo $! > left; echo up; until [ -e go ]; do sleep 0.02; done'
-            keeper = await them.start("a", "sh", "-c", script, sys.executable, LEADERLESS, lock="x")
-            await keeper.says("up")
-            left = psutil.Process(int((tmp_path / "left").read_text()))
-            upper, lower, *_ = keeper.below()
-            try:
-                await until(lambda: left.status() == psutil.STATUS_ZOMBIE)
-                if ends == "command":
-                    (tmp_path / "go").touch()
-                elif ends == "keeper":
-                    keeper.signal(signal.SIGKILL)
-                else:
-                    upper.kill()
-                    lower.kill()
-                await until(lambda: not left.is_running())
-                assert await keeper.ended() == {"command": 0, "keeper": -signal.SIGKILL, "both inits": 137}[ends]
-            finally:
-                with suppress(psutil.NoSuchProcess):
-                    left.kill()
-
-    run(main())
+    async with keepers(tmp_path) as them:
+        script = '"$0" -c "$1" & echo $! > left; echo up; until [ -e go ]; do sleep 0.02; done'
+        keeper = await them.start("a", "sh", "-c", script, sys.executable, LEADERLESS, lock="x")
+        await keeper.says("up")
+        left = psutil.Process(int((tmp_path / "left").read_text()))
+        upper, lower, *_ = keeper.below()
+        try:
+            await until(lambda: left.status() == psutil.STATUS_ZOMBIE)
+            if ends == "command":
+                (tmp_path / "go").touch()
+            elif ends == "keeper":
+                keeper.signal(signal.SIGKILL)
+            else:
+                upper.kill()
+                lower.kill()
+            await until(lambda: not left.is_running())
+            assert await keeper.ended() == {"command": 0, "keeper": -signal.SIGKILL, "both inits": 137}[ends]
+        finally:
+            with suppress(psutil.NoSuchProcess):
+                left.kill()
 
 
-def test_a_stopped_keeper_ends_at_its_deadline(tmp_path: Path) -> None:
+async def test_a_stopped_keeper_ends_at_its_deadline(tmp_path: Path) -> None:
     """A keeper that is stopped is ended by the kernel at the lease's deadline, and takes everything along before the
     server gives the lock away."""
-
-    async def main() -> None:
-        async with keepers(tmp_path) as them:
-            keeper = await forking(them)
-            everything = [psutil.Process(keeper.pid), *keeper.below()]
-            keeper.signal(signal.SIGSTOP)
-            assert await gone(everything, 10) < FAST.ttl
-
-    run(main())
+    async with keepers(tmp_path) as them:
+        keeper = await forking(them)
+        everything = [psutil.Process(keeper.pid), *keeper.below()]
+        keeper.signal(signal.SIGSTOP)
+        assert await gone(everything, 10) < FAST.ttl
 
 
 @pytest.mark.parametrize("backend", SERVERS, indirect=True, scope="session")
@@ -446,21 +371,17 @@ def test_a_revoked_lease(backend: Backend, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("backend", SERVERS, indirect=True, scope="session")
-def test_a_command_is_alone_after_a_revoked_lease(backend: Backend, tmp_path: Path) -> None:
+async def test_a_command_is_alone_after_a_revoked_lease(backend: Backend, tmp_path: Path) -> None:
     """When an operator ends the lease, the next command starts when nothing of the one before is left, though that
     takes no notice of SIGTERM."""
-
-    async def main() -> None:
-        async with keepers(tmp_path, backend) as them:
-            stays = 'echo $$ > first; trap "" TERM; echo up; while :; do sleep 0.01; done'
-            first = await them.start("a", "sh", "-c", stays, lock="x")
-            await first.says("up")
-            looks = 'if kill -0 "$(cat first)"; then echo beside; else echo alone; fi'
-            second = await them.start("b", "sh", "-c", looks, lock="x", timing=replace(FAST, settle=2))
-            await second.says("waiting, held by a")
-            operator = Operator(backend, them.prefix)
-            await asyncio.to_thread(operator.end_lease, await them.lease("x"))
-            assert await second.ended() == 0
-            assert "\nalone\n" in second.output
-
-    run(main())
+    async with keepers(tmp_path, backend) as them:
+        stays = 'echo $$ > first; trap "" TERM; echo up; while :; do sleep 0.01; done'
+        first = await them.start("a", "sh", "-c", stays, lock="x")
+        await first.says("up")
+        looks = 'if kill -0 "$(cat first)"; then echo beside; else echo alone; fi'
+        second = await them.start("b", "sh", "-c", looks, lock="x", timing=replace(FAST, settle=2))
+        await second.says("waiting, held by a")
+        operator = Operator(backend, them.prefix)
+        await asyncio.to_thread(operator.end_lease, await them.lease("x"))
+        assert await second.ended() == 0
+        assert "\nalone\n" in second.output

@@ -14,7 +14,6 @@ import threading
 from pathlib import Path
 
 import pytest
-from support.aio import run
 from support.keepers import TESTS, WORKER, keepers
 
 import cluster_lock
@@ -85,48 +84,42 @@ def test_nobody_at_the_other_end(line: bytes) -> None:
     assert re.match(r"CLUSTER_LOCK_FD=\d+: no pipe from a keeper \(", said.splitlines()[-1]), said
 
 
-def test_an_upgrade_under_a_keeper(tmp_path: Path) -> None:
+@pytest.mark.limit(200)
+async def test_an_upgrade_under_a_keeper(tmp_path: Path) -> None:
     """A keeper whose package was upgraded while it ran ends with 76 and a sentence when its worker has to be started
     again, and leaves its lock to whoever waits."""
     installed = tmp_path / "installed"
     shutil.copytree(LIBRARY, installed / "cluster_lock")
     shutil.copytree(TESTS / "support", installed / "support")
-
-    async def main() -> None:
-        async with keepers(tmp_path) as them:
-            older = {"PYTHONPATH": str(installed)}
-            first = await them.start("a", sys.executable, *WORKER, restart="always", environ=older)
-            await first.says("a: leading")
-            second = await them.worker("b")
-            await second.says("waiting, held by a")
-            home = installed / "cluster_lock" / "__init__.py"
-            home.write_text(re.sub(r'__version__ = ".*"', '__version__ = "9.9.9"', home.read_text()))
-            os.kill(first.below()[-1].pid, signal.SIGKILL)
-            assert await first.ended() == 76
-            assert "its worker 9.9.9: it was upgraded while the keeper ran" in first.output
-            assert "Traceback" not in first.output
-            await second.says("b: leading")
-            assert "released {}" in second.output
-
-    run(main(), timeout=200)
+    async with keepers(tmp_path) as them:
+        older = {"PYTHONPATH": str(installed)}
+        first = await them.start("a", sys.executable, *WORKER, restart="always", environ=older)
+        await first.says("a: leading")
+        second = await them.worker("b")
+        await second.says("waiting, held by a")
+        home = installed / "cluster_lock" / "__init__.py"
+        home.write_text(re.sub(r'__version__ = ".*"', '__version__ = "9.9.9"', home.read_text()))
+        os.kill(first.below()[-1].pid, signal.SIGKILL)
+        assert await first.ended() == 76
+        assert "its worker 9.9.9: it was upgraded while the keeper ran" in first.output
+        assert "Traceback" not in first.output
+        await second.says("b: leading")
+        assert "released {}" in second.output
 
 
-def test_a_command_after_an_upgrade(tmp_path: Path) -> None:
+@pytest.mark.limit(200)
+async def test_a_command_after_an_upgrade(tmp_path: Path) -> None:
     """A keeper whose package was upgraded, or is gone, starts its command again as before."""
     installed = tmp_path / "installed"
     shutil.copytree(LIBRARY, installed / "cluster_lock")
-
-    async def main() -> None:
-        async with keepers(tmp_path) as them:
-            script = "echo up; until [ -e go ]; do sleep 0.02; done; exit 3"
-            keeper = await them.start(
-                "a", "sh", "-c", script, lock="x", restart="on-failure", environ={"PYTHONPATH": str(installed)}
-            )
-            await keeper.says("up")
-            shutil.rmtree(installed)
-            (tmp_path / "go").touch()
-            await keeper.says("up", times=2)
-            keeper.signal(signal.SIGTERM)
-            await keeper.ended()
-
-    run(main(), timeout=200)
+    async with keepers(tmp_path) as them:
+        script = "echo up; until [ -e go ]; do sleep 0.02; done; exit 3"
+        keeper = await them.start(
+            "a", "sh", "-c", script, lock="x", restart="on-failure", environ={"PYTHONPATH": str(installed)}
+        )
+        await keeper.says("up")
+        shutil.rmtree(installed)
+        (tmp_path / "go").touch()
+        await keeper.says("up", times=2)
+        keeper.signal(signal.SIGTERM)
+        await keeper.ended()

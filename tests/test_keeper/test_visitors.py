@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from support.aio import run, until
+from support.aio import until
 from support.keepers import KeeperProcess, Keepers, gone, keepers
 
 from cluster_lock.values import LEADER
@@ -28,82 +28,67 @@ async def is_free(them: Keepers, lock: str) -> bool:
         return entry.lease is None
 
 
-def test_its_lock_is_under_the_keepers_lease(tmp_path: Path) -> None:
+@pytest.mark.limit(60)
+async def test_its_lock_is_under_the_keepers_lease(tmp_path: Path) -> None:
     """Both locks stand under one lease; at a stop the program's is given away first, when its work has ended, and then
     that of the command; the program knows where its keeper shows how it is."""
-
-    async def main() -> None:
-        async with keepers(tmp_path) as them:
-            keeper = await visited(them, *PROGRAM, "works", health="127.0.0.1:0")
-            await keeper.says("leading 2 ")
-            assert "page http://127.0.0.1:" in keeper.output
-            assert await them.lease(LOCK) == await them.lease("x")
-            keeper.signal(signal.SIGTERM)
-            assert await keeper.ended() == 0
-            order = [
-                "ends: SIGTERM",
-                "telegram/1: not leading any more, lock released",
-                "done",
-                "x: not leading any more",
-            ]
-            assert sorted(order, key=keeper.output.index) == order
-            assert await is_free(them, LOCK)
-
-    run(main(), timeout=60)
+    async with keepers(tmp_path) as them:
+        keeper = await visited(them, *PROGRAM, "works", health="127.0.0.1:0")
+        await keeper.says("leading 2 ")
+        assert "page http://127.0.0.1:" in keeper.output
+        assert await them.lease(LOCK) == await them.lease("x")
+        keeper.signal(signal.SIGTERM)
+        assert await keeper.ended() == 0
+        order = [
+            "ends: SIGTERM",
+            "telegram/1: not leading any more, lock released",
+            "done",
+            "x: not leading any more",
+        ]
+        assert sorted(order, key=keeper.output.index) == order
+        assert await is_free(them, LOCK)
 
 
-def test_a_program_that_crashes_below_a_shell(tmp_path: Path) -> None:
+@pytest.mark.limit(60)
+async def test_a_program_that_crashes_below_a_shell(tmp_path: Path) -> None:
     """When the program that led is gone and the command goes on, all of the command is ended before its lock is free:
     what the program has started may still work."""
-
-    async def main() -> None:
-        async with keepers(tmp_path) as them:
-            script = f"{' '.join(PROGRAM)} crashes & sleep 10; true"
-            keeper = await visited(them, "sh", "-c", script)
-            await keeper.says("leading 2 ")
-            await until(lambda: any(each.name() == "sleep" for each in keeper.below()) or keeper.code is not None)
-            sleeping = [each for each in keeper.below() if each.name() == "sleep"]
-            await keeper.says("killing the command: the program that led telegram/1 is gone")
-            assert await keeper.ended() == 128 + signal.SIGKILL
-            assert await gone(sleeping, 0.1) < 0.1
-            assert await is_free(them, LOCK)
-
-    run(main(), timeout=60)
+    async with keepers(tmp_path) as them:
+        script = f"{' '.join(PROGRAM)} crashes & sleep 10; true"
+        keeper = await visited(them, "sh", "-c", script)
+        await keeper.says("leading 2 ")
+        await until(lambda: any(each.name() == "sleep" for each in keeper.below()) or keeper.code is not None)
+        sleeping = [each for each in keeper.below() if each.name() == "sleep"]
+        await keeper.says("killing the command: the program that led telegram/1 is gone")
+        assert await keeper.ended() == 128 + signal.SIGKILL
+        assert await gone(sleeping, 0.1) < 0.1
+        assert await is_free(them, LOCK)
 
 
-def test_a_program_that_blocks(tmp_path: Path) -> None:
+@pytest.mark.limit(60)
+async def test_a_program_that_blocks(tmp_path: Path) -> None:
     """A program that leads, and whose loop gives no sign of life, is ended with its command."""
-
-    async def main() -> None:
-        async with keepers(tmp_path) as them:
-            keeper = await visited(them, *PROGRAM, "blocks")
-            await keeper.says("killing the command: its loop has given no sign of life for 1.5 s")
-            assert await keeper.ended() == 128 + signal.SIGKILL
-
-    run(main(), timeout=60)
+    async with keepers(tmp_path) as them:
+        keeper = await visited(them, *PROGRAM, "blocks")
+        await keeper.says("killing the command: its loop has given no sign of life for 1.5 s")
+        assert await keeper.ended() == 128 + signal.SIGKILL
 
 
-def test_a_program_that_restarts_itself(tmp_path: Path) -> None:
+@pytest.mark.limit(60)
+async def test_a_program_that_restarts_itself(tmp_path: Path) -> None:
     """A program that puts itself anew in its place (os.execv) leads again at once, with what the one before left."""
-
-    async def main() -> None:
-        async with keepers(tmp_path) as them:
-            keeper = await visited(them, *PROGRAM, "restarts")
-            await keeper.says("released {'by': 'the first'}")
-            keeper.signal(signal.SIGTERM)
-            assert await keeper.ended() == 0
-
-    run(main(), timeout=60)
+    async with keepers(tmp_path) as them:
+        keeper = await visited(them, *PROGRAM, "restarts")
+        await keeper.says("released {'by': 'the first'}")
+        keeper.signal(signal.SIGTERM)
+        assert await keeper.ended() == 0
 
 
-def test_a_program_that_has_not_got_the_pipe(tmp_path: Path) -> None:
+@pytest.mark.limit(60)
+async def test_a_program_that_has_not_got_the_pipe(tmp_path: Path) -> None:
     """A program whose parent has closed the keeper's pipe, or put something else in its place, leads by itself."""
-
-    async def main() -> None:
-        async with keepers(tmp_path) as them:
-            for close in ("3>&-", "3</dev/null"):
-                keeper = await visited(them, "sh", "-c", f"exec {' '.join(PROGRAM)} works {close}")
-                await keeper.says("no keeper")
-                assert await keeper.ended() == 0
-
-    run(main(), timeout=60)
+    async with keepers(tmp_path) as them:
+        for close in ("3>&-", "3</dev/null"):
+            keeper = await visited(them, "sh", "-c", f"exec {' '.join(PROGRAM)} works {close}")
+            await keeper.says("no keeper")
+            assert await keeper.ended() == 0

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from support.aio import run, until
+from support.aio import until
 from support.backends import Backend
 from support.stores import SERVERS, TIMING, Operator, open_session
 
@@ -61,37 +61,34 @@ async def lead(session: Session, poller: Poller) -> tuple[Election, asyncio.Task
     return election, asyncio.create_task(election.lead("x", poller))
 
 
+@pytest.mark.limit(60)
 @pytest.mark.parametrize("deed", ["delete_key", "end_lease"])
-def test_a_lock_that_a_person_broke(backend: Backend, prefix: str, deed: str) -> None:
+async def test_a_lock_that_a_person_broke(backend: Backend, prefix: str, deed: str) -> None:
     """When a person deletes the key or ends the lease, the leader stops before the next one, which settles first,
     polls, and the old one is a standby with a live lease again."""
-
-    async def main() -> None:
-        operator, first, second = Operator(backend, prefix), Poller(), Poller()
-        async with open_session(backend, prefix, "a") as a, open_session(backend, prefix, "b") as b:
-            _, leading = await lead(a, first)
-            await asyncio.wait_for(first.polling.wait(), 10)
-            _, waiting = await lead(b, second)
-            await until(lambda: "x" in b.context.contender)
-            await asyncio.sleep(0.3)  # let its record and its watch reach the server
-            lease = await a.lease()
-            changed = Changed(backend, prefix)
-            watching = asyncio.create_task(changed.wait())
-            await asyncio.wait_for(changed.ready.wait(), 5)
-            await in_thread(getattr(operator, deed), "x" if deed == "delete_key" else lease.id)
-            at = await asyncio.wait_for(watching, 10)
-            await asyncio.wait_for(asyncio.shield(until(lambda: first.polled[0][1] < float("inf"))), 10)
-            await until(lambda: a.context.lease.current is not None and clock.now() < a.context.lease.stop_at)
-            if deed == "end_lease":
-                await until(lambda: a.context.lease.current not in (None, lease))
-            await until(lambda: first.polling.is_set() or second.polling.is_set())
-            assert not overlap(first, second)
-            assert min(p.polled[-1][0] for p in (first, second) if p.polling.is_set()) - at >= TIMING.settle - 0.01
-            leading.cancel()
-            waiting.cancel()
-            await asyncio.gather(leading, waiting, return_exceptions=True)
-
-    run(main(), timeout=60)
+    operator, first, second = Operator(backend, prefix), Poller(), Poller()
+    async with open_session(backend, prefix, "a") as a, open_session(backend, prefix, "b") as b:
+        _, leading = await lead(a, first)
+        await asyncio.wait_for(first.polling.wait(), 10)
+        _, waiting = await lead(b, second)
+        await until(lambda: "x" in b.context.contender)
+        await asyncio.sleep(0.3)  # let its record and its watch reach the server
+        lease = await a.lease()
+        changed = Changed(backend, prefix)
+        watching = asyncio.create_task(changed.wait())
+        await asyncio.wait_for(changed.ready.wait(), 5)
+        await in_thread(getattr(operator, deed), "x" if deed == "delete_key" else lease.id)
+        at = await asyncio.wait_for(watching, 10)
+        await asyncio.wait_for(asyncio.shield(until(lambda: first.polled[0][1] < float("inf"))), 10)
+        await until(lambda: a.context.lease.current is not None and clock.now() < a.context.lease.stop_at)
+        if deed == "end_lease":
+            await until(lambda: a.context.lease.current not in (None, lease))
+        await until(lambda: first.polling.is_set() or second.polling.is_set())
+        assert not overlap(first, second)
+        assert min(p.polled[-1][0] for p in (first, second) if p.polling.is_set()) - at >= TIMING.settle - 0.01
+        leading.cancel()
+        waiting.cancel()
+        await asyncio.gather(leading, waiting, return_exceptions=True)
 
 
 class Changed:
@@ -117,175 +114,154 @@ class Changed:
             await driver.close()
 
 
-def test_an_unreachable_backend(backend: Backend, prefix: str) -> None:
+@pytest.mark.limit(60)
+async def test_an_unreachable_backend(backend: Backend, prefix: str) -> None:
     """While the server is frozen the leader polls on to its stop_at and not beyond it, and leads again by itself
     after."""
-
-    async def main() -> None:
-        assert backend.server is not None
-        poller = Poller()
-        async with open_session(backend, prefix, "a") as a:
-            _, leading = await lead(a, poller)
-            await asyncio.wait_for(poller.polling.wait(), 10)
-            backend.server.pause()
-            try:
-                await asyncio.sleep(TIMING.renew_every)
-                stop_at = a.context.lease.stop_at
-                assert poller.polling.is_set()
-                await until(lambda: not poller.polling.is_set())
-                assert stop_at - 0.05 <= poller.polled[0][1] <= stop_at + TIMING.stop_time
-            finally:
-                backend.server.resume()
-            await asyncio.wait_for(poller.polling.wait(), 20)
-            assert poller.terms[1].fencing_token > poller.terms[0].fencing_token
-            leading.cancel()
-            await asyncio.gather(leading, return_exceptions=True)
-
-    run(main(), timeout=60)
-
-
-def test_a_short_outage_costs_nothing(backend: Backend, prefix: str) -> None:
-    """A server that is frozen for less than the time to stop_at does not end the term."""
-
-    async def main() -> None:
-        assert backend.server is not None
-        poller = Poller()
-        async with open_session(backend, prefix, "a") as a:
-            _, leading = await lead(a, poller)
-            await asyncio.wait_for(poller.polling.wait(), 10)
-            deadline = a.context.lease.deadline
-            await until(lambda: a.context.lease.deadline > deadline)
-            backend.server.pause()
-            await asyncio.sleep(0.4)
-            backend.server.resume()
-            await asyncio.sleep(3 * TIMING.ttl)
+    assert backend.server is not None
+    poller = Poller()
+    async with open_session(backend, prefix, "a") as a:
+        _, leading = await lead(a, poller)
+        await asyncio.wait_for(poller.polling.wait(), 10)
+        backend.server.pause()
+        try:
+            await asyncio.sleep(TIMING.renew_every)
+            stop_at = a.context.lease.stop_at
             assert poller.polling.is_set()
-            assert len(poller.terms) == 1
-            leading.cancel()
-            await asyncio.gather(leading, return_exceptions=True)
+            await until(lambda: not poller.polling.is_set())
+            assert stop_at - 0.05 <= poller.polled[0][1] <= stop_at + TIMING.stop_time
+        finally:
+            backend.server.resume()
+        await asyncio.wait_for(poller.polling.wait(), 20)
+        assert poller.terms[1].fencing_token > poller.terms[0].fencing_token
+        leading.cancel()
+        await asyncio.gather(leading, return_exceptions=True)
 
-    run(main(), timeout=60)
+
+@pytest.mark.limit(60)
+async def test_a_short_outage_costs_nothing(backend: Backend, prefix: str) -> None:
+    """A server that is frozen for less than the time to stop_at does not end the term."""
+    assert backend.server is not None
+    poller = Poller()
+    async with open_session(backend, prefix, "a") as a:
+        _, leading = await lead(a, poller)
+        await asyncio.wait_for(poller.polling.wait(), 10)
+        deadline = a.context.lease.deadline
+        await until(lambda: a.context.lease.deadline > deadline)
+        backend.server.pause()
+        await asyncio.sleep(0.4)
+        backend.server.resume()
+        await asyncio.sleep(3 * TIMING.ttl)
+        assert poller.polling.is_set()
+        assert len(poller.terms) == 1
+        leading.cancel()
+        await asyncio.gather(leading, return_exceptions=True)
 
 
-def test_hand_over_between_sessions(backend: Backend, prefix: str) -> None:
+@pytest.mark.limit(60)
+async def test_hand_over_between_sessions(backend: Backend, prefix: str) -> None:
     """A leader that stops hands over to the standby that answered: no settle, a larger token, and never both at
     once."""
-
-    async def main() -> None:
-        first, second = Poller(), Poller()
-        async with open_session(backend, prefix, "a") as a, open_session(backend, prefix, "b") as b:
-            for old, old_session, new, new_session in ((first, a, second, b), (second, b, first, a)):
-                election, leading = await lead(old_session, old)
-                if not old.polling.is_set():
-                    await asyncio.wait_for(old.polling.wait(), 10)
-                _, waiting = await lead(new_session, new)
-                await until(lambda: "x" in new_session.context.contender)  # noqa: B023
-                await asyncio.sleep(0.2)
-                election.stop()
-                await asyncio.wait_for(leading, 10)
-                await asyncio.wait_for(new.polling.wait(), 10)
-                assert new.terms[-1].origin is Origin.HANDED_OVER
-                assert new.terms[-1].fencing_token > old.terms[-1].fencing_token
-                assert not overlap(first, second)
-                waiting.cancel()
-                await asyncio.gather(waiting, return_exceptions=True)
-
-    run(main(), timeout=60)
+    first, second = Poller(), Poller()
+    async with open_session(backend, prefix, "a") as a, open_session(backend, prefix, "b") as b:
+        for old, old_session, new, new_session in ((first, a, second, b), (second, b, first, a)):
+            election, leading = await lead(old_session, old)
+            if not old.polling.is_set():
+                await asyncio.wait_for(old.polling.wait(), 10)
+            _, waiting = await lead(new_session, new)
+            await until(lambda: "x" in new_session.context.contender)  # noqa: B023
+            await asyncio.sleep(0.2)
+            election.stop()
+            await asyncio.wait_for(leading, 10)
+            await asyncio.wait_for(new.polling.wait(), 10)
+            assert new.terms[-1].origin is Origin.HANDED_OVER
+            assert new.terms[-1].fencing_token > old.terms[-1].fencing_token
+            assert not overlap(first, second)
+            waiting.cancel()
+            await asyncio.gather(waiting, return_exceptions=True)
 
 
-def test_waiting_leaks_nothing(backend: Backend, prefix: str) -> None:
+@pytest.mark.limit(60)
+async def test_waiting_leaks_nothing(backend: Backend, prefix: str) -> None:
     """After 1,000 acquires that did not get the lock, the server has no lease more than before them."""
-
-    async def main() -> None:
-        operator, patient = Operator(backend, prefix), replace(TIMING, ttl=10.0, margin=2.0)
-        async with (
-            open_session(backend, prefix, "a", patient) as a,
-            open_session(backend, prefix, "b", patient) as b,
-        ):
-            hold = await a.lock("x").acquire()
-            lease = await b.lease()
-            before = await in_thread(operator.leases)
-            for _ in range(1000):
-                assert await b.driver.acquire(lease, "leader/x", b.context.identity.record().to_bytes()) is None
-            # Fewer: one of an earlier test expired meanwhile.
-            assert await in_thread(operator.leases) <= before
-            await hold.end({})
-
-    run(main(), timeout=60)
+    operator, patient = Operator(backend, prefix), replace(TIMING, ttl=10.0, margin=2.0)
+    async with (
+        open_session(backend, prefix, "a", patient) as a,
+        open_session(backend, prefix, "b", patient) as b,
+    ):
+        hold = await a.lock("x").acquire()
+        lease = await b.lease()
+        before = await in_thread(operator.leases)
+        for _ in range(1000):
+            assert await b.driver.acquire(lease, "leader/x", b.context.identity.record().to_bytes()) is None
+        # Fewer: one of an earlier test expired meanwhile.
+        assert await in_thread(operator.leases) <= before
+        await hold.end({})
 
 
-def test_an_overwritten_value(backend: Backend, prefix: str, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.limit(60)
+async def test_an_overwritten_value(backend: Backend, prefix: str, caplog: pytest.LogCaptureFixture) -> None:
     """A stranger's value under the lock's key is never overwritten by us. On Consul the session still holds the key and
     the leader leads on; on etcd the key left the lease, so the term ends and nobody leads until a person deletes it."""
-
-    async def main() -> None:
-        operator, poller = Operator(backend, prefix), Poller()
-        async with open_session(backend, prefix, "a") as a:
-            election, leading = await lead(a, poller)
-            await asyncio.wait_for(poller.polling.wait(), 10)
-            await in_thread(operator.overwrite, "x", "hands off")
-            if backend.name == "consul":
-                await until(lambda: "overwrote" in caplog.text)
-                await asyncio.sleep(TIMING.ttl)
-                assert poller.polling.is_set()
-                election.stop()
-                await asyncio.wait_for(leading, 10)
-                async with a.lock("x").hold() as hold:
-                    assert hold.fencing_token > poller.terms[0].fencing_token
-                return
-            await until(lambda: not poller.polling.is_set())
-            await until(lambda: "until a person acts" in caplog.text)
-            stands = await in_thread(operator.etcd.ctl, "get", f"{prefix}leader/x", "--print-value-only")
-            assert stands.strip() == "hands off"
-            await in_thread(operator.delete_key, "x")
-            await asyncio.wait_for(poller.polling.wait(), 10)
-            leading.cancel()
-            await asyncio.gather(leading, return_exceptions=True)
-
-    run(main(), timeout=60)
+    operator, poller = Operator(backend, prefix), Poller()
+    async with open_session(backend, prefix, "a") as a:
+        election, leading = await lead(a, poller)
+        await asyncio.wait_for(poller.polling.wait(), 10)
+        await in_thread(operator.overwrite, "x", "hands off")
+        if backend.name == "consul":
+            await until(lambda: "overwrote" in caplog.text)
+            await asyncio.sleep(TIMING.ttl)
+            assert poller.polling.is_set()
+            election.stop()
+            await asyncio.wait_for(leading, 10)
+            async with a.lock("x").hold() as hold:
+                assert hold.fencing_token > poller.terms[0].fencing_token
+            return
+        await until(lambda: not poller.polling.is_set())
+        await until(lambda: "until a person acts" in caplog.text)
+        stands = await in_thread(operator.etcd.ctl, "get", f"{prefix}leader/x", "--print-value-only")
+        assert stands.strip() == "hands off"
+        await in_thread(operator.delete_key, "x")
+        await asyncio.wait_for(poller.polling.wait(), 10)
+        leading.cancel()
+        await asyncio.gather(leading, return_exceptions=True)
 
 
-def test_a_restart_of_the_server(backend: Backend, prefix: str) -> None:
+@pytest.mark.limit(90)
+async def test_a_restart_of_the_server(backend: Backend, prefix: str) -> None:
     """A server that is stopped and started again, its data on disk, is led on afterwards with a token that has not gone
     back, whether the term survived or not."""
-
-    async def main() -> None:
-        assert backend.server is not None
-        poller = Poller()
-        async with open_session(backend, prefix, "a") as a:
-            _, leading = await lead(a, poller)
-            await asyncio.wait_for(poller.polling.wait(), 10)
-            token = poller.terms[0].fencing_token
-            await in_thread(backend.server.restart)
-            await asyncio.wait_for(poller.polling.wait(), 30)
-            await asyncio.sleep(TIMING.ttl)
-            await asyncio.wait_for(poller.polling.wait(), 30)
-            assert poller.terms[-1].fencing_token >= token
-            leading.cancel()
-            await asyncio.gather(leading, return_exceptions=True)
-
-    run(main(), timeout=90)
+    assert backend.server is not None
+    poller = Poller()
+    async with open_session(backend, prefix, "a") as a:
+        _, leading = await lead(a, poller)
+        await asyncio.wait_for(poller.polling.wait(), 10)
+        token = poller.terms[0].fencing_token
+        await in_thread(backend.server.restart)
+        await asyncio.wait_for(poller.polling.wait(), 30)
+        await asyncio.sleep(TIMING.ttl)
+        await asyncio.wait_for(poller.polling.wait(), 30)
+        assert poller.terms[-1].fencing_token >= token
+        leading.cancel()
+        await asyncio.gather(leading, return_exceptions=True)
 
 
-def test_a_server_that_is_not_there(backend: Backend, prefix: str) -> None:
+@pytest.mark.limit(60)
+async def test_a_server_that_is_not_there(backend: Backend, prefix: str) -> None:
     """A session whose server is down at the start waits for it and then works; with fail_fast it says so at once."""
-
-    async def main() -> None:
-        server = backend.server
-        assert server is not None
-        await in_thread(server.stop)
-        try:
-            async with open_session(backend, prefix, "a", fail_fast=True) as a:
-                with pytest.raises(BackendUnavailable):
-                    await asyncio.wait_for(a.lease(), 10)
-            waiting = open_session(backend, prefix, "a")
-            await waiting.__aenter__()
-            getting = asyncio.create_task(waiting.lease())
-            await asyncio.sleep(1)
-            assert not getting.done()
-        finally:
-            await in_thread(server.start)
-        await asyncio.wait_for(getting, 20)
-        await waiting.close()
-
-    run(main(), timeout=60)
+    server = backend.server
+    assert server is not None
+    await in_thread(server.stop)
+    try:
+        async with open_session(backend, prefix, "a", fail_fast=True) as a:
+            with pytest.raises(BackendUnavailable):
+                await asyncio.wait_for(a.lease(), 10)
+        waiting = open_session(backend, prefix, "a")
+        await waiting.__aenter__()
+        getting = asyncio.create_task(waiting.lease())
+        await asyncio.sleep(1)
+        assert not getting.done()
+    finally:
+        await in_thread(server.start)
+    await asyncio.wait_for(getting, 20)
+    await waiting.close()

@@ -9,7 +9,6 @@ import asyncio
 import signal
 
 import pytest
-from support.aio import run
 from support.diary_bot import CLOSES_GENTLY
 from support.hosts import CHATS, ETCD35, TELEGRAM_PORT, HostedBot, Hosts, Scene, on
 
@@ -22,51 +21,45 @@ POLLS_AFTER = AGAIN[0]
 KILLED_AFTER = 0.3
 
 
+@pytest.mark.limit(100)
 @on(ETCD35)
 @pytest.mark.parametrize("killed", [False, True], ids=["lives on", "is killed"])
-def test_nothing_of_it_arrives_when_the_link_is_back(hosts: Hosts, killed: bool) -> None:
+async def test_nothing_of_it_arrives_when_the_link_is_back(hosts: Hosts, killed: bool) -> None:
     """A leader that was cut off from everything, with a getUpdates written, has lost by its deadline or is killed; when
     the link is back nothing of it arrives at Telegram, and if it lives it is a standby again."""
+    async with hosts.scene() as scene:
+        leader, standby = await scene.start(2)
+        down = await _cut_off_while_writing(scene, leader, killed=killed)
+        assert await scene.taken_over(leader) is standby
+        over = leader.stopped_leading
+        assert over is not None
+        assert over < down + scene.timing.ttl - scene.timing.margin
+        assert _unsent(hosts, leader) == 0
 
-    async def main() -> None:
-        async with hosts.scene() as scene:
-            leader, standby = await scene.start(2)
-            down = await _cut_off_while_writing(scene, leader, killed=killed)
-            assert await scene.taken_over(leader) is standby
-            over = leader.stopped_leading
-            assert over is not None
-            assert over < down + scene.timing.ttl - scene.timing.margin
-            assert _unsent(hosts, leader) == 0
-
-            hosts.network.plug(leader.host)
-            await scene.telegram.thawed(leader.client)
-            await scene.contend(scene.launch(leader.host) if killed else leader)
-            assert standby.leads
-            await scene.judge()
-
-    run(main(), timeout=100)
+        hosts.network.plug(leader.host)
+        await scene.telegram.thawed(leader.client)
+        await scene.contend(scene.launch(leader.host) if killed else leader)
+        assert standby.leads
+        await scene.judge()
 
 
+@pytest.mark.limit(100)
 @on(ETCD35)
 @pytest.mark.parametrize("killed", [False, True], ids=["lives on", "is killed"])
-def test_without_the_rules_for_its_connections_it_would(hosts: Hosts, killed: bool) -> None:
+async def test_without_the_rules_for_its_connections_it_would(hosts: Hosts, killed: bool) -> None:
     """The same leader, its connections closed as usual and not reset: the getUpdates arrives when another one leads."""
+    async with hosts.scene() as scene:
+        leader, _ = await scene.start(2, mutant=CLOSES_GENTLY)
+        await _cut_off_while_writing(scene, leader, killed=killed)
+        await scene.taken_over(leader)
+        assert _unsent(hosts, leader) > 0
+        hosts.network.plug(leader.host)
+        await scene.telegram.thawed(leader.client)
 
-    async def main() -> None:
-        async with hosts.scene() as scene:
-            leader, _ = await scene.start(2, mutant=CLOSES_GENTLY)
-            await _cut_off_while_writing(scene, leader, killed=killed)
-            await scene.taken_over(leader)
-            assert _unsent(hosts, leader) > 0
-            hosts.network.plug(leader.host)
-            await scene.telegram.thawed(leader.client)
+        async def arrived_late() -> bool:
+            return (await scene.report()).late_arrivals > 0
 
-            async def arrived_late() -> bool:
-                return (await scene.report()).late_arrivals > 0
-
-            await scene.reached(arrived_late, 20)
-
-    run(main(), timeout=100)
+        await scene.reached(arrived_late, 20)
 
 
 async def _cut_off_while_writing(scene: Scene, leader: HostedBot, *, killed: bool) -> float:

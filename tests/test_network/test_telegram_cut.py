@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-from support.aio import run
 from support.hosts import CONSUL, ETCD35, TELEGRAM, Hosts, on
 
 from cluster_lock import clock
@@ -11,53 +10,47 @@ from cluster_lock import clock
 pytestmark = pytest.mark.netns
 
 
+@pytest.mark.limit(100)
 @on(ETCD35, CONSUL)
-def test_a_standby_that_reaches_it_takes_over(hosts: Hosts) -> None:
+async def test_a_standby_that_reaches_it_takes_over(hosts: Hosts) -> None:
     """A leader that does not reach Telegram hands over to a standby that does, past one that does not either, and then
     does not contend for as long as it waited; no update is handled twice."""
+    async with hosts.scene() as scene:
+        leader, deaf, hearing = await scene.start(3)
+        await scene.traffic()
+        await scene.reached(lambda: len(leader.events("run")) > 5, 10)
+        hosts.network.partition([leader.host, deaf.host], [TELEGRAM])
+        cut = clock.now()
+        await scene.telegram.frozen(leader.client, since=cut)
+        assert await scene.taken_over(leader) is hearing
+        assert not leader.lost
+        assert leader.name not in await scene.contenders()
 
-    async def main() -> None:
-        async with hosts.scene() as scene:
-            leader, deaf, hearing = await scene.start(3)
-            await scene.traffic()
-            await scene.reached(lambda: len(leader.events("run")) > 5, 10)
-            hosts.network.partition([leader.host, deaf.host], [TELEGRAM])
-            cut = clock.now()
-            await scene.telegram.frozen(leader.client, since=cut)
-            assert await scene.taken_over(leader) is hearing
-            assert not leader.lost
-            assert leader.name not in await scene.contenders()
-
-            hosts.network.heal()
-            await scene.telegram.thawed(leader.client)
-            await scene.contend(leader)
-            stepped_down = leader.events("ended")[-1]["at"]
-            assert clock.now() >= stepped_down + scene.times.telegram_grace
-            assert hearing.leads
-            report = await scene.judge()
-            assert report.duplicated == 0
-
-    run(main(), timeout=100)
+        hosts.network.heal()
+        await scene.telegram.thawed(leader.client)
+        await scene.contend(leader)
+        stepped_down = leader.events("ended")[-1]["at"]
+        assert clock.now() >= stepped_down + scene.times.telegram_grace
+        assert hearing.leads
+        report = await scene.judge()
+        assert report.duplicated == 0
 
 
+@pytest.mark.limit(100)
 @on(ETCD35)
-def test_it_leads_on_when_nobody_reaches_it(hosts: Hosts) -> None:
+async def test_it_leads_on_when_nobody_reaches_it(hosts: Hosts) -> None:
     """While no standby reaches Telegram either, the leader keeps its term, and polls on in it when Telegram is back."""
-
-    async def main() -> None:
-        async with hosts.scene() as scene:
-            leader, standby = await scene.start(2)
-            await scene.traffic()
-            term = leader.term
-            hosts.network.partition([leader.host, standby.host], [TELEGRAM])
-            await scene.telegram.frozen(leader.client)
-            await scene.reached(lambda: "nobody is able to take over" in leader.child.output, 30)
-            await scene.telegram.thawed(leader.client)
-            hosts.network.heal()
-            healed = clock.now()
-            await scene.reached(lambda: scene.polled_by(leader, healed), 30)
-            assert leader.term == term
-            assert not standby.events("ended")
-            await scene.judge()
-
-    run(main(), timeout=100)
+    async with hosts.scene() as scene:
+        leader, standby = await scene.start(2)
+        await scene.traffic()
+        term = leader.term
+        hosts.network.partition([leader.host, standby.host], [TELEGRAM])
+        await scene.telegram.frozen(leader.client)
+        await scene.reached(lambda: "nobody is able to take over" in leader.child.output, 30)
+        await scene.telegram.thawed(leader.client)
+        hosts.network.heal()
+        healed = clock.now()
+        await scene.reached(lambda: scene.polled_by(leader, healed), 30)
+        assert leader.term == term
+        assert not standby.events("ended")
+        await scene.judge()

@@ -95,7 +95,7 @@ def test_a_callback_has_a_limit_of_its_own() -> None:
     assert called == ["slow"]
 
 
-def test_shutdown_happens_once() -> None:
+async def test_shutdown_happens_once() -> None:
     """Whoever calls shutdown, at once or later, sees one and the same shutdown, and waits for its end."""
     called: list[str] = []
 
@@ -103,17 +103,14 @@ def test_shutdown_happens_once() -> None:
         await asyncio.sleep(0.05)
         called.append("done")
 
-    async def main() -> None:
-        manager = ShutdownManager()
+    manager = ShutdownManager()
+    manager.register_callback(slow)
+    await asyncio.gather(manager.shutdown(), manager.shutdown())
+    assert called == ["done"]
+    await manager.shutdown()
+    assert called == ["done"]
+    with pytest.raises(RuntimeError, match="over"):
         manager.register_callback(slow)
-        await asyncio.gather(manager.shutdown(), manager.shutdown())
-        assert called == ["done"]
-        await manager.shutdown()
-        assert called == ["done"]
-        with pytest.raises(RuntimeError, match="over"):
-            manager.register_callback(slow)
-
-    aio.run(main())
 
 
 def test_callbacks_registered_during_the_shutdown_run_next() -> None:
@@ -217,31 +214,24 @@ def test_an_async_callback_runs_in_the_loop() -> None:
     assert threads == {"function": True, "partial": True, "object": True, "sync": False}
 
 
-def test_a_coroutine_is_refused() -> None:
+async def test_a_coroutine_is_refused() -> None:
     """`register_callback(session.close())` is told what to write instead."""
 
     async def close() -> None: ...
 
-    async def main() -> None:
-        with pytest.raises(TypeError, match="something to call"):
-            ShutdownManager().register_callback(close())  # type: ignore[type-var, unused-coroutine]
-
-    aio.run(main())
+    with pytest.raises(TypeError, match="something to call"):
+        ShutdownManager().register_callback(close())  # type: ignore[type-var, unused-coroutine]
 
 
-def test_it_decorates() -> None:
+async def test_it_decorates() -> None:
     """`register_callback` gives back the function, so it can stand above one."""
+    manager = ShutdownManager()
 
-    async def main() -> None:
-        manager = ShutdownManager()
+    @manager.register_callback
+    async def goodbye() -> None: ...
 
-        @manager.register_callback
-        async def goodbye() -> None: ...
-
-        assert inspect.iscoroutinefunction(goodbye)
-        await manager.shutdown()
-
-    aio.run(main())
+    assert inspect.iscoroutinefunction(goodbye)
+    await manager.shutdown()
 
 
 def test_secret_arguments_are_not_named(caplog: pytest.LogCaptureFixture) -> None:
@@ -260,16 +250,12 @@ def test_secret_arguments_are_not_named(caplog: pytest.LogCaptureFixture) -> Non
     assert "SECRET" not in caplog.messages[0]
 
 
-def test_a_request_ends_the_wait() -> None:
+async def test_a_request_ends_the_wait() -> None:
     """`request()` does what a signal does, and `wait()` says that it was none."""
-
-    async def main() -> None:
-        manager = ShutdownManager()
-        asyncio.get_running_loop().call_soon(manager.request)
-        assert await manager.wait() is None
-        assert manager.requested
-
-    aio.run(main())
+    manager = ShutdownManager()
+    asyncio.get_running_loop().call_soon(manager.request)
+    assert await manager.wait() is None
+    assert manager.requested
 
 
 def test_signals_need_the_main_thread() -> None:

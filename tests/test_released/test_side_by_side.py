@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import pytest
-from support.aio import run, until
+from support.aio import until
 from support.backends import Backend
 from support.stores import open_session
 
@@ -104,64 +104,58 @@ async def stands_by(onlooker: Member, other: Member) -> None:
     await until(seen, timeout=30)
 
 
+@pytest.mark.limit(200)
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize("backend", BACKENDS, indirect=True, scope="session")
 @pytest.mark.parametrize("first_is_old", [True, False], ids=["old leads", "new leads"])
-def test_two_versions_side_by_side(backend: Backend, released: Path, first_is_old: bool) -> None:
+async def test_two_versions_side_by_side(backend: Backend, released: Path, first_is_old: bool) -> None:
     """A process of 0.1.0 and one of this version see each other, give the lock to one another when they stop, with
     tokens that only grow, and never lead at the same moment."""
-
-    async def main() -> None:
-        prefix = f"cluster-lock/{secrets.token_hex(4)}/"
-        old, new = Member(backend, prefix, "old", released), Member(backend, prefix, "new", TESTS.parent)
-        first, second = (old, new) if first_is_old else (new, old)
-        async with first:
-            await first.says("leads")
-            async with second:
-                versions = {name: await member.says("version") for name, member in (("old", old), ("new", new))}
-                assert versions["old"]["version"] == "0.1.0"
-                assert versions["old"]["file"].startswith(str(released))
-                assert not versions["new"]["file"].startswith(str(released))
-                await stands_by(first, second)
-                await stands_by(second, second)
-                assert (await second.hears("look", "sees"))["leader"] == first.instance
-                await first.hears("stop", "gone")
-                await second.says("leads")
-                again = Member(backend, prefix, first.instance, released if first_is_old else TESTS.parent)
-                async with again:
-                    await stands_by(second, again)
-                    async with open_session(backend, prefix, "operator") as operator:
-                        await ask_to_step_down(operator, "x", by="a test", timeout=20)
-                    await again.says("leads")
-                    await second.hears("stop", "gone")
-                    await again.hears("stop", "gone")
-        terms = sorted([*first.terms, *second.terms, *again.terms])
-        assert len(terms) >= 3
-        assert all(one[1] <= other[0] and one[2] < other[2] for one, other in pairwise(terms)), terms
-
-    run(main(), timeout=200)
+    prefix = f"cluster-lock/{secrets.token_hex(4)}/"
+    old, new = Member(backend, prefix, "old", released), Member(backend, prefix, "new", TESTS.parent)
+    first, second = (old, new) if first_is_old else (new, old)
+    async with first:
+        await first.says("leads")
+        async with second:
+            versions = {name: await member.says("version") for name, member in (("old", old), ("new", new))}
+            assert versions["old"]["version"] == "0.1.0"
+            assert versions["old"]["file"].startswith(str(released))
+            assert not versions["new"]["file"].startswith(str(released))
+            await stands_by(first, second)
+            await stands_by(second, second)
+            assert (await second.hears("look", "sees"))["leader"] == first.instance
+            await first.hears("stop", "gone")
+            await second.says("leads")
+            again = Member(backend, prefix, first.instance, released if first_is_old else TESTS.parent)
+            async with again:
+                await stands_by(second, again)
+                async with open_session(backend, prefix, "operator") as operator:
+                    await ask_to_step_down(operator, "x", by="a test", timeout=20)
+                await again.says("leads")
+                await second.hears("stop", "gone")
+                await again.hears("stop", "gone")
+    terms = sorted([*first.terms, *second.terms, *again.terms])
+    assert len(terms) >= 3
+    assert all(one[1] <= other[0] and one[2] < other[2] for one, other in pairwise(terms)), terms
 
 
+@pytest.mark.limit(200)
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize("backend", BACKENDS, indirect=True, scope="session")
 @pytest.mark.parametrize("first_is_old", [True, False], ids=["old leads", "new leads"])
-def test_the_other_version_takes_over_from_one_that_was_killed(
+async def test_the_other_version_takes_over_from_one_that_was_killed(
     backend: Backend, released: Path, first_is_old: bool
 ) -> None:
     """When the process of one version is killed, the other one leads with a larger token."""
-
-    async def main() -> None:
-        prefix = f"cluster-lock/{secrets.token_hex(4)}/"
-        libraries = [released, TESTS.parent] if first_is_old else [TESTS.parent, released]
-        first, second = (
-            Member(backend, prefix, name, library) for name, library in zip(("a", "b"), libraries, strict=True)
-        )
-        async with AsyncExitStack() as stack:
-            async with first:
-                await first.says("leads")
-                await stack.enter_async_context(second)
-                await stands_by(first, second)
-            await second.says("leads")
-        assert second.terms[-1][2] > first.terms[-1][2]
-
-    run(main(), timeout=200)
+    prefix = f"cluster-lock/{secrets.token_hex(4)}/"
+    libraries = [released, TESTS.parent] if first_is_old else [TESTS.parent, released]
+    first, second = (
+        Member(backend, prefix, name, library) for name, library in zip(("a", "b"), libraries, strict=True)
+    )
+    async with AsyncExitStack() as stack:
+        async with first:
+            await first.says("leads")
+            await stack.enter_async_context(second)
+            await stands_by(first, second)
+        await second.says("leads")
+    assert second.terms[-1][2] > first.terms[-1][2]

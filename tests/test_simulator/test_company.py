@@ -33,27 +33,24 @@ def test_a_manual_clock_calls_in_order_and_at_the_moment() -> None:
     assert calls[-1] == ("late", 2.0)
 
 
-def test_the_loops_clock_brings_forward_what_a_jump_makes_due() -> None:
+@pytest.mark.limit(5)
+async def test_the_loops_clock_brings_forward_what_a_jump_makes_due() -> None:
     """Calls and sleeps that wait for later happen at once after the jump; those beyond it still wait."""
-
-    async def main() -> None:
-        clock = LoopClock()
-        start = clock.now()
-        due = asyncio.Event()
-        clock.call_at(start + 100, due.set)
-        asleep = asyncio.create_task(sleep(clock, 100))
-        far = asyncio.create_task(sleep(clock, 10_000))
-        await asyncio.sleep(0)
-        clock.jump(100)
-        await due.wait()
-        await asleep
-        assert clock.now() >= start + 100
-        assert not far.done()
-        far.cancel()
-        await asyncio.wait([far])
-        assert not clock.timers
-
-    aio.run(main(), timeout=5)
+    clock = LoopClock()
+    start = clock.now()
+    due = asyncio.Event()
+    clock.call_at(start + 100, due.set)
+    asleep = asyncio.create_task(sleep(clock, 100))
+    far = asyncio.create_task(sleep(clock, 10_000))
+    await asyncio.sleep(0)
+    clock.jump(100)
+    await due.wait()
+    await asleep
+    assert clock.now() >= start + 100
+    assert not far.done()
+    far.cancel()
+    await asyncio.wait([far])
+    assert not clock.timers
 
 
 @pytest.mark.parametrize("clock", [ManualClock()])
@@ -63,63 +60,47 @@ def test_no_clock_runs_backwards(clock: Clock) -> None:
         clock.jump(-1)
 
 
-def test_traffic_pushes_its_whole_number_to_each_chat_in_turn() -> None:
+async def test_traffic_pushes_its_whole_number_to_each_chat_in_turn() -> None:
     """200 messages a second for 0.25 s are 50 messages, numbered within each chat, whatever the loop's delays."""
-
-    async def main() -> None:
-        async with TelegramSimulator() as simulator:
-            await simulator.traffic_on(42, rate=200, chats=[1, 2], seconds=0.25)
-            await aio.until(lambda: not simulator.state()["bots"]["42"]["traffic"])
-            assert await simulator.traffic_off(42) == 50
-            updates = simulator.oracle.updates(42)
-            assert [(update.chat, update.seq) for update in updates[:4]] == [(1, 1), (2, 1), (1, 2), (2, 2)]
-            assert len(updates) == 50
-
-    aio.run(main())
+    async with TelegramSimulator() as simulator:
+        await simulator.traffic_on(42, rate=200, chats=[1, 2], seconds=0.25)
+        await aio.until(lambda: not simulator.state()["bots"]["42"]["traffic"])
+        assert await simulator.traffic_off(42) == 50
+        updates = simulator.oracle.updates(42)
+        assert [(update.chat, update.seq) for update in updates[:4]] == [(1, 1), (2, 1), (1, 2), (2, 2)]
+        assert len(updates) == 50
 
 
-def test_traffic_can_be_stopped() -> None:
+async def test_traffic_can_be_stopped() -> None:
     """Without an end it goes on until it is switched off, which says how much there was."""
-
-    async def main() -> None:
-        async with TelegramSimulator() as simulator:
-            await simulator.traffic_on(42, rate=1000)
-            await aio.until(lambda: len(simulator.oracle.updates()) > 20)
-            pushed = await simulator.traffic_off(42)
-            assert pushed == len(simulator.oracle.updates())
-            assert await simulator.traffic_off(42) == 0
-
-    aio.run(main())
+    async with TelegramSimulator() as simulator:
+        await simulator.traffic_on(42, rate=1000)
+        await aio.until(lambda: len(simulator.oracle.updates()) > 20)
+        pushed = await simulator.traffic_off(42)
+        assert pushed == len(simulator.oracle.updates())
+        assert await simulator.traffic_off(42) == 0
 
 
 @pytest.mark.parametrize("acks", [False, True])
-def test_a_rogue_polls_and_takes_updates(acks: bool) -> None:
+async def test_a_rogue_polls_and_takes_updates(acks: bool) -> None:
     """It is a client like any other in the books, and takes updates away for good only when it acknowledges."""
-
-    async def main() -> None:
-        async with TelegramSimulator() as simulator:
-            await simulator.rogue_on(42, pause=0.01, acks=acks)
-            await aio.until(lambda: simulator.bot(TOKEN).parked is not None)
-            simulator.push(42)
-            [update] = simulator.oracle.updates()
-            await aio.until(lambda: update.acked if acks else update.delivered)
-            assert update.delivered[0].client == "rogue"
-            assert len(simulator.bot(42).queue) == (0 if acks else 1)
-            await simulator.rogue_off(42)
-            assert simulator.state()["bots"]["42"]["rogue"] is False
-
-    aio.run(main())
+    async with TelegramSimulator() as simulator:
+        await simulator.rogue_on(42, pause=0.01, acks=acks)
+        await aio.until(lambda: simulator.bot(TOKEN).parked is not None)
+        simulator.push(42)
+        [update] = simulator.oracle.updates()
+        await aio.until(lambda: update.acked if acks else update.delivered)
+        assert update.delivered[0].client == "rogue"
+        assert len(simulator.bot(42).queue) == (0 if acks else 1)
+        await simulator.rogue_off(42)
+        assert simulator.state()["bots"]["42"]["rogue"] is False
 
 
-def test_a_rogue_comes_back_after_every_conflict() -> None:
+async def test_a_rogue_comes_back_after_every_conflict() -> None:
     """It fights for the bot for as long as it lives."""
-
-    async def main() -> None:
-        async with TelegramSimulator() as simulator:
-            await simulator.rogue_on(42, pause=0.01)
-            simulator.revoke(42)
-            await aio.until(lambda: len(simulator.oracle.polls()) >= 3)
-            simulator.restore(42)
-            await aio.until(lambda: simulator.bot(TOKEN).parked is not None)
-
-    aio.run(main())
+    async with TelegramSimulator() as simulator:
+        await simulator.rogue_on(42, pause=0.01)
+        simulator.revoke(42)
+        await aio.until(lambda: len(simulator.oracle.polls()) >= 3)
+        simulator.restore(42)
+        await aio.until(lambda: simulator.bot(TOKEN).parked is not None)
