@@ -316,7 +316,7 @@ def test_folder_that_others_may_write_to_is_refused(tmp_path: Path, mode: int) -
 
 def test_folder_of_another_user_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A folder that belongs to somebody else is refused with both names, and the exit code is 77."""
-    owner = tmp_path.stat().st_uid  # noqa: ASYNC240 - a moment
+    owner = tmp_path.stat().st_uid
     monkeypatch.setattr(os, "geteuid", lambda: owner + 54321)
     with pytest.raises(PermissionRefused, match=f"belongs to user .* runs as {owner + 54321}") as refused:
         run(opened(tmp_path))
