@@ -142,8 +142,8 @@ def _backends_of(item: pytest.Item) -> set[str]:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
-    """An `async def` test runs on a loop of its own. It is the real one, for 60 s at most or what the mark `limit` says,
-    or with the mark `virtual` one whose time passes when nothing is left to do."""
+    """An `async def` test runs on a loop of its own: the real one, for 60 s or what the mark `limit` says, or with the
+    mark `virtual` one whose time passes when nothing is left to do."""
     test = pyfuncitem.obj
     if not inspect.iscoroutinefunction(test):
         return None

@@ -12,7 +12,7 @@ Kind = Literal["graceful", "crash", "stall", "backend_restart"]
 
 
 @dataclass(slots=True, kw_only=True)
-class Fault:
+class DemoFault:
     """Something that was done to the leader `client` (or to the backend below it), between two moments.
 
     `term`: the leader's before it. `must_change`: a change of leader has to follow. `words`: what the table and the
@@ -30,7 +30,7 @@ class Fault:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Change:
+class DemoChange:
     """A fault and what followed.
 
     `gap_ms`: milliseconds from the old leader's last live poll to the new one's first, None where the leader did not
@@ -40,7 +40,7 @@ class Change:
     kind: Kind
     gap_ms: float | None
     passed: Passed | None
-    fault: Fault | None
+    fault: DemoFault | None
 
     @property
     def at(self) -> float:
@@ -54,7 +54,7 @@ class Change:
         return self.fault.words if self.fault is not None else "unplanned: the leader could not keep its lease"
 
 
-def changes_of(faults: Sequence[Fault], passed: Iterable[Passed]) -> list[Change]:
+def changes_of(faults: Sequence[DemoFault], passed: Iterable[Passed]) -> list[DemoChange]:
     """Each fault with the change that it led to, in order of time; then those that no fault explains are in it too: an
     instance that got no processor for too long loses its lease, which is a stall of nobody's making."""
     left = list(passed)
@@ -64,11 +64,11 @@ def changes_of(faults: Sequence[Fault], passed: Iterable[Passed]) -> list[Change
         if found is not None:
             left.remove(found)
         gap = None if found is None else round(found.gap_ms, 1)
-        result.append(Change(kind=fault.kind, gap_ms=gap, passed=found, fault=fault))
-    result += [Change(kind="stall", gap_ms=round(each.gap_ms, 1), passed=each, fault=None) for each in left]
+        result.append(DemoChange(kind=fault.kind, gap_ms=gap, passed=found, fault=fault))
+    result += [DemoChange(kind="stall", gap_ms=round(each.gap_ms, 1), passed=each, fault=None) for each in left]
     return sorted(result, key=lambda change: change.at)
 
 
-def _belongs(change: Passed, fault: Fault) -> bool:
+def _belongs(change: Passed, fault: DemoFault) -> bool:
     in_time = fault.began <= change.started and (fault.ended is None or change.started <= fault.ended)
     return change.old == fault.client and in_time

@@ -14,10 +14,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .plan import BACKENDS, Configured, Plan
+from .plan import BACKENDS, Configured, DemoPlan
 
 if TYPE_CHECKING:
-    from .harness import Outcome
+    from .harness import DemoOutcome
 
 NOT_OK = 1
 NO_SERVER = 69
@@ -90,14 +90,14 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-async def _demo(options: argparse.Namespace) -> Outcome:
+async def _demo(options: argparse.Namespace) -> DemoOutcome:
     from rich.console import Console
 
     from . import harness, table
     from .servers import chosen_backend, is_configured
 
     backend = options.backend or chosen_backend(options.config)
-    plan = Plan(
+    plan = DemoPlan(
         backend=backend,
         instances=options.instances,
         seconds=options.seconds,
@@ -107,7 +107,7 @@ async def _demo(options: argparse.Namespace) -> Outcome:
     console = Console()
     view: table.View = table.Silent()
     if not options.json:
-        view = table.LiveTable(console) if console.is_terminal else table.Lines(console)
+        view = table.LiveTable(console) if console.is_terminal else table.TableLines(console)
     task = asyncio.current_task()
     if task is not None and sys.platform != "win32":
         for number in (signal.SIGTERM, signal.SIGHUP):
@@ -118,7 +118,7 @@ async def _demo(options: argparse.Namespace) -> Outcome:
         view.close()
 
 
-def _tell(outcome: Outcome) -> None:
+def _tell(outcome: DemoOutcome) -> None:
     verdict = outcome.verdict
     path = Path(f"demo-{verdict.backend}.svg")
     try:

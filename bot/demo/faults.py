@@ -11,15 +11,15 @@ from collections.abc import Awaitable, Callable
 
 from cluster_lock import clock
 
-from .changes import Fault
+from .changes import DemoFault
 from .fleet import STARVED, DemoFailed
-from .plan import Plan
+from .plan import DemoPlan
 from .stage import CHANGE_WITHIN, Stage
 
 Round = Callable[[Stage], Awaitable[None]]
 
 
-def rounds(plan: Plan) -> list[Round]:
+def rounds(plan: DemoPlan) -> list[Round]:
     """In the order in which they need the fewest standbys to be back."""
     chosen: list[Round] = [graceful]
     if sys.platform != "win32":
@@ -95,7 +95,7 @@ async def backend_restart(stage: Stage) -> None:
     await _goes_on(stage, fault, promised)
 
 
-async def _goes_on(stage: Stage, fault: Fault, promised: float) -> None:
+async def _goes_on(stage: Stage, fault: DemoFault, promised: float) -> None:
     """Wait until a leader polls again under a lease that goes beyond what was `promised`: the fault is over."""
     since = clock.now()
 

@@ -21,7 +21,7 @@ from .faults import rounds
 from .fleet import DemoFailed, Fleet
 from .launch import APP, launch
 from .picture import picture_of
-from .plan import CHATS, Plan
+from .plan import CHATS, DemoPlan
 from .servers import own_server
 from .stage import Stage
 from .table import View
@@ -33,7 +33,7 @@ DRAINED_WITHIN = 40.0
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class DemoOutcome:
     """`logs`: the folder with the instances' logs. It is kept only if something was wrong."""
 
     verdict: Verdict
@@ -41,7 +41,7 @@ class Outcome:
     logs: Path
 
 
-async def run(plan: Plan, view: View) -> Outcome:
+async def run(plan: DemoPlan, view: View) -> DemoOutcome:
     """Carry `plan` out.
 
     Raises DemoFailed, ServerMissing and ServerFailed when it cannot even begin. Whatever it started has ended when it
@@ -70,7 +70,9 @@ async def run(plan: Plan, view: View) -> Outcome:
 
 
 @asynccontextmanager
-async def _fleet(plan: Plan, folder: Path, server: Server | None, simulator: TelegramSimulator) -> AsyncIterator[Fleet]:
+async def _fleet(
+    plan: DemoPlan, folder: Path, server: Server | None, simulator: TelegramSimulator
+) -> AsyncIterator[Fleet]:
     heard: list[Fleet] = []
     transport, port = await status.listen(lambda said: heard[0].heard(said) if heard else None)
     fleet = Fleet(plan.instances, launch(plan, folder, server, simulator.url, port), simulator.oracle)
@@ -82,7 +84,7 @@ async def _fleet(plan: Plan, folder: Path, server: Server | None, simulator: Tel
         transport.close()
 
 
-async def _perform(stage: Stage, view: View, folder: Path) -> Outcome:
+async def _perform(stage: Stage, view: View, folder: Path) -> DemoOutcome:
     plan, simulator, fleet = stage.plan, stage.simulator, stage.fleet
     where = "" if plan.config is None or plan.backend == "file" else f", on the {plan.backend} that is configured"
     view.say(f"starting {plan.instances} times{where}: python -m bot start --app {APP} ...")
@@ -107,7 +109,7 @@ async def _perform(stage: Stage, view: View, folder: Path) -> Outcome:
         plan.backend, plan.instances, oracle.report(at_most=5), oracle.updates(), changes, fleet.lost, problems
     )
     picture = picture_of(verdict, fleet.instances, oracle.polls(), oracle.updates(), (began, ended))
-    return Outcome(verdict, picture, folder)
+    return DemoOutcome(verdict, picture, folder)
 
 
 async def _failure_of(work: Awaitable[None]) -> list[str]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from cluster_lock.config.field_types import duration_text
 from cluster_lock.testing.servers import ConsulServer, EtcdServer, Server
 
-from .plan import Plan
+from .plan import DemoPlan
 
 APP = "bot.demo.app:dispatcher"
 SIMULATOR = "BOT_DEMO_SIMULATOR"
@@ -32,7 +32,7 @@ class Launch:
     logs: Path
 
 
-def launch(plan: Plan, folder: Path, server: Server | None, telegram: str, status_port: int) -> Launch:
+def launch(plan: DemoPlan, folder: Path, server: Server | None, telegram: str, status_port: int) -> Launch:
     """With a `server` of ours (or with files) nothing else is read: no variable, no .env, no config.yaml. With the one
     that is configured, whatever says where it is counts, and the command line wins over all else."""
     is_ours = plan.config is None
@@ -58,7 +58,7 @@ def launch(plan: Plan, folder: Path, server: Server | None, telegram: str, statu
     return Launch(tuple(command), environ, folder if is_ours else Path.cwd(), folder)
 
 
-def _values(plan: Plan, folder: Path, telegram: str) -> dict[str, str]:
+def _values(plan: DemoPlan, folder: Path, telegram: str) -> dict[str, str]:
     timing = plan.timing
     return {
         **{f"lock.{name}": duration_text(getattr(timing, name)) for name in TIMES},

@@ -29,7 +29,7 @@ class Configured:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
+class DemoPlan:
     """`seconds`: how long the traffic lasts at least. `rate`: updates a second. `config`: what says where the backend's
     server is; None: the demo starts (and restarts) one of its own."""
 

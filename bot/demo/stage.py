@@ -9,10 +9,10 @@ from cluster_lock import clock
 from cluster_lock.testing.servers import Server
 from cluster_lock.testing.telegram import TelegramSimulator
 
-from .changes import Fault, Kind
+from .changes import DemoFault, Kind
 from .fleet import DemoFailed, Fleet
 from .instance import Instance
-from .plan import Plan
+from .plan import DemoPlan
 
 LOOK_EVERY = 0.03
 READY_WITHIN = 300.0
@@ -24,12 +24,12 @@ SETTLED_STANDBY = 0.3
 
 
 class Stage:
-    def __init__(self, plan: Plan, simulator: TelegramSimulator, fleet: Fleet, server: Server | None) -> None:
+    def __init__(self, plan: DemoPlan, simulator: TelegramSimulator, fleet: Fleet, server: Server | None) -> None:
         self.plan = plan
         self.simulator = simulator
         self.fleet = fleet
         self.server = server
-        self.faults: list[Fault] = []
+        self.faults: list[DemoFault] = []
         self.began: float | None = None
         """When the traffic began."""
         self.waiting_for = ""
@@ -71,9 +71,9 @@ class Stage:
         )
         return await self.leader()
 
-    def begin(self, kind: Kind, words: str, leader: Instance, *, must_change: bool = True) -> Fault:
+    def begin(self, kind: Kind, words: str, leader: Instance, *, must_change: bool = True) -> DemoFault:
         """Write down what is about to be done to `leader`."""
-        fault = Fault(
+        fault = DemoFault(
             kind=kind,
             words=words,
             client=leader.client,
@@ -84,7 +84,7 @@ class Stage:
         self.faults.append(fault)
         return fault
 
-    async def changed(self, fault: Fault) -> None:
+    async def changed(self, fault: DemoFault) -> None:
         """Return when another one has sent its first getUpdates."""
 
         def has_changed() -> bool:

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from cluster_lock import clock
 
-from .changes import Change, changes_of
+from .changes import DemoChange, changes_of
 from .instance import Instance
 from .stage import Stage
 
@@ -39,7 +39,7 @@ class Silent:
     def close(self) -> None: ...
 
 
-class Lines:
+class TableLines:
     """For an output that is no terminal: one line for each change."""
 
     def __init__(self, console: Console) -> None:
@@ -93,15 +93,15 @@ def screen(stage: Stage, words: str) -> RenderableType:
     return Group(table, _counts(stage), *lines, Text(last, style="dim"))
 
 
-def changes(stage: Stage) -> list[Change]:
+def changes(stage: Stage) -> list[DemoChange]:
     return changes_of(stage.faults, stage.simulator.oracle.changes())
 
 
-def is_over(change: Change) -> bool:
+def is_over(change: DemoChange) -> bool:
     return change.gap_ms is not None or (change.fault is not None and change.fault.ended is not None)
 
 
-def event_line(change: Change, began: float | None) -> Text:
+def event_line(change: DemoChange, began: float | None) -> Text:
     line = Text(f"{change.at - (began or change.at):6.1f} s  ")
     line.append(f"{change.kind:<16}", style="bold")
     line.append(f"{change.words}: ")

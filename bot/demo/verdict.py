@@ -8,7 +8,7 @@ from typing import Any
 
 from cluster_lock.testing.telegram import Report, Update
 
-from .changes import Change
+from .changes import DemoChange
 
 MUST_BE_ZERO = ("overlapping_polls", "lost", "out_of_order", "conflicts_live", "late_arrivals", "sent_after_term")
 
@@ -23,7 +23,7 @@ class Verdict:
     backend: str
     instances: int
     report: Report
-    changes: Sequence[Change]
+    changes: Sequence[DemoChange]
     problems: tuple[str, ...]
 
     @property
@@ -53,7 +53,7 @@ def judge(
     instances: int,
     report: Report,
     updates: Sequence[Update],
-    changes: Sequence[Change],
+    changes: Sequence[DemoChange],
     unconfirmed: Collection[TermOf],
     failures: Sequence[str] = (),
 ) -> Verdict:

@@ -26,7 +26,7 @@ log = logging.getLogger("cluster_lock.step_down")
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class StepDownOutcome:
     """What came of it. `before`, `after`: the lock as it stood and stands (`after.lease`: None if nobody
     leads). `declined`: why the leader leads on. `seconds`: from the request to the next leader; `gap`: from the moment
     at which the old one took no new work any more, by its own clock, None unless it handed over."""
@@ -42,7 +42,7 @@ class Outcome:
 
 async def ask_to_step_down(
     session: Session, name: str, *, to: str | None = None, by: str, timeout: float
-) -> Outcome | None:
+) -> StepDownOutcome | None:
     """Ask the leader of `name` to hand over, to the instance `to` if one is given, and wait for the next leader.
 
     None if nobody leads. `by`: who asks, for the log of the leader. At most `timeout` seconds, and some for the request
@@ -65,7 +65,9 @@ async def ask_to_step_down(
             await finish(_take_back(context, REQUEST + name))
 
 
-async def _outcome(context: Context, lease: Lease, before: Entry, ask: Ask, sent: float, timeout: float) -> Outcome:
+async def _outcome(
+    context: Context, lease: Lease, before: Entry, ask: Ask, sent: float, timeout: float
+) -> StepDownOutcome:
     name, watch, until = before.name.removeprefix(LEADER), context.watch, clock.now() + timeout
     while True:
         news = watch.news
@@ -73,11 +75,11 @@ async def _outcome(context: Context, lease: Lease, before: Entry, ask: Ask, sent
             raise BackendUnavailable(f"{context.driver.backend}: the lease of the request was lost, and it with it")
         entry, reply = watch.entries.get(LEADER + name), Reply.of(watch.entries.get(REPLY + name))
         if reply is not None and reply.number == ask.number:
-            return Outcome(name, before, entry, clock.now() - sent, declined=reply.declined)
+            return StepDownOutcome(name, before, entry, clock.now() - sent, declined=reply.declined)
         if entry is not None and _is_another_term(before, entry):
-            return Outcome(name, before, entry, clock.now() - sent, gap=_gap(entry))
+            return StepDownOutcome(name, before, entry, clock.now() - sent, gap=_gap(entry))
         if (left := until - clock.now()) <= 0:
-            return Outcome(name, before, entry, timeout, timed_out=True)
+            return StepDownOutcome(name, before, entry, timeout, timed_out=True)
         await watch.changed(news, at_most=left)
 
 

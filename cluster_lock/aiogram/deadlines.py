@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 
-from .job import Job
+from .job import QueuedUpdate
 from .state import Facts
 from .window import Delivered
 
@@ -26,16 +26,16 @@ class Deadlines:
         facts: Facts,
         is_ending: Callable[[], bool],
         finished: Callable[[Delivered], None],
-        left_behind: Callable[[Job], None],
+        left_behind: Callable[[QueuedUpdate], None],
     ) -> None:
         self._bot_id, self._timeout, self._grace, self._facts = bot_id, timeout, grace, facts
         self._is_ending, self._finished, self._left_behind = is_ending, finished, left_behind
 
-    def start(self, job: Job) -> None:
+    def start(self, job: QueuedUpdate) -> None:
         """Its handler starts."""
         job.alarm = asyncio.get_running_loop().call_later(self._timeout, self._out_of_time, job)
 
-    def _out_of_time(self, job: Job) -> None:
+    def _out_of_time(self, job: QueuedUpdate) -> None:
         """Confirm it whether or not the handler obeys: one stuck handler must not stop the confirming for ever."""
         if self._is_ending():
             return
@@ -52,7 +52,7 @@ class Deadlines:
         self._finished(job.delivered)
         job.alarm = asyncio.get_running_loop().call_later(self._grace, self._leave_behind, job)
 
-    def _leave_behind(self, job: Job) -> None:
+    def _leave_behind(self, job: QueuedUpdate) -> None:
         """It does not obey. The updates after it go on without it; only the lock is not given away before it ends."""
         if self._is_ending():
             return

@@ -16,7 +16,7 @@ from cluster_lock.election import Term
 from .classify import describe
 from .fetching import Fetcher
 from .handling import Handling
-from .job import Job
+from .job import QueuedUpdate
 from .lease_checks import may_poll
 from .rules import Rules
 from .state import Facts
@@ -66,7 +66,7 @@ class Draining:
             )
             await asyncio.wait(cut, timeout=self._rules.timing.cancel_grace)
 
-    def left_over(self, held: Sequence[Job], *, is_unsure: bool) -> dict[str, Any]:
+    def left_over(self, held: Sequence[QueuedUpdate], *, is_unsure: bool) -> dict[str, Any]:
         """For the next leader. `is_unsure`: Telegram was asked to confirm what is held, and may have."""
         if held and not is_unsure:
             # Telegram was not even asked to confirm them: they come again.
@@ -81,7 +81,7 @@ class Draining:
         cut_off = self._window.cut_off
         return {**self._window.handover(), **({"cut_off": cut_off} if cut_off else {})}
 
-    async def confirm(self, until: float, held: Sequence[Job]) -> None:
+    async def confirm(self, until: float, held: Sequence[QueuedUpdate]) -> None:
         """Tell Telegram what is finished, where nobody else will.
 
         The heir's first getUpdates confirms, by what we hand over; a confirmation of our own could come late, be

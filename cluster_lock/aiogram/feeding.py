@@ -16,7 +16,7 @@ from .arguments import of_term
 from .classify import describe
 from .crashes import CrashNotes
 from .deadlines import Deadlines
-from .job import Job
+from .job import QueuedUpdate
 from .lease_checks import may_start
 from .redelivery import Redelivery
 from .rules import Rules
@@ -57,7 +57,7 @@ class Feeder:
         self._data = of_term(dispatcher, rules.data, term)
         self.redelivery = Redelivery(term)
 
-    async def feed(self, job: Job) -> None:
+    async def feed(self, job: QueuedUpdate) -> None:
         """Start its handler and wait for its end. It does not start when the term is ending or the lease is in doubt,
         see `job.started`."""
         # The task was made in an earlier turn of the loop, and the loop may have been blocked in between.
@@ -95,7 +95,7 @@ class Feeder:
             await self._failed(job, failure)
         self._finished(delivered)
 
-    async def _failed(self, job: Job, failure: Exception | None) -> None:
+    async def _failed(self, job: QueuedUpdate, failure: Exception | None) -> None:
         """It raised this, or ran out of its time."""
         if failure is None or job.out_of_time:
             failure = TimeoutError("the handler ran out of its time")
@@ -105,7 +105,7 @@ class Feeder:
         if not job.cut_off:
             await self._tell(job, failure, TELL_LIMIT)
 
-    def _cancelled(self, job: Job, error: asyncio.CancelledError) -> Exception | None:
+    def _cancelled(self, job: QueuedUpdate, error: asyncio.CancelledError) -> Exception | None:
         """What the end of a handler by a cancellation means that is not the end of the term."""
         asked = _was_asked()
         if asked and (task := asyncio.current_task()) is not None:
@@ -118,7 +118,7 @@ class Feeder:
             else f"the handler let a CancelledError out: {error}"  # of something that it awaited
         )
 
-    async def _cut_off(self, job: Job, error: BaseException) -> None:
+    async def _cut_off(self, job: QueuedUpdate, error: BaseException) -> None:
         """The term ends before the handler: its update comes again, unless it was confirmed early."""
         if not job.delivered.early:
             if isinstance(error, Exception):
@@ -130,7 +130,7 @@ class Feeder:
         if may_start(self._term):  # at a hand-over, not when the lock is lost
             await self._tell(job, said, self._rules.timing.cancel_grace / 2)
 
-    def _log_failure(self, job: Job, failure: Exception, what: str) -> None:
+    def _log_failure(self, job: QueuedUpdate, failure: Exception, what: str) -> None:
         log.error(
             "bot %d: the handler of update %d %s: %s",
             self._bot.id,
@@ -140,7 +140,7 @@ class Feeder:
             exc_info=failure if failure.__traceback__ is not None and job.refused is None else None,
         )
 
-    async def _tell(self, job: Job, error: Exception, limit: float) -> None:
+    async def _tell(self, job: QueuedUpdate, error: Exception, limit: float) -> None:
         if self._rules.on_failed is None:
             return
         try:

@@ -14,7 +14,7 @@ from cluster_lock.election import Term
 from .crashes import CrashNotes
 from .deadlines import Deadlines
 from .feeding import Feeder
-from .job import Job
+from .job import QueuedUpdate
 from .lease_checks import may_start
 from .queues import Queues
 from .rules import Rules
@@ -44,8 +44,8 @@ class Handling:
         self._term, self._rules, self._facts, self._finished, self._notes = term, rules, facts, finished, notes
         self._most = 1 if rules.sequential else rules.max_concurrent
         self._queues = Queues()
-        self._running: dict[Delivered, Job] = {}
-        self._aside: dict[Delivered, Job] = {}
+        self._running: dict[Delivered, QueuedUpdate] = {}
+        self._aside: dict[Delivered, QueuedUpdate] = {}
         """What runs too, and nothing waits for its place any more: confirmed early, or left behind."""
         self._closed = False
         self._one_ended = asyncio.Event()
@@ -66,7 +66,7 @@ class Handling:
     def running(self) -> int:
         return len(self._running) + len(self._aside)
 
-    def submit(self, jobs: Iterable[Job]) -> None:
+    def submit(self, jobs: Iterable[QueuedUpdate]) -> None:
         """Take these updates, in order."""
         self._queues.enter(jobs)
         self._start()
@@ -128,7 +128,7 @@ class Handling:
         self._queues.restore()
         self._start()
 
-    def _ended(self, job: Job, task: asyncio.Task[None]) -> None:
+    def _ended(self, job: QueuedUpdate, task: asyncio.Task[None]) -> None:
         delivered = job.delivered
         if self._running.pop(delivered, None) is None:
             del self._aside[delivered]
@@ -144,7 +144,7 @@ class Handling:
         if not task.cancelled() and isinstance(error := task.exception(), Exception):
             raise error  # out of the poller, not out of a handler: the loop's exception handler says so
 
-    def _go_on(self, job: Job) -> None:
+    def _go_on(self, job: QueuedUpdate) -> None:
         """After the end of its task."""
         if not job.started:
             self._queues.put_off(job)
@@ -156,7 +156,7 @@ class Handling:
             self._queues.leave(job)
         self._start()
 
-    def _leave_behind(self, job: Job) -> None:
+    def _leave_behind(self, job: QueuedUpdate) -> None:
         self._running.pop(job.delivered, None)
         self._aside[job.delivered] = job
         if job.line is not None:

@@ -9,7 +9,7 @@ from aiogram.types import Update
 
 from .crashes import GIVEN_UP, SUSPECTED, CrashedTooOften, CrashNotes
 from .http_session import Raw
-from .job import Job
+from .job import QueuedUpdate
 from .lines import album, conversation, dialogue, is_urgent
 from .reading import UpdateUnreadable
 from .rules import Rules
@@ -32,7 +32,7 @@ class Intake:
 
     def jobs(
         self, new: Sequence[Delivered], raw: Sequence[Raw], updates: Sequence[Update | UpdateUnreadable]
-    ) -> list[Job]:
+    ) -> list[QueuedUpdate]:
         """One for each that is new: `raw` is what Telegram sent, `updates` what aiogram makes of it."""
         lines = self._lines(updates, raw)
         jobs = []
@@ -45,7 +45,7 @@ class Intake:
             elif crashes := self._too_often(delivered.update_id):
                 refused = CrashedTooOften(f"it was being handled in {crashes} crashes of this instance")
             urgent = line is None and not self._is_limited and is_urgent(sent)
-            jobs.append(Job(delivered, update, line, urgent=urgent, refused=refused))
+            jobs.append(QueuedUpdate(delivered, update, line, urgent=urgent, refused=refused))
         return jobs
 
     def _lines(self, updates: Sequence[Update | UpdateUnreadable], raw: Sequence[Raw]) -> Sequence[Hashable]:

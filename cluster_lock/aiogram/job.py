@@ -10,7 +10,7 @@ from aiogram.types import Update
 from .window import Delivered
 
 
-class Job:
+class QueuedUpdate:
     """What was `delivered`, as aiogram's `update`."""
 
     __slots__ = (

@@ -33,7 +33,7 @@ handlers have work while it is under way, and it repeats little."""
 SAY_AGAIN = 60.0
 
 
-class Pace:
+class PollingPace:
     """For one window. `relieve(cut=...)` may empty it; it says in how many seconds it could, or None."""
 
     def __init__(self, bot_id: int, window: Window, facts: Facts, relieve: Callable[..., float | None]) -> None:

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Iterable
 from itertools import count
 
-from .job import Job
+from .job import QueuedUpdate
 from .lines import Lines
 
 
@@ -15,9 +15,9 @@ class Queues:
     of their line."""
 
     def __init__(self) -> None:
-        self.urgent: deque[Job] = deque()
-        self.ready: deque[Job] = deque()
-        self._put_off: list[Job] = []
+        self.urgent: deque[QueuedUpdate] = deque()
+        self.ready: deque[QueuedUpdate] = deque()
+        self._put_off: list[QueuedUpdate] = []
         """What was to start and could not, for the lease."""
         self._lines = Lines()
         self._numbers = count()
@@ -32,13 +32,13 @@ class Queues:
         """Nothing waits. (What waits in a line waits for a handler that runs.)"""
         return not (self.ready or self.urgent or self._put_off)
 
-    def enter(self, jobs: Iterable[Job]) -> None:
+    def enter(self, jobs: Iterable[QueuedUpdate]) -> None:
         for job in jobs:
             job.number = next(self._numbers)
             if job.line is None or self._lines.enter(job):
                 (self.urgent if job.urgent else self.ready).append(job)
 
-    def take(self, most: int) -> list[Job]:
+    def take(self, most: int) -> list[QueuedUpdate]:
         """Those that start now: in the order of their delivery if there is room for all, else what is urgent first."""
         urgent, ready = self.urgent, self.ready
         number = len(urgent) + len(ready)
@@ -46,16 +46,16 @@ class Queues:
             return [self._earlier().popleft() for _ in range(number)]
         return [(urgent or ready).popleft() for _ in range(min(most, number))]
 
-    def _earlier(self) -> deque[Job]:
+    def _earlier(self) -> deque[QueuedUpdate]:
         if not self.urgent or not self.ready:
             return self.urgent or self.ready
         return self.urgent if self.urgent[0].number < self.ready[0].number else self.ready
 
-    def leave(self, job: Job) -> None:
+    def leave(self, job: QueuedUpdate) -> None:
         """It has ended, or nothing waits for it any more: the next of its line is ready."""
         self.ready.extend(self._lines.leave(job))
 
-    def put_off(self, job: Job) -> None:
+    def put_off(self, job: QueuedUpdate) -> None:
         """It could not start after all."""
         self._put_off.append(job)
 

@@ -23,7 +23,7 @@ from .classify import describe
 from .http_session import GuardedRequest
 from .poller import Poller
 from .recovery import SECOND_LOOK, refused_again
-from .stopping import Stopping
+from .stopping import PollerStopping
 
 log = logging.getLogger("cluster_lock.aiogram")
 
@@ -40,7 +40,7 @@ async def run_pollers(
     pollers: Iterable[Poller],
     leadership: Leadership,
     data: Mapping[str, Any],
-    stopping: Stopping,
+    stopping: PollerStopping,
     *,
     drain: float,
     shared: bool = False,
@@ -72,7 +72,7 @@ async def run_pollers(
 
 
 async def _startup(
-    dispatcher: Dispatcher, hooks: Mapping[str, Any], pollers: list[Poller], stopping: Stopping, drain: float
+    dispatcher: Dispatcher, hooks: Mapping[str, Any], pollers: list[Poller], stopping: PollerStopping, drain: float
 ) -> bool:
     """The startup hooks, in this very task, as with aiogram: False if they had to be cut off, since somebody asked to
     stop. Raises what they raise; TelegramTokenRefused if it was that which ended them."""
@@ -103,7 +103,7 @@ async def _startup(
     return True
 
 
-async def _shutdown(dispatcher: Dispatcher, hooks: Mapping[str, Any], stopping: Stopping) -> None:
+async def _shutdown(dispatcher: Dispatcher, hooks: Mapping[str, Any], stopping: PollerStopping) -> None:
     """The shutdown hooks, for a limited time: whatever they do, the process ends. Raises what they raise."""
     work = asyncio.ensure_future(dispatcher.emit_shutdown(**hooks))
     stopping.own.add(work)
@@ -124,7 +124,7 @@ async def _shutdown(dispatcher: Dispatcher, hooks: Mapping[str, Any], stopping: 
     log.error("the shutdown hooks have not returned within %g s: %s", limit, left)
 
 
-async def _lead_all(pollers: list[Poller], leadership: Leadership, stopping: Stopping) -> None:
+async def _lead_all(pollers: list[Poller], leadership: Leadership, stopping: PollerStopping) -> None:
     """Each bot by itself. One whose token is refused leaves the others alone; any other failure stops them all.
 
     When we are cancelled, all stop in good order, as after a signal; cancelled once more, at once."""
@@ -164,7 +164,7 @@ async def _lead_all(pollers: list[Poller], leadership: Leadership, stopping: Sto
         raise (others or failures)[0]
 
 
-async def _lead(poller: Poller, leadership: Leadership, stopping: Stopping) -> None:
+async def _lead(poller: Poller, leadership: Leadership, stopping: PollerStopping) -> None:
     await _first_look(poller.bot)
     if stopping.reason is not None:
         return

@@ -17,7 +17,7 @@ from cluster_lock.process.signals import ENDS_WITHIN, ignore_more
 from cluster_lock.values import EndCode, EndReason
 
 
-class Stopping:
+class PollerStopping:
     """`reason`: of the first who asked. `by_signal`: it was the whole program that was asked. `hurried`: set when
     everything is to end at once. `over`: set when nothing of it is left. `own`: tasks whose end is waited for, so that
     none of them may wait for the whole."""
@@ -67,7 +67,7 @@ _running: WeakKeyDictionary[Dispatcher, asyncio.Lock] = WeakKeyDictionary()
 
 
 @asynccontextmanager
-async def as_running(dispatcher: Dispatcher) -> AsyncIterator[Stopping]:
+async def as_running(dispatcher: Dispatcher) -> AsyncIterator[PollerStopping]:
     """While it is polled here, `dispatcher.stop_polling()` stops us, and `dispatcher.start_polling()`, which would poll
     without a lock, is an error. Who polls it a second time waits for the end of the first, as with aiogram."""
 
@@ -77,7 +77,7 @@ async def as_running(dispatcher: Dispatcher) -> AsyncIterator[Stopping]:
         )
 
     async with _running.setdefault(dispatcher, asyncio.Lock()):
-        stopping = Stopping()
+        stopping = PollerStopping()
         ours = {"stop_polling": stopping.stop_polling, "start_polling": start_polling}
         before = {name: vars(dispatcher)[name] for name in ours if name in vars(dispatcher)}
         vars(dispatcher).update(ours)
@@ -91,7 +91,7 @@ async def as_running(dispatcher: Dispatcher) -> AsyncIterator[Stopping]:
 
 
 @asynccontextmanager
-async def signals(stopping: Stopping, *, handle: bool, kept: bool) -> AsyncIterator[None]:
+async def signals(stopping: PollerStopping, *, handle: bool, kept: bool) -> AsyncIterator[None]:
     """The first signal asks to stop in good order, the second hurries. `kept`: a second one is a keeper's to hear, and
     its way to end this process."""
     if not handle:

@@ -22,9 +22,9 @@ from .fetching import Fetcher
 from .handling import Handling
 from .http_session import Raw
 from .intake import Intake
-from .job import Job
+from .job import QueuedUpdate
 from .lease_checks import may_dispatch, may_poll
-from .pace import Pace
+from .pace import PollingPace
 from .reading import Cut, read
 from .recovery import Recovery
 from .rules import Rules
@@ -50,9 +50,9 @@ class TermWork:
         self._draining = Draining(bot, term, rules, facts, self._window, self._handling, self._fetcher)
         self._recovery = Recovery(bot, term, rules, facts)
         self._early = Early(bot.id, self._window, facts, self._handling.confirmed_early)
-        self._pace = Pace(bot.id, self._window, facts, self._relieve)
+        self._pace = PollingPace(bot.id, self._window, facts, self._relieve)
         self._cut = Cut()
-        self._held: list[Job] = []
+        self._held: list[QueuedUpdate] = []
         """Delivery at most once: not confirmed yet, so not handled yet."""
         self._was_elected = False
         self._asked_at = 0.0

@@ -54,7 +54,7 @@ def run_restart(arguments: argparse.Namespace) -> int:
         print(f"{not_here(named, settings)}: starting it")
         return start(settings)
     began = clock.now()
-    with Background(settings, named, "--replace") as child:
+    with BackgroundBot(settings, named, "--replace") as child:
         code = child.wait(lambda: child.has(successor, ready=True) or child.has(named, ready=True))
         if code is not None:
             return code
@@ -76,7 +76,7 @@ def start(settings: Settings) -> int:
     if sys.platform == "win32":
         raise ConfigError(["--detach: not on Windows, use a service (deploy/windows)"])
     _, named = slots_of(settings, lock_of(settings))
-    with Background(settings, named) as child:
+    with BackgroundBot(settings, named) as child:
         print(f"process {child.pid} starts; `bot logs` shows its log, {child.log}", flush=True)
         code = child.wait(lambda: child.has(named))
         if code is None:
@@ -87,7 +87,7 @@ def start(settings: Settings) -> int:
     return code or 0
 
 
-class Background:
+class BackgroundBot:
     """A bot that this command line starts in the background, from `__enter__` on. Leaving the block ends it, unless it
     `stays`. Until then signals that would end us are only noted, and `wait` heeds them."""
 

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from .findings import Finding, Outcome
+from .findings import Finding, Severity
 from .options import add_settings_options, settings_from
 from .output import add_json_option, opened, print_json, run
 from .tables import Line, Part, show
 
-STYLES = {Outcome.OK: "green", Outcome.WARNING: "yellow", Outcome.PROBLEM: "red"}
+STYLES = {Severity.OK: "green", Severity.WARNING: "yellow", Severity.PROBLEM: "red"}
 
 
 def add(commands: Any) -> None:
@@ -67,7 +67,7 @@ async def _examine(arguments: argparse.Namespace) -> list[Finding]:
 
 
 def _code(findings: Sequence[Finding]) -> int:
-    return next((finding.code for finding in findings if finding.outcome is Outcome.PROBLEM), 0)
+    return next((finding.code for finding in findings if finding.outcome is Severity.PROBLEM), 0)
 
 
 def _lines(finding: Finding) -> list[Part]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 
-class Outcome(StrEnum):
+class Severity(StrEnum):
     OK = "ok"
     WARNING = "warning"
     PROBLEM = "problem"
@@ -17,19 +17,19 @@ class Finding:
     """`advice`: what to do about it. `code`: what the command ends with if this is the first problem."""
 
     check: str
-    outcome: Outcome
+    outcome: Severity
     text: str
     advice: str | None = None
     code: int = 0
 
     @classmethod
     def ok(cls, check: str, text: str) -> Finding:
-        return cls(check, Outcome.OK, text)
+        return cls(check, Severity.OK, text)
 
     @classmethod
     def warning(cls, check: str, text: str, advice: str | None = None) -> Finding:
-        return cls(check, Outcome.WARNING, text, advice)
+        return cls(check, Severity.WARNING, text, advice)
 
     @classmethod
     def problem(cls, check: str, text: str, code: int = 1, advice: str | None = None) -> Finding:
-        return cls(check, Outcome.PROBLEM, text, advice, code)
+        return cls(check, Severity.PROBLEM, text, advice, code)

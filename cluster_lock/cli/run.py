@@ -20,7 +20,7 @@ from .options import add_settings_options, settings_from
 
 if TYPE_CHECKING:
     from cluster_lock.config import Settings
-    from cluster_lock.keeper.plan import Plan
+    from cluster_lock.keeper.plan import KeeperSpec
 
 PACKAGES = Path(__file__).parents[2]
 """Where `cluster_lock` is: for a checkout that is not installed."""
@@ -123,13 +123,13 @@ def plan_for(
     lock: str | None = None,
     name: str | None = None,
     wait: bool = True,
-) -> Plan:
+) -> KeeperSpec:
     """What the keeper of `command` needs. `lock`, `name`: as for a Plan."""
     from cluster_lock.config.backend import driver_options
     from cluster_lock.config.secret_settings import secret_texts
-    from cluster_lock.keeper.plan import Plan
+    from cluster_lock.keeper.plan import KeeperSpec
 
-    return Plan(
+    return KeeperSpec(
         backend=settings.backend,
         options=driver_options(settings),
         timing=settings.timing,
@@ -153,7 +153,7 @@ def plan_for(
     )
 
 
-def become_keeper(settings: Settings, plan: Plan) -> NoReturn:
+def become_keeper(settings: Settings, plan: KeeperSpec) -> NoReturn:
     """This process becomes the keeper: same pid, and nothing of what reading the settings took stays in its memory."""
     if sys.platform == "win32":
         raise ConfigError(["there is no keeper on Windows: use `bot start --in-process`"])

@@ -11,7 +11,7 @@ from .output import add_json_option, print_json, run, seconds_from, whoever
 from .tables import printable
 
 if TYPE_CHECKING:
-    from cluster_lock.admin.step_down import Outcome
+    from cluster_lock.admin.step_down import StepDownOutcome
     from cluster_lock.config import Settings
     from cluster_lock.session import Session
     from cluster_lock.values import Entry
@@ -85,7 +85,7 @@ async def _only_one(session: Session) -> str:
     raise ConfigError([f"NAME: say which lock, of {', '.join(map(printable, led)) or 'none that is led'}"])
 
 
-def _told(name: str, to: str | None, outcome: Outcome | None, fencing_floor: int) -> dict[str, Any]:
+def _told(name: str, to: str | None, outcome: StepDownOutcome | None, fencing_floor: int) -> dict[str, Any]:
     """The documented object."""
     told: dict[str, Any] = {"name": name, "result": "nobody leads", "reason": None, "before": None, "leader": None}
     if outcome is None:

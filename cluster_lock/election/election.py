@@ -22,7 +22,7 @@ from cluster_lock.session.invitation import Answer
 from cluster_lock.values import EndCode, EndReason, Origin
 
 from .leadership import Body, Role, StepDown, Term
-from .source import Contest, Holding, SessionContest
+from .source import HeldLock, LockSource, SessionLockSource
 from .until_over import about, until_over
 
 log = logging.getLogger("cluster_lock.election")
@@ -34,8 +34,8 @@ class Election:
     `observer`: told of every transition; by default the session's.
     """
 
-    def __init__(self, session: Session | Contest, *, observer: Observer | None = None) -> None:
-        self._contest = SessionContest(session) if isinstance(session, Session) else session
+    def __init__(self, session: Session | LockSource, *, observer: Observer | None = None) -> None:
+        self._source = SessionLockSource(session) if isinstance(session, Session) else session
         self._observer = observer or (session.context.observer if isinstance(session, Session) else SILENT)
         self.kept = False
         """Does a keeper lead for this process? Then the keeper counts signals to stop, too."""
@@ -154,10 +154,10 @@ class Election:
             raise ValueError(f"several locks are led here, say which: {', '.join(sorted(self._roles))}")
         return next(iter(self._terms.values()), None)
 
-    async def _stand_by(self, name: str, answer: Answer | None, stop: asyncio.Event) -> Holding | None:
+    async def _stand_by(self, name: str, answer: Answer | None, stop: asyncio.Event) -> HeldLock | None:
         """Wait for the lock, answering invitations meanwhile; None when stopped."""
-        taking = asyncio.ensure_future(self._contest.take(name))
-        answering = asyncio.ensure_future(self._contest.answer_invitations(name, answer))
+        taking = asyncio.ensure_future(self._source.take(name))
+        answering = asyncio.ensure_future(self._source.answer_invitations(name, answer))
         stopping = asyncio.ensure_future(stop.wait())
         taken = False
         try:
@@ -171,7 +171,7 @@ class Election:
             if not taken:
                 await finish(_put_back(taking, answering, stopping))
 
-    async def _reign(self, held: Holding, body: Body, settle: bool, stop: asyncio.Event) -> StepDown | None:
+    async def _reign(self, held: HeldLock, body: Body, settle: bool, stop: asyncio.Event) -> StepDown | None:
         """One term, from the grant to the giving away. What ended it, or None when the body returned by itself."""
         if settle and held.origin is Origin.FOUND_FREE:
             await self._settle(held, stop)
@@ -181,7 +181,7 @@ class Election:
             held.origin,
             held.inherited,
             stop_at=lambda: held.stop_at,
-            stop_time=self._contest.timing.stop_time,
+            stop_time=self._source.timing.stop_time,
             verify=held.verify,
         )
         work: asyncio.Task[Any] | None = None
@@ -194,7 +194,7 @@ class Election:
                 self._terms[held.name] = term
                 self._set_role(held.name, Role.LEADER)
                 self._observer.term_began(held.name, held.fencing_token, held.origin)
-                await until_over(term, held, work, self._contest.timing, self._observer, self._more_for_threads)
+                await until_over(term, held, work, self._source.timing, self._observer, self._more_for_threads)
             else:
                 await held.wait_lost()  # before anything had begun
         finally:
@@ -208,9 +208,9 @@ class Election:
             work.result()  # also a cancellation that was not ours: the caller of `lead` gets it
         return term.request
 
-    async def _settle(self, held: Holding, stop: asyncio.Event) -> None:
+    async def _settle(self, held: HeldLock, stop: asyncio.Event) -> None:
         """Wait until what a leader before may still be doing has ended, or there is no reason to any more."""
-        left = self._contest.timing.settle_left(held.origin, held.since)
+        left = self._source.timing.settle_left(held.origin, held.since)
         log.info("%s: lock found free, the term begins in %.2f s", held.name, left, extra=about(held))
         lost, stopping = asyncio.ensure_future(held.wait_lost()), asyncio.ensure_future(stop.wait())
         try:
@@ -221,7 +221,7 @@ class Election:
         finally:
             await end((lost, stopping))
 
-    async def _finish(self, term: Term, held: Holding, work: asyncio.Task[Any] | None) -> None:
+    async def _finish(self, term: Term, held: HeldLock, work: asyncio.Task[Any] | None) -> None:
         """End what still runs of the term, then give the lock away."""
         term.close()
         began = clock.now()
@@ -235,7 +235,7 @@ class Election:
             task.cancel()
         if left:
             # On a loss without a limit: the guard has one.
-            grace = None if held.loss is not None else self._contest.timing.cancel_grace
+            grace = None if held.loss is not None else self._source.timing.cancel_grace
             _, left = await asyncio.wait(left, timeout=grace)
         if left:
             self._give_up(held, ", ".join(task.get_name() for task in left))
@@ -263,12 +263,12 @@ class Election:
         self._observer.term_ended(held.name, term.ended, how, term.heir if how is Ending.HANDED_OVER else None)
         self._set_role(held.name, Role.STANDBY)
 
-    def _time_for_threads(self, term: Term, held: Holding) -> float | None:
+    def _time_for_threads(self, term: Term, held: HeldLock) -> float | None:
         """They cannot be cancelled, so they have what handlers have: the drain. On a loss the guard has the limit."""
         if held.loss is not None:
             return None
         began = term.asked_at if term.asked_at is not None else clock.now()
-        return max(0.0, began + self._contest.timing.drain + self._contest.timing.cancel_grace - clock.now())
+        return max(0.0, began + self._source.timing.drain + self._source.timing.cancel_grace - clock.now())
 
     def _more_for_threads(self, term: Term) -> float:
         """Seconds beyond that, if work of the term is in threads. To end the process now would leave the lease to run
@@ -276,7 +276,7 @@ class Election:
         which releases the lock when this process has ended."""
         if self.kept or not term.threads.running:
             return 0.0
-        ttl = self._contest.timing.ttl
+        ttl = self._source.timing.ttl
         log.warning(
             "%s: work goes on in %d threads, which nobody can cancel: the lock is given away when it has ended, or this"
             " process ends in %g s",
@@ -284,7 +284,7 @@ class Election:
         )
         return ttl
 
-    def _give_up(self, held: Holding, what: str) -> NoReturn:
+    def _give_up(self, held: HeldLock, what: str) -> NoReturn:
         end_process(
             f"{held.name}: {what} does not end, and the lock is not given away while it runs (the next leader waits for"
             " the lease to end)"
@@ -303,7 +303,7 @@ class Election:
         self._changed = asyncio.Event()
 
 
-async def _put_back(taking: asyncio.Future[Holding], *beside: asyncio.Future[Any]) -> None:
+async def _put_back(taking: asyncio.Future[HeldLock], *beside: asyncio.Future[Any]) -> None:
     """Stop taking the lock, and what went on beside; if it was taken in this very moment, give it back."""
     await end((taking, *beside))
     if not taking.cancelled():

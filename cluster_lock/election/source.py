@@ -1,6 +1,6 @@
 """What an election needs from the owner of the session: a way to take locks, and what it may do with a lock it has.
 
-The session is in the same process (`SessionContest`), or behind a pipe (`cluster_lock.keeper`). The election does not
+The session is in the same process (`SessionLockSource`), or behind a pipe (`cluster_lock.keeper`). The election does not
 know which.
 """
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from cluster_lock.session import Session
 
 
-class Holding(Protocol):
+class HeldLock(Protocol):
     """A lock that is held, as `cluster_lock.session.Hold` describes it."""
 
     @property
@@ -57,13 +57,13 @@ class Holding(Protocol):
         ...
 
 
-class Contest(Protocol):
+class LockSource(Protocol):
     """A source of holdings."""
 
     @property
     def timing(self) -> Timing: ...
 
-    async def take(self, name: str) -> Holding:
+    async def take(self, name: str) -> HeldLock:
         """Wait for the lock `name`. The caller ends all work when it is lost, and calls `end` after it. Raises what
         makes it impossible to get a lease, and TokenWentBack. When cancelled it leaves nothing behind."""
         ...
@@ -73,7 +73,7 @@ class Contest(Protocol):
         ...
 
 
-class SessionContest:
+class SessionLockSource:
     """The locks of a session of this process. `wait=False`: `take` raises HeldElsewhere instead of waiting for somebody
     else's."""
 
@@ -84,7 +84,7 @@ class SessionContest:
     def timing(self) -> Timing:
         return self._session.timing
 
-    async def take(self, name: str) -> Holding:
+    async def take(self, name: str) -> HeldLock:
         return await self._session.lock(name).acquire(wait=self._wait, listens=True)
 
     async def answer_invitations(self, name: str, answer: Answer | None) -> None:

@@ -15,7 +15,7 @@ from cluster_lock.session.requests import Reply
 from cluster_lock.values import Origin, Timing
 
 from .leadership import StepDown, Term
-from .source import Holding
+from .source import HeldLock
 
 log = logging.getLogger("cluster_lock.election")
 
@@ -25,7 +25,7 @@ PATIENCE = 0.5
 
 async def until_over(
     term: Term,
-    held: Holding,
+    held: HeldLock,
     work: asyncio.Task[Any],
     timing: Timing,
     observer: Observer,
@@ -71,14 +71,14 @@ async def until_over(
             asked.exception()  # nobody listens any more: whatever broke that breaks the lease too
 
 
-async def _find_heir(held: Holding, request: StepDown, settle: float) -> str | None:
+async def _find_heir(held: HeldLock, request: StepDown, settle: float) -> str | None:
     if request.conditional and held.origin is Origin.FOUND_FREE:
         # Before that the lock would be released at the end instead of handed over, and go to anybody.
         await asyncio.sleep(max(0.0, held.since + settle - clock.now()))
     return await held.find_heir(request.willing, request.to)
 
 
-async def _relay(term: Term, held: Holding) -> None:
+async def _relay(term: Term, held: HeldLock) -> None:
     """A request of a person, over the backend, becomes a request to the term, unless there is one already."""
     while True:
         ask = await held.wait_asked()
@@ -93,6 +93,6 @@ def _nobody(to: str | None) -> str:
     return f"{to} does not stand by, or did not answer its invitation"
 
 
-def about(held: Holding, reason: str | None = None) -> dict[str, Any]:
+def about(held: HeldLock, reason: str | None = None) -> dict[str, Any]:
     """The fields of a structured log line about a term."""
     return {"lock": held.name, "term": held.fencing_token, **({"reason": reason} if reason else {})}

@@ -59,7 +59,7 @@ class Bell:
         return rung
 
 
-class Watch(Protocol):
+class FileWatch(Protocol):
     stale: bool
     """A watched folder is gone: make another watch."""
 
@@ -148,7 +148,7 @@ def _events(raw: bytes) -> Iterator[tuple[str, int]]:
         at += length
 
 
-def watch_of(directories: Sequence[Path], root: Path) -> Watch:
+def watch_of(directories: Sequence[Path], root: Path) -> FileWatch:
     """The best watch that this system gives, on `directories`, which are in `root`."""
     if sys.platform != "linux":
         return Polling()
@@ -159,7 +159,7 @@ def watch_of(directories: Sequence[Path], root: Path) -> Watch:
 
 
 @contextmanager
-def listening(watch: Watch) -> Iterator[Bell]:
+def listening(watch: FileWatch) -> Iterator[Bell]:
     bell = watch.bell()
     try:
         yield bell

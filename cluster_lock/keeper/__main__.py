@@ -10,7 +10,7 @@ from cluster_lock.errors import ClusterLockError
 from cluster_lock.host import logs
 from cluster_lock.process.core_dumps import no_core_dumps
 
-from .plan import Plan, received
+from .plan import KeeperSpec, received
 from .stopping import listen_no_more, remember
 
 
@@ -27,7 +27,7 @@ def main(arguments: list[str]) -> int:
         return error.exit_code
 
 
-async def _keep(plan: Plan) -> int:
+async def _keep(plan: KeeperSpec) -> int:
     from .keeping import keep
 
     gc.freeze()

@@ -12,7 +12,7 @@ from cluster_lock.host.patience import Patience
 from cluster_lock.session import Session
 from cluster_lock.values import Timing
 
-from .link import LONGEST_LINE, Link
+from .link import LONGEST_LINE, PipeLink
 from .outbox import Outbox
 from .relay import Relay
 from .telling import told
@@ -36,7 +36,7 @@ class Caller:
 
     def _begin(self) -> None:
         """Another program, of which nothing has been heard."""
-        self.link = Link(self._send)
+        self.link = PipeLink(self._send)
         self.relay = Relay(self._session, self.link, asked=self._asked, overdue=self._overdue, scope=self._scope)
         self.left_at: float | None = None
         self._handovers: Mapping[str, Mapping[str, Any]] | None = None

@@ -24,8 +24,8 @@ from .child import Child
 from .init import FIRST_FD
 from .left_over import end_left_over
 from .names import FD, NAME, TOKEN
-from .plan import Plan
-from .stopping import REACHES_ALL, Stopping
+from .plan import KeeperSpec
+from .stopping import REACHES_ALL, KeeperStopping
 from .visitors import Visitors
 
 log = logging.getLogger("cluster_lock.keeper")
@@ -38,13 +38,13 @@ class _EndedByItself(Exception):
     """The command has, and is not to run again in another term."""
 
 
-class Job:
+class LockedCommand:
     """Runs the plan's command in each term of the lock `name`, until it ends by itself. `code`: its exit status then.
 
     It finds its environment and its limits as they were before there was a keeper.
     """
 
-    def __init__(self, name: str, plan: Plan, session: Session, stopping: Stopping, board: Board) -> None:
+    def __init__(self, name: str, plan: KeeperSpec, session: Session, stopping: KeeperStopping, board: Board) -> None:
         self.code: int | None = None
         self.child: Child | None = None
         self._name, self._plan, self._timing, self._stopping = name, plan, plan.timing, stopping

@@ -14,8 +14,8 @@ from cluster_lock.session import Session
 
 from .again import Backoff, spoken
 from .caller import time_to_stop
-from .plan import Plan
-from .stopping import ENDS, Stopping
+from .plan import KeeperSpec
+from .stopping import ENDS, KeeperStopping
 from .worker_process import WorkerProcess
 
 log = logging.getLogger("cluster_lock.keeper")
@@ -31,7 +31,7 @@ are, refused, wrong settings."""
 class Keeper:
     """Runs the plan's command as the worker of `session`, anew when it ends, until it is told to stop."""
 
-    def __init__(self, session: Session, plan: Plan, stopping: Stopping, board: Board) -> None:
+    def __init__(self, session: Session, plan: KeeperSpec, stopping: KeeperStopping, board: Board) -> None:
         self.worker: WorkerProcess | None = None
         self.restarts = 0
         self._session, self._plan, self._stopping, self._board = session, plan, stopping, board

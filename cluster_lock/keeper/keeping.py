@@ -12,7 +12,7 @@ from typing import Any
 from cluster_lock import clock
 from cluster_lock.aio import end
 from cluster_lock.election import Election
-from cluster_lock.election.source import SessionContest
+from cluster_lock.election.source import SessionLockSource
 from cluster_lock.errors import AlreadyRunning, ClusterLockError, NotStarted
 from cluster_lock.health import Board, following, open_health
 from cluster_lock.health.opening import page_after
@@ -21,13 +21,13 @@ from cluster_lock.process import InstanceLock
 from cluster_lock.session import Session
 
 from .again import Backoff, spoken
-from .job import Job
+from .job import LockedCommand
 from .keeper import Keeper
 from .left_over import end_left_over
-from .plan import Plan
+from .plan import KeeperSpec
 from .reaping import reaping
 from .slots import slot, successor
-from .stopping import Stopping
+from .stopping import KeeperStopping
 
 log = logging.getLogger("cluster_lock.keeper")
 
@@ -38,7 +38,7 @@ LOOK_EVERY = 0.1
 class KeptBoard(Board):
     """Also tells the worker, or the job, of each renewal, and of signals."""
 
-    to: Keeper | Job | None = None
+    to: Keeper | LockedCommand | None = None
 
     def pass_on(self, number: int) -> bool:
         """A signal that is for the worker, or for the command. False: nobody is there for it."""
@@ -50,9 +50,9 @@ class KeptBoard(Board):
             self.to.renewed(deadline)
 
 
-async def keep(plan: Plan) -> int:
+async def keep(plan: KeeperSpec) -> int:
     """Run what the plan says until it has ended, or a signal came. The exit code."""
-    stopping = Stopping()
+    stopping = KeeperStopping()
     board = KeptBoard(
         plan.instance,
         worker=plan.lock is None,
@@ -96,7 +96,7 @@ async def keep(plan: Plan) -> int:
         return await keeper.run()
 
 
-async def _show(plan: Plan, board: Board, session: Session, stack: AsyncExitStack, named: InstanceLock) -> None:
+async def _show(plan: KeeperSpec, board: Board, session: Session, stack: AsyncExitStack, named: InstanceLock) -> None:
     """Show our health where the instance of this name does."""
     session.context.identity.health = await stack.enter_async_context(open_health(board, plan.health))
     named.say(health=session.context.identity.health, ready=_is_ready(board))
@@ -114,7 +114,7 @@ def _is_ready(board: Board) -> bool:
     return any(lock.role in ("standby", "leader") for lock in board.locks.values())
 
 
-def _stand_by(plan: Plan) -> InstanceLock:
+def _stand_by(plan: KeeperSpec) -> InstanceLock:
     """The name of the one that is about to take the instance's place, held by us. Raises AlreadyRunning."""
     coming = successor(plan.instance, plan.name, plan.state_directory)
     try:
@@ -129,7 +129,9 @@ def _stand_by(plan: Plan) -> InstanceLock:
     return coming
 
 
-async def _succeed(plan: Plan, board: Board, session: Session, stack: AsyncExitStack, coming: InstanceLock) -> None:
+async def _succeed(
+    plan: KeeperSpec, board: Board, session: Session, stack: AsyncExitStack, coming: InstanceLock
+) -> None:
     """Stand by beside the one that has the name, say so as its `successor`, and take the name when it is free."""
     named = slot(plan.instance, plan.name, plan.state_directory)
     said = False
@@ -163,11 +165,11 @@ async def _beside(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
             task.result()
 
 
-async def _run_job(plan: Plan, lock: str, session: Session, stopping: Stopping, board: KeptBoard) -> int:
-    election = Election(SessionContest(session, wait=plan.wait), observer=board)
+async def _run_job(plan: KeeperSpec, lock: str, session: Session, stopping: KeeperStopping, board: KeptBoard) -> int:
+    election = Election(SessionLockSource(session, wait=plan.wait), observer=board)
     backoff = Backoff()
     while True:
-        board.to = job = Job(lock, plan, session, stopping, board)
+        board.to = job = LockedCommand(lock, plan, session, stopping, board)
         began = clock.now()
         try:
             await job.run(election)

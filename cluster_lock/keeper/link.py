@@ -32,7 +32,7 @@ class LinkClosed(BackendUnavailable):
     """The process at the other end is gone, or says what nobody understands."""
 
 
-class Link:
+class PipeLink:
     """One end. Belongs to one event loop. `send` writes a line without waiting."""
 
     def __init__(self, send: Callable[[bytes], None]) -> None:

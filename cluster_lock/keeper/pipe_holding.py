@@ -17,7 +17,7 @@ from cluster_lock.session.invitation import Willing
 from cluster_lock.session.requests import Ask, Reply
 from cluster_lock.values import EndCode, EndReason, Origin, Timing
 
-from .link import Link, LinkClosed
+from .link import LinkClosed, PipeLink
 
 log = logging.getLogger("cluster_lock.keeper")
 
@@ -26,18 +26,18 @@ log = logging.getLogger("cluster_lock.keeper")
 class PipeLease:
     """The keeper's lease: what all locks at this end of a pipe have in common."""
 
-    link: Link
+    link: PipeLink
     timing: Timing
     guard: Guard | NoGuard
     deadline: float = float("-inf")
     """The moment (`clock.now()`) after which the lease is not trusted. Moved by the thread that reads the pipe."""
 
 
-class PipeHolding:
+class PipeHeldLock:
     """One lock that the keeper holds for us. `ended(self)` is called when nothing of its term is left here."""
 
     def __init__(
-        self, lease: PipeLease, name: str, given: Mapping[str, Any], ended: Callable[[PipeHolding], None]
+        self, lease: PipeLease, name: str, given: Mapping[str, Any], ended: Callable[[PipeHeldLock], None]
     ) -> None:
         self.name = name
         self.fencing_token: int = given["token"]

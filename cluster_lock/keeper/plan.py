@@ -22,7 +22,7 @@ Restart = Literal["on-failure", "always", "never"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
+class KeeperSpec:
     """`options`: of the driver. `lock`: for a command that knows nothing of us, the lock that it runs under; None for
     a worker, which asks for its locks itself; then `name` is the one that it will ask for, if that is known."""
 
@@ -66,7 +66,7 @@ class Plan:
         return json.dumps(asdict(self), default=os.fspath).encode()
 
     @classmethod
-    def from_bytes(cls, raw: bytes) -> Plan:
+    def from_bytes(cls, raw: bytes) -> KeeperSpec:
         content = json.loads(raw)
         timing = Timing(**content.pop("timing"))
         return cls(**{**content, "timing": timing, "command": tuple(content["command"])})
@@ -82,7 +82,7 @@ PIPE_TAKES = 60_000
 """Bytes that certainly fit into a pipe before somebody reads."""
 
 
-def handed_over(plan: Plan) -> int:
+def handed_over(plan: KeeperSpec) -> int:
     """The number of an open file with `plan` in it, nowhere but in memory, for a program that replaces this one. Raises
     ConfigError if it is too long for what this platform has."""
     content = plan.to_bytes()
@@ -107,7 +107,7 @@ def _written(content: bytes) -> int:
     return reading
 
 
-def received(number: int) -> Plan:
+def received(number: int) -> KeeperSpec:
     """The plan from the file with this number."""
     with os.fdopen(number, "rb") as file:
-        return Plan.from_bytes(file.read())
+        return KeeperSpec.from_bytes(file.read())

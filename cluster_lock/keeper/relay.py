@@ -10,7 +10,7 @@ from typing import Any
 
 from cluster_lock import clock
 from cluster_lock.aio import end, finish
-from cluster_lock.election.source import Holding, SessionContest
+from cluster_lock.election.source import HeldLock, SessionLockSource
 from cluster_lock.errors import LockLost
 from cluster_lock.observer import Ending
 from cluster_lock.session import Session
@@ -18,7 +18,7 @@ from cluster_lock.session.requests import Reply
 from cluster_lock.values import GUARD_BEFORE
 
 from .left_over import end_left_over
-from .link import Link, LinkClosed
+from .link import LinkClosed, PipeLink
 
 
 class Relay:
@@ -27,7 +27,7 @@ class Relay:
     def __init__(
         self,
         session: Session,
-        link: Link,
+        link: PipeLink,
         *,
         asked: Callable[[], None],
         overdue: Callable[[str], None],
@@ -35,11 +35,11 @@ class Relay:
     ) -> None:
         """`asked()` is called whenever the worker asks for a lock, `overdue(name)` when the work under a lost lock has
         not ended in time. `scope`: of a plan."""
-        self.holdings: dict[str, Holding] = {}
+        self.holdings: dict[str, HeldLock] = {}
         self.wanted: set[str] = set()
         """The locks that the worker stands by for."""
         self._session, self._link = session, link
-        self._contest = SessionContest(session)
+        self._source = SessionLockSource(session)
         self._asked, self._overdue, self._scope = asked, overdue, scope
         self._telling: dict[str, asyncio.Task[None]] = {}
         self._turns: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
@@ -72,8 +72,8 @@ class Relay:
         self._asked()
         async with self._turns[name]:
             self.wanted.add(name)
-            taking = asyncio.ensure_future(self._contest.take(name))
-            answering = asyncio.ensure_future(self._contest.answer_invitations(name, lambda: self._answer(name)))
+            taking = asyncio.ensure_future(self._source.take(name))
+            answering = asyncio.ensure_future(self._source.answer_invitations(name, lambda: self._answer(name)))
             try:
                 await asyncio.wait((taking, answering), return_when=asyncio.FIRST_COMPLETED)
                 if not taking.done():
@@ -107,11 +107,11 @@ class Relay:
             if (held := self.holdings.get(name)) is not None:
                 await self._give(held, held.inherited)
 
-    def _hold(self, held: Holding) -> None:
+    def _hold(self, held: HeldLock) -> None:
         self.holdings[held.name] = held
         self._telling[held.name] = asyncio.ensure_future(self._tell_loss(held))
 
-    async def _tell_loss(self, held: Holding) -> None:
+    async def _tell_loss(self, held: HeldLock) -> None:
         reason = await held.wait_lost()
         self._link.tell("lost", name=held.name, token=held.fencing_token, reason=reason.to_json())
         # Its own guard stands ready for the deadline, but a stopped worker's does not fire, and a kill takes a moment.
@@ -144,20 +144,20 @@ class Relay:
     async def _end(self, name: str, token: int, handover: Mapping[str, Any]) -> Ending:
         return await self._give(self._held(name, token), handover)
 
-    async def _give(self, held: Holding, handover: Mapping[str, Any]) -> Ending:
+    async def _give(self, held: HeldLock, handover: Mapping[str, Any]) -> Ending:
         """From the moment on at which it is asked for, nothing of the term runs any more."""
         del self.holdings[held.name]
         await end([self._telling.pop(held.name)])
         return await held.end(handover)
 
-    def _held(self, name: str, token: int) -> Holding:
+    def _held(self, name: str, token: int) -> HeldLock:
         held = self.holdings.get(name)
         if held is None or held.fencing_token != token:
             raise LockLost(f"{name}: the term {token} is over")
         return held
 
 
-async def _put_back(taking: asyncio.Future[Holding]) -> None:
+async def _put_back(taking: asyncio.Future[HeldLock]) -> None:
     await end([taking])
     if not taking.cancelled() and taking.exception() is None:
         held = taking.result()

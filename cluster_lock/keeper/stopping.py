@@ -47,7 +47,7 @@ def listen_no_more() -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
-class Stopping:
+class KeeperStopping:
     """`asked`: the first signal to stop, `hurried`: the next one that is no copy of it; their numbers."""
 
     def __init__(self) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 from cluster_lock.observer import Ending, Observer
 from cluster_lock.values import EndReason, Origin
 
-from .link import Link
+from .link import PipeLink
 
 TERMS = ("standing_by", "cooling_down", "term_began", "step_down_began", "term_ended", "stopped")
 """What concerns terms. The lease is the keeper's own affair."""
@@ -17,7 +17,7 @@ TERMS = ("standing_by", "cooling_down", "term_began", "step_down_began", "term_e
 class Telling(Observer):
     """In the worker: sends it."""
 
-    def __init__(self, link: Link) -> None:
+    def __init__(self, link: PipeLink) -> None:
         self._link = link
         for name in set(TERMS) - {"term_ended"}:
             setattr(self, name, self._teller(link, name))
@@ -26,7 +26,7 @@ class Telling(Observer):
         self._link.tell("observed", what="term_ended", arguments=(name, reason.to_json(), how, heir))
 
     @staticmethod
-    def _teller(link: Link, name: str) -> Any:
+    def _teller(link: PipeLink, name: str) -> Any:
         return lambda *arguments: link.tell("observed", what=name, arguments=arguments)
 
 

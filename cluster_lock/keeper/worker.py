@@ -22,7 +22,7 @@ from weakref import WeakSet
 from cluster_lock import clock
 from cluster_lock.aio import end
 from cluster_lock.election import Election
-from cluster_lock.election.source import Holding
+from cluster_lock.election.source import HeldLock
 from cluster_lock.errors import ConfigError, KeeperMismatch
 from cluster_lock.host.at_exec import at_exec
 from cluster_lock.host.patience import LOOK_EVERY, Patience
@@ -33,10 +33,10 @@ from cluster_lock.values import EndCode, EndReason, Timing
 from cluster_lock.version import __version__
 
 from .door import knock, visit
-from .link import LONGEST_LINE, Link, mismatch, written
+from .link import LONGEST_LINE, PipeLink, mismatch, written
 from .names import no_keeper
 from .outbox import Outbox
-from .pipe_holding import PipeHolding, PipeLease
+from .pipe_holding import PipeHeldLock, PipeLease
 from .telling import Both, Telling
 
 log = logging.getLogger("cluster_lock.keeper")
@@ -52,7 +52,7 @@ AHEAD = 1.0
 async def open_worker_election(timing: Timing, *, observer: Observer = SILENT) -> AsyncIterator[Election]:
     """The election of a process that a keeper started. `timing`: of the settings that both have read. Raises
     ConfigError if there is no keeper, and KeeperMismatch if it is of another version."""
-    async with _open_election(PipeContest(knock(), timing), observer) as election:
+    async with _open_election(PipeLockSource(knock(), timing), observer) as election:
         yield election
 
 
@@ -64,14 +64,14 @@ async def open_visiting_election(timing: Timing, *, observer: Observer = SILENT)
         election: Election | None = None
         if (pipe := visit()) is not None:
             try:
-                election = await stack.enter_async_context(_open_election(PipeContest(pipe, timing), observer))
+                election = await stack.enter_async_context(_open_election(PipeLockSource(pipe, timing), observer))
             except (ConfigError, KeeperMismatch) as error:
                 log.warning("leading without the keeper of `cluster-lock run` above: %s", error)
         yield election
 
 
 @asynccontextmanager
-async def _open_election(contest: PipeContest, observer: Observer) -> AsyncIterator[Election]:
+async def _open_election(contest: PipeLockSource, observer: Observer) -> AsyncIterator[Election]:
     election = Election(contest, observer=Both(Telling(contest.link), observer))
     election.kept = True
     contest.reports = lambda: election.reports()
@@ -83,10 +83,10 @@ async def _open_election(contest: PipeContest, observer: Observer) -> AsyncItera
         yield election
 
 
-_open: WeakSet[PipeContest] = WeakSet()
+_open: WeakSet[PipeLockSource] = WeakSet()
 
 
-class PipeContest:
+class PipeLockSource:
     """The locks of the keeper at the other end of `pipe`."""
 
     def __init__(self, pipe: socket.socket, timing: Timing, *, guard: Guard | NoGuard | None = None) -> None:
@@ -94,7 +94,7 @@ class PipeContest:
         """What the keeper is told twice a second."""
         self.handovers: Callable[[], Mapping[str, Mapping[str, Any]]] = dict
         """By lock, what its term leaves: told when another program takes the place of this one."""
-        self.link = Link(self._send)
+        self.link = PipeLink(self._send)
         self.link.verbs |= {"answer": self._answer, "willing": self._willing}
         self.link.events |= {"hello": self._hello, "lost": self._heard_lost, "lease": lambda **_: None}
         self._lease = PipeLease(self.link, timing, guard or process_guard())
@@ -106,7 +106,7 @@ class PipeContest:
         self._greeted = asyncio.Event()
         """It has said its version, or the pipe is closed."""
         self._answers: dict[str, Answer | None] = {}
-        self._holdings: dict[str, PipeHolding] = {}
+        self._holdings: dict[str, PipeHeldLock] = {}
         self._lost: dict[tuple[str, int], EndReason] = {}
         """Terms that ended before the answer that began them was looked at."""
 
@@ -114,7 +114,7 @@ class PipeContest:
     def timing(self) -> Timing:
         return self._lease.timing
 
-    async def __aenter__(self) -> PipeContest:
+    async def __aenter__(self) -> PipeLockSource:
         self._loop = asyncio.get_running_loop()
         self._outbox = Outbox(self._pipe)
         self._reader = threading.Thread(target=self._read, name="cluster-lock-pipe", daemon=True)
@@ -157,13 +157,13 @@ class PipeContest:
 
     # What an election needs
 
-    async def take(self, name: str) -> Holding:
+    async def take(self, name: str) -> HeldLock:
         try:
             given = await self.link.call("take", name=name)
         except asyncio.CancelledError:
             self.link.tell("drop", name=name)  # the answer may be on its way
             raise
-        held = self._holdings[name] = PipeHolding(self._lease, name, given, self._ended)
+        held = self._holdings[name] = PipeHeldLock(self._lease, name, given, self._ended)
         if (reason := self._lost.pop((name, held.fencing_token), None)) is not None:
             held.lose(reason)
         elif self.link.closed is not None:
@@ -185,7 +185,7 @@ class PipeContest:
         held = self._holdings.get(name)
         return held is not None and await held.is_willing(answer)
 
-    def _ended(self, held: PipeHolding) -> None:
+    def _ended(self, held: PipeHeldLock) -> None:
         self._holdings.pop(held.name, None)
 
     # Signs of life

@@ -27,7 +27,7 @@ from .door import is_ending, made_by, opened
 from .init import FIRST_FD
 from .link import mismatch
 from .names import FD, NAME, TOKEN
-from .plan import Plan
+from .plan import KeeperSpec
 
 log = logging.getLogger("cluster_lock.keeper")
 
@@ -53,7 +53,7 @@ class WorkerProcess(Caller):
         self.link.events["hello"] = self._hello
 
     @classmethod
-    async def start(cls, plan: Plan, session: Session, board: Board) -> Self:
+    async def start(cls, plan: KeeperSpec, session: Session, board: Board) -> Self:
         with starting("another process"):
             ours, theirs = socket.socketpair()
         with theirs:

@@ -23,7 +23,7 @@ from typing import NoReturn, Protocol
 from cluster_lock import clock
 from cluster_lock.values import GUARD_BEFORE
 
-from .kernel_timer import Timer, open_timer
+from .kernel_timer import DeadlineTimer, open_timer
 
 EXIT_GUARD = 70
 """What the guard thread ends the process with. The timer below it ends it with SIGKILL."""
@@ -35,7 +35,7 @@ _LAST_WORDS = 0.05
 """How long the last line may take to be written."""
 
 
-class Watch(Protocol):
+class GuardWatch(Protocol):
     """One piece of work that must not run past its deadline. Any thread may call it."""
 
     def move(self, deadline: float) -> None:
@@ -56,9 +56,9 @@ class Guard:
 
     def __init__(self) -> None:
         # A plain dict: setting, deleting and copying are one step each, so the thread needs no lock to read it.
-        self._deadlines: dict[_Watch, float] = {}
+        self._deadlines: dict[_WatchedDeadline, float] = {}
         self._thread: threading.Thread | None = None
-        self._timer: Timer | None = None
+        self._timer: DeadlineTimer | None = None
         self._armed_at: float | None = None
         self._batches = 0
         # Held by those who call, never by the thread. Reentrant: a signal handler may end the work.
@@ -68,12 +68,12 @@ class Guard:
         self._bell.acquire()
         self._stderr: int | None = None
 
-    def watch(self, deadline: float, what: str = "the work under a lock") -> Watch:
+    def watch(self, deadline: float, what: str = "the work under a lock") -> GuardWatch:
         """End this process at `deadline` (`clock.now()`) unless the answer's `done()` comes first or `move()` moves it.
 
         `what` is named in the last line on stderr; no secret.
         """
-        watch = _Watch(self, what)
+        watch = _WatchedDeadline(self, what)
         with self._callers:
             self._start()
             self._set(watch, deadline)
@@ -101,14 +101,14 @@ class Guard:
             self._thread = threading.Thread(target=self._look, name="cluster-lock-guard", daemon=True)
             self._thread.start()
 
-    def _set(self, watch: _Watch, deadline: float) -> None:
+    def _set(self, watch: _WatchedDeadline, deadline: float) -> None:
         with self._callers:
             self._deadlines[watch] = deadline
             if watch.over:
                 self._deadlines.pop(watch, None)
             self._arm()
 
-    def _remove(self, watch: _Watch) -> None:
+    def _remove(self, watch: _WatchedDeadline) -> None:
         with self._callers:
             self._deadlines.pop(watch, None)
             self._arm()
@@ -159,7 +159,7 @@ class Guard:
         end_process(f"{what} still runs {left:.2f} s before the deadline of its lease", self._stderr)
 
 
-class _Watch:
+class _WatchedDeadline:
     def __init__(self, guard: Guard, what: str) -> None:
         self.what = what
         self.over = False
@@ -177,7 +177,7 @@ class _Watch:
 class NoGuard:
     """Watches nothing: threads and kernel timers cannot follow a test's own clock."""
 
-    def watch(self, deadline: float, what: str = "") -> Watch:
+    def watch(self, deadline: float, what: str = "") -> GuardWatch:
         return _Unwatched()
 
     @contextlib.contextmanager

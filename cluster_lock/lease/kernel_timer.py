@@ -26,7 +26,7 @@ _SIGEV_SIGNAL = 0  # asm-generic/siginfo.h: to the process, not to a thread
 _SIGEVENT_SIZE = 64  # asm-generic/siginfo.h: SIGEV_MAX_SIZE, on every architecture
 
 
-class Timer(Protocol):
+class DeadlineTimer(Protocol):
     """Ends the process at a moment of `clock.now()`. Not safe for concurrent use: one owner calls it."""
 
     def set(self, deadline: float) -> None:
@@ -113,7 +113,7 @@ class FaulthandlerTimer:
             self._nowhere = None
 
 
-def open_timer() -> Timer:
+def open_timer() -> DeadlineTimer:
     """The best timer that this platform and this sandbox allow."""
     try:
         return KernelTimer()

@@ -7,7 +7,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 
-class Background:
+class BackgroundTasks:
     """`failed(error)`: a task of it has ended with an error, which is a bug."""
 
     def __init__(self, failed: Callable[[BaseException], None]) -> None:

@@ -9,11 +9,11 @@ from cluster_lock.lease.guard import Guard, NoGuard
 from cluster_lock.observer import Observer
 from cluster_lock.values import Timing
 
-from .background import Background
+from .background import BackgroundTasks
 from .claims import Claims
 from .contender import Contender
 from .identity import Identity
-from .request_pace import Pace
+from .request_pace import RequestPace
 from .session_lease import SessionLease
 from .touched import Touched
 from .watch import Watch
@@ -36,5 +36,5 @@ class Context:
     contender: Contender
     claims: Claims
     touched: Touched
-    pace: Pace
-    background: Background
+    pace: RequestPace
+    background: BackgroundTasks

@@ -21,7 +21,7 @@ from .found import Found, ask_contenders
 from .hold import Hold, describe
 from .reconcile import Reconciler
 from .tokens import Evidence
-from .told import Told
+from .told import WaitReport
 
 log = logging.getLogger("cluster_lock.lock")
 
@@ -125,7 +125,7 @@ class Lock:
 
     async def _take(self, wait: bool) -> Hold:
         context, watch = self._context, self._context.watch
-        pause, told = REFUSED_PAUSE[0], Told(context, self.name)
+        pause, told = REFUSED_PAUSE[0], WaitReport(context, self.name)
         try:
             while True:
                 lease = await context.lease.get()
@@ -161,7 +161,7 @@ class Lock:
             contender.wait_for(self.name)
             self._context.background.later(contender.write())
 
-    async def _try(self, lease: Lease, told: Told, wait: bool) -> Hold | None:
+    async def _try(self, lease: Lease, told: WaitReport, wait: bool) -> Hold | None:
         """One attempt; what keeps the lock from us is told."""
         try:
             hold = await self._attempt(lease)

@@ -15,7 +15,7 @@ AT_ONCE = 3
 KEPT = 16
 
 
-class Pace:
+class RequestPace:
     """The requests about each lock that were heeded, here or by somebody else. Who asks is known by his lease."""
 
     def __init__(self) -> None:

@@ -15,14 +15,14 @@ from cluster_lock.lease.guard import Guard, NoGuard, process_guard
 from cluster_lock.observer import SILENT, Observer
 from cluster_lock.values import Lease, Timing
 
-from .background import Background
+from .background import BackgroundTasks
 from .claims import Claims
 from .contender import Contender
 from .context import Context
 from .identity import Identity
 from .lock import Lock
 from .reconcile import Reconciler
-from .request_pace import Pace
+from .request_pace import RequestPace
 from .session_lease import CLOSED, SessionLease
 from .touched import Touched
 from .upkeep import Upkeep
@@ -57,7 +57,7 @@ class Session:
     ) -> None:
         self.driver, self.timing = driver, timing or Timing()
         identity = Identity(instance, health=health, config=config, fencing_floor=fencing_floor)
-        bounded, background = BoundedDriver(driver, self.timing.request), Background(self._stopped_working)
+        bounded, background = BoundedDriver(driver, self.timing.request), BackgroundTasks(self._stopped_working)
         watch = Watch(
             bounded,
             at_most=self.timing.ttl,
@@ -80,7 +80,7 @@ class Session:
             ),
             claims=Claims(),
             touched=Touched(watch, self.timing),
-            pace=Pace(),
+            pace=RequestPace(),
             background=background,
         )
         self._reconciler = Reconciler(self.context)

@@ -14,7 +14,7 @@ from .hold import describe
 log = logging.getLogger("cluster_lock.lock")
 
 
-class Told:
+class WaitReport:
     """About one wait: each thing once, and what keeps a free lock from us also to the observer."""
 
     def __init__(self, context: Context, name: str) -> None:

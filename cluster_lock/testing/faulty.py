@@ -48,7 +48,7 @@ class Gate:
 
 
 @dataclass(frozen=True, slots=True)
-class Fault:
+class DriverFault:
     """What becomes of one request. Durations are seconds. Make one with the functions below."""
 
     request_takes: float = 0.0
@@ -59,33 +59,33 @@ class Fault:
     gate: Gate | None = None
 
 
-def slow_request(seconds: float) -> Fault:
+def slow_request(seconds: float) -> DriverFault:
     """The backend gets the request so much later; the caller may have given up by then."""
-    return Fault(request_takes=seconds)
+    return DriverFault(request_takes=seconds)
 
 
-def slow_reply(seconds: float) -> Fault:
+def slow_reply(seconds: float) -> DriverFault:
     """The backend answers at once, and the answer comes so much later."""
-    return Fault(reply_takes=seconds)
+    return DriverFault(reply_takes=seconds)
 
 
-def refuse(error: Exception) -> Fault:
+def refuse(error: Exception) -> DriverFault:
     """The verb raises `error`, and the backend sees nothing."""
-    return Fault(error=error)
+    return DriverFault(error=error)
 
 
-LOST_REQUEST = Fault(request_lost=True)
+LOST_REQUEST = DriverFault(request_lost=True)
 """Not applied, and then BackendUnavailable."""
-LOST_REPLY = Fault(reply_lost=True)
+LOST_REPLY = DriverFault(reply_lost=True)
 """Applied, and then BackendUnavailable: the caller cannot tell it from LOST_REQUEST."""
 
 
 @dataclass(slots=True)
 class _Script:
-    once: deque[Fault] = field(default_factory=deque)
-    always: Fault | None = None
+    once: deque[DriverFault] = field(default_factory=deque)
+    always: DriverFault | None = None
 
-    def take(self) -> Fault | None:
+    def take(self) -> DriverFault | None:
         return self.once.popleft() if self.once else self.always
 
 
@@ -105,18 +105,18 @@ class FaultyDriver:
 
     # The script.
 
-    def next(self, verb: str, fault: Fault, *, times: int = 1) -> None:
+    def next(self, verb: str, fault: DriverFault, *, times: int = 1) -> None:
         """`fault` befalls the next call of `verb`, or so many; what was scripted before comes first."""
         self._script(verb).once.extend([fault] * times)
 
-    def always(self, verb: str, fault: Fault | None) -> None:
+    def always(self, verb: str, fault: DriverFault | None) -> None:
         """`fault` befalls every call of `verb` that has none of its own. None: no longer."""
         self._script(verb).always = fault
 
     def hold(self, verb: str) -> Gate:
         """The next call of `verb` waits at the gate that this returns, before it reaches the backend."""
         gate = Gate()
-        self.next(verb, Fault(gate=gate))
+        self.next(verb, DriverFault(gate=gate))
         return gate
 
     def down(self, *, silent: bool = False) -> None:
@@ -174,7 +174,7 @@ class FaultyDriver:
             raise BackendUnavailable(f"{verb}: no answer (as scripted)")
         return task.result()
 
-    async def _travel(self, send: Callable[[], Coroutine[Any, Any, Answer]], fault: Fault) -> Answer:
+    async def _travel(self, send: Callable[[], Coroutine[Any, Any, Answer]], fault: DriverFault) -> Answer:
         if fault.gate is not None:
             await fault.gate.pass_through()
         if fault.request_takes:

@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 
 from cluster_lock import clock
-from cluster_lock.keeper.plan import Plan, handed_over
+from cluster_lock.keeper.plan import KeeperSpec, handed_over
 from cluster_lock.session import Session
 from cluster_lock.values import LEADER, Timing
 
@@ -124,7 +124,7 @@ class Keepers:
 
         `prefix`: a command that becomes what its arguments say. `stdio`: a terminal instead of /dev/null and the log.
         """
-        plan = Plan(
+        plan = KeeperSpec(
             backend=self._backend.name,
             options=driver_options(self._backend, self.prefix, timing.request),
             timing=timing,

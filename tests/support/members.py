@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 
 from support.sessions import PREFIX, session
 
-from cluster_lock.admin.step_down import Outcome, ask_to_step_down
+from cluster_lock.admin.step_down import StepDownOutcome, ask_to_step_down
 from cluster_lock.drivers.memory import MemoryBackend
 from cluster_lock.election import Election, Term
 from cluster_lock.session import Session
@@ -51,7 +51,7 @@ async def company(store: MemoryBackend, *instances: str) -> AsyncIterator[list[M
             await each.close()
 
 
-async def asked(store: MemoryBackend, to: str | None = None, timeout: float = 30) -> Outcome:
+async def asked(store: MemoryBackend, to: str | None = None, timeout: float = 30) -> StepDownOutcome:
     async with session(store, "operator") as operator:
         outcome = await ask_to_step_down(operator, "x", to=to, by="a test", timeout=timeout)
     assert outcome is not None

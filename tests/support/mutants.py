@@ -224,15 +224,15 @@ def consul_transfers_unchecked() -> None:
 
 
 def _without(verb: str) -> None:
-    from cluster_lock.drivers.consul.link import Link
+    from cluster_lock.drivers.consul.link import ConsulLink
 
-    transact = Link.transact
+    transact = ConsulLink.transact
 
-    async def loose(self: Link, client: Any, *operations: Any) -> Any:
+    async def loose(self: ConsulLink, client: Any, *operations: Any) -> Any:
         kept = [one for one in operations if one["Verb"] != verb]
         return await transact(self, client, *kept)
 
-    Link.transact = loose  # type: ignore[method-assign]
+    ConsulLink.transact = loose  # type: ignore[method-assign]
 
 
 def guard_waits_for_a_blocked_loop() -> None:
@@ -399,10 +399,10 @@ def trusts_the_thread_under_the_loop() -> None:
 
 
 def reads_the_pipe_in_the_loop() -> None:
-    from cluster_lock.keeper.worker import PipeContest
+    from cluster_lock.keeper.worker import PipeLockSource
 
-    look = PipeContest._look
-    PipeContest._look = lambda self, line: self._tell_loop(look, self, line)  # type: ignore[method-assign]
+    look = PipeLockSource._look
+    PipeLockSource._look = lambda self, line: self._tell_loop(look, self, line)  # type: ignore[method-assign]
 
 
 def leaves_overdue_work_alone() -> None:
@@ -437,7 +437,7 @@ def etcd_prefers_who_refuses() -> None:
 
     link = _driver_part("etcd.link")
     link.IS_THE_ANSWER = (*link.IS_THE_ANSWER, BackendRefused)
-    link.Link._identify = believing
+    link.EtcdLink._identify = believing
 
 
 def consul_prefers_who_refuses() -> None:
@@ -445,9 +445,9 @@ def consul_prefers_who_refuses() -> None:
 
 
 def etcd_reads_no_cluster() -> None:
-    from cluster_lock.drivers.etcd.link import Link
+    from cluster_lock.drivers.etcd.link import EtcdLink
 
-    Link._check = lambda self, node, request, answer: None  # type: ignore[method-assign]
+    EtcdLink._check = lambda self, node, request, answer: None  # type: ignore[method-assign]
 
 
 def etcd_takes_any_answer() -> None:
@@ -477,11 +477,11 @@ def consul_ends_a_term_by_any_404() -> None:
 
 
 def etcd_asks_on_behind_an_untrusted_endpoint() -> None:
-    _driver_part("etcd.link").ServerUntrusted = _Never
+    _driver_part("etcd.link").EtcdUntrusted = _Never
 
 
 def consul_asks_on_behind_an_untrusted_agent() -> None:
-    _driver_part("consul.transport").ServerUntrusted = _Never
+    _driver_part("consul.transport").ConsulUntrusted = _Never
 
 
 class _Never(Exception):
@@ -587,9 +587,9 @@ def lets_an_unreadable_update_hide_the_others() -> None:
 
 
 def heeds_every_request() -> None:
-    from cluster_lock.session.request_pace import Pace
+    from cluster_lock.session.request_pace import RequestPace
 
-    Pace.wait = lambda self, name, lease: 0.0  # type: ignore[method-assign]
+    RequestPace.wait = lambda self, name, lease: 0.0  # type: ignore[method-assign]
 
 
 def believes_any_index() -> None:

@@ -22,7 +22,15 @@ from cluster_lock.drivers.memory import MemoryBackend, MemoryDriver
 from cluster_lock.election import Election, Term
 from cluster_lock.errors import LockLost
 from cluster_lock.session import Hold, Session
-from cluster_lock.testing.faulty import LOST_REPLY, LOST_REQUEST, VERBS, Fault, FaultyDriver, slow_reply, slow_request
+from cluster_lock.testing.faulty import (
+    LOST_REPLY,
+    LOST_REQUEST,
+    VERBS,
+    DriverFault,
+    FaultyDriver,
+    slow_reply,
+    slow_request,
+)
 from cluster_lock.testing.virtual_time import block, run, suspend
 from cluster_lock.values import Entry, Grant, Lease
 
@@ -262,7 +270,7 @@ class _Instance:
         """From now on a verb goes wrong, for a while, in one of many ways."""
         chance = self.chance
         verb = chance.choice(sorted(VERBS))
-        faults: list[Fault] = [LOST_REQUEST, LOST_REPLY]
+        faults: list[DriverFault] = [LOST_REQUEST, LOST_REPLY]
         faults += [made(chance.uniform(0, most)) for made in (slow_request, slow_reply) for most in (0.3, 3, 7)]
         self.driver.always(verb, chance.choice(faults))
         asyncio.get_running_loop().call_later(chance.choice((0.1, 2, 9)), self.driver.always, verb, None)

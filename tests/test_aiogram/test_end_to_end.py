@@ -21,7 +21,7 @@ from support.sessions import holder, key_of, session
 from cluster_lock import clock
 from cluster_lock.aiogram import LeaseGate, Poller, Rules
 from cluster_lock.aiogram.running import run_pollers
-from cluster_lock.aiogram.stopping import Stopping
+from cluster_lock.aiogram.stopping import PollerStopping
 from cluster_lock.drivers.memory import MemoryBackend
 from cluster_lock.election import Election, Role, Term
 from cluster_lock.telegram.errors import RequestUnguarded
@@ -67,7 +67,9 @@ async def instance(
         poller = Poller(
             dispatcher, bot, Rules(timing=TIMING, times=times, on_elected=elected, on_step_down=over, instance=name)
         )
-        running = asyncio.ensure_future(run_pollers(dispatcher, [poller], election, {}, Stopping(), drain=TIMING.drain))
+        running = asyncio.ensure_future(
+            run_pollers(dispatcher, [poller], election, {}, PollerStopping(), drain=TIMING.drain)
+        )
         try:
             yield Instance(name, election, poller, handled, bot, running)
         finally:

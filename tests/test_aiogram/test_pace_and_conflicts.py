@@ -22,7 +22,7 @@ from aiogram.methods import GetUpdates
 from cluster_lock import clock
 from cluster_lock.aiogram.classify import Kind, classify
 from cluster_lock.aiogram.conflicts import Conflicts
-from cluster_lock.aiogram.pace import AGAIN, ALBUM, ALBUM_FOR, FEW, Pace
+from cluster_lock.aiogram.pace import AGAIN, ALBUM, ALBUM_FOR, FEW, PollingPace
 from cluster_lock.aiogram.pauses import Pause
 from cluster_lock.aiogram.state import Facts
 from cluster_lock.aiogram.window import CROWDED, LIMIT, Window
@@ -134,16 +134,16 @@ async def test_while_more_is_waiting_it_is_asked_for_early(full: bool) -> None:
     assert clock.now() - began == pytest.approx(0.05 if full else 0.1)
 
 
-def a_window_and_its_pace() -> tuple[Window, Facts, Pace]:
+def a_window_and_its_pace() -> tuple[Window, Facts, PollingPace]:
     window, facts = Window(), Facts(42, "telegram/42", 10.0)
     window.ask()
-    pace = Pace(42, window, facts, lambda **_: None)
+    pace = PollingPace(42, window, facts, lambda **_: None)
     pace.asks()
     pace.answered()
     return window, facts, pace
 
 
-async def pause_of(pace: Pace) -> float:
+async def pause_of(pace: PollingPace) -> float:
     began = clock.now()
     await pace.wait()
     return clock.now() - began

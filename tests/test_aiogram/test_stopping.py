@@ -17,7 +17,7 @@ from support.polling import BOT, ClientBot, Handled, dispatcher_with, until
 from support.sessions import session
 
 from cluster_lock.aiogram import Poller, running, start_polling
-from cluster_lock.aiogram.stopping import Stopping
+from cluster_lock.aiogram.stopping import PollerStopping
 from cluster_lock.drivers.memory import MemoryBackend
 from cluster_lock.election import Election, Leadership, Role, Term
 from cluster_lock.telegram.errors import TelegramTokenRefused
@@ -156,7 +156,7 @@ def test_a_startup_hook_that_hangs_does_not_keep_it_from_stopping(caplog: pytest
                 await asyncio.Event().wait()
 
             bot = ClientBot(simulator, "one")
-            stopping = Stopping()
+            stopping = PollerStopping()
             poller = Poller(dispatcher, bot)
             task = asyncio.ensure_future(
                 running.run_pollers(dispatcher, [poller], LeadershipDouble(), {}, stopping, drain=0.05)

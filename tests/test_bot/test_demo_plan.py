@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from support.bot_process import SETTINGS
 
-from bot.demo.plan import BACKENDS, Configured, Plan
+from bot.demo.plan import BACKENDS, Configured, DemoPlan
 from bot.demo.servers import chosen_backend, is_configured
 from cluster_lock.errors import ConfigError
 
@@ -61,7 +61,7 @@ def test_a_file_names_the_server(tmp_path: Path) -> None:
 @pytest.mark.parametrize("seconds", [5.0, 12.0, 20.0, 33.3, 60.0, 600.0])
 def test_the_times_fit(where: str, seconds: float) -> None:
     """Whatever the seconds, the times are in order, and a leader can survive the stop that it is to survive."""
-    plan = Plan(backend=where, seconds=seconds)
+    plan = DemoPlan(backend=where, seconds=seconds)
     timing = plan.timing
     assert timing.ttl >= 2  # etcd counts in whole seconds, and refuses 1 with its usual election timeout
     assert timing.ttl == int(timing.ttl)
@@ -72,7 +72,7 @@ def test_the_times_fit(where: str, seconds: float) -> None:
 @pytest.mark.parametrize("where", ["etcd", "consul"])
 def test_another_s_server_is_not_restarted(where: str) -> None:
     """Only a server of the demo's own is ended and started; on another one the times are what its defaults allow."""
-    assert Plan(backend=where).restarts_backend
-    foreign = Plan(backend=where, config=Configured(None))
+    assert DemoPlan(backend=where).restarts_backend
+    foreign = DemoPlan(backend=where, config=Configured(None))
     assert not foreign.restarts_backend
     assert foreign.timing.ttl >= (10 if where == "consul" else 5)

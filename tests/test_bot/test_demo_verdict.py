@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from bot.demo.changes import Change, Fault, Kind, changes_of
+from bot.demo.changes import DemoChange, DemoFault, Kind, changes_of
 from bot.demo.verdict import Verdict, judge
 from cluster_lock.testing.telegram import BotKey, Report, Run, Update
 from cluster_lock.testing.telegram import Change as Passed
@@ -36,13 +36,13 @@ def verdict(*updates: Update, changes: Any = (), unconfirmed: Any = (), **number
     return judge("etcd", 3, report(**numbers), updates, changes, unconfirmed)
 
 
-def fault(kind: Kind, client: str, began: float, ended: float | None = None, *, must_change: bool = True) -> Fault:
-    return Fault(kind=kind, words=kind, client=client, began=began, ended=ended, must_change=must_change)
+def fault(kind: Kind, client: str, began: float, ended: float | None = None, *, must_change: bool = True) -> DemoFault:
+    return DemoFault(kind=kind, words=kind, client=client, began=began, ended=ended, must_change=must_change)
 
 
 def test_a_clean_run_is_ok() -> None:
     """Nothing wrong and every update handled once is ok, and the object has the promised fields."""
-    change = Change(
+    change = DemoChange(
         kind="graceful", gap_ms=34.5, passed=Passed("42", OLD, NEW, 1.0, 1.0345), fault=fault("graceful", OLD, 0.9)
     )
     found = verdict(update(run(OLD, 5, 1.0)), changes=[change])

@@ -25,7 +25,7 @@ from support.stores import SERVERS, Operator
 from cluster_lock import clock
 from cluster_lock.cli import main
 from cluster_lock.cli.doctor_telegram import examine_telegram, page_of
-from cluster_lock.cli.findings import Outcome
+from cluster_lock.cli.findings import Severity
 from cluster_lock.cli.pages import Unreachable, ask
 from cluster_lock.config import Settings
 from cluster_lock.drivers.memory import MemoryDriver
@@ -332,7 +332,7 @@ def test_an_odd_server(bot: bytes, webhook: bytes, says: str) -> None:
     with Answering(b"", pages=pages) as server:
         settings = Settings.model_validate({"telegram": {"token": TOKEN, "api": server.url}})
         finding = asyncio.run(examine_telegram(MemoryDriver(), settings))[-1]
-    assert finding.outcome is Outcome.PROBLEM
+    assert finding.outcome is Severity.PROBLEM
     assert says in finding.text
     assert TOKEN.partition(":")[2] not in finding.text
 

@@ -14,7 +14,7 @@ from support.company import write_config
 
 from cluster_lock.cli import main
 from cluster_lock.cli.doctor_certificates import examine_ours
-from cluster_lock.cli.findings import Outcome
+from cluster_lock.cli.findings import Severity
 from cluster_lock.config import load, open_driver
 from cluster_lock.health.peers import SessionPeers
 from cluster_lock.session import Session
@@ -50,14 +50,14 @@ def test_which_one_ends_soon(tmp_path: Path, capsys: pytest.CaptureFixture[str],
 @pytest.mark.parametrize(
     ("age", "left", "expected"),
     [
-        (700 * DAY, 31 * DAY, Outcome.OK),
-        (700 * DAY, 29 * DAY, Outcome.WARNING),
-        (17 * HOUR, 7 * HOUR, Outcome.OK),
-        (19 * HOUR, 5 * HOUR, Outcome.WARNING),
-        (700 * DAY, -1 * DAY, Outcome.WARNING),
+        (700 * DAY, 31 * DAY, Severity.OK),
+        (700 * DAY, 29 * DAY, Severity.WARNING),
+        (17 * HOUR, 7 * HOUR, Severity.OK),
+        (19 * HOUR, 5 * HOUR, Severity.WARNING),
+        (700 * DAY, -1 * DAY, Severity.WARNING),
     ],
 )
-def test_when_it_is_soon(tmp_path: Path, age: dt.timedelta, left: dt.timedelta, expected: Outcome) -> None:
+def test_when_it_is_soon(tmp_path: Path, age: dt.timedelta, left: dt.timedelta, expected: Severity) -> None:
     """Soon is within 30 days, for a certificate of a short life its last quarter; and the metric has the same end."""
     authority = Authority(tmp_path)
     cert, key = authority.issue("client", age=age, left=left)

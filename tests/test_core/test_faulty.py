@@ -16,7 +16,7 @@ from cluster_lock.testing.faulty import (
     LOST_REPLY,
     LOST_REQUEST,
     VERBS,
-    Fault,
+    DriverFault,
     FaultyDriver,
     refuse,
     slow_reply,
@@ -246,7 +246,7 @@ def test_scripts_run_in_order_and_fall_back() -> None:
         lease = await scene.lease()
         scene.faulty.always("renew", LOST_REQUEST)
         scene.faulty.next("renew", refuse(PermissionRefused("no")))
-        scene.faulty.next("renew", Fault())
+        scene.faulty.next("renew", DriverFault())
         with pytest.raises(PermissionRefused):
             await scene.faulty.renew(lease)
         await scene.faulty.renew(lease)

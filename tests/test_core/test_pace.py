@@ -13,7 +13,7 @@ from support.sessions import holder
 from cluster_lock import clock
 from cluster_lock.drivers.memory import MemoryBackend, MemoryDriver
 from cluster_lock.session import request_pace as pace
-from cluster_lock.session.request_pace import AT_ONCE, EVERY, Pace
+from cluster_lock.session.request_pace import AT_ONCE, EVERY, RequestPace
 from cluster_lock.session.requests import Ask, Reply
 from cluster_lock.values import REPLY, REQUEST, Lease
 
@@ -110,7 +110,7 @@ def test_what_is_kept_of_requests_is_little(monkeypatch: pytest.MonkeyPatch) -> 
     """However many ask, a few are remembered, and after a while none."""
     now = 100.0
     monkeypatch.setattr(clock, "now", lambda: now)
-    kept = Pace()
+    kept = RequestPace()
     for number in range(1000):
         kept.heeded("x", str(number))
     assert len(kept._heeded["x"]) == pace.KEPT

@@ -9,7 +9,7 @@ from cluster_lock.driver import Driver
 from cluster_lock.drivers.file import FileDriver
 from cluster_lock.drivers.file.keyfile import file_name
 from cluster_lock.host.flock import is_locked
-from cluster_lock.host.inotify import Polling, Watch
+from cluster_lock.host.inotify import FileWatch, Polling
 from cluster_lock.testing.conformance import DriverConformance
 from cluster_lock.values import Traits
 
@@ -53,7 +53,7 @@ class PollingDriver(FileDriver):
     def traits(self) -> Traits:
         return Traits(expires=False, notifies=False)
 
-    def _watching(self) -> Watch:
+    def _watching(self) -> FileWatch:
         return Polling()
 
 

@@ -159,10 +159,10 @@ async def test_an_end_is_counted_by_its_cause(cause: Callable[[Scene], Awaitable
 async def test_the_code_comes_through_the_pipe() -> None:
     """The keeper counts the ends of a worker's terms by their codes: those that it told the worker, and those that it
     is told."""
-    from cluster_lock.keeper.link import Link
+    from cluster_lock.keeper.link import PipeLink
     from cluster_lock.keeper.relay import Relay
     from cluster_lock.keeper.telling import Telling, told
-    from cluster_lock.keeper.worker import PipeContest
+    from cluster_lock.keeper.worker import PipeLockSource
 
     store, board = MemoryBackend(), Board("a", worker=True)
     ours, theirs = socket.socketpair()
@@ -177,12 +177,12 @@ async def test_the_code_comes_through_the_pipe() -> None:
         held = await stack.enter_async_context(session(store, "a", observer=board))
         stack.enter_context(ours)
         stack.enter_context(theirs)
-        keeper = Link(lambda line: theirs.sendall(line))
+        keeper = PipeLink(lambda line: theirs.sendall(line))
         keeper.events["observed"] = lambda what, arguments: told(board, what, arguments)
         relay = Relay(held, keeper, asked=lambda: None, overdue=lambda name: None)
         loop.add_reader(theirs, read)
         stack.callback(loop.remove_reader, theirs)
-        contest = await stack.enter_async_context(PipeContest(ours, held.timing, guard=NoGuard()))
+        contest = await stack.enter_async_context(PipeLockSource(ours, held.timing, guard=NoGuard()))
         scene = Scene(Election(contest, observer=Telling(contest.link)), held, store, board)
         contest.link.events["stop"] = lambda reason: scene.election.stop(EndReason.from_json(reason))
         leading = asyncio.create_task(scene.election.lead("x", scene.work, settle=False))

@@ -7,18 +7,18 @@ import asyncio
 import pytest
 
 from cluster_lock.errors import BackendUnavailable, ClusterLockError, LockLost
-from cluster_lock.keeper.link import Link, LinkClosed
+from cluster_lock.keeper.link import LinkClosed, PipeLink
 
 
-def pair() -> tuple[Link, Link]:
+def pair() -> tuple[PipeLink, PipeLink]:
     """Two ends; what one sends the other one gets in the next step of the loop."""
-    ends: list[Link] = []
+    ends: list[PipeLink] = []
 
-    def sender(number: int) -> Link:
+    def sender(number: int) -> PipeLink:
         def send(line: bytes) -> None:
             asyncio.get_running_loop().call_soon(ends[number].received, line.rstrip())
 
-        return Link(send)
+        return PipeLink(send)
 
     ends += [sender(1), sender(0)]
     return ends[0], ends[1]

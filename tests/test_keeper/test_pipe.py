@@ -12,9 +12,9 @@ import pytest
 from support.keepers import FAST
 
 from cluster_lock import clock
-from cluster_lock.keeper.link import Link
-from cluster_lock.keeper.worker import PipeContest
-from cluster_lock.lease.guard import NoGuard, Watch
+from cluster_lock.keeper.link import PipeLink
+from cluster_lock.keeper.worker import PipeLockSource
+from cluster_lock.lease.guard import GuardWatch, NoGuard
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="a keeper needs POSIX")
 
@@ -26,7 +26,7 @@ class Moved(NoGuard):
         self.deadline = 0.0
         self.moved = threading.Event()
 
-    def watch(self, deadline: float, what: str = "") -> Watch:
+    def watch(self, deadline: float, what: str = "") -> GuardWatch:
         return self
 
     def move(self, deadline: float) -> None:
@@ -41,7 +41,7 @@ async def test_a_blocked_loop_delays_no_renewal() -> None:
     """While the work blocks the loop, a renewal still moves the deadline at which the process would be ended."""
     ours, theirs = socket.socketpair()
     theirs.setblocking(False)
-    keeper, loop, guard = Link(lambda line: theirs.sendall(line)), asyncio.get_running_loop(), Moved()
+    keeper, loop, guard = PipeLink(lambda line: theirs.sendall(line)), asyncio.get_running_loop(), Moved()
 
     async def give(name: str) -> dict[str, Any]:
         return {"token": 1, "origin": "released", "inherited": {}, "deadline": clock.now() + 1}
@@ -52,7 +52,7 @@ async def test_a_blocked_loop_delays_no_renewal() -> None:
 
     keeper.verbs["take"] = give
     with ours, theirs:
-        async with PipeContest(ours, FAST, guard=guard) as contest:
+        async with PipeLockSource(ours, FAST, guard=guard) as contest:
             loop.add_reader(theirs, read)
             await contest.take("x")
             loop.remove_reader(theirs)

@@ -7,7 +7,7 @@ import contextlib
 
 from cluster_lock.driver import Driver
 from cluster_lock.drivers.memory import MemoryBackend, MemoryDriver
-from cluster_lock.keeper.link import Link
+from cluster_lock.keeper.link import PipeLink
 from cluster_lock.keeper.relay import Relay
 from cluster_lock.lease.guard import NoGuard
 from cluster_lock.session import Session
@@ -18,7 +18,7 @@ async def test_a_wish_that_is_cancelled_when_it_is_granted() -> None:
     store = MemoryBackend()
     driver: Driver = MemoryDriver(store)
     async with Session(driver, instance="a", guard=NoGuard()) as session:
-        link = Link(lambda line: None)
+        link = PipeLink(lambda line: None)
         relay = Relay(session, link, asked=lambda: None, overdue=lambda name: None)
         granted, go_on = asyncio.Event(), asyncio.Event()
 
@@ -29,7 +29,7 @@ async def test_a_wish_that_is_cancelled_when_it_is_granted() -> None:
                 granted.set()
                 await go_on.wait()
 
-        relay._contest.answer_invitations = answer_invitations  # type: ignore[method-assign]
+        relay._source.answer_invitations = answer_invitations  # type: ignore[method-assign]
         taking = asyncio.create_task(relay._take("x"))
         await granted.wait()
         taking.cancel()

@@ -17,8 +17,8 @@ from cluster_lock.errors import BackendRefused, BackendUnavailable, ForeignValue
 from cluster_lock.values import INVITE, STANDBY, Changes, Entry, Grant, Lease, Traits, Validity
 
 from .grants import Grants
-from .inspect import Inspecting
-from .link import Access, Link, Row, SessionGone
+from .inspect import ConsulInspecting
+from .link import ConsulAccess, ConsulLink, Row, SessionGone
 from .view import View, entry_of
 from .words import (
     IN_ONE_TRANSACTION,
@@ -35,7 +35,7 @@ from .words import (
 )
 
 
-class ConsulDriver(Inspecting):
+class ConsulDriver(ConsulInspecting):
     """Locks on Consul 1.8 or newer, through its agents at `urls` ("http://10.0.0.1:8500"): the next one is asked when
     one does not answer, within the same `request_timeout` (seconds for one verb).
 
@@ -83,7 +83,7 @@ class ConsulDriver(Inspecting):
             "/v1/session/": f'{whose} {{ policy = "write" }}',
             "/": f'key_prefix "{self._prefix}" {{ policy = "write" }}',
         }
-        self._link = Link(Access(urls, token, ca, cert, key), datacenter, request_timeout, rules)
+        self._link = ConsulLink(ConsulAccess(urls, token, ca, cert, key), datacenter, request_timeout, rules)
         self._grants = Grants()
         self._view = View(self._link, self._prefix)
 

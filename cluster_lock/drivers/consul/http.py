@@ -27,7 +27,7 @@ _LONGEST_OTHER = _MIB
 _REFUSES_OURS = re.compile("ALERT_.*(CERTIFICATE|UNKNOWN_CA)")
 
 
-class ServerUntrusted(BackendRefused):
+class ConsulUntrusted(BackendRefused):
     """The certificate of an agent is not one that our CA vouches for."""
 
 
@@ -130,7 +130,7 @@ async def _content(url: str, answer: aiohttp.ClientResponse) -> bytes:
 
 def unreachable(url: str, error: Exception) -> BackendUnavailable | BackendRefused:
     if isinstance(error, aiohttp.ClientConnectorCertificateError):
-        return ServerUntrusted(f"{url}: the server's certificate is not trusted: {error.certificate_error}")
+        return ConsulUntrusted(f"{url}: the server's certificate is not trusted: {error.certificate_error}")
     # With TLS 1.3 the handshake is over before the server looks at our certificate: its refusal comes as a read error.
     if _REFUSES_OURS.search(str(error)):
         return PermissionRefused(f"{url} does not accept our client certificate, or wants one: {error}")

@@ -9,17 +9,17 @@ from typing import Any
 
 from cluster_lock.values import BackendNode, Entry, LeaseTimes
 
-from .link import Link
+from .link import ConsulLink
 from .view import entry_of
 from .words import HEALTH, Answered, is_ours, name_of, understood
 
 _IN_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
-class Inspecting:
+class ConsulInspecting:
     """A part of the driver."""
 
-    _link: Link
+    _link: ConsulLink
     _key: Callable[[str], str]
     _prefix: str
 

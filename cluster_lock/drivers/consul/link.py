@@ -27,7 +27,7 @@ class SessionGone(Exception):
     """A transaction was rolled back because a session that it names is not alive."""
 
 
-class Access:
+class ConsulAccess:
     """Where Consul is and what a client shows to be let in. Paths of PEM files; `key` is not needed if it stands in
     `cert`. Raises ConfigError."""
 
@@ -46,11 +46,11 @@ class Access:
         self.token = token
 
 
-class Link:
+class ConsulLink:
     """`rules`: what the policy of the token must say, by the start of a request's path; for messages."""
 
     def __init__(
-        self, access: Access, datacenter: str | None, request_timeout: float, rules: Mapping[str, str]
+        self, access: ConsulAccess, datacenter: str | None, request_timeout: float, rules: Mapping[str, str]
     ) -> None:
         self.urls = access.urls
         self._access = access

@@ -24,7 +24,7 @@ from cluster_lock.errors import BackendRefused, BackendUnavailable, PermissionRe
 
 from .asking import Asking
 from .cluster import AgentsCluster
-from .http import Http, Request, ServerUntrusted, unreachable
+from .http import ConsulUntrusted, Http, Request, unreachable
 from .words import Answered, brief, is_denied, is_the_answer, may_pass, understood
 
 AT_ONCE = 50
@@ -167,7 +167,7 @@ class Transport:
                 problems.append(_because(BackendUnavailable(f"{url} did not answer within {share:.1f} s"), error))
             except (aiohttp.ClientError, OSError) as error:
                 problems.append(_because(unreachable(url, error), error))
-                if isinstance(problems[-1], ServerUntrusted):
+                if isinstance(problems[-1], ConsulUntrusted):
                     break  # whoever stands there must not make us show the token elsewhere
             except BackendUnavailable as error:
                 problems.append(error)

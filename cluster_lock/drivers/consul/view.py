@@ -9,7 +9,7 @@ from cluster_lock import clock
 from cluster_lock.errors import BackendUnavailable
 from cluster_lock.values import Changes, Entry
 
-from .link import Link, Row
+from .link import ConsulLink, Row
 from .words import Answered, common_start, quote_key
 
 _SHORTEST_WAIT = 0.2
@@ -19,7 +19,7 @@ _SHORTEST_WAIT = 0.2
 class View:
     """Of the keys under `prefix`."""
 
-    def __init__(self, link: Link, prefix: str) -> None:
+    def __init__(self, link: ConsulLink, prefix: str) -> None:
         self._link, self._prefix = link, prefix
         self.free: dict[str, Row | None] = {}
         """By key: what stood there when it was last seen without a holder."""

@@ -19,7 +19,7 @@ class Secret(Protocol):
     def get_secret_value(self) -> str: ...
 
 
-class Access:
+class EtcdAccess:
     """All of it, checked. Raises ConfigError with every problem at once."""
 
     def __init__(

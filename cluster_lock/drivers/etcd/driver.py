@@ -24,11 +24,11 @@ from typing import Any
 from cluster_lock.errors import BackendRefused, BackendUnavailable, ConfigError, ForeignValue, LeaseExpired
 from cluster_lock.values import Changes, Entry, Grant, Lease, Traits, Validity
 
-from .address import Access, Secret
+from .address import EtcdAccess, Secret
 from .errors import Compacted, LeaseExists
-from .inspect import Inspecting
+from .inspect import EtcdInspecting
 from .library import load
-from .link import Link, Metadata
+from .link import EtcdLink, Metadata
 from .node import Node
 from .requests import Requests, after_prefix, number, shown, shown_id, span
 from .watch import Forgotten, Watches
@@ -45,7 +45,7 @@ _GRANT, _REVOKE = attrgetter("leases.LeaseGrant"), attrgetter("leases.LeaseRevok
 _TIME_TO_LIVE = attrgetter("leases.LeaseTimeToLive")
 
 
-class EtcdDriver(Inspecting):
+class EtcdDriver(EtcdInspecting):
     """A client of one etcd cluster. Durations in seconds.
 
     `endpoints`: "http://host:2379" or "https://...", in the order in which they are tried. `ca`, `cert`, `key`: PEM
@@ -68,12 +68,12 @@ class EtcdDriver(Inspecting):
         user: str | None = None,
         password: str | Secret | None = None,
     ) -> None:
-        self._access = Access(endpoints, ca=ca, cert=cert, key=key, user=user, password=password)
+        self._access = EtcdAccess(endpoints, ca=ca, cert=cert, key=key, user=user, password=password)
         if not prefix:
             raise ConfigError(["etcd: the prefix must not be empty"])
         self._prefix = prefix
         self._request_timeout = request_timeout
-        self._opened: tuple[Link, Watches, Requests] | None = None
+        self._opened: tuple[EtcdLink, Watches, Requests] | None = None
 
     @property
     def traits(self) -> Traits:
@@ -87,7 +87,7 @@ class EtcdDriver(Inspecting):
         """Raises DriverMissing, ConfigError for TLS files that cannot be used, PermissionRefused for their rights."""
         library = load()
         # As etcdctl's `role grant-permission ROLE` takes it.
-        link = Link(library, self._access, self._request_timeout, f"readwrite {self._prefix} --prefix")
+        link = EtcdLink(library, self._access, self._request_timeout, f"readwrite {self._prefix} --prefix")
         self._opened = link, Watches(library, link), Requests(library.rpc, self._prefix)
 
     async def close(self) -> None:
@@ -271,6 +271,6 @@ class EtcdDriver(Inspecting):
         entries = of.entries(event.kv for event in heard.events)
         return Changes(heard.revision, {entry.name: entry for entry in entries}, heard.epoch)
 
-    def _parts(self) -> tuple[Link, Watches, Requests]:
+    def _parts(self) -> tuple[EtcdLink, Watches, Requests]:
         assert self._opened, "open() comes first"
         return self._opened

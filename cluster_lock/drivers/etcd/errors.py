@@ -24,7 +24,7 @@ class Compacted(BackendRefused):
     """The revision asked for is older than what etcd keeps."""
 
 
-class ServerUntrusted(BackendRefused):
+class EtcdUntrusted(BackendRefused):
     """The server's certificate is not one that our CA vouches for."""
 
 
@@ -63,10 +63,10 @@ _BY_CODE: dict[str, type[ClusterLockError]] = {
 # gRPC's words for a handshake that failed. All of them come as UNAVAILABLE.
 _BY_HANDSHAKE: tuple[tuple[str, type[ClusterLockError]], ...] = (
     ("_ALERT_", ClientUntrusted),  # what the server says of our certificate before TLS 1.3
-    ("SSL_ERROR_SSL", ServerUntrusted),
-    ("CERTIFICATE_VERIFY_FAILED", ServerUntrusted),
-    ("is not in peer certificate", ServerUntrusted),
-    ("Hostname Verification Check failed", ServerUntrusted),
+    ("SSL_ERROR_SSL", EtcdUntrusted),
+    ("CERTIFICATE_VERIFY_FAILED", EtcdUntrusted),
+    ("is not in peer certificate", EtcdUntrusted),
+    ("Hostname Verification Check failed", EtcdUntrusted),
     ("Unwrap failed", ClientUntrusted),  # the alert after a finished handshake, as TLS 1.3 refuses a client
 )
 # What etcd says of its own state, and what a person should know then.

@@ -10,7 +10,7 @@ from typing import Any
 from cluster_lock.errors import ClusterLockError
 from cluster_lock.values import BackendNode, Entry, LeaseTimes
 
-from .link import Link
+from .link import EtcdLink
 from .requests import Requests, after_prefix, number, shown
 
 _RANGE, _TIME_TO_LIVE = attrgetter("kv.Range"), attrgetter("leases.LeaseTimeToLive")
@@ -19,10 +19,10 @@ _MEMBERS, _STATUS = attrgetter("cluster.MemberList"), attrgetter("maintenance.St
 _AT_ONCE = 100
 
 
-class Inspecting:
+class EtcdInspecting:
     """A part of the driver."""
 
-    def _parts(self) -> tuple[Link, Any, Requests]:
+    def _parts(self) -> tuple[EtcdLink, Any, Requests]:
         raise NotImplementedError
 
     async def inspect(self, prefix: str) -> list[Entry]:

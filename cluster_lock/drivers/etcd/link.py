@@ -19,9 +19,9 @@ from cluster_lock.aio import end
 from cluster_lock.drivers.shared.one_cluster import OneCluster
 from cluster_lock.errors import BackendRefused, BackendUnavailable, ClusterLockError
 
-from .address import Access
+from .address import EtcdAccess
 from .answers import check
-from .errors import AUTH_IS_OFF, IS_THE_ANSWER, ServerUntrusted, is_stale, meaning, summary
+from .errors import AUTH_IS_OFF, IS_THE_ANSWER, EtcdUntrusted, is_stale, meaning, summary
 from .library import Library
 from .node import Node, Nodes
 from .stream import Stream, StreamEnded
@@ -36,13 +36,13 @@ Attempt = Callable[[Node, Metadata, float], Awaitable[T]]
 """One try at one node: with this metadata, within so many seconds."""
 
 
-class Link:
+class EtcdLink:
     """The way to etcd for everything that the driver does. `needs`: the permission to name when it is refused.
 
     Raises ConfigError and PermissionRefused for TLS files that cannot be used.
     """
 
-    def __init__(self, library: Library, access: Access, request_timeout: float, needs: str) -> None:
+    def __init__(self, library: Library, access: EtcdAccess, request_timeout: float, needs: str) -> None:
         self._library = library
         self._needs = needs
         self._access = access
@@ -157,7 +157,7 @@ class Link:
             except ClusterLockError as error:
                 failed.append(error)
                 cause = error.__cause__
-                if isinstance(error, ServerUntrusted):
+                if isinstance(error, EtcdUntrusted):
                     break
             else:
                 self._preferred = index

@@ -7,7 +7,7 @@ from typing import Any
 
 from cluster_lock.drivers.shared.addresses import Address
 
-from .address import Access
+from .address import EtcdAccess
 from .library import Library
 
 _CHANNEL_OPTIONS = (
@@ -63,7 +63,7 @@ class Nodes:
     """`all`: in the order of the settings. Raises ConfigError and PermissionRefused for TLS files that cannot be
     used."""
 
-    def __init__(self, library: Library, access: Access) -> None:
+    def __init__(self, library: Library, access: EtcdAccess) -> None:
         self._library, self._access = library, access
         if any(address.tls for address in access.addresses):
             access.files.load()

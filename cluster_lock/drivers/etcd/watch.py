@@ -15,7 +15,7 @@ from typing import Any
 from cluster_lock import clock
 
 from .library import Library
-from .link import Link, Metadata
+from .link import EtcdLink, Metadata
 from .node import Node
 from .stream import Stream, StreamEnded
 
@@ -67,7 +67,7 @@ class _Watch:
 
 
 class Watches:
-    def __init__(self, library: Library, link: Link) -> None:
+    def __init__(self, library: Library, link: EtcdLink) -> None:
         self._rpc = library.rpc
         self._errors = (library.grpc.aio.AioRpcError, StreamEnded)
         self._link = link

@@ -23,7 +23,7 @@ from typing import TypeVar
 from cluster_lock import clock
 from cluster_lock.errors import BackendRefused, BackendUnavailable
 from cluster_lock.host.flock import Flock
-from cluster_lock.host.inotify import Watch, listening, watch_of
+from cluster_lock.host.inotify import FileWatch, listening, watch_of
 from cluster_lock.host.private_files import check_place, mapped
 from cluster_lock.values import BackendNode, Changes, Entry, Grant, Lease, LeaseTimes, Traits
 
@@ -52,7 +52,7 @@ class FileDriver:
         self._prefix = prefix
         self._request_timeout = request_timeout
         self._store = Store(self._directory, prefix)
-        self._watch: Watch | None = None
+        self._watch: FileWatch | None = None
 
     @property
     def traits(self) -> Traits:
@@ -234,7 +234,7 @@ class FileDriver:
         entries = {name: entry for name, (entry, _) in found.items()}
         return entries, {name: state for name, (_, state) in found.items()}
 
-    def _watching(self) -> Watch:
+    def _watching(self) -> FileWatch:
         if self._watch is not None and self._watch.stale:
             self._watch.close()
             self._watch = None

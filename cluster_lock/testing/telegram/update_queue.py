@@ -15,7 +15,7 @@ MAX_ANSWER_BYTES = 4 * 1024 * 1024  # Client.cpp:16301-16319, JsonUpdates
 _ANSWER_OVERHEAD = 50  # the same place: what an update costs beside its text
 
 
-class Entry(NamedTuple):
+class StoredUpdate(NamedTuple):
     update_id: int
     text: str
     size: int
@@ -27,7 +27,7 @@ class UpdateQueue:
 
     def __init__(self, source: random.Random) -> None:
         self._random = source
-        self._entries: deque[Entry] = deque()
+        self._entries: deque[StoredUpdate] = deque()
         self._bytes = 0
         self.tail = 0
         """The id of the next update; 0 before the first one."""
@@ -52,7 +52,7 @@ class UpdateQueue:
         update_id = self.tail
         self.tail += 1
         text = f'{{"update_id":{update_id},\n{body}}}'
-        self._entries.append(Entry(update_id, text, len(body), expires_at))
+        self._entries.append(StoredUpdate(update_id, text, len(body), expires_at))
         self._bytes += len(body)
         return update_id
 
@@ -87,9 +87,9 @@ class UpdateQueue:
             return []
         return self.forget_below(self._entries[surplus].update_id if keep > 0 else self.tail)
 
-    def take(self, limit: int, now: float) -> tuple[list[Entry], list[int]]:
+    def take(self, limit: int, now: float) -> tuple[list[StoredUpdate], list[int]]:
         """The first `limit` updates that fit an answer, and the ids of expired ones that were met and removed."""
-        ready: list[Entry] = []
+        ready: list[StoredUpdate] = []
         expired: list[int] = []
         left = MAX_ANSWER_BYTES
         for entry in self._entries:
