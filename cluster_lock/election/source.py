@@ -1,7 +1,7 @@
 """What an election needs from the owner of the session: a way to take locks, and what it may do with a lock it has.
 
-The session is in the same process (`SessionLockSource`), or behind a pipe (`cluster_lock.keeper`). The election does not
-know which.
+The session is in the same process (`SessionLockSource`), or behind a pipe (`cluster_lock.keeper`). The election does
+not know which.
 """
 
 from __future__ import annotations
