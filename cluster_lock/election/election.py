@@ -23,7 +23,7 @@ from cluster_lock.values import EndCode, EndReason, Origin
 
 from .leadership import Body, Role, StepDown, Term
 from .source import HeldLock, LockSource, SessionLockSource
-from .until_over import about, until_over
+from .until_over import about, ended_by, until_over
 
 log = logging.getLogger("cluster_lock.election")
 
@@ -245,7 +245,7 @@ class Election:
         if not ended:
             self._give_up(held, f"work in threads ({len(term.threads.running)})")
         if term.ended is None:
-            term.ended = _ended_by(term.request)
+            term.ended = ended_by(term.request)
         self._terms.pop(held.name, None)
         took = clock.now() - began
         how = await held.end(term.handover or held.inherited)
@@ -309,13 +309,6 @@ async def _put_back(taking: asyncio.Future[HeldLock], *beside: asyncio.Future[An
     if not taking.cancelled():
         held = taking.result()
         await held.end(held.inherited)
-
-
-def _ended_by(request: StepDown | None) -> EndReason:
-    """Why a term ended that was not lost."""
-    if request is None:
-        return EndReason("the work is done", EndCode.WORK_DONE)
-    return EndReason(f"stepped down: {request.reason}", request.reason.code)
 
 
 async def _call(work: Callable[[Term], Awaitable[Any]], term: Term) -> Any:

@@ -12,7 +12,7 @@ from cluster_lock.aio import end
 from cluster_lock.host.patience import Patience
 from cluster_lock.observer import Observer
 from cluster_lock.session.requests import Reply
-from cluster_lock.values import Origin, Timing
+from cluster_lock.values import EndCode, EndReason, Origin, Timing
 
 from .leadership import StepDown, Term
 from .source import HeldLock
@@ -91,6 +91,13 @@ def _nobody(to: str | None) -> str:
     if to is None:
         return "nobody stands by who answered its invitation"
     return f"{to} does not stand by, or did not answer its invitation"
+
+
+def ended_by(request: StepDown | None) -> EndReason:
+    """Why a term ended that was not lost."""
+    if request is None:
+        return EndReason("the work is done", EndCode.WORK_DONE)
+    return EndReason(f"stepped down: {request.reason}", request.reason.code)
 
 
 def about(held: HeldLock, reason: str | None = None) -> dict[str, Any]:
