@@ -97,7 +97,7 @@ async def test_an_upgrade_under_a_keeper(tmp_path: Path) -> None:
         await first.says("a: leading")
         second = await them.worker("b")
         await second.says("waiting, held by a")
-        home = installed / "cluster_lock" / "__init__.py"
+        home = installed / "cluster_lock" / "version.py"
         home.write_text(re.sub(r'__version__ = ".*"', '__version__ = "9.9.9"', home.read_text()))
         os.kill(first.below()[-1].pid, signal.SIGKILL)
         assert await first.ended() == 76
