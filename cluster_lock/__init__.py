@@ -6,9 +6,9 @@ and no yaml.
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from .lazy import lazily
 from .version import __version__
 
 if TYPE_CHECKING:
@@ -44,30 +44,26 @@ __all__ = [
     "open_session",
 ]
 
-_HOMES = {
-    "ClusterLockError": "errors",
-    "Driver": "driver",
-    "Election": "election",
-    "Grant": "values",
-    "Hold": "session",
-    "Leadership": "election",
-    "Lock": "session",
-    "LockLost": "errors",
-    "Origin": "values",
-    "Role": "election",
-    "Session": "session",
-    "Term": "election",
-    "TermExecutor": "lease.threads",
-    "Timing": "values",
-    "load_settings": "config:load",
-    "open_driver": "config",
-    "open_election": "keeper.opening",
-    "open_session": "session",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    home, _, real = _HOMES[name].partition(":")
-    return getattr(import_module(f".{home}", __name__), real or name)
+__getattr__ = lazily(
+    __name__,
+    {
+        "ClusterLockError": "errors",
+        "Driver": "driver",
+        "Election": "election",
+        "Grant": "values",
+        "Hold": "session",
+        "Leadership": "election",
+        "Lock": "session",
+        "LockLost": "errors",
+        "Origin": "values",
+        "Role": "election",
+        "Session": "session",
+        "Term": "election",
+        "TermExecutor": "lease.threads",
+        "Timing": "values",
+        "load_settings": "config:load",
+        "open_driver": "config",
+        "open_election": "keeper.opening",
+        "open_session": "session",
+    },
+)

@@ -6,8 +6,9 @@ over a pipe. For `aiogram`, for `keeper`, and for programs that lead something e
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from cluster_lock.lazy import lazily
 
 if TYPE_CHECKING:
     from .election import Election
@@ -20,15 +21,12 @@ __all__ = [
     "Term",
 ]
 
-_HOMES = {
-    "Election": "election",
-    "Leadership": "leadership",
-    "Role": "leadership",
-    "Term": "leadership",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f".{_HOMES[name]}", __name__), name)
+__getattr__ = lazily(
+    __name__,
+    {
+        "Election": "election",
+        "Leadership": "leadership",
+        "Role": "leadership",
+        "Term": "leadership",
+    },
+)

@@ -6,8 +6,9 @@ an election, for `election`, for `admin`, and for the keeper.
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from cluster_lock.lazy import lazily
 
 if TYPE_CHECKING:
     from .hold import Hold
@@ -22,15 +23,12 @@ __all__ = [
     "open_session",
 ]
 
-_HOMES = {
-    "Hold": "hold",
-    "Lock": "lock",
-    "Session": "session",
-    "open_session": "opening",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f".{_HOMES[name]}", __name__), name)
+__getattr__ = lazily(
+    __name__,
+    {
+        "Hold": "hold",
+        "Lock": "lock",
+        "Session": "session",
+        "open_session": "opening",
+    },
+)

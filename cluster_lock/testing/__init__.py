@@ -6,8 +6,9 @@ names is public too.
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from cluster_lock.lazy import lazily
 
 if TYPE_CHECKING:
     from .conformance import DriverConformance
@@ -26,19 +27,16 @@ __all__ = [
     "TelegramSimulator",
 ]
 
-_HOMES = {
-    "ConsulServer": "servers",
-    "DriverConformance": "conformance",
-    "EtcdServer": "servers",
-    "FaultyDriver": "faulty",
-    "RedisServer": "servers",
-    "ServerMissing": "servers",
-    "SimulatorControl": "telegram",
-    "TelegramSimulator": "telegram",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f".{_HOMES[name]}", __name__), name)
+__getattr__ = lazily(
+    __name__,
+    {
+        "ConsulServer": "servers",
+        "DriverConformance": "conformance",
+        "EtcdServer": "servers",
+        "FaultyDriver": "faulty",
+        "RedisServer": "servers",
+        "ServerMissing": "servers",
+        "SimulatorControl": "telegram",
+        "TelegramSimulator": "telegram",
+    },
+)

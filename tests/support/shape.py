@@ -32,6 +32,7 @@ ROOMS = (
     "values",
     "clock",
     "aio",
+    "lazy",
     "errors",
     "version",
 )

@@ -4,8 +4,9 @@ the other modules are its own.
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from cluster_lock.lazy import lazily
 
 if TYPE_CHECKING:
     from .driver import ConsulDriver
@@ -16,13 +17,10 @@ __all__ = [
     "check_library",
 ]
 
-_HOMES = {
-    "ConsulDriver": "driver",
-    "check_library": "library",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f".{_HOMES[name]}", __name__), name)
+__getattr__ = lazily(
+    __name__,
+    {
+        "ConsulDriver": "driver",
+        "check_library": "library",
+    },
+)

@@ -4,8 +4,9 @@ the other modules are its own.
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from cluster_lock.lazy import lazily
 
 if TYPE_CHECKING:
     from .driver import FileDriver
@@ -14,12 +15,9 @@ __all__ = [
     "FileDriver",
 ]
 
-_HOMES = {
-    "FileDriver": "driver",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f".{_HOMES[name]}", __name__), name)
+__getattr__ = lazily(
+    __name__,
+    {
+        "FileDriver": "driver",
+    },
+)
