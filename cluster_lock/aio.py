@@ -1,10 +1,31 @@
-"""Two things that asyncio does not say in one word."""
+"""What asyncio does not say in one word."""
 
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Coroutine, Iterable
 from typing import Any
+
+JITTER = 0.2
+
+
+class Backoff:
+    """Waits that grow while something goes on failing: `first` seconds, then `factor` times as long each time, up to
+    `longest`. Each is a little off, so that many clients that failed together do not come back together."""
+
+    def __init__(self, first: float, longest: float, factor: float = 2.0, jitter: float = JITTER) -> None:
+        self.first, self.longest, self.factor, self.jitter = first, longest, factor, jitter
+        self._next = first
+
+    def next(self) -> float:
+        """Seconds to wait now; the next wait is longer."""
+        pause = self._next
+        self._next = min(self.longest, pause * self.factor)
+        return min(self.longest, pause * random.uniform(1 - self.jitter, 1 + self.jitter))
+
+    def reset(self) -> None:
+        self._next = self.first
 
 
 async def end(tasks: Iterable[asyncio.Future[Any]]) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
-from .pauses import JITTER
+from cluster_lock.aio import JITTER
 
 STORM = 3
 STORM_SPAN = 60.0

@@ -8,11 +8,10 @@ import logging
 from aiogram import Bot
 from aiogram.exceptions import TelegramUnauthorizedError
 
-from cluster_lock.aio import end, finish
+from cluster_lock.aio import Backoff, end, finish
 from cluster_lock.election import Term
 
 from .classify import describe
-from .pauses import Pause
 from .recovery import refused_again
 from .rules import OnTerm
 
@@ -29,7 +28,7 @@ class Electing:
 
     def __init__(self, hook: OnTerm) -> None:
         self._hook = hook
-        self._cool_down = Pause(*COOL_DOWN, jitter=0.0)
+        self._cool_down = Backoff(*COOL_DOWN, jitter=0.0)
 
     async def __call__(self, bot: Bot, term: Term) -> None:
         """Run the hook; return when it has, or when the step-down has begun that its failure asked for."""

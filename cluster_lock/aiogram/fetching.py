@@ -12,11 +12,11 @@ from aiogram.methods import GetUpdates
 from aiogram.types import Update
 
 from cluster_lock import clock
+from cluster_lock.aio import Backoff
 from cluster_lock.election import Term
 from cluster_lock.values import Timing
 
 from .http_session import GuardedRequest, Raw
-from .pauses import Pause
 from .state import DEAF_AFTER
 
 REQUEST_SLACK = 10.0
@@ -44,7 +44,7 @@ class Fetcher:
         self._given: dict[int, Any] = {}
         self._request: GuardedRequest | None = None
         self._fresh = False
-        self._floor = Pause(*FLOOR, jitter=0.0)
+        self._floor = Backoff(*FLOOR, jitter=0.0)
         self._not_before = 0.0
 
     async def get_updates(self, offset: int | None, *, timeout: float, limit: int | None = None) -> list[Raw]:

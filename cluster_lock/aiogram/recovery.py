@@ -14,6 +14,7 @@ from aiogram.exceptions import TelegramNotFound, TelegramUnauthorizedError
 from aiogram.methods import DeleteWebhook, GetMe
 
 from cluster_lock import clock
+from cluster_lock.aio import Backoff
 from cluster_lock.election import Term
 from cluster_lock.errors import BackendRefused, BackendUnavailable
 from cluster_lock.telegram.errors import ConflictPersists, TelegramTokenRefused
@@ -21,7 +22,6 @@ from cluster_lock.values import EndCode, EndReason
 
 from .classify import Failure, Kind, classify, describe
 from .conflicts import Conflict, ConflictCallback
-from .pauses import Pause
 from .rules import Rules
 from .state import Facts
 
@@ -50,10 +50,10 @@ class Recovery:
     def __init__(self, bot: Bot, term: Term, rules: Rules, facts: Facts) -> None:
         self._bot, self._term, self._rules, self._facts = bot, term, rules, facts
         given, conflict = rules.backoff, rules.conflict
-        self._conflict = Pause(conflict.first, conflict.longest, conflict.factor, conflict.jitter)
-        self._server = Pause(given.min_delay, given.max_delay, given.factor) if given else Pause(1.0, 30.0)
-        self._network = Pause(given.min_delay, given.max_delay, given.factor) if given else Pause(0.5, 15.0)
-        self._webhook = Pause(*WEBHOOK)
+        self._conflict = Backoff(conflict.first, conflict.longest, conflict.factor, conflict.jitter)
+        self._server = Backoff(given.min_delay, given.max_delay, given.factor) if given else Backoff(1.0, 30.0)
+        self._network = Backoff(given.min_delay, given.max_delay, given.factor) if given else Backoff(0.5, 15.0)
+        self._webhook = Backoff(*WEBHOOK)
         self._began = clock.now()
         self._unreachable_since: float | None = None
         self._ask_others_at = 0.0

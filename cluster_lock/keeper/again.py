@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import random
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from cluster_lock.aio import Backoff
 from cluster_lock.errors import NotStarted
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
@@ -15,17 +15,17 @@ RAN_WELL = 60.0
 _SIGNALS: frozenset[int] = frozenset(signal.Signals)
 
 
-class Backoff:
+class StartBackoff:
     """The pauses of one program: each about twice the one before, anew after it has run well."""
 
     def __init__(self) -> None:
-        self._pause = FIRST_PAUSE
+        self._backoff = Backoff(FIRST_PAUSE, LONGEST_PAUSE)
 
     def after(self, ran: float) -> float:
         """Seconds to wait before the next start, when this one ran for `ran` seconds."""
-        pause = FIRST_PAUSE if ran > RAN_WELL else self._pause
-        self._pause = min(LONGEST_PAUSE, pause * 2)
-        return random.uniform(0.5, 1.0) * pause
+        if ran > RAN_WELL:
+            self._backoff.reset()
+        return self._backoff.next()
 
 
 @contextmanager

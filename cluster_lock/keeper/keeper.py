@@ -12,7 +12,7 @@ from cluster_lock.health import Board
 from cluster_lock.host.patience import LOOK_EVERY
 from cluster_lock.session import Session
 
-from .again import Backoff, spoken
+from .again import StartBackoff, spoken
 from .caller import time_to_stop
 from .plan import KeeperSpec
 from .stopping import ENDS, KeeperStopping
@@ -38,7 +38,7 @@ class Keeper:
 
     async def run(self) -> int:
         """The exit code: the worker's, or 128 + the number of a second signal. Raises KeeperMismatch and NotStarted."""
-        backoff = Backoff()
+        backoff = StartBackoff()
         while self._stopping.asked is None:
             began = clock.now()
             try:

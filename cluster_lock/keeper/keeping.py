@@ -20,7 +20,7 @@ from cluster_lock.health.peers import SessionPeers
 from cluster_lock.process import InstanceLock
 from cluster_lock.session import Session
 
-from .again import Backoff, spoken
+from .again import StartBackoff, spoken
 from .job import LockedCommand
 from .keeper import Keeper
 from .left_over import end_left_over
@@ -167,7 +167,7 @@ async def _beside(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
 
 async def _run_job(plan: KeeperSpec, lock: str, session: Session, stopping: KeeperStopping, board: KeptBoard) -> int:
     election = Election(SessionLockSource(session, wait=plan.wait), observer=board)
-    backoff = Backoff()
+    backoff = StartBackoff()
     while True:
         board.to = job = LockedCommand(lock, plan, session, stopping, board)
         began = clock.now()

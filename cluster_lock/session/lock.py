@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import Self
 
-from cluster_lock.aio import finish
+from cluster_lock.aio import Backoff, finish
 from cluster_lock.drivers.bounded import within
 from cluster_lock.errors import BackendUnavailable, ForeignValue, HeldElsewhere, LeaseExpired, LockLost
 from cluster_lock.lease.threads import Threads, watch_threads
@@ -125,7 +124,7 @@ class Lock:
 
     async def _take(self, wait: bool) -> Hold:
         context, watch = self._context, self._context.watch
-        pause, told = REFUSED_PAUSE[0], WaitReport(context, self.name)
+        backoff, told = Backoff(*REFUSED_PAUSE), WaitReport(context, self.name)
         try:
             while True:
                 lease = await context.lease.get()
@@ -142,10 +141,9 @@ class Lock:
                     raise watch.refused
                 self._contend()
                 if free:
-                    await watch.changed(news, at_most=random.uniform(0.5, 1.0) * pause)
-                    pause = min(REFUSED_PAUSE[1], pause * 2)
+                    await watch.changed(news, at_most=backoff.next())
                 else:
-                    pause = REFUSED_PAUSE[0]
+                    backoff.reset()
                     await watch.changed(news)
         finally:
             told.over()

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 from typing import Protocol
 
 from cluster_lock import clock
+from cluster_lock.aio import Backoff
 from cluster_lock.driver import Driver
 from cluster_lock.drivers.bounded import within
 from cluster_lock.errors import BackendRefused, BackendUnavailable, ClusterLockError, LeaseExpired, NoLeaseYet
@@ -146,7 +146,7 @@ class SessionLease:
     async def give_up(self, lease: Lease, until: float) -> None:
         """Revoke, trying until `until`: an abandoned lease must not stand beside the next one
         (docs/design.md#abandoned-lease)."""
-        pause = PAUSE[0]
+        backoff = Backoff(*PAUSE)
         while True:
             limit = max(0.05, min(self._timing.request, until - clock.now()))
             try:
@@ -154,12 +154,11 @@ class SessionLease:
             except (BackendUnavailable, BackendRefused) as error:
                 if clock.now() >= until:
                     return log.info("lease %s was left to its ttl: %s", lease.id, error)
-            await asyncio.sleep(random.uniform(0.5, 1.0) * pause)
-            pause = min(PAUSE[1], pause * 2)
+            await asyncio.sleep(backoff.next())
 
     async def _grant(self) -> Watchdog:
         """A new lease, however long it takes. What can never work is raised, but only while none was ever granted."""
-        first, said, pause = self._watchdog is None, False, PAUSE[0]
+        first, said, backoff = self._watchdog is None, False, Backoff(*PAUSE)
         while True:
             sent = clock.now()
             try:
@@ -179,8 +178,7 @@ class SessionLease:
                 if said or not first:
                     log.info("a new lease from %s", self._driver.backend)
                 return watchdog
-            await asyncio.sleep(random.uniform(0.5, 1.0) * pause)
-            pause = min(PAUSE[1], pause * 2)
+            await asyncio.sleep(backoff.next())
 
     async def _watched(self, lease: Lease, sent: float) -> Watchdog:
         try:

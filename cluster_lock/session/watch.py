@@ -12,13 +12,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 
 from cluster_lock import clock
-from cluster_lock.aio import end
+from cluster_lock.aio import Backoff, end
 from cluster_lock.driver import Driver
 from cluster_lock.errors import BackendRefused, BackendUnavailable
 from cluster_lock.values import Changes, Entry
@@ -27,6 +26,8 @@ log = logging.getLogger("cluster_lock.watch")
 
 SLACK = 2.0
 """What a driver may need beyond `at_most` before its wait counts as hung."""
+PAUSE = 0.1, 1.0
+"""Seconds between two tries, first and longest."""
 
 
 class Watch:
@@ -158,10 +159,10 @@ class Watch:
 
     async def run(self) -> None:
         """Follow until cancelled."""
-        pause, failing_since, said = 0.0, 0.0, False
+        backoff, failing, failing_since, said = Backoff(*PAUSE), False, 0.0, False
         while True:
-            if pause:
-                await asyncio.sleep(random.uniform(0.5, 1.0) * pause)
+            if failing:
+                await asyncio.sleep(backoff.next())
             self._changed.clear()
             if not self.wanted:
                 await self._changed.wait()
@@ -170,18 +171,19 @@ class Watch:
                 await self._hear(frozenset(self.wanted))
             except (BackendUnavailable, BackendRefused) as error:
                 # A backend that is down is told of by whoever asks for the lease, and once is enough.
-                if not pause or not self._renews():
+                if not failing or not self._renews():
                     failing_since = clock.now()
                 silent = clock.now() - failing_since
                 if not said and (isinstance(error, BackendRefused) or silent > self._at_most):
                     said = True
                     log.warning("cannot watch the locks (for %.0f s), trying on: %s", silent, error)
-                pause = min(1.0, pause * 2 or 0.1)
+                failing = True
                 if isinstance(error, BackendRefused) and not self._has_heard:
                     self.refused = error
                     self.wake()
             else:
-                pause, said = 0.0, False
+                failing = said = False
+                backoff.reset()
 
     async def _hear(self, names: frozenset[str]) -> None:
         """One answer of the backend: what is not known yet is read, then we wait."""

@@ -20,10 +20,10 @@ from aiogram.exceptions import (
 from aiogram.methods import GetUpdates
 
 from cluster_lock import clock
+from cluster_lock.aio import Backoff
 from cluster_lock.aiogram.classify import Kind, classify
 from cluster_lock.aiogram.conflicts import Conflicts
 from cluster_lock.aiogram.pace import AGAIN, ALBUM, ALBUM_FOR, FEW, PollingPace
-from cluster_lock.aiogram.pauses import Pause
 from cluster_lock.aiogram.state import Facts
 from cluster_lock.aiogram.window import CROWDED, LIMIT, Window
 from cluster_lock.testing.virtual_time import block
@@ -108,7 +108,7 @@ def test_the_first_conflicts_of_a_term_may_be_the_leader_before() -> None:
 
 def test_pauses_grow_to_their_limit_and_begin_anew() -> None:
     """Each wait is about twice the one before, never beyond the longest, and a success resets them."""
-    pause = Pause(1.0, 15.0)
+    pause = Backoff(1.0, 15.0)
     waits = [pause.next() for _ in range(8)]
     for wait, expected in zip(waits, [1, 2, 4, 8, 15, 15, 15, 15], strict=True):
         assert 0.8 * expected <= wait <= min(15.0, 1.2 * expected)

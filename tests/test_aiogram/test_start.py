@@ -21,8 +21,8 @@ from support.leadership_double import LeadershipDouble
 from support.polling import BOT, TOKEN, ClientBot, Handled, dispatcher_with, until
 
 from cluster_lock import aiogram as ours
+from cluster_lock.aio import Backoff
 from cluster_lock.aiogram import ConflictPersists, TelegramTokenRefused, early, start_polling
-from cluster_lock.aiogram.pauses import Pause
 from cluster_lock.aiogram.poller import lock_name
 from cluster_lock.config import Settings
 from cluster_lock.config.model import TelegramSection
@@ -392,7 +392,7 @@ def test_the_managers_rules_are_its_numbers(takes_it: bool, monkeypatch: pytest.
     manager = ours.PollingManager()
     asyncio.run(manager.start_polling_with_retry(Dispatcher(), Bot(TOKEN), on_conflict_callback=callback))
     rules = given["on_conflict"]
-    pause = Pause(rules.first, rules.longest, rules.factor, rules.jitter)
+    pause = Backoff(rules.first, rules.longest, rules.factor, rules.jitter)
     assert [pause.next() for _ in range(rules.give_up_after)] == [5.0, 10.0, 20.0, 40.0, 80.0]
     conflict = ours.Conflict(BOT, LOCK, 1, 5.0, 1, False, "Conflict")
     asyncio.run(rules.on_conflict(conflict))
