@@ -27,6 +27,7 @@ from cluster_lock.telegram.times import LONGEST_POLL, TelegramTimes
 from .arguments import of_process, of_term
 from .conflicts import ConflictRules, OnConflict
 from .http_session import check_sessions
+from .loading import check
 from .poller import Poller, lock_name
 from .rules import OnFailed, OnTerm, Rules
 from .running import run_pollers
@@ -79,6 +80,7 @@ async def start_polling(
     same instance name, TelegramTokenRefused when Telegram refuses the token of every bot, RequestUnguarded when a
     getUpdates could not be taken back at the end of its lease, and what makes leading impossible.
     """
+    check("start_polling")
     _refuse_wrong_arguments(bots, kwargs)
     settings = _settings(config, leadership)
     async with AsyncExitStack() as stack:
@@ -115,6 +117,7 @@ async def start_polling(
 
 def run_polling(dispatcher: Dispatcher, *bots: Bot, **arguments: Any) -> None:
     """`start_polling` in an event loop of its own, as `Dispatcher.run_polling`: uvloop's if it is installed."""
+    check("run_polling")
     with suppress(KeyboardInterrupt), asyncio.Runner(loop_factory=_loop_factory()) as runner:
         runner.run(start_polling(dispatcher, *bots, **arguments))
 

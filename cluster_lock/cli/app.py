@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+import asyncio
 import importlib
 import importlib.util
 import inspect
@@ -10,12 +12,13 @@ import os
 import sys
 import sysconfig
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from cluster_lock.errors import ClusterLockError, ConfigError
+from cluster_lock.host import logs
 
 from .slots import lock_of
 
@@ -65,9 +68,14 @@ class App:
         return dispatcher, bot, arguments
 
     async def _called(self) -> Any:
+        from cluster_lock.aiogram.loading import no_polling
+
         try:
-            made = self.found()
-            return await made if inspect.isawaitable(made) else made
+            with no_polling(_refusing(f"--app {self.name}")):
+                made = self.found()
+                made = await made if inspect.isawaitable(made) else made
+                await asyncio.sleep(0)  # what it has started begins here, and is refused here
+                return made
         except ClusterLockError:
             raise
         except Exception as error:
@@ -89,14 +97,21 @@ def load_app(name: str, bot: str | None = None) -> App:
     """What "module:name" says, looked for in the working directory too: `name` for the Dispatcher, or a function that
     makes one, `bot` for the Bot. Raises ConfigError."""
     option = f"--app {name}"
-    module, found = _named(option, name, "mybot.main:dispatcher")
+    for needed in ("aiogram", "aiohttp"):
+        if importlib.util.find_spec(needed) is None:
+            raise ConfigError([f"{needed} is not installed: pip install 'cluster-lock[aiogram]'"])
+    _imported(option, "cluster_lock.aiogram")
     from aiogram import Bot, Dispatcher
 
+    from cluster_lock.aiogram.loading import no_polling
+
+    with no_polling(_refusing(option)):
+        module, found = _named(option, name)
+        _, own = _named(f"--bot {bot}", bot) if bot is not None else (None, None)
     if not isinstance(found, Dispatcher) and not callable(found):
         raise ConfigError([f"{option}: is {_kind(found)}, and not an aiogram Dispatcher"])
     if bot is None:
         return App(name, found, module, None)
-    _, own = _named(f"--bot {bot}", bot, "mybot.main:bot")
     if not isinstance(own, Bot):
         raise ConfigError([f"--bot {bot}: is {_kind(own)}, and not an aiogram Bot"])
     return App(name, found, module, own)
@@ -113,13 +128,32 @@ def _refuse_another(bot: Bot, settings: Settings) -> None:
         raise ConfigError([f"the Bot of {lock} has another token than telegram.token says: one of them is old"])
 
 
-def _named(option: str, name: str, example: str) -> tuple[ModuleType, Any]:
-    module_name, colon, attribute = name.partition(":")
-    if not (module_name and colon and attribute):
-        raise ConfigError([f"{option}: must be MODULE:NAME, such as {example}"])
-    for needed in ("aiogram", "aiohttp"):
-        if importlib.util.find_spec(needed) is None:
-            raise ConfigError([f"{needed} is not installed: pip install 'cluster-lock[aiogram]'"])
+def module_and_name(text: str) -> str:
+    """What an ArgumentParser takes for --app and --bot."""
+    module_name, _, attribute = text.partition(":")
+    if not (module_name and attribute):
+        raise argparse.ArgumentTypeError(f"must be MODULE:NAME, such as mybot.main:dispatcher, but is {text!r}")
+    return text
+
+
+def _refusing(option: str) -> Callable[[str], None]:
+    """Ends the process, whatever the app makes of exceptions: it would poll outside of the lock, on every instance, and
+    nothing is there yet that could be handed over."""
+
+    def refuse(what: str) -> None:
+        logs.say_last(
+            f"{option}: calls {what} while it is loaded, and would poll without the lock: --app must name the"
+            " Dispatcher (or a function that returns it) and must not poll itself; put that below"
+            ' `if __name__ == "__main__":`, or use `cluster-lock run -- python main.py`'
+        )
+        logging.shutdown()  # which writes what is not written yet
+        os._exit(ConfigError.exit_code)
+
+    return refuse
+
+
+def _named(option: str, name: str) -> tuple[ModuleType, Any]:
+    module_name, _, attribute = name.partition(":")
     if "" not in sys.path and os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
     found: Any = _imported(option, module_name)

@@ -16,7 +16,7 @@ from cluster_lock.host import logs
 from cluster_lock.keeper.names import under_keeper
 
 from . import detached
-from .app import App, load_app
+from .app import App, load_app, module_and_name
 from .environment import quiet_grpc
 from .options import add_settings_options, settings_from
 from .run import add_keeper_options, become_keeper, hold_signals_back, plan_for
@@ -55,12 +55,16 @@ def add_options(parser: argparse.ArgumentParser, app: str | None) -> None:
         "--app",
         default=app,
         required=app is None,
+        type=module_and_name,
         metavar="MODULE:NAME",
-        help="the aiogram Dispatcher to run, or a function that returns it, alone or as (dispatcher, bot)"
+        help="the aiogram Dispatcher to run, or a function that returns it, alone, as (dispatcher, bot), or as"
+        " (dispatcher, bot, {'on_elected': ...}) with arguments of start_polling. Neither the module nor the function"
+        " may poll itself: put that below `if __name__ == '__main__':`, or use `cluster-lock run -- python main.py`"
         + (f" (default: {app})" if app else ""),
     )
     parser.add_argument(
         "--bot",
+        type=module_and_name,
         metavar="MODULE:NAME",
         help="your Bot, used as it is (default: one that is made from telegram.token and telegram.api)",
     )

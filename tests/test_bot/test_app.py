@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from aiogram import Bot, Dispatcher
 from support.settings import load_text
 
+from cluster_lock import cli
 from cluster_lock.cli.app import load_app
 from cluster_lock.errors import ConfigError
 
@@ -77,9 +80,13 @@ def test_a_function_says_what_start_polling_is_to_be_told(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["users_bot", "users_bot:", ":dispatcher", ""])
-def test_not_a_name(name: str) -> None:
-    """What is not MODULE:NAME is told how it looks."""
-    assert "must be MODULE:NAME, such as mybot.main:dispatcher" in refusal(name)
+@pytest.mark.parametrize("option", ["--app", "--bot"])
+def test_not_a_name(option: str, name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """What is not MODULE:NAME is a wrong argument, before anything is started, and is told how it looks."""
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["bot", "start", "--app", "users_bot:dispatcher", option, name])
+    assert ended.value.code == 2
+    assert f"{option}: must be MODULE:NAME, such as mybot.main:dispatcher" in capsys.readouterr().err
 
 
 def test_no_such_module() -> None:
@@ -186,3 +193,108 @@ def test_the_place_of_an_error_is_in_the_users_code(mine: Path) -> None:
     """An error that a library raises is told with the user's own line that called it."""
     line = MINE.splitlines().index('def fails(): Bot("no token")') + 1
     assert f"users_mine.py:{line})" in refusal("users_mine:fails", folder=mine)
+
+
+POLLS = """
+import asyncio, threading
+from aiogram import Bot, Dispatcher
+from cluster_lock import aiogram as guarded
+dispatcher = Dispatcher()
+bot = Bot("4242:a-secret-that-is-never-shown")
+later = dispatcher.run_polling
+async def theirs(): await dispatcher.start_polling(bot)
+async def ours(): await guarded.start_polling(dispatcher, bot)
+async def retries(): await guarded.PollingManager().start_polling_with_retry(dispatcher, bot)
+def theirs_sync(): dispatcher.run_polling(bot)
+def ours_sync(): guarded.run_polling(dispatcher, bot)
+def task(): global left; left = asyncio.create_task(theirs()); return dispatcher
+async def task_of_ours(): global left; left = asyncio.create_task(ours()); return dispatcher
+def caught():
+    try: theirs_sync()
+    except BaseException: pass
+def thread():
+    it = threading.Thread(target=caught)
+    it.start()
+    it.join()
+    return dispatcher
+"""
+
+
+@pytest.fixture
+def ends(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The codes with which the process would have been ended; afterwards nothing of aiogram is changed."""
+    codes: list[int] = []
+
+    def end(code: int) -> None:
+        codes.append(code)
+        raise SystemExit(code)
+
+    monkeypatch.setattr(os, "_exit", end)
+    monkeypatch.setattr(logging, "shutdown", lambda: None)
+    return codes
+
+
+@pytest.mark.parametrize(
+    ("app", "what"),
+    [
+        ("theirs", "Dispatcher.start_polling"),
+        ("theirs_sync", "Dispatcher.run_polling"),
+        ("ours", "start_polling"),
+        ("ours_sync", "run_polling"),
+        ("retries", "start_polling"),
+        ("task", "Dispatcher.start_polling"),
+        ("task_of_ours", "start_polling"),
+        ("thread", "Dispatcher.run_polling"),
+    ],
+)
+def test_a_function_that_polls_is_refused(
+    folder: Path, ends: list[int], capsys: pytest.CaptureFixture[str], app: str, what: str
+) -> None:
+    """A function that polls, itself or by a task or thread, would do so outside of the lock: the process ends with 78
+    and a sentence that says what to write."""
+    (folder / "users_polls.py").write_text(POLLS)
+    before = dict(vars(Dispatcher))
+    with suppress(SystemExit):
+        made(folder, f"users_polls:{app}")
+    assert ends == [78]
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"--app users_polls:{app}: calls {what} while it is loaded")
+    assert "`cluster-lock run -- python main.py`" in line
+    assert vars(Dispatcher) == before
+
+
+@pytest.mark.parametrize("call", ["run(theirs())", "run(ours())", "new_event_loop().run_until_complete(theirs())"])
+def test_a_module_that_polls_when_it_is_imported(
+    folder: Path, ends: list[int], capsys: pytest.CaptureFixture[str], call: str
+) -> None:
+    """A program without a main guard is refused in the same way, also where it catches every Exception."""
+    (folder / "users_unguarded.py").write_text(
+        f"{POLLS}\ntry:\n    asyncio.{call}\nexcept Exception:\n    print('goes on')\n"
+    )
+    before = dict(vars(Dispatcher))
+    with pytest.raises(SystemExit):
+        load_app("users_unguarded:dispatcher")
+    assert ends == [78]
+    said = capsys.readouterr()
+    assert "--app must name the Dispatcher" in said.err and said.out == ""
+    assert vars(Dispatcher) == before
+
+
+def test_nothing_stays_refused(folder: Path, ends: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """When the app is loaded, or could not be, aiogram is as it was; what was taken from it meanwhile works, and what
+    the app has put into its place stays."""
+    (folder / "users_polls.py").write_text(POLLS)
+    (folder / "users_fails.py").write_text("raise ValueError")
+    (folder / "users_patches.py").write_text(
+        "from aiogram import Dispatcher\ndispatcher = Dispatcher()\nDispatcher.run_polling = lambda self: 'mine'\n"
+    )
+    before = dict(vars(Dispatcher))
+    load_app("users_polls:dispatcher")
+    refusal("users_fails:dispatcher")
+    assert vars(Dispatcher) == before
+    with pytest.raises(ValueError, match="At least one bot"):
+        sys.modules["users_polls"].later()
+    monkeypatch.setattr(Dispatcher, "run_polling", Dispatcher.run_polling)  # is as it was after this test
+    load_app("users_patches:dispatcher")
+    assert Dispatcher().run_polling() == "mine"  # type: ignore[func-returns-value]
+    assert ends == []
