@@ -17,8 +17,8 @@ _refuse: Refuse | None = None
 
 @contextmanager
 def no_polling(refuse: Refuse) -> Iterator[None]:
-    """Whatever begins to poll in the block, by aiogram or by us and from whichever task or thread, calls `refuse` first,
-    with the name of what was called. It polls if that returns."""
+    """Whatever begins to poll in the block, by aiogram or by us and from whichever task or thread, calls `refuse` with
+    the name of what was called, and polls only if that returns."""
     global _refuse
     before = {name: vars(Dispatcher)[name] for name in _POLLS}
     checked = {name: _checked(method) for name, method in before.items()}

@@ -22,7 +22,7 @@ exit codes:
     0  done
     1  a check is not ok; nobody leads; nothing was done
     2  wrong arguments
-    3  it does not run here (bot status)
+    3  it does not run here (bot status; bot stop where others run and none was named)
    69  the backend cannot be reached
    70  the time of the lock was over, and the work had to be ended with the process
    71  the system does not start another process

@@ -24,7 +24,7 @@ from cluster_lock.keeper.again import starting
 from .bot_logs import log_of
 from .environment import given
 from .options import settings_from
-from .slots import lock_of, not_here, slots_here, slots_of
+from .slots import lock_of, misnamed, not_here, slots_here, slots_of
 
 if TYPE_CHECKING:
     from cluster_lock.config import Settings
@@ -50,9 +50,12 @@ def run_restart(arguments: argparse.Namespace) -> int:
     if runs and old is None:
         print(f"{named.title} runs, but its process has not said which it is: end it first", file=sys.stderr)
         return 1
+    if not runs and (which := misnamed(named, settings)):
+        raise ConfigError([f"{which}. Nothing was started"])
     if not runs or old is None or not old.here:
         print(f"{not_here(named, settings)}: starting it")
         return start(settings)
+    _refuse_to_end_the_container(old.pid)
     began = clock.now()
     with BackgroundBot(settings, named, "--replace") as child:
         code = child.wait(lambda: child.has(successor, ready=True) or child.has(named, ready=True))
@@ -199,6 +202,14 @@ def add(commands: Any, add_options: Callable[[argparse.ArgumentParser, str | Non
     )
     add_options(parser, app)
     parser.set_defaults(run=run_restart)
+
+
+def _refuse_to_end_the_container(pid: int) -> None:
+    from cluster_lock.process.container import ends_container
+
+    if ends_container(pid):
+        why = f"process {pid} is what its container was started for: it would end with it, and so would a successor"
+        raise ConfigError([f"{why}. Use `docker compose restart SERVICE` from outside, which hands over too"])
 
 
 def _refuse_below_a_keeper() -> None:

@@ -15,7 +15,7 @@ from cluster_lock import clock
 
 from .options import add_settings_options, settings_from
 from .pages import Unreachable, ask
-from .slots import not_here, others_here, slots_here
+from .slots import misnamed, not_here, others_here, slots_here
 
 if TYPE_CHECKING:
     from cluster_lock.process import InstanceInfo, InstanceLock
@@ -33,7 +33,8 @@ def add(commands: Any) -> None:
         "stop",
         help="stop the instance that runs here",
         description="Ask the instance that runs on this host to hand over and end, and wait for its end."
-        " A successor that stands by is ended too. Exit codes: 0 it has ended, or did not run; 1 it still runs.",
+        " A successor that stands by is ended too. Exit codes: 0 it has ended, or did not run; 1 it still"
+        " runs; 3 nobody has said which instance is meant, that of the host's name does not run, and others do.",
         examples=("", "--instance web-2 --timeout 60"),
     )
     stop.add_argument("--timeout", type=float, default=30.0, metavar="SECONDS", help="how long to wait (default: 30)")
@@ -57,6 +58,9 @@ def run_stop(arguments: argparse.Namespace) -> int:
     found = [(each, *each.look()) for each in (successor, lock)]
     running = [(each, info) for each, held, info in found if held]
     if not running:
+        if which := misnamed(lock, settings):
+            print(f"{which}. Nothing was stopped", file=sys.stderr)
+            return NOT_RUNNING
         print(not_here(lock, settings))
         return 0
     asked: list[InstanceInfo] = []

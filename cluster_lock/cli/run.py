@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from cluster_lock.errors import ConfigError
 from cluster_lock.host import logs
 from cluster_lock.host.masking import kept_secrets, masked_arguments
+from cluster_lock.keeper.names import INSTANCE
 
 from .environment import GRPC, SILENT, given
 from .options import add_settings_options, settings_from
@@ -36,7 +37,8 @@ def add(commands: Any) -> None:
         help="run any program while the lock is held",
         description="Wait for the lock, and run COMMAND while it is held. When the lock is lost, COMMAND and all that"
         " it started are gone before somebody else can have it. In its environment: CLUSTER_LOCK_NAME,"
-        " CLUSTER_LOCK_FENCING_TOKEN, and CLUSTER_LOCK_FD, a pipe with a line of JSON for each renewal.",
+        " CLUSTER_LOCK_FENCING_TOKEN, and CLUSTER_LOCK_FD, a pipe with a line of JSON for each renewal; and"
+        " CLUSTER_LOCK_INSTANCE where --instance is given, so that a bot in COMMAND has that name.",
         epilog="Exit codes: COMMAND's own; 128 + N if signal N ended it, or came while we waited; 75 with --no-wait if"
         " somebody else holds the lock; 69, 77, 78: the backend is unreachable (with --fail-fast), refuses, or the"
         " configuration is wrong; 70: the lock's time was over and COMMAND had to be ended with us; 127: no such"
@@ -86,6 +88,8 @@ def run(arguments: argparse.Namespace) -> int:
         logs.configure("json")  # what is wrong with the settings, too
     hold_signals_back()
     settings = settings_from(arguments)
+    if arguments.instance is not None:
+        os.environ[INSTANCE] = settings.instance  # a bot in COMMAND has that name too
     lock = arguments.lock or name_of(command)
     if arguments.lock is None:
         logs.configure(arguments.log_format)

@@ -49,6 +49,17 @@ def not_here(lock: InstanceLock, settings: Settings) -> str:
     return f"{lock.title} does not run here{f' ({others})' if others else ''}"
 
 
+def misnamed(lock: InstanceLock, settings: Settings) -> str:
+    """For where the instance does not run: a sentence, if nobody has said which one is meant (its name is the host's,
+    by default) and the bot runs here under other names. Without a token any bot will do."""
+    from cluster_lock.keeper.slots import instances_here
+
+    if settings.origin_of("instance") != "default":
+        return ""
+    bot = lock_of(settings) if settings.telegram.token is not None else None
+    return not_here(lock, settings) if instances_here(settings.state_directory, bot) - {settings.instance} else ""
+
+
 def others_here(settings: Settings) -> str:
     """For where the instance does not run: which others do, if any. The host, whose name was its own, may have been
     renamed."""

@@ -38,6 +38,10 @@ IDLE = 30.0
 """Seconds for which a connection may be kept between two requests."""
 WAITING = 1024
 """Connections that the kernel keeps for us to accept."""
+NOT_OURS = (
+    "this server does not have that name: ask it by a number or as localhost, or set health (CLUSTER_LOCK_HEALTH) to"
+    " that name and the port"
+)
 NOTHING = "default-src 'none'; frame-ancestors 'none'"
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -129,7 +133,7 @@ class HealthServer:
         if request.method not in ("GET", "HEAD"):
             return web.Response(status=405, headers={"Allow": "GET, HEAD"}, text="nothing can be changed here\n")
         if not self._hosts.allow(request.headers.get("Host")):
-            return web.Response(status=421, text="this server does not have that name\n")
+            return web.Response(status=421, text=f"{NOT_OURS}\n")
         # What a browser fetches for a page of somebody else; only following a link to the page is all right.
         if request.path != "/" and request.headers.get("Sec-Fetch-Site", "none") not in ("none", "same-origin"):
             return web.Response(status=403, text="not for other sites\n")

@@ -14,6 +14,8 @@ NAME = "CLUSTER_LOCK_NAME"
 """The lock that it runs under."""
 TOKEN = "CLUSTER_LOCK_FENCING_TOKEN"
 """The fencing token of its one term. A worker, which lives for several, has none."""
+INSTANCE = "CLUSTER_LOCK_INSTANCE"
+"""The instance that it is, where the command line has named one: a bot in it has that name too."""
 MARK = "CLUSTER_LOCK_KEEPER"
 """Which keeper started it; see `left_over`."""
 

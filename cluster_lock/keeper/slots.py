@@ -38,10 +38,14 @@ def locks_here(instance: str, directory: Path) -> set[str]:
     return {lock for lock in found if "/" in lock}
 
 
-def instances_here(directory: Path) -> set[str]:
-    """The instances of which somebody holds a name. Programs and bots have names too, which are paths."""
+def instances_here(directory: Path, lock: str | None = None) -> set[str]:
+    """The instances of which somebody holds a name, or that of their place for `lock`. Programs and bots have names
+    too, which are paths."""
+    parts = [name.partition(_BETWEEN) for name in names_held(directory)]
     return {
-        name.partition(_BETWEEN)[0] for name in names_held(directory) if not set(name.partition(_BETWEEN)[0]) & {*"/\\"}
+        instance
+        for instance, _, of in parts
+        if not set(instance) & {*"/\\"} and (lock is None or of.removesuffix(_NEXT) == lock)
     }
 
 

@@ -119,7 +119,7 @@ def test_a_host_that_was_renamed(command: Command, tmp_path: Path) -> None:
         code, found = asyncio.run(told(command))
         assert (code, found["instances"]) == (3, "here run 'its-name-before': --instance NAME")
         with command("stop") as stop:
-            assert stop.end() == 0
+            assert stop.end() == 3
             assert "does not run here (here run 'its-name-before': --instance NAME)" in stop.output
 
 

@@ -126,6 +126,7 @@ def test_a_rebound_name_gets_nothing(host: str, status: int) -> None:
         answer = run(ask(leader_board(), path, Host=host))
         assert answer.status == status
         assert (b"web-1" in answer.body) is (status == 200)
+        assert (b"CLUSTER_LOCK_HEALTH" in answer.body) is (status == 421)
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from support.botapi import TOKEN
 
 from cluster_lock import clock
 from cluster_lock.testing.telegram import Fault, Oracle, SimulatorControl, SimulatorError, TelegramSimulator
+from cluster_lock.testing.telegram.__main__ import main as simulator_program
 
 CHECKOUT = Path(__file__).parents[2]
 
@@ -200,3 +201,15 @@ async def test_a_token_is_not_repeated_in_an_error() -> None:
         with pytest.raises(SimulatorError) as caught:
             await control.push("x42:simulator-token-not-real")
         assert "token-not-real" not in str(caught.value)
+
+
+async def test_the_verbs_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    """Who asks for help finds each verb with its arguments, over HTTP and on the command line."""
+    async with TelegramSimulator() as simulator, SimulatorControl(simulator.url) as control:
+        found: dict[str, str] = await control._call("help")
+    assert found["push"].startswith("(bot, chat_id=1, text=null, ")
+    assert {"revoke", "inject", "report", "help"} <= found.keys()
+    with pytest.raises(SystemExit):
+        simulator_program(["--help"])
+    said = capsys.readouterr().out
+    assert all(f"  {verb} {text}" in said for verb, text in found.items())

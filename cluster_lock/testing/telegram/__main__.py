@@ -10,12 +10,18 @@ import signal
 import sys
 from collections.abc import Sequence
 
+from .control import Control
 from .simulator import TelegramSimulator
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Serve; 0 after a signal, 1 when the address cannot be had."""
-    parser = argparse.ArgumentParser(prog="python -m cluster_lock.testing.telegram", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m cluster_lock.testing.telegram",
+        description=__doc__,
+        epilog=_verbs(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--port", type=int, default=0, help="0 (the default) takes a free one")
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--conflict", choices=["newest_wins", "sticky"], default="newest_wins")
@@ -28,6 +34,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"cannot listen on {options.host}:{options.port}: {problem.strerror}", file=sys.stderr)
         return 1
     return 0
+
+
+def _verbs() -> str:
+    verbs = [f"  {verb} {arguments}" for verb, arguments in Control(TelegramSimulator()).help().items()]
+    return "\n".join(
+        [
+            "To tell it something: POST /__sim/VERB with a JSON object of arguments. `bot` is a bot's id or token;",
+            "/__sim/help has this list too.",
+            "",
+            """  curl -d '{"bot": 123456, "text": "hello", "chat_id": 7}' http://127.0.0.1:PORT/__sim/push""",
+            """  curl -d '{"bot": 123456}' http://127.0.0.1:PORT/__sim/revoke     # refuse its token""",
+            "",
+            "verbs:",
+            *verbs,
+        ]
+    ).replace("%", "%%")
 
 
 async def _serve(simulator: TelegramSimulator) -> None:

@@ -42,12 +42,17 @@ class Control:
             "changes": (oracle.changes, lambda changes: [asdict(change) for change in changes]),
             "updates": (oracle.updates, lambda updates: [as_json(update) for update in updates]),
             "calls": (engine.calls, lambda calls: [_call_json(call) for call in calls]),
+            "help": (self.help, lambda result: result),
         }
+
+    def help(self) -> dict[str, str]:
+        """Each verb, with its arguments and what it does."""
+        return {verb: _described(method) for verb, (method, _) in sorted(self._verbs.items())}
 
     async def answer(self, verb: str, body: str) -> Answer:
         """Carry out `verb`. 404 for one that does not exist, 400 with a sentence for arguments that do not fit."""
         if verb not in self._verbs:
-            return _refusal(404, f"no such verb: {verb}")
+            return _refusal(404, f"no such verb: {verb}; {PREFIX}help has them all")
         method, as_result = self._verbs[verb]
         try:
             call = inspect.signature(method).bind(**(json.loads(body) if body else {}))
@@ -70,6 +75,15 @@ def poll_json(item: SeenPoll) -> dict[str, Any]:
 
 def _call_json(call: Call) -> dict[str, Any]:
     return asdict(call) | {"bot": str(call.bot)}
+
+
+def _described(method: Method) -> str:
+    taken = inspect.signature(method).parameters.values()
+    arguments = [
+        each.name if each.default is each.empty else f"{each.name}={json.dumps(each.default)}" for each in taken
+    ]
+    does = " ".join((inspect.getdoc(method) or "").partition("\n\n")[0].split())
+    return " ".join(filter(None, [f"({', '.join(arguments)})", does]))
 
 
 def _refusal(status: int, description: str) -> Answer:
