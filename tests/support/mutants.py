@@ -764,6 +764,12 @@ def takes_a_late_end_for_a_timely_one() -> None:
     setattr(threads, "current_work", lambda: (Always(), None))  # noqa: B010
 
 
+def lets_an_app_poll_while_it_is_loaded() -> None:
+    from cluster_lock.aiogram import loading
+
+    setattr(loading, "_POLLS", ())  # noqa: B010
+
+
 MUTANTS: dict[str, Callable[[], None]] = {
     made.__name__: made
     for made in list(globals().values())

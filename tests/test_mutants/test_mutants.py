@@ -115,6 +115,7 @@ KILLED_BY = {
     "leaves_a_deaf_worker_alone": f"{KEEPER}/test_worker.py -k is_ended[deaf]",
     "gives_back_what_a_program_below_a_shell_held": f"{KEEPER}/test_visitors.py -k below_a_shell",
     "takes_a_late_end_for_a_timely_one": f"{POLLER}/test_handling.py -k not_over_while_a_handler_runs_in_a_thread",
+    "lets_an_app_poll_while_it_is_loaded": "tests/test_bot/test_app.py -k imported",
 }
 
 pytestmark = pytest.mark.timeout(240)
