@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from cluster_lock.cli import main
-from cluster_lock.keeper.plan import Plan
+from cluster_lock.keeper.plan import KeeperSpec
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="there is no keeper on Windows")
 
@@ -22,7 +22,7 @@ def test_the_instance_is_the_commands_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: tuple[str, ...], instance: str, inside: str
 ) -> None:
     """A name on the command line is also that of a bot in the command, which `bot status --instance` then finds."""
-    plans: list[Plan] = []
+    plans: list[KeeperSpec] = []
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("CLUSTER_LOCK_INSTANCE", "here")
     monkeypatch.setattr("cluster_lock.cli.run.hold_signals_back", lambda: None)
