@@ -22,7 +22,7 @@ class Backoff:
         """Seconds to wait now; the next wait is longer."""
         pause = self._next
         self._next = min(self.longest, pause * self.factor)
-        return min(self.longest, pause * random.uniform(1 - self.jitter, 1 + self.jitter))
+        return random.uniform((1 - self.jitter) * pause, min((1 + self.jitter) * pause, self.longest))
 
     def reset(self) -> None:
         self._next = self.first

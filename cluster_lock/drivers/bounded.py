@@ -8,14 +8,14 @@ from typing import TypeVar
 
 from cluster_lock.driver import Driver
 from cluster_lock.errors import BackendUnavailable
-from cluster_lock.values import Changes, Entry, Grant, Lease
+from cluster_lock.values import Changes, Entry, Grant, Lease, Traits
 
 T = TypeVar("T")
 
 
-async def within(seconds: float, backend: str, request: Awaitable[T]) -> T:
-    """What `request` returns. Raises BackendUnavailable after so many seconds; it may have been applied all the
-    same."""
+async def within(seconds: float | None, backend: str, request: Awaitable[T]) -> T:
+    """What `request` returns. Raises BackendUnavailable after so many seconds (None: no limit), and for a TimeoutError;
+    it may have been applied all the same."""
     try:
         async with asyncio.timeout(seconds):
             return await request
@@ -29,7 +29,10 @@ class BoundedDriver:
 
     def __init__(self, driver: Driver, seconds: float) -> None:
         self._driver, self._seconds = driver, seconds
-        self.traits = driver.traits
+
+    @property
+    def traits(self) -> Traits:
+        return self._driver.traits
 
     @property
     def backend(self) -> str:
@@ -72,7 +75,7 @@ class BoundedDriver:
         return await self._within(self._driver.scan(prefix))
 
     async def wait_changed(self, names: Collection[str], since: object | None, at_most: float) -> Changes:
-        return await self._driver.wait_changed(names, since, at_most)
+        return await within(None, self._driver.backend, self._driver.wait_changed(names, since, at_most))
 
     async def _within(self, request: Awaitable[T]) -> T:
         return await within(self._seconds, self._driver.backend, request)

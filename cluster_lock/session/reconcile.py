@@ -33,10 +33,10 @@ class Reconciler:
     async def sweep(self) -> None:
         """Read whatever could ever come to stand under our lease, and all that somebody waits for: a request may be
         older than we follow its key, and a watch may be deaf in a store that was set back."""
-        watch, ever = self._context.watch, self._context.touched.ever
+        watch, touched = self._context.watch, self._context.touched
         asked = watch.moment
-        await self._read({*watch.wanted, *(ever or ())})
-        if ever is None:
+        await self._read({*watch.wanted, *(touched.ever or ())})
+        if touched.ever is None:
             try:
                 entries = await self._context.driver.scan(LEADER)
             except (BackendUnavailable, BackendRefused) as error:

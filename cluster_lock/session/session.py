@@ -84,7 +84,7 @@ class Session:
             background=background,
         )
         self._reconciler = Reconciler(self.context)
-        self._upkeep = Upkeep(self.context, self._reconciler)
+        self._upkeep = Upkeep(self.context, self._reconciler, driver)
 
     async def __aenter__(self) -> Self:
         await self.driver.open()
@@ -130,11 +130,10 @@ class Session:
         lease.failure = lease.failure or ClusterLockError("the session is closed")
         self.context.watch.wake()
         await self.context.background.end()
-        for hold in list(self.context.claims.holds.values()):  # while the lease still says how long they have
-            hold.lose(CLOSED)
-        left = lease.abandon()
         try:
-            if left is not None:
+            for hold in list(self.context.claims.holds.values()):  # while the lease still says how long they have
+                hold.lose(CLOSED)
+            if (left := lease.abandon()) is not None:
                 await lease.give_up(left, clock.now() + self.timing.request)
         finally:
             await self.driver.close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 
 from cluster_lock import clock
+from cluster_lock.driver import Driver
 from cluster_lock.errors import BackendUnavailable
 from cluster_lock.values import LEADER, REQUEST, EndCode, EndReason, Entry
 
@@ -16,10 +17,10 @@ log = logging.getLogger("cluster_lock.session")
 
 
 class Upkeep:
-    """Of one session. Its `LeaseEvents`, and what its watch calls."""
+    """Of one session: its `LeaseEvents`, and what its watch calls. `driver`: without a limit, the watchdog has one."""
 
-    def __init__(self, context: Context, reconciler: Reconciler) -> None:
-        self._context, self._reconciler = context, reconciler
+    def __init__(self, context: Context, reconciler: Reconciler, driver: Driver) -> None:
+        self._context, self._reconciler, self._driver = context, reconciler, driver
         self._sweep_at = float("-inf")
 
     def heard(self, entry: Entry, asked: int = -1) -> None:
@@ -72,7 +73,7 @@ class Upkeep:
         context, touched = self._context, self._context.touched
         if names := {*context.claims.holds, *touched.unsure}:
             asked = context.watch.moment
-            changes = await context.driver.read(names)
+            changes = await self._driver.read(names)
             if changes.epoch > epoch:
                 # A deposed etcd server may go on answering keepalives (docs/design.md#deposed-server).
                 raise BackendUnavailable(f"the renewal was answered in store term {epoch}, it is {changes.epoch} now")

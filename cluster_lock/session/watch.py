@@ -201,9 +201,13 @@ class Watch:
                 changes = request.result()
                 older = [entry.name for entry in changes.entries.values() if self._is_older(entry)]
                 self.take(changes.entries)
-                self._position = changes.position
+                position, self._position = self._position, changes.position
                 if older:  # a watch that catches up, or that goes on in a store that was set back
-                    await self.read(older)
+                    try:
+                        await self.read(older)
+                    except (BackendUnavailable, BackendRefused):
+                        self._position = position  # this answer comes again, and with it the question
+                        raise
             elif not done:
                 raise BackendUnavailable(f"{self._driver.backend} did not answer in time")
         finally:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+from collections.abc import Collection
 from contextlib import suppress
 from types import SimpleNamespace
 from typing import Any
@@ -26,7 +27,7 @@ from cluster_lock.lease.guard import NoGuard
 from cluster_lock.session.touched import MANY
 from cluster_lock.testing.faulty import FaultyDriver, refuse
 from cluster_lock.testing.virtual_time import run
-from cluster_lock.values import Grant, Lease, Origin, Record
+from cluster_lock.values import Changes, Grant, Lease, Origin, Record
 
 pytestmark = pytest.mark.virtual
 
@@ -504,6 +505,47 @@ async def test_closing_frees_at_once() -> None:
         assert hold.origin is Origin.FOUND_FREE
         await hold.end({})
         assert store.entry(f"{PREFIX}standby/a", "").lease is None
+
+
+async def test_a_wait_that_times_out_is_asked_again() -> None:
+    """A driver whose waiting request ends with a TimeoutError ends no session: it is asked again, and hears."""
+
+    class Late(MemoryDriver):
+        late = True
+
+        async def wait_changed(self, names: Collection[str], since: object | None, at_most: float) -> Changes:
+            if self.late:
+                self.late = False
+                raise TimeoutError("no answer")
+            return await super().wait_changed(names, since, at_most)
+
+    store = MemoryBackend()
+    async with session(store, "a", driver=Late(store)) as a:
+        hold = await a.lock("x").acquire()
+        store.stranger_deletes(key_of("x"))
+        assert "was deleted" in await hold.wait_lost()
+        assert a.failure is None
+        await hold.end({})
+
+
+async def test_a_longer_lease_has_the_longer_limit() -> None:
+    """Where the backend grants a longer ttl than was asked for, a renewal and the read behind it have a third of that
+    one."""
+
+    class Generous(MemoryDriver):
+        async def grant_lease(self, holder: str, ttl: float) -> Lease:
+            return await super().grant_lease(holder, 4 * ttl)
+
+        async def read(self, names: Collection[str]) -> Changes:
+            await asyncio.sleep(1.5 * TIMING.request)
+            return await super().read(names)
+
+    store = MemoryBackend()
+    async with session(store, "a", driver=Generous(store)) as a:
+        hold = await a.lock("x").acquire()
+        await asyncio.sleep(10 * TIMING.ttl)
+        assert hold.loss is None
+        await hold.end({})
 
 
 async def test_work_under_a_closed_session_has_its_time_to_stop() -> None:
