@@ -1,6 +1,6 @@
 """Locks in etcd 3.4 and later: keys that a lease holds, changed by transactions that compare revisions.
 
-Under the prefix stand the keys of `values.keys`, each held by its lease, and for each lock `last/NAME`, which nobody holds:
+Under the prefix stand the keys of `values.keys`, each held by its lease, and for each lock `last/NAME`, held by nobody:
 what the last holder left, its record or its farewell. An acquire puts both in one transaction and so learns in its one
 request what stood there before.
 
