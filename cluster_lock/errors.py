@@ -7,8 +7,9 @@ ever sees a gRPC, aiohttp or operating system error.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib import import_module
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
+
+from .lazy import lazily
 
 
 class ClusterLockError(Exception):
@@ -108,16 +109,12 @@ class AlreadyRunning(ClusterLockError):
     exit_code = 73
 
 
-_OF_TELEGRAM = ("ConflictPersists", "RequestUnguarded", "TelegramTokenRefused")
-
 if TYPE_CHECKING:
     ConflictPersists: type[ClusterLockError]
     RequestUnguarded: type[ClusterLockError]
     TelegramTokenRefused: type[ClusterLockError]
 else:
-
-    def __getattr__(name: str) -> Any:
-        """Telegram's errors stood here once: `from cluster_lock.errors import ConflictPersists` goes on working."""
-        if name not in _OF_TELEGRAM:
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        return getattr(import_module("cluster_lock.telegram.errors"), name)
+    # Telegram's errors stood here once: `from cluster_lock.errors import ConflictPersists` goes on working.
+    __getattr__ = lazily(
+        __name__, dict.fromkeys(("ConflictPersists", "RequestUnguarded", "TelegramTokenRefused"), ".telegram.errors")
+    )

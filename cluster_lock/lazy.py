@@ -8,8 +8,8 @@ from typing import Any
 
 
 def lazily(package: str, homes: Mapping[str, str]) -> Callable[[str], Any]:
-    """The `__getattr__` of `package`. `homes`: by name, the module below it that has the name, or MODULE:NAME where it
-    is called otherwise there."""
+    """The `__getattr__` of `package`. `homes`: by name, the module below it that has the name, one beside it with a
+    dot before it, or MODULE:NAME where it is called otherwise there."""
 
     def load(name: str) -> Any:
         if name not in homes:

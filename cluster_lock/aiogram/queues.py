@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable
+from heapq import merge
 from itertools import count
 
 from .job import QueuedUpdate
@@ -43,13 +44,11 @@ class Queues:
         urgent, ready = self.urgent, self.ready
         number = len(urgent) + len(ready)
         if urgent and ready and number <= most:
-            return [self._earlier().popleft() for _ in range(number)]
+            taken = list(merge(urgent, ready, key=lambda job: job.number))
+            urgent.clear()
+            ready.clear()
+            return taken
         return [(urgent or ready).popleft() for _ in range(min(most, number))]
-
-    def _earlier(self) -> deque[QueuedUpdate]:
-        if not self.urgent or not self.ready:
-            return self.urgent or self.ready
-        return self.urgent if self.urgent[0].number < self.ready[0].number else self.ready
 
     def leave(self, job: QueuedUpdate) -> None:
         """It has ended, or nothing waits for it any more: the next of its line is ready."""

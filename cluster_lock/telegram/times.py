@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
+
+from cluster_lock.values import not_positive
 
 LONGEST_POLL = 50
 """Seconds for which Telegram holds a getUpdates at most; it cuts what is longer."""
@@ -21,11 +23,7 @@ class TelegramTimes:
     for that, or for conflicts, does not contend for as long."""
 
     def __post_init__(self) -> None:
-        wrong = [
-            f"{f.name} must be more than 0, not {value:g}"
-            for f in fields(self)
-            if (value := getattr(self, f.name)) is not None and value <= 0
-        ]
+        wrong = not_positive(self)
         if self.poll_timeout > LONGEST_POLL:
             wrong.append(
                 f"poll_timeout ({self.poll_timeout:g} s) must be at most {LONGEST_POLL} s: Telegram cuts it there"

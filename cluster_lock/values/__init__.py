@@ -15,7 +15,7 @@ from .grants import (
 from .keys import INVITE, LEADER, REPLY, REQUEST, STANDBY, contender_key
 from .reasons import EndCode, EndReason
 from .record import FIRST_FORMAT, FORMAT, LARGEST, Record, mapping_in
-from .timing import GUARD_BEFORE, Timing
+from .timing import GUARD_BEFORE, Timing, not_positive
 
 __all__ = [
     "FIRST_FORMAT",
@@ -43,4 +43,5 @@ __all__ = [
     "Validity",
     "contender_key",
     "mapping_in",
+    "not_positive",
 ]

@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 from cluster_lock import clock
 
 from .grants import Origin
+
+
+def not_positive(durations: Any, *, but: str = "") -> list[str]:
+    """What is wrong with the fields of a dataclass that must be more than 0: all that are not None, `but` one."""
+    return [
+        f"{f.name} must be more than 0, not {value:g}"
+        for f in fields(durations)
+        if f.name != but and (value := getattr(durations, f.name)) is not None and value <= 0
+    ]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,11 +43,7 @@ class Timing:
     """Seconds for which the event loop of a worker may give no sign of life."""
 
     def __post_init__(self) -> None:
-        wrong = [
-            f"{f.name} must be more than 0, not {value:g}"
-            for f in fields(self)
-            if (value := getattr(self, f.name)) <= 0 and f.name != "settle"
-        ]
+        wrong = not_positive(self, but="settle")
         if self.settle < 0:
             wrong.append(f"settle must not be negative, but is {self.settle:g}")
         if self.margin >= self.ttl:

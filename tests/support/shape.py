@@ -32,8 +32,8 @@ ROOMS = (
     "values",
     "clock",
     "aio",
-    "lazy",
     "errors",
+    "lazy",
     "version",
 )
 """From the top down: a room imports those below it, and none imports each other. Imports for types count, too."""
