@@ -142,8 +142,8 @@ def _backends_of(item: pytest.Item) -> set[str]:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
-    """An `async def` test runs on a loop of its own: the real one, for 60 s or what the mark `limit` says, or with the
-    mark `virtual` one whose time passes when nothing is left to do."""
+    """An `async def` test runs on a loop of its own: the real one, or with the mark `virtual` one whose time
+    passes when nothing is left to do."""
     test = pyfuncitem.obj
     if not inspect.iscoroutinefunction(test):
         return None
@@ -151,8 +151,7 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     if pyfuncitem.get_closest_marker("virtual") is not None:
         virtual_time.run(work)
     else:
-        limit = pyfuncitem.get_closest_marker("limit")
-        aio.run(work, timeout=limit.args[0] if limit is not None else 60.0)
+        aio.run(work)
     return True
 
 

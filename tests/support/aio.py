@@ -11,8 +11,14 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
+PATIENCE = 150.0
+"""Seconds that a wait may take which only guards against a hang: aiogram takes seconds of a processor to import, and on
+a busy machine many programs share it. What must be quick is measured and compared, not cut off."""
+LONGEST = 500.0
+"""Seconds for a whole test. The limit of pytest-timeout is above it: it is this one that tells what was awaited."""
 
-def run(main: Coroutine[Any, Any, T], *, timeout: float = 60.0) -> T:
+
+def run(main: Coroutine[Any, Any, T], *, timeout: float = LONGEST) -> T:
     """`asyncio.run` that ends with TimeoutError after `timeout` seconds."""
 
     async def bounded() -> T:
@@ -48,7 +54,7 @@ async def _leave(entered: AbstractAsyncContextManager[Any]) -> None:
     await entered.__aexit__(None, None, None)
 
 
-async def until(condition: Callable[[], Any] | Callable[[], Awaitable[Any]], *, timeout: float = 30.0) -> None:
+async def until(condition: Callable[[], Any] | Callable[[], Awaitable[Any]], *, timeout: float = PATIENCE) -> None:
     """Return as soon as the condition is true; AssertionError with its source name after `timeout` seconds.
 
     For what tells nobody when it changes (a file, another process); an event is better where there is one.

@@ -15,13 +15,11 @@ from typing import Self
 
 from cluster_lock import clock
 
+from .aio import PATIENCE
 from .nursery import Child, Nursery
 
 TESTS = Path(__file__).parents[1]
 TOKEN = "4242:a-secret-that-is-never-shown"
-READY_WITHIN = 60.0
-"""For a process from its start: importing aiogram takes seconds of a processor that others may be using."""
-
 SETTINGS = ("CLUSTER_LOCK_", "ETCDCTL_", "CONSUL_", "TELEGRAM_", "POD_NAME")
 
 
@@ -67,7 +65,7 @@ class BotProcess:
     def pid(self) -> int:
         return self._process.pid
 
-    def wait_for(self, text: str, timeout: float = READY_WITHIN) -> None:
+    def wait_for(self, text: str, timeout: float = PATIENCE) -> None:
         """Until it has printed `text`; AssertionError after `timeout` seconds, or when it ends without."""
         end = clock.now() + timeout
         while True:
@@ -82,7 +80,7 @@ class BotProcess:
     def signal(self, number: signal.Signals) -> None:
         self._process.send_signal(number)
 
-    def end(self, timeout: float = READY_WITHIN) -> int:
+    def end(self, timeout: float = PATIENCE) -> int:
         """Wait for its end: its exit code, -9 after a SIGKILL."""
         try:
             return self._process.wait(timeout)

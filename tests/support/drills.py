@@ -152,7 +152,7 @@ async def _led(every: list[Instance]) -> Instance:
         assert not refused, refused
         return any(one.term is not None for one in every)
 
-    await until(led, timeout=20)
+    await until(led)
     return next(one for one in every if one.term is not None)
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from cluster_lock.testing.telegram import TelegramSimulator
 
-from .aio import until
+from .aio import PATIENCE, until
 from .nursery import Child, Nursery
 
 CHECKOUT = Path(__file__).parents[2]
@@ -19,10 +19,6 @@ EXAMPLES = CHECKOUT / "docs" / "examples"
 
 BOT = 42
 TOKEN = f"{BOT}:TEST-TOKEN-THAT-NOBODY-MAY-SEE"
-START = 150.0
-"""Seconds that a program may take to begin: aiogram takes seconds to import, and on a busy machine many of them."""
-WHOLE = 240.0
-"""Seconds for a whole test. Its mark `timeout` is above it, so that it is this one that tells what was awaited."""
 SETTINGS_BEGIN_WITH = ("CLUSTER_LOCK_", "TELEGRAM_", "POD_NAME")
 """Variables of whoever runs the tests that the examples must not see."""
 
@@ -39,7 +35,7 @@ class Example:
         """What it wrote so far, errors too."""
         return self.process.output
 
-    async def says(self, text: str, *, times: int = 1, timeout: float = START) -> None:
+    async def says(self, text: str, *, times: int = 1, timeout: float = PATIENCE) -> None:
         """Wait until it has written `text`. AssertionError with all that it wrote if it ends or takes longer."""
         try:
             await until(lambda: self.output.count(text) >= times or self.process.poll() is not None, timeout=timeout)
@@ -49,7 +45,7 @@ class Example:
     def send(self, number: signal.Signals) -> None:
         self.process.send_signal(number)
 
-    async def ended(self, timeout: float = START) -> int:
+    async def ended(self, timeout: float = PATIENCE) -> int:
         """Wait until it is gone: its exit code, the signal's number below zero if one ended it."""
         await until(lambda: self.process.poll() is not None, timeout=timeout)
         code = self.process.poll()
@@ -87,7 +83,7 @@ class Stage:
         """Run the program as each of these instances, all at once. When one leads and the others wait: the leader,
         then the others."""
         started = [await self.start(instance) for instance in instances]
-        await until(lambda: any("leading, term" in example.output for example in started), timeout=START)
+        await until(lambda: any("leading, term" in example.output for example in started))
         started.sort(key=lambda example: "leading, term" not in example.output)
         for example in started[1:]:
             await example.says(f"waiting, held by {started[0].instance} on ")

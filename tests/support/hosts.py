@@ -10,7 +10,6 @@ The servers of `hosts` serve many scenes; a scene has a bot of its own, and noth
 
 from __future__ import annotations
 
-import json
 import secrets
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import ExitStack, asynccontextmanager
@@ -28,9 +27,10 @@ from cluster_lock.testing.servers.base import Cluster, wait_for
 from cluster_lock.testing.telegram import Report, SimulatorControl
 from cluster_lock.values import LEADER, STANDBY, Record, Timing
 
-from .aio import until
+from .aio import PATIENCE, until
 from .backends import ETCD_RELEASE, Backend
 from .bot_process import environment
+from .diaries import DiaryReader, Json
 from .diary_bot import CLIENT, DIARY, MUTANT, SLACK, client_name
 from .netns import Network
 from .nursery import Child, Nursery
@@ -56,11 +56,6 @@ QUICK = Timing(ttl=4, margin=1, stop_time=0.6, drain=2, cancel_grace=0.5)
 QUICK_TIMES = TelegramTimes(poll_timeout=2, telegram_grace=3, handler_timeout=20)
 FIRST_LOGGED = " INFO "
 """What comes before is the settings."""
-START_WITHIN = 30.0
-TAKEN_OVER_WITHIN = 30.0
-DRAINED_WITHIN = 20.0
-
-Json = dict[str, Any]
 
 
 class _Etcds(Cluster[EtcdServer]):
@@ -73,46 +68,33 @@ class _Consuls(Cluster[ConsulServer]):
         return node.is_leader
 
 
-class HostedBot:
+class HostedBot(DiaryReader):
     """One process of the bot on a host of its own. `host` is its index in the network."""
 
     def __init__(self, name: str, host: int, child: Child, diary: Path) -> None:
+        super().__init__(client_name(name, child.pid), diary)
         self.name = name
         self.host = host
         self.child = child
-        self.client = client_name(name, child.pid)
-        self._diary = diary
-
-    def events(self, kind: str | None = None, since: float = 0.0) -> list[Json]:
-        """What it wrote down so far, of this kind and later than `since`."""
-        # The last line may be there in part only, at this moment.
-        lines = self._diary.read_text().split("\n")[:-1] if self._diary.exists() else []
-        events: list[Json] = [json.loads(line) for line in lines]
-        return [event for event in events if kind in (None, event["kind"]) and event["at"] > since]
-
-    @property
-    def _now(self) -> Json:
-        roles = self.events("role")
-        return roles[-1] if roles else {"role": "starting", "term": None, "deadline": None}
 
     @property
     def leads(self) -> bool:
-        return self.child.returncode is None and bool(self._now["role"] == "leader")
+        return self.child.returncode is None and bool(self.now["role"] == "leader")
 
     @property
     def stands_by(self) -> bool:
-        return self.child.returncode is None and bool(self._now["role"] == "standby")
+        return self.child.returncode is None and bool(self.now["role"] == "standby")
 
     @property
     def term(self) -> int | None:
         """The fencing token, while it leads."""
-        found: int | None = self._now["term"]
+        found: int | None = self.now["term"]
         return found
 
     @property
     def deadline(self) -> float:
         """Until when it may lead, by its own word; 0 when it does not."""
-        return float(self._now["deadline"] or 0.0)
+        return float(self.now["deadline"] or 0.0)
 
     @property
     def lost(self) -> list[Json]:
@@ -127,7 +109,7 @@ class HostedBot:
 
     def __repr__(self) -> str:
         said = self.child.output
-        return f"{self.client}, code {self.child.returncode}: {self._now}\n{said[said.find(FIRST_LOGGED) :]}"
+        return f"{self.client}, code {self.child.returncode}: {self.now}\n{said[said.find(FIRST_LOGGED) :]}"
 
 
 class Hosts:
@@ -216,7 +198,7 @@ class Hosts:
         control = SimulatorControl(url)
         scene = Scene(self, folder, url, control, timing, times)
         try:
-            await until(lambda: url in child.output, timeout=START_WITHIN)
+            await until(lambda: url in child.output)
             yield scene
         finally:
             await control.close()
@@ -242,7 +224,7 @@ class Scene:
         self.lock = f"{self.prefix}{LEADER}telegram/{self.bot_id}"
         """Its key in the store."""
         self._folder, self._url = folder, url
-        self._told: set[str] = set()
+        self._told_dead: set[str] = set()
 
     # -- on the stage
 
@@ -254,10 +236,10 @@ class Scene:
         `addresses`: the store as they know it, by default that of its nodes.
         """
         first = self.launch(BOTS[0], addresses=addresses, mutant=mutant)
-        await until(lambda: first.leads, timeout=START_WITHIN)
+        await until(lambda: first.leads)
         others = [self.launch(host, addresses=addresses, mutant=mutant) for host in BOTS[1:count]]
         await self.contend(*others)
-        await until(lambda: self.polled_by(first), timeout=START_WITHIN)
+        await until(lambda: self.polled_by(first))
         return [first, *others]
 
     def launch(self, host: int, *, addresses: Sequence[str] | None = None, mutant: str = "") -> HostedBot:
@@ -316,7 +298,7 @@ class Scene:
         async def all_contend() -> bool:
             return all(bot.stands_by for bot in bots) and {bot.name for bot in bots} <= await self.contenders()
 
-        await self.reached(all_contend, START_WITHIN)
+        await self.reached(all_contend)
 
     async def taken_over(self, old: HostedBot) -> HostedBot:
         """The next leader, as soon as it has polled."""
@@ -324,14 +306,14 @@ class Scene:
         def next_one() -> HostedBot | None:
             return next((bot for bot in self.bots if bot is not old and bot.leads), None)
 
-        await self.reached(next_one, TAKEN_OVER_WITHIN)
+        await self.reached(next_one)
         new = next_one()
         assert new
         since = clock.now()
-        await self.reached(lambda: self.polled_by(new, since - 1), TAKEN_OVER_WITHIN)
+        await self.reached(lambda: self.polled_by(new, since - 1))
         return new
 
-    async def reached(self, condition: Callable[[], Any], within: float) -> None:
+    async def reached(self, condition: Callable[[], Any], within: float = PATIENCE) -> None:
         """`until`, with what the bots say when it does not come."""
         try:
             await until(condition, timeout=within)
@@ -354,26 +336,11 @@ class Scene:
     async def report(self) -> Report:
         """The verdict so far, with all that the bots wrote down."""
         for bot in self.bots:
-            events = bot.events()
-            # Of a run its latest word is enough: the end, if it came to one.
-            runs = {(event["update"], event["start"]): event for event in events if event["kind"] == "run"}
-            for event in (*runs.values(), *(event for event in events if event["kind"] == "ended")):
-                if str(event) not in self._told:
-                    self._told.add(str(event))
-                    await self._tell(bot, event)
-            if bot.child.ended_at is not None and bot.client not in self._told:
-                self._told.add(bot.client)
+            await bot.tell(self.telegram)
+            if bot.child.ended_at is not None and bot.client not in self._told_dead:
+                self._told_dead.add(bot.client)
                 await self.telegram.dead(bot.client, at=bot.child.ended_at)
         return await self.telegram.report()
-
-    async def _tell(self, bot: HostedBot, event: Json) -> None:
-        if event["kind"] == "ended":
-            at = event["at"] if event["lost"] is None else event["deadline"]
-            await self.telegram.term_ended(bot.client, event["term"], at=at)
-        else:
-            end = None if event["outcome"] is None else event["at"]
-            update, start, outcome, term = (event[name] for name in ("update", "start", "outcome", "term"))
-            await self.telegram.handled(update, client=bot.client, start=start, end=end, outcome=outcome, term=term)
 
     async def drained(self) -> Report:
         """Stop the traffic and let everything be handled and confirmed; the verdict on all of it."""
@@ -383,7 +350,7 @@ class Scene:
             report = await self.report()
             return not report.pending and not report.lost
 
-        await self.reached(all_done, DRAINED_WITHIN)
+        await self.reached(all_done)
         report = await self.report()
         assert report.updates_sent
         return report

@@ -17,11 +17,12 @@ from cluster_lock import clock
 from cluster_lock.testing.telegram import SimulatorControl
 from cluster_lock.values import STANDBY, Record, Timing
 
+from .aio import PATIENCE
 from .backends import Backend
 from .bot_process import environment
 from .company import write_config
 from .stores import open_driver
-from .watched import DIARIES, STARTED_WITHIN, Process, Watched
+from .watched import DIARIES, Process, Watched
 
 NAMES = ("a", "b")
 BOT_ID = 4242
@@ -57,7 +58,7 @@ class KeptBots(Watched):
     async def say(self, *arguments: str) -> None:
         """Give one of the commands, which must end with 0."""
         command = await self._command(*arguments)
-        async with asyncio.timeout(2 * STARTED_WITHIN):
+        async with asyncio.timeout(PATIENCE):
             assert await command.wait() == 0, self.said
 
     @property
@@ -167,7 +168,7 @@ async def kept_bots(folder: Path, backend: Backend, timing: Timing) -> AsyncIter
     )
     try:
         assert telegram.stdout is not None
-        async with asyncio.timeout(STARTED_WITHIN):
+        async with asyncio.timeout(PATIENCE):
             url = json.loads(await telegram.stdout.readline())["url"]
         bots = KeptBots(folder, backend, timing, url)
         try:

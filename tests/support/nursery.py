@@ -29,12 +29,9 @@ from typing import Any, Self
 
 from cluster_lock import clock
 
+from .aio import PATIENCE
+
 TESTS = Path(__file__).parents[1]
-READY_WITHIN = 100.0
-"""For the imports, which are seconds of a processor that others may be using."""
-
-BORN_WITHIN = 10.0
-
 PRELOADED = (
     "aiogram",
     "bot.app",
@@ -112,9 +109,9 @@ class Nursery:
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
         with self._told:
-            if not self._told.wait_for(lambda: self._ready, READY_WITHIN):
+            if not self._told.wait_for(lambda: self._ready, PATIENCE):
                 self.__exit__(None, None, None)
-                raise AssertionError(f"the nursery is not ready within {READY_WITHIN:g} s")
+                raise AssertionError(f"the nursery is not ready within {PATIENCE:g} s")
         return self
 
     def __exit__(
@@ -154,7 +151,7 @@ class Nursery:
             # What is told is noted under this lock too, so no end can come before the child is known.
             self._process.stdin.write(json.dumps(request) + "\n")
             self._process.stdin.flush()
-            assert self._told.wait_for(lambda: self._pids, BORN_WITHIN), "the nursery does not answer"
+            assert self._told.wait_for(lambda: self._pids, PATIENCE), "the nursery does not answer"
             child = Child(self._pids.pop(), log)
             self._children[child.pid] = child
             return child

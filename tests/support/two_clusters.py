@@ -79,7 +79,7 @@ async def granted(driver: Driver, ttl: float) -> Lease:
             return False
         return True
 
-    await until(tried, timeout=30)
+    await until(tried)
     return found[0]
 
 

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
-import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,29 +13,21 @@ import aiohttp
 from cluster_lock import clock
 from cluster_lock.testing.telegram import Report, SimulatorControl
 
-from .aio import until
+from .aio import PATIENCE, until
+from .diaries import DiaryReader, Json
 
 DIARIES = "TEST_BOT_DIARIES"
 """For `support.container_bot`: the folder."""
 CHATS = (1, 2, 3)
-STARTED_WITHIN = 60.0
-CHANGED_WITHIN = 40.0
-DRAINED_WITHIN = 120.0
 LATELY = 30.0
 """Seconds in which a leader has polled at least once, whatever it waits for."""
 
 ON_ITS_WAY = 0.05
 """Seconds in which what a process sent before its end is still on its way to the simulator's eyes."""
 
-Json = dict[str, Any]
 
-
-@dataclass(frozen=True)
-class Process:
-    """One life of a bot, by its diary. `client` is what the simulator calls it."""
-
-    client: str
-    diary: Path
+class Process(DiaryReader):
+    """One life of a bot, by its diary."""
 
     @property
     def service(self) -> str:
@@ -48,18 +37,9 @@ class Process:
     def started(self) -> float:
         return float(self.client.partition("@")[2].partition("#")[0])
 
-    def events(self, kind: str | None = None) -> list[Json]:
-        """What it wrote down so far."""
-        # The last line may be there in part only, at this moment.
-        events: list[Json] = [json.loads(line) for line in self.diary.read_text().split("\n")[:-1]]
-        return [event for event in events if kind in (None, event["kind"])]
-
     @property
     def role(self) -> str:
-        """ "leader", "standby" or, before it said so, "starting"."""
-        # Asked often, while the diary grows by hundreds of lines a second.
-        found = re.findall(r'^{"kind": "role".*$', self.diary.read_text(), re.MULTILINE)
-        return str(json.loads(found[-1])["role"]) if found else "starting"
+        return str(self.now["role"])
 
 
 class Watched:
@@ -68,8 +48,9 @@ class Watched:
     def __init__(self, diaries: Path, bot_id: int, services: Sequence[str], telegram: SimulatorControl) -> None:
         self.diaries, self.bot_id, self.services = diaries, bot_id, services
         self.telegram = telegram
-        self._told: set[str] = set()
+        self._processes: dict[str, Process] = {}
         self._ends: dict[str, float] = {}
+        self._told_dead: set[str] = set()
 
     # -- waiting
 
@@ -87,11 +68,11 @@ class Watched:
             latest = [self._latest(service) for service in self.services]
             return {process.role for process in latest if process is not None} == {"leader", "standby"}
 
-        await self._reached(one_of_each, STARTED_WITHIN)
+        await self._reached(one_of_each)
         leader = self.leader()
         assert leader is not None
-        await self._reached(lambda: self._polled(leader, max(leader.started, clock.now() - LATELY)), STARTED_WITHIN)
-        await self._reached(self._standby_is_known, STARTED_WITHIN)
+        await self._reached(lambda: self._polled(leader, max(leader.started, clock.now() - LATELY)))
+        await self._reached(self._standby_is_known)
         return leader
 
     async def _standby_is_known(self) -> bool:
@@ -100,8 +81,10 @@ class Watched:
 
     def processes(self) -> list[Process]:
         """All lives of all bots so far, the latest last."""
-        found = [Process(diary.name, diary) for diary in self.diaries.iterdir() if "@" in diary.name]
-        return sorted(found, key=lambda process: process.started)
+        for diary in self.diaries.iterdir():
+            if "@" in diary.name and diary.name not in self._processes:
+                self._processes[diary.name] = Process(diary.name, diary)
+        return sorted(self._processes.values(), key=lambda process: process.started)
 
     def _latest(self, service: str) -> Process | None:
         return next((process for process in reversed(self.processes()) if process.service == service), None)
@@ -113,23 +96,23 @@ class Watched:
 
     async def restarted(self, old: Process) -> None:
         """Until its service has a new process."""
-        await self._reached(lambda: self.latest(old.service) != old, STARTED_WITHIN)
+        await self._reached(lambda: self.latest(old.service) != old)
 
     async def taken_over(self, old: Process, since: float) -> float:
         """Until another process leads and has polled: seconds from `since` to its first getUpdates."""
 
         # A paused one would say for ever that it leads.
-        await self._reached(lambda: self.leader(besides=old), CHANGED_WITHIN)
+        await self._reached(lambda: self.leader(besides=old))
         new = self.leader(besides=old)
         assert new is not None
-        await self._reached(lambda: self._polled(new, since), CHANGED_WITHIN)
+        await self._reached(lambda: self._polled(new, since))
         return float((await self._polls(new, since))[0]["arrived"]) - since
 
     async def keeps_leading(self, leader: Process, seconds: float) -> None:
         """It leads still, and a poll of it arrived after so many seconds: longer than it trusted its lease then."""
         ended = len(leader.events("ended"))
         since = clock.now() + seconds
-        await self._reached(lambda: self._polled(leader, since), seconds + CHANGED_WITHIN)
+        await self._reached(lambda: self._polled(leader, since), seconds + PATIENCE)
         assert self.leader() == leader
         assert len(leader.events("ended")) == ended, "it lost its term meanwhile"
 
@@ -140,7 +123,7 @@ class Watched:
         async def polled() -> bool:
             return bool(await self.telegram.polls(since=since))
 
-        await self._reached(polled, seconds + CHANGED_WITHIN)
+        await self._reached(polled, seconds + PATIENCE)
 
     async def _polls(self, process: Process, since: float) -> list[Json]:
         # Not all of them: at 200 updates a second they are thousands.
@@ -149,7 +132,7 @@ class Watched:
     async def _polled(self, process: Process, since: float) -> bool:
         return bool(await self._polls(process, since))
 
-    async def _reached(self, condition: Callable[[], Any], within: float) -> None:
+    async def _reached(self, condition: Callable[[], Any], within: float = PATIENCE) -> None:
         async def looked() -> bool:
             # Telegram's container may not answer yet; and the poller of a test must leave the processor to the bots.
             with contextlib.suppress(aiohttp.ClientError):
@@ -184,7 +167,7 @@ class Watched:
             report = await self._report()
             return not report.pending and not report.lost
 
-        await self._reached(all_done, DRAINED_WITHIN)
+        await self._reached(all_done)
         report = await self._report()
         wrong = ("overlapping_polls", "lost", "out_of_order", "conflicts_live", "sent_after_term")
         assert not any(getattr(report, name) for name in wrong), (report, report.findings)
@@ -195,14 +178,9 @@ class Watched:
 
     async def _report(self) -> Report:
         for process in self.processes():
-            events = process.events()
-            runs = {(event["update"], event["start"]): event for event in events if event["kind"] == "run"}
-            for event in (*runs.values(), *(event for event in events if event["kind"] == "ended")):
-                if f"{process.client} {event}" not in self._told:
-                    self._told.add(f"{process.client} {event}")
-                    await self._tell(process, event)
-            if process.client not in self._told and self._is_over(process):
-                self._told.add(process.client)
+            await process.tell(self.telegram)
+            if process.client not in self._told_dead and self._is_over(process):
+                self._told_dead.add(process.client)
                 await self.telegram.dead(process.client, at=self._ends[process.client])
         return await self.telegram.report()
 
@@ -211,13 +189,3 @@ class Watched:
             # It has a successor. What it wrote last it may still have sent.
             self._ends[process.client] = process.events()[-1]["at"] + ON_ITS_WAY
         return process.client in self._ends
-
-    async def _tell(self, process: Process, event: Json) -> None:
-        client = process.client
-        if event["kind"] == "ended":
-            at = event["at"] if event["lost"] is None else event["deadline"]
-            await self.telegram.term_ended(client, event["term"], at=at)
-            return
-        end = None if event["outcome"] is None else event["at"]
-        update, start, outcome, term = (event[name] for name in ("update", "start", "outcome", "term"))
-        await self.telegram.handled(update, client=client, start=start, end=end, outcome=outcome, term=term)

@@ -105,7 +105,7 @@ def test_a_slow_handler_silences_nobody(caplog: pytest.LogCaptureFixture) -> Non
             slow = [simulator.push(BOT, chat_id=chat, text=SLOW) for chat in (99, 98)]
             await it.handled.until(lambda: it.handled.ids == slow)
             others = simulator.push_many(BOT, 300, chats=range(1, 20))
-            await it.handled.until(lambda: set(others) <= set(it.handled.finished), timeout=30)
+            await it.handled.until(lambda: set(others) <= set(it.handled.finished))
             await until(lambda: simulator.oracle.report(drained=False).pending == 0)
             state = it.poller.state
             assert (state.confirmed_early, state.early_running, state.pending) == (2, 2, 0)
@@ -196,7 +196,6 @@ def test_where_it_would_rather_wait(rules: Rules, caplog: pytest.LogCaptureFixtu
     assert ("waits for its turn" in full[0]) == (rules.order == "chat")
 
 
-@pytest.mark.limit(60)
 @pytest.mark.usefixtures("short")
 async def test_a_limit_of_the_callers_own_holds_for_all() -> None:
     """With tasks_concurrency_limit a handler whose update was confirmed early goes on to count."""
@@ -214,7 +213,7 @@ async def test_a_limit_of_the_callers_own_holds_for_all() -> None:
     async with TelegramSimulator() as simulator, polling(simulator, work, rules=rules) as it:
         simulator.push(BOT, chat_id=99, text=SLOW)
         ids = simulator.push_many(BOT, 120, chats=range(1, 20))
-        await it.handled.until(lambda: len(it.handled.finished) == len(ids), timeout=30)
+        await it.handled.until(lambda: len(it.handled.finished) == len(ids))
         assert it.poller.state.confirmed_early == 1
         assert most == 2
         release.set()

@@ -97,7 +97,6 @@ async def handle_a_little(message: Any, **data: Any) -> None:
     await asyncio.sleep(0.02)
 
 
-@pytest.mark.limit(60)
 async def test_graceful_hand_overs_lose_and_double_nothing() -> None:
     """Under traffic the leader is stopped, and started again, three times over: each update once, no conflict."""
     store, handled = MemoryBackend(), Handled(handle_a_little)
@@ -124,7 +123,6 @@ async def test_graceful_hand_overs_lose_and_double_nothing() -> None:
         assert len(simulator.oracle.changes()) >= 5
 
 
-@pytest.mark.limit(60)
 @pytest.mark.parametrize("how", ["key deleted", "lease ended"])
 async def test_a_lock_that_is_taken_away_is_followed_at_once(how: str) -> None:
     """An operator deletes the key or ends the lease: the leader stops at once, the next one settles in, none
@@ -156,7 +154,6 @@ async def test_a_lock_that_is_taken_away_is_followed_at_once(how: str) -> None:
         assert verdict(simulator) == {}
 
 
-@pytest.mark.limit(60)
 async def test_a_leader_cut_off_from_telegram_hands_over_to_one_that_is_not() -> None:
     """After telegram_grace the leader steps down for the standby that answered that it reaches Telegram."""
     times = replace(TIMES, telegram_grace=1)
@@ -180,7 +177,6 @@ async def test_a_leader_cut_off_from_telegram_hands_over_to_one_that_is_not() ->
         assert (verdict(simulator), simulator.oracle.report().duplicated) == ({}, 0)
 
 
-@pytest.mark.limit(60)
 @pytest.mark.slow
 async def test_a_leader_stays_when_telegram_is_down_for_everybody() -> None:
     """Nobody reaches Telegram: the lock stays where it is instead of going round."""

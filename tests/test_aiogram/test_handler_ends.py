@@ -50,7 +50,7 @@ async def test_no_end_of_a_handler_leaves_the_bot_deaf(how: str) -> None:
             simulator.push(BOT, chat_id=2, text="stop that")
         next_one = simulator.push(BOT, chat_id=1)
         others = simulator.push_many(BOT, 120, chats=range(3, 30))
-        await it.handled.until(lambda: {next_one, *others} <= set(it.handled.finished), timeout=30)
+        await it.handled.until(lambda: {next_one, *others} <= set(it.handled.finished))
         await until(lambda: simulator.oracle.report(drained=False).pending == 0)
         assert [update_id for update_id, _ in told] == [first]
         assert (it.poller.state.failed, it.poller.state.timed_out) == (1, 0)
@@ -78,7 +78,7 @@ async def test_a_thread_that_never_comes_back_holds_back_nothing(sequential: boo
     ):
         simulator.push(BOT, chat_id=1, text="hang")
         behind = {simulator.push(BOT, chat_id=1), *simulator.push_many(BOT, 120, chats=range(2, 30))}
-        await until(lambda: handled == behind, timeout=30)
+        await until(lambda: handled == behind)
         await until(lambda: simulator.oracle.report(drained=False).pending == 0)
         losing = asyncio.ensure_future(it.lose())
         with suppress(TimeoutError):

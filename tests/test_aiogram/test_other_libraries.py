@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from support.nursery import Nursery
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(240), pytest.mark.xdist_group("nursery 0")]
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("nursery 0")]
 
 # Born with aiogram's imports done, and of ours none.
 ANEW = """
@@ -57,7 +57,7 @@ async def main():
             guarded.clear()
             double.begin(poller.run)
             simulator.push(42)
-            await until(lambda: handled.ids or double.work.done(), timeout=30)
+            await until(lambda: handled.ids or double.work.done())
             is_guarded = guarded and all(struct.unpack("ii", linger) == (1, 0) for linger in guarded)
             print("GUARDED" if is_guarded and not double.work.done() else "LOST")
             await double.lose("the test is over")

@@ -225,7 +225,6 @@ async def test_callbacks_run_at_both_ends_of_a_term() -> None:
     assert said == ["elected 1", "handled", "over 1", "elected 2", "over 2"]
 
 
-@pytest.mark.limit(60)
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 async def test_hand_overs_under_load_lose_and_double_nothing(seed: int) -> None:

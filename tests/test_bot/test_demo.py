@@ -86,7 +86,6 @@ EXPECTED = {
 
 @linux_only
 @pytest.mark.process
-@pytest.mark.timeout(600)
 @pytest.mark.parametrize(
     "where",
     ["file", pytest.param("etcd", marks=pytest.mark.etcd), pytest.param("consul", marks=pytest.mark.consul)],

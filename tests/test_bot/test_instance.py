@@ -55,7 +55,6 @@ async def told(command: Command, *arguments: str, **environ: str) -> tuple[int, 
         return code, json.loads(process.output)
 
 
-@pytest.mark.limit(100)
 async def test_from_the_start_to_the_stop(command: Command) -> None:
     """`status` tells a leader with its process and its health, `stop` ends it in good order, and then `status` says
     that it does not run, with code 3."""
@@ -79,7 +78,6 @@ async def test_from_the_start_to_the_stop(command: Command) -> None:
             assert "does not run here" in stop.output
 
 
-@pytest.mark.limit(100)
 async def test_two_bots_of_one_instance(command: Command, tmp_path: Path) -> None:
     """Two programs of one instance name, each with its own bot, run side by side. The commands mean the bot of the
     token; without one they ask which is meant, and mean the one that is left."""
@@ -123,7 +121,6 @@ def test_a_host_that_was_renamed(command: Command, tmp_path: Path) -> None:
             assert "does not run here (here run 'its-name-before': --instance NAME)" in stop.output
 
 
-@pytest.mark.limit(100)
 async def test_a_crash_leaves_nothing_to_remove(command: Command) -> None:
     """After a kill -9 `status` says that it crashed, `stop` touches no other process, and the next start runs."""
     async with TelegramSimulator() as simulator:
@@ -138,7 +135,6 @@ async def test_a_crash_leaves_nothing_to_remove(command: Command) -> None:
             await asyncio.to_thread(again.wait_for, "polling, fencing token")
 
 
-@pytest.mark.limit(100)
 async def test_a_stopped_process_is_stuck(command: Command) -> None:
     """A process that is there and answers nothing is called stuck, with code 1; `stop` says that it still runs."""
     async with TelegramSimulator() as simulator:
@@ -151,11 +147,9 @@ async def test_a_stopped_process_is_stuck(command: Command) -> None:
                 assert await asyncio.to_thread(stop.end) == 1
                 assert f"kill -9 {bot.pid}" in stop.output
             bot.signal(signal.SIGCONT)
-            await until(lambda: "stepping down" in bot.output or "stopping" in bot.output, timeout=20)
+            await until(lambda: "stepping down" in bot.output or "stopping" in bot.output)
 
 
-@pytest.mark.limit(180)
-@pytest.mark.timeout(200)
 async def test_a_restart_costs_a_hand_over(tmp_path: Path) -> None:
     """`start --detach` runs in the background; `restart` has a successor stand by before it asks the old process to
     hand over, so that no update is lost or comes twice and nobody sees two pollers, and the leader's record has the
@@ -174,11 +168,11 @@ async def test_a_restart_costs_a_hand_over(tmp_path: Path) -> None:
 
         started = await bot("start", "--detach", *options)
         try:
-            await until(lambda: bool(simulator.oracle.polls()), timeout=60)
+            await until(lambda: bool(simulator.oracle.polls()))
             simulator.push(BOT_ID, text="/help")
             restarted = await bot("restart", *options)
             simulator.push(BOT_ID, text="/help")
-            await until(lambda: len(simulator.calls("sendMessage")) == 2, timeout=20)
+            await until(lambda: len(simulator.calls("sendMessage")) == 2)
             first, second = (int(text.split("process ")[1].split()[0]) for text in (started, restarted))
             assert f"asking process {first} to hand over" in restarted
             records = [file.read_text() for file in (tmp_path / "state").rglob("*") if "leader" in file.name]
@@ -209,14 +203,12 @@ def long_restart(tmp_path: Path) -> BotProcess:
 async def successor_here(tmp_path: Path) -> int:
     """The process that is to take the place, as soon as it says that there is one."""
     lock = successor(socket.gethostname(), LOCK, tmp_path / "state")
-    await until(lambda: lock.info() is not None, timeout=60)
+    await until(lambda: lock.info() is not None)
     info = lock.info()
     assert info is not None
     return info.pid
 
 
-@pytest.mark.limit(180)
-@pytest.mark.timeout(200)
 async def test_a_restart_that_is_interrupted(command: Command, tmp_path: Path) -> None:
     """There is one successor at most: a second restart ends with 73 and says why. Until the hand-over is asked for, the
     end of the command is the end of the successor too, and the one that runs is left alone."""
@@ -236,8 +228,6 @@ async def test_a_restart_that_is_interrupted(command: Command, tmp_path: Path) -
             assert (code, found["pid"], "successor" in found) == (0, bot.pid, False)
 
 
-@pytest.mark.limit(180)
-@pytest.mark.timeout(200)
 async def test_a_successor_that_was_left_alone(command: Command, tmp_path: Path) -> None:
     """After a kill -9 of `restart` its successor stands by still: `status` names it, and `stop` ends it as well."""
     async with TelegramSimulator() as simulator:

@@ -12,8 +12,8 @@ from typing import Protocol
 
 import psutil
 import pytest
-from support.aio import until
-from support.bot_process import READY_WITHIN, TOKEN, BotProcess, environment
+from support.aio import PATIENCE, until
+from support.bot_process import TOKEN, BotProcess, environment
 from support.certs import make_tls
 from support.nursery import Nursery
 
@@ -68,7 +68,7 @@ async def telegram() -> AsyncIterator[TelegramSimulator]:
         yield simulator
 
 
-async def ended(process: BotProcess, timeout: float = READY_WITHIN) -> int:
+async def ended(process: BotProcess, timeout: float = PATIENCE) -> int:
     return await asyncio.to_thread(process.end, timeout)
 
 
@@ -112,7 +112,6 @@ def test_wrong_app(start: Start) -> None:
         assert complaint(process) == "--app nobodys.bot:dispatcher: there is no module nobodys"
 
 
-@pytest.mark.limit(100)
 @pytest.mark.process
 async def test_the_same_instance_twice(start: Start) -> None:
     """The same instance started a second time ends with 73 and names the process that runs; another name stands by."""
@@ -125,7 +124,6 @@ async def test_the_same_instance_twice(start: Start) -> None:
                 assert "lock file" in second.output
 
 
-@pytest.mark.limit(100)
 @pytest.mark.process
 async def test_telegram_refuses_the_token(start: Start) -> None:
     """A token that Telegram answers with 401 ends it with 78, and the sentence names the bot's id."""
@@ -139,10 +137,8 @@ async def test_telegram_refuses_the_token(start: Start) -> None:
 # -- what is wrong with the backend ------------------------------------------------------------------------------------
 
 
-@pytest.mark.limit(150)
 @pytest.mark.process
 @pytest.mark.etcd
-@pytest.mark.timeout(200)
 async def test_unreachable_backend(start: Start) -> None:
     """A backend that cannot be reached at the start is waited for, with one warning; SIGTERM ends that with 0."""
     tries = 0
@@ -158,14 +154,13 @@ async def test_unreachable_backend(start: Start) -> None:
         with start(*arguments, telegram=simulator.url) as process:
             await printed(process, "trying on")
             seen = tries
-            await until(lambda: tries >= seen + 3, timeout=60)
+            await until(lambda: tries >= seen + 3)
             process.signal(signal.SIGTERM)
             assert await ended(process) == 0
             assert process.output.count("WARNING") == 1
             assert address in process.output
 
 
-@pytest.mark.limit(100)
 @pytest.mark.process
 @pytest.mark.consul
 async def test_fail_fast(start: Start) -> None:
@@ -177,7 +172,6 @@ async def test_fail_fast(start: Start) -> None:
             assert NOBODY in complaint(process)
 
 
-@pytest.mark.limit(100)
 @pytest.mark.process
 @pytest.mark.etcd
 async def test_etcd_refuses_permission(start: Start) -> None:
@@ -192,7 +186,6 @@ async def test_etcd_refuses_permission(start: Start) -> None:
                 assert server.password not in process.output
 
 
-@pytest.mark.limit(100)
 @pytest.mark.process
 @pytest.mark.consul
 async def test_consul_refuses_permission(start: Start) -> None:
@@ -208,7 +201,6 @@ async def test_consul_refuses_permission(start: Start) -> None:
                 assert token["CONSUL_HTTP_TOKEN"] not in process.output
 
 
-@pytest.mark.limit(100)
 @pytest.mark.process
 @pytest.mark.etcd
 async def test_etcd_with_a_wrong_ca(tmp_path: Path, start: Start) -> None:
@@ -222,7 +214,6 @@ async def test_etcd_with_a_wrong_ca(tmp_path: Path, start: Start) -> None:
                 assert str(other.ca) in complaint(process)
 
 
-@pytest.mark.limit(100)
 @pytest.mark.process
 @pytest.mark.consul
 async def test_consul_with_a_wrong_ca(tmp_path: Path, start: Start) -> None:
@@ -244,7 +235,6 @@ def _folder(path: Path) -> Path:
 # -- the life of an instance -------------------------------------------------------------------------------------------
 
 
-@pytest.mark.limit(100)
 @pytest.mark.process
 @pytest.mark.parametrize(
     ("name", "to"),
@@ -265,7 +255,7 @@ async def test_a_stop_drains(start: Start, name: str, to: str) -> None:
         with start("--app", PATIENT, *settings(*QUICK), telegram=simulator.url, born=to == "in-process") as process:
             await printed(process, "leading")
             simulator.push(BOT_ID, text="work 1.5")
-            await until(lambda: sent_texts(simulator) == ["begun"], timeout=20)
+            await until(lambda: sent_texts(simulator) == ["begun"])
             everybody = [process.pid, *(each.pid for each in psutil.Process(process.pid).children(recursive=True))]
             chosen = {"everybody": everybody, "worker": everybody[-1:]}.get(to, everybody[:1])
             for pid in chosen * (1 if to == "in-process" else 2):
@@ -308,7 +298,6 @@ def test_stopped_where_exceptions_are_forgotten(start: Start, tmp_path: Path, nu
         assert "went on" not in process.output
 
 
-@pytest.mark.limit(100)
 @pytest.mark.process
 async def test_second_sigterm_is_fast(tmp_path: Path, start: Start) -> None:
     """A second SIGTERM waits for no handler: it ends within seconds, the lock is free and the update not confirmed."""
@@ -317,7 +306,7 @@ async def test_second_sigterm_is_fast(tmp_path: Path, start: Start) -> None:
         with start("--app", PATIENT, *long_drain, telegram=simulator.url) as process:
             await printed(process, "leading")
             simulator.push(BOT_ID, text="work 50")
-            await until(lambda: sent_texts(simulator) == ["begun"], timeout=20)
+            await until(lambda: sent_texts(simulator) == ["begun"])
             process.signal(signal.SIGTERM)
             await printed(process, "stepping down")
             asked = clock.now()
@@ -329,9 +318,7 @@ async def test_second_sigterm_is_fast(tmp_path: Path, start: Start) -> None:
         assert await _holder(tmp_path / "state") is None
 
 
-@pytest.mark.limit(190)
 @pytest.mark.process
-@pytest.mark.timeout(200)
 async def test_an_update_that_ends_the_process_is_given_up(start: Start) -> None:
     """An update whose handler ends the process is begun three times; then it has failed, and is confirmed. What was
     being handled beside it is not given up with it."""
@@ -342,7 +329,7 @@ async def test_an_update_that_ends_the_process_is_given_up(start: Start) -> None
             with start("--app", POISON, telegram=simulator.url) as process:
                 assert await ended(process) == 9
         with start("--app", POISON, telegram=simulator.url) as process:
-            await until(lambda: simulator.oracle.report(drained=False).pending == 0, timeout=READY_WITHIN)
+            await until(lambda: simulator.oracle.report(drained=False).pending == 0)
             assert "was being handled in 3 crashes" in process.output
             process.signal(signal.SIGTERM)
             assert await ended(process) == 0
@@ -351,9 +338,7 @@ async def test_an_update_that_ends_the_process_is_given_up(start: Start) -> None
         assert {"done one", "done three"} <= set(texts)
 
 
-@pytest.mark.limit(390)
 @pytest.mark.process
-@pytest.mark.timeout(400)
 @pytest.mark.parametrize("born", [False, True], ids=["keeper", "in-process"])
 async def test_an_update_that_restarts_the_process(start: Start, born: bool) -> None:
     """A handler that puts the program anew in its own place (os.execv) does so once: its update is confirmed by the new
@@ -363,7 +348,7 @@ async def test_an_update_that_restarts_the_process(start: Start, born: bool) -> 
             await printed(process, "polling, fencing token")
             for chat, text in enumerate(("one", "restart", "three"), start=1):
                 simulator.push(BOT_ID, chat_id=chat, text=text)
-            await until(lambda: simulator.oracle.report(drained=False).pending == 0, timeout=3 * READY_WITHIN)
+            await until(lambda: simulator.oracle.report(drained=False).pending == 0)
             assert "ends with this program" in process.output
             process.signal(signal.SIGTERM)
             assert await ended(process) == 0, process.output
@@ -372,9 +357,7 @@ async def test_an_update_that_restarts_the_process(start: Start, born: bool) -> 
         assert [texts.count(f"done {name}") for name in ("one", "three")] == [1, 1]
 
 
-@pytest.mark.limit(190)
 @pytest.mark.process
-@pytest.mark.timeout(200)
 async def test_an_update_that_exits(start: Start) -> None:
     """A handler that ends its process (sys.exit) does so once: its update does not come again, what was under way
     beside it does, the shutdown hook runs, and the lock is free at once."""
@@ -386,7 +369,7 @@ async def test_an_update_that_exits(start: Start) -> None:
             assert "ends with this process" in process.output
             assert "the dispatcher has shut down" in process.output
         with start("--app", POISON, "--in-process", *settings(*QUICK), telegram=simulator.url) as process:
-            await until(lambda: simulator.oracle.report(drained=False).pending == 0, timeout=READY_WITHIN)
+            await until(lambda: simulator.oracle.report(drained=False).pending == 0)
             assert "lock released" in process.output
             process.signal(signal.SIGTERM)
             assert await ended(process) == 0, process.output
@@ -407,15 +390,13 @@ async def _holder(directory: Path) -> str | None:
         await driver.close()
 
 
-@pytest.mark.limit(180)
 @pytest.mark.process
-@pytest.mark.timeout(200)
 async def test_the_other_takes_over(start: Start) -> None:
     """Of two instances one polls; after a kill -9 the other one does, and says who leads with a larger token."""
     async with telegram() as simulator:
         commands = [start("--instance", name, *settings(*QUICK), telegram=simulator.url) for name in ("a", "b")]
         with commands[0] as one, commands[1] as two:
-            await until(lambda: " leading, " in one.output + two.output, timeout=READY_WITHIN)
+            await until(lambda: " leading, " in one.output + two.output)
             leader, other = (one, two) if " leading, " in one.output else (two, one)
             await printed(other, f"bot {BOT_ID} is @")
             await _ask_who_leads(simulator, "a" if leader is one else "b", answers=1)
@@ -433,5 +414,5 @@ async def test_the_other_takes_over(start: Start) -> None:
 
 async def _ask_who_leads(simulator: TelegramSimulator, instance: str, *, answers: int) -> None:
     simulator.push(BOT_ID, text="/wholeads")
-    await until(lambda: len(sent_texts(simulator)) == answers, timeout=30)
+    await until(lambda: len(sent_texts(simulator)) == answers)
     assert sent_texts(simulator)[-1].startswith(f"{instance} on ")

@@ -146,7 +146,6 @@ def test_a_lock_that_nobody_leads(company: Company, capsys: pytest.CaptureFixtur
     assert (locks["y"]["state"], locks["y"]["leader"], locks["y"]["standbys"]) == ("free", None, ["web-9"])
 
 
-@pytest.mark.limit(100)
 @pytest.mark.parametrize("leases", [1, 1000])
 @pytest.mark.parametrize("backend", SERVERS, indirect=True, scope="session")
 async def test_a_thousand_locks(backend: Backend, prefix: str, leases: int) -> None:

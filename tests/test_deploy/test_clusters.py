@@ -15,7 +15,7 @@ from support.watched import Process
 
 from cluster_lock import clock
 
-pytestmark = [pytest.mark.docker, pytest.mark.timeout(240)]
+pytestmark = pytest.mark.docker
 
 TRUSTED = {"etcd": 3.5, "consul": 4.5}
 """ttl - margin of the shipped bot.yaml: a leader that cannot renew has stopped by then."""
@@ -43,7 +43,6 @@ async def back(watched: DeployedBots, service: str) -> None:
     await watched.settled()
 
 
-@pytest.mark.limit(120)
 async def test_election(deployment: Deployment) -> None:
     """Of the two bots one leads and polls, and the backend's own tool shows who, where and since when."""
     async with deployment.watched() as watched:
@@ -55,7 +54,6 @@ async def test_election(deployment: Deployment) -> None:
         assert record["since"].endswith("Z")
 
 
-@pytest.mark.limit(120)
 @MOSTLY_ETCD
 async def test_both_bots_are_healthy(deployment: Deployment) -> None:
     """Docker's health check passes for the leader and for the standby, which asks /readyz."""
@@ -78,7 +76,6 @@ def test_secrets_are_in_no_argument_and_no_variable(deployment: Deployment) -> N
         assert not [secret for secret in secrets if (secret.partition(":")[2] or secret) in shown]
 
 
-@pytest.mark.limit(200)
 @MOSTLY_ETCD
 async def test_rolling_update_with_traffic(deployment: Deployment) -> None:
     """The runbook's update, first the standby and then the leader, hands over: nothing is lost or handled twice."""
@@ -98,7 +95,6 @@ async def test_rolling_update_with_traffic(deployment: Deployment) -> None:
         assert report.duplicated == before
 
 
-@pytest.mark.limit(200)
 @MOSTLY_ETCD
 async def test_bot_is_killed(deployment: Deployment) -> None:
     """`docker kill` of the leader: the standby leads as soon as the backend has freed the lock."""
@@ -115,7 +111,6 @@ async def test_bot_is_killed(deployment: Deployment) -> None:
         await back(watched, leader.service)
 
 
-@pytest.mark.limit(200)
 @MOSTLY_ETCD
 async def test_bot_is_paused(deployment: Deployment) -> None:
     """`docker pause` of the leader beyond its lease: the standby leads, and what wakes does nothing any more."""
@@ -136,7 +131,6 @@ async def test_bot_is_paused(deployment: Deployment) -> None:
         await watched.judge()
 
 
-@pytest.mark.limit(200)
 @MOSTLY_ETCD
 async def test_bot_is_cut_off_from_the_store(deployment: Deployment) -> None:
     """The leader loses its way to the store and keeps the one to Telegram: it stops before the standby leads."""
@@ -154,7 +148,6 @@ async def test_bot_is_cut_off_from_the_store(deployment: Deployment) -> None:
         await watched.judge()
 
 
-@pytest.mark.limit(200)
 async def test_leader_of_the_store_is_lost(deployment: Deployment) -> None:
     """The store's leading server is killed and stays away: when its election is over somebody leads, on a lease
     that was renewed since; whether the old term outlasts the election depends on how busy the machine is."""

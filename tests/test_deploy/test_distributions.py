@@ -107,7 +107,6 @@ def test_the_source_distribution_can_be_tested(built: Path, tmp_path: Path) -> N
 
 
 @pytest.mark.docker
-@pytest.mark.timeout(300)  # the first to use docker builds all images
 def test_an_image_is_built_from_the_project_alone(docker: Docker, tmp_path: Path) -> None:
     """What a build hands to the docker daemon, which keeps it, holds no secret of the checkout either."""
     checkout = used_checkout(tmp_path / "checkout")

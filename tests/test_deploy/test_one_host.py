@@ -10,7 +10,7 @@ from support.docker import Docker
 
 from cluster_lock import clock
 
-pytestmark = [pytest.mark.docker, pytest.mark.timeout(240)]
+pytestmark = pytest.mark.docker
 
 
 @pytest.fixture(scope="module")
@@ -19,7 +19,6 @@ def deployment(docker: Docker, tmp_path_factory: pytest.TempPathFactory) -> Iter
         yield deployment
 
 
-@pytest.mark.limit(120)
 async def test_bot_is_killed(deployment: Deployment) -> None:
     """`docker kill` of the leader: the kernel frees the lock with the process, and the other one leads at once."""
     async with deployment.watched() as watched:

@@ -16,7 +16,7 @@ from support.docker import CHECKOUT, Docker
 from cluster_lock.testing.servers.base import free_ports
 from cluster_lock.testing.telegram import SimulatorControl
 
-pytestmark = [pytest.mark.docker, pytest.mark.timeout(400)]
+pytestmark = pytest.mark.docker
 
 TRY = CHECKOUT / "deploy/try"
 IMAGE = "cluster-lock-local/mybot"
@@ -80,7 +80,6 @@ def tried(request: pytest.FixtureRequest, docker: Docker, image: str) -> Iterato
         tried.compose("down", "--volumes", "--timeout", "1")
 
 
-@pytest.mark.limit(200)
 async def test_ones_own_bot_with_a_standby(tried: Tried) -> None:
     """The bot in the image of one's own answers, with the package that its Dockerfile installed; its health check
     follows `health` beyond loopback, where each of the two can be scraped; and when one is killed the other answers."""
@@ -110,5 +109,5 @@ async def answered_by(control: SimulatorControl, chat: int) -> str:
         found.extend(str(call["arguments"]["text"]) for call in calls if int(call["arguments"]["chat_id"]) == chat)
         return bool(found)
 
-    await until(answered, timeout=60)
+    await until(answered)
     return found[0].partition(":")[0]

@@ -12,7 +12,7 @@ import pytest
 from support.aio import run
 from support.deployment import Deployment
 
-pytestmark = [pytest.mark.docker, pytest.mark.timeout(240)]
+pytestmark = pytest.mark.docker
 
 REFUSED, HELD_ELSEWHERE = 77, 75
 

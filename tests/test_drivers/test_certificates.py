@@ -98,7 +98,6 @@ async def index_of(driver: Driver) -> int | None:
     return entry.index if entry.lease is not None else -1
 
 
-@pytest.mark.limit(90)
 async def test_a_lock_outlives_its_certificates(backend: str, certificates: Certificates, tmp_path: Path) -> None:
     """When every certificate was replaced and the server has restarted with its new ones, the same driver gets in with
     the new ones: the lease is renewed and the lock is as it was."""
@@ -114,12 +113,11 @@ async def test_a_lock_outlives_its_certificates(backend: str, certificates: Cert
                 async def same() -> bool:
                     return await index_of(driver) == grant.index
 
-                await until(same, timeout=20)
+                await until(same)
                 await driver.renew(lease)
             await driver.release(grant, record("a", released=True))
 
 
-@pytest.mark.limit(90)
 async def test_new_files_are_read_before_they_are_needed(
     backend: str, certificates: Certificates, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -139,14 +137,13 @@ async def test_new_files_are_read_before_they_are_needed(
             assert await answers(driver)
             certificates.cert.write_text("broken")
             await asyncio.to_thread(server.restart)
-            await until(lambda: answers(driver), timeout=20)
+            await until(lambda: answers(driver))
 
 
 async def answers(driver: Driver) -> bool:
     return await index_of(driver) is not None
 
 
-@pytest.mark.limit(90)
 @pytest.mark.parametrize("fault", ["broken", "missing", "another key"])
 async def test_a_broken_new_file_ends_nothing(
     backend: str, certificates: Certificates, tmp_path: Path, caplog: pytest.LogCaptureFixture, fault: str

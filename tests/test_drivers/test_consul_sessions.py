@@ -54,7 +54,6 @@ async def test_servers_own_limits_of_a_ttl() -> None:
             assert session["TTL"] == "10s"
 
 
-@pytest.mark.limit(60)
 @pytest.mark.slow
 async def test_default_ttl_ends_after_twice_its_time() -> None:
     """A silent session of Consul's shortest default ttl keeps its lock for 10 s at least and 20 s and a bit at most."""

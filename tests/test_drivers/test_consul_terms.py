@@ -331,7 +331,6 @@ async def test_lock_that_went_away_and_came_back_is_a_new_grant(consul_server: C
         assert back.token > between.token > first.token
 
 
-@pytest.mark.limit(60)
 async def test_tokens_grow_over_deletions_and_restarts(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Each grant's token is larger than all before it, over deleted keys and a killed and restarted server."""
     tokens = [0]

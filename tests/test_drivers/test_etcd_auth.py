@@ -91,7 +91,6 @@ def forget_tokens(server: EtcdServer) -> None:
     server.ctl("auth", "enable")
 
 
-@pytest.mark.limit(60)
 async def test_restarted_server_forgets_tokens(etcd_release: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A server that was killed, and whose log no longer tells of our login, is logged in to again."""
     monkeypatch.setenv("ETCD_SNAPSHOT_COUNT", "3")
@@ -159,7 +158,6 @@ async def test_wrong_credentials(server: EtcdServer, who: str) -> None:
             assert "pa55word" not in told
 
 
-@pytest.mark.limit(60)
 async def test_auth_may_be_switched_on_later(etcd_release: str) -> None:
     """A user that is given to an etcd without auth does no harm, and works on when auth is switched on."""
     with EtcdServer(release=etcd_release) as server:
@@ -177,7 +175,6 @@ async def test_auth_may_be_switched_on_later(etcd_release: str) -> None:
             await driver.release(grant, b"farewell")
 
 
-@pytest.mark.limit(60)
 async def test_rights_may_change(etcd_release: str) -> None:
     """A right that is taken away is refused, and once given again works, with no restart of ours."""
     with EtcdServer(release=etcd_release, auth=True) as server:

@@ -212,7 +212,6 @@ async def test_record_too_large_is_refused(etcd_server: EtcdServer) -> None:
             await driver.announce(lease, "standby/a", b"x" * 1_900_000)
 
 
-@pytest.mark.limit(60)
 async def test_tokens_grow_over_a_killed_server(etcd_release: str) -> None:
     """After kill -9 and restart the lease and its lock are still there, and the next token is larger."""
     with EtcdServer(release=etcd_release) as server:
@@ -230,7 +229,6 @@ async def test_tokens_grow_over_a_killed_server(etcd_release: str) -> None:
             assert (await taken(driver, lease)).token > grant.token
 
 
-@pytest.mark.limit(60)
 @pytest.mark.slow
 async def test_lease_outlives_the_death_of_etcds_leader(etcd_release: str) -> None:
     """When etcd's own leader is killed a silent holder's lock is freed late, by a new count of the ttl, never early."""

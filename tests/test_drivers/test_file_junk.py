@@ -127,7 +127,6 @@ def clear(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-@pytest.mark.limit(60)
 @pytest.mark.slow
 async def test_junk_in_one_key_is_foreign_for_that_key_alone(tmp_path: Path, crowd: list[str]) -> None:
     """Whatever stands in the place of a lock's key, no look at it raises, nobody holds it, who wants it is told where
@@ -164,7 +163,6 @@ async def test_junk_in_one_key_is_foreign_for_that_key_alone(tmp_path: Path, cro
     await driver.close()
 
 
-@pytest.mark.limit(30)
 @pytest.mark.parametrize(
     "what",
     ["deep brackets", "lease=5", "lease='..'", "index='7'", "key=['x']", "index=1000000000000000", "folder", "fifo"],

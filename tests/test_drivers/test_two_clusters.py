@@ -58,7 +58,6 @@ async def test_one_of_two_clusters_is_silent_at_first(two: Pair) -> None:
     assert two.leases == [0, 0]
 
 
-@pytest.mark.limit(60)
 @PAIRS
 async def test_a_second_cluster_appears_later(two: Pair) -> None:
     """A leader does not follow its list into another cluster, to which its lease would be gone; it finds out when one

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from packaging.version import Version
 from support import aio
-from support.examples import BOT, START, TOKEN, WHOLE, Example, Stages
+from support.examples import BOT, TOKEN, Example, Stages
 
 from cluster_lock.testing.servers import ServerMissing
 from cluster_lock.testing.telegram import TelegramSimulator
@@ -114,9 +114,7 @@ def test_each_that_polls_is_tried(examples: Path) -> None:
     assert polling == CONVERSATIONS.keys()
 
 
-@pytest.mark.limit(WHOLE)
 @pytest.mark.process
-@pytest.mark.timeout(WHOLE + 30)
 @pytest.mark.parametrize("name", CONVERSATIONS)
 async def test_an_example_with_one_line_changed(name: str, examples: Path, stage: Stages, tmp_path: Path) -> None:
     """Each message gets the answer that the example gives, nothing is confirmed unanswered, and SIGTERM ends it."""
@@ -136,7 +134,7 @@ async def test_an_example_with_one_line_changed(name: str, examples: Path, stage
                     simulator.push(BOT, text=happens)
                 else:
                     simulator.push_raw(BOT, happens)
-                await aio.until(partial(answered, answer, simulator, example), timeout=START)
+                await aio.until(partial(answered, answer, simulator, example))
             example.send(signal.SIGTERM)
             assert await example.ended() == 0
         assert simulator.oracle.report().pending == 0

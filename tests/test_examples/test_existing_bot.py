@@ -8,17 +8,14 @@ from pathlib import Path
 
 import pytest
 from support import aio
-from support.examples import BOT, EXAMPLES, WHOLE, Stages, answers
+from support.examples import BOT, EXAMPLES, Stages, answers
 
 from cluster_lock.config import load
 from cluster_lock.testing.telegram import TelegramSimulator
 
-pytestmark = pytest.mark.timeout(WHOLE + 30)
-
 FOLDER = EXAMPLES / "existing_bot"
 
 
-@pytest.mark.limit(WHOLE)
 @pytest.mark.process
 async def test_one_polls_and_the_others_take_over(stage: Stages) -> None:
     """Of three instances one answers; after its SIGTERM the next does, and after the kill -9 of that the last; each
@@ -31,10 +28,10 @@ async def test_one_polls_and_the_others_take_over(stage: Stages) -> None:
             first.send(signal.SIGTERM)
             assert await first.ended() == 0
             simulator.push(BOT, text="two")
-            await aio.until(lambda: any("is handled" in other.output for other in others), timeout=60)
+            await aio.until(lambda: any("is handled" in other.output for other in others))
             second, third = sorted(others, key=lambda other: "is handled" not in other.output)
             await third.says(f"waiting, held by {second.instance} on ")
-            await aio.until(lambda: simulator.oracle.report().pending == 0, timeout=60)
+            await aio.until(lambda: simulator.oracle.report().pending == 0)
             second.send(signal.SIGKILL)
             assert await second.ended() == -signal.SIGKILL
             simulator.push(BOT, text="three")
@@ -46,7 +43,6 @@ async def test_one_polls_and_the_others_take_over(stage: Stages) -> None:
         assert (report.pending, report.overlapping_polls) == (0, 0)
 
 
-@pytest.mark.limit(WHOLE)
 @pytest.mark.process
 async def test_the_synchronous_program_too(stage: Stages) -> None:
     """With run_polling one of two instances answers, and the other after its SIGTERM."""
@@ -61,7 +57,6 @@ async def test_the_synchronous_program_too(stage: Stages) -> None:
         assert simulator.oracle.report().pending == 0
 
 
-@pytest.mark.limit(WHOLE)
 @pytest.mark.process
 async def test_before_two_instances_fight(stage: Stages) -> None:
     """Without the change the two instances end each other's polls: what the change is for."""

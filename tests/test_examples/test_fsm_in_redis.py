@@ -7,12 +7,12 @@ from collections.abc import Iterator
 
 import pytest
 from support import aio
-from support.examples import BOT, WHOLE, Stages, answers
+from support.examples import BOT, Stages, answers
 
 from cluster_lock.testing.servers import RedisServer
 from cluster_lock.testing.telegram import Fault, TelegramSimulator
 
-pytestmark = [pytest.mark.redis, pytest.mark.timeout(WHOLE + 30)]
+pytestmark = pytest.mark.redis
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +21,6 @@ def redis() -> Iterator[RedisServer]:
         yield server
 
 
-@pytest.mark.limit(WHOLE)
 async def test_a_dialogue_survives_a_hand_over(redis: RedisServer, stage: Stages) -> None:
     """A dialogue that one instance began is ended by the next one, which knows all that was said."""
     async with TelegramSimulator(strict=True) as simulator:
@@ -39,7 +38,6 @@ async def test_a_dialogue_survives_a_hand_over(redis: RedisServer, stage: Stages
             assert second.output.count("is handled") == 2
 
 
-@pytest.mark.limit(WHOLE)
 async def test_a_message_that_comes_again_after_a_crash_answers_no_second_question(
     redis: RedisServer, stage: Stages
 ) -> None:
@@ -49,7 +47,7 @@ async def test_a_message_that_comes_again_after_a_crash_answers_no_second_questi
         with stage("fsm_in_redis.py", simulator, REDIS_URL=redis.url) as it:
             first, second = await it.start_all("a", "b")
             await said(simulator, 2, "/order", "What would you like?")
-            await aio.until(lambda: simulator.oracle.report().pending == 0, timeout=60)
+            await aio.until(lambda: simulator.oracle.report().pending == 0)
             # A poll is parked; the next one, which would confirm what this one brings, gets no answer.
             simulator.inject(Fault("black_hole", method="getUpdates"))
             await said(simulator, 2, "7", "How many times 7?")
@@ -71,5 +69,5 @@ async def said(simulator: TelegramSimulator, chat: int, text: str, answer: str) 
     """Say something in a chat, and wait for the one answer that it gets."""
     before = len(answers(simulator))
     simulator.push(BOT, chat_id=chat, text=text)
-    await aio.until(lambda: len(answers(simulator)) > before, timeout=60)
+    await aio.until(lambda: len(answers(simulator)) > before)
     assert answers(simulator)[before:] == [answer]

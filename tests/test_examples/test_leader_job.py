@@ -7,11 +7,9 @@ import signal
 
 import pytest
 from support import aio
-from support.examples import WHOLE, Example, Stages
+from support.examples import Example, Stages
 
 from cluster_lock.testing.telegram import TelegramSimulator
-
-pytestmark = pytest.mark.timeout(WHOLE + 30)
 
 CHAT = 7
 EVERY = 0.5
@@ -28,7 +26,6 @@ def runs(simulator: TelegramSimulator) -> list[tuple[float, int, int]]:
     return found
 
 
-@pytest.mark.limit(WHOLE)
 @pytest.mark.process
 @pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGKILL])
 async def test_jobs_run_on_the_leader_only(end: signal.Signals, stage: Stages) -> None:
@@ -55,7 +52,6 @@ async def test_jobs_run_on_the_leader_only(end: signal.Signals, stage: Stages) -
         assert len(seen) <= (seen[-1][0] - seen[0][0]) / EVERY + 3
 
 
-@pytest.mark.limit(WHOLE)
 @pytest.mark.process
 async def test_a_run_under_way_ends_with_its_term(stage: Stages) -> None:
     """A run that the step-down finds at work is cancelled before the lock is given away and sends nothing, the process
@@ -76,7 +72,7 @@ async def test_a_run_under_way_ends_with_its_term(stage: Stages) -> None:
 async def sent_more(simulator: TelegramSimulator, number: int) -> None:
     """Wait for so many digests from now on."""
     wanted = len(runs(simulator)) + number
-    await aio.until(lambda: len(runs(simulator)) >= wanted, timeout=60)
+    await aio.until(lambda: len(runs(simulator)) >= wanted)
 
 
 async def running(example: Example) -> None:

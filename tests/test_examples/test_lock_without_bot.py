@@ -11,9 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.examples import EXAMPLES, WHOLE, Example, Stages
-
-pytestmark = pytest.mark.timeout(WHOLE + 30)
+from support.examples import EXAMPLES, Example, Stages
 
 DAY = "2025-06-30"
 
@@ -29,7 +27,6 @@ def example() -> Any:
     return module
 
 
-@pytest.mark.limit(WHOLE)
 @pytest.mark.process
 @pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGKILL])
 async def test_the_report_is_written_once_whoever_dies(end: signal.Signals, tmp_path: Path, stage: Stages) -> None:
@@ -73,7 +70,6 @@ def test_a_smaller_token_is_refused(example: Any, tmp_path: Path) -> None:
         assert rows(tmp_path / "reports.sqlite") == [(DAY, "in time", 9)]
 
 
-@pytest.mark.limit(WHOLE)
 @pytest.mark.process
 async def test_a_wrong_configuration_is_one_line(tmp_path: Path, stage: Stages) -> None:
     """A wrong setting ends it with 78 and a sentence, not with a traceback."""

@@ -154,7 +154,6 @@ async def test_an_end_is_counted_by_its_cause(cause: Callable[[Scene], Awaitable
         assert leading.cancelled() or leading.exception() is None or cause is close
 
 
-@pytest.mark.limit(30)
 @pytest.mark.skipif(sys.platform == "win32", reason="a keeper needs POSIX")
 async def test_the_code_comes_through_the_pipe() -> None:
     """The keeper counts the ends of a worker's terms by their codes: those that it told the worker, and those that it

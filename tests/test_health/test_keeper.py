@@ -30,13 +30,12 @@ async def leads(url: str, term: int = 0) -> bool:
     return bool(told["role"] == "leader" and told["term"] > term and told["status"] == "running")
 
 
-@pytest.mark.limit(60)
 async def test_it_is_small_on_each_backend(backend: Backend, tmp_path: Path) -> None:
     """A keeper that leads on a real backend, and was scraped and looked at, stays below its limit of memory."""
     async with keepers(tmp_path, backend) as them:
         keeper = await them.worker("a", health="127.0.0.1:0")
         url = await url_of(keeper)
-        await until(lambda: leads(url), timeout=30)
+        await until(lambda: leads(url))
         for path in ("/", "/health", "/readyz", "/livez", *["/metrics"] * 20):
             assert (await fetch(url, path)).status == 200
         size = psutil.Process(keeper.pid).memory_info().rss / 2**20
@@ -46,13 +45,12 @@ async def test_it_is_small_on_each_backend(backend: Backend, tmp_path: Path) -> 
         assert await keeper.ended() == 0
 
 
-@pytest.mark.limit(90)
 async def test_a_worker_that_is_killed_shows_and_comes_back(tmp_path: Path) -> None:
     """After kill -9 of the worker the keeper is alive and not ready, tells why, and leads again in a later term."""
     async with keepers(tmp_path) as them:
         keeper = await them.worker("a", restart="always", health="127.0.0.1:0")
         url = await url_of(keeper)
-        await until(lambda: leads(url), timeout=30)
+        await until(lambda: leads(url))
         before = (await fetch(url, "/health")).json["term"]
         inits = keeper.inits()
         (worker,) = (each for each in keeper.below() if each not in inits)
@@ -63,21 +61,20 @@ async def test_a_worker_that_is_killed_shows_and_comes_back(tmp_path: Path) -> N
             assert (await fetch(url, "/livez")).status == 200
             return ready.status == 503 and "the worker" in ready.text
 
-        await until(is_told, timeout=20)
+        await until(is_told)
         assert "SIGKILL" in (await fetch(url, "/health")).json["last_error"]
-        await until(lambda: leads(url, before), timeout=30)
+        await until(lambda: leads(url, before))
         metrics = (await fetch(url, "/metrics")).text
         assert "cluster_lock_worker_starts_total 2.0" in metrics
         assert 'cluster_lock_transitions_total{lock="x",reason="worker_ended",to="standby"} 1.0' in metrics
 
 
-@pytest.mark.limit(60)
 async def test_a_standby_is_healthy(tmp_path: Path) -> None:
     """A keeper whose worker stands by is ready and alive, and names the leader; the probes of a container pass."""
     async with keepers(tmp_path) as them:
         first = await them.worker("a", health="127.0.0.1:0")
         leader = await url_of(first)
-        await until(lambda: leads(leader), timeout=30)
+        await until(lambda: leads(leader))
         second = await them.worker("b", health="127.0.0.1:0")
         url = await url_of(second)
 
@@ -85,6 +82,6 @@ async def test_a_standby_is_healthy(tmp_path: Path) -> None:
             told = (await fetch(url, "/health")).json
             return [told[name] for name in ("status", "role", "leader")] == ["running", "standby", "a"]
 
-        await until(stands_by, timeout=30)
+        await until(stands_by)
         assert (await fetch(url, "/readyz")).status == 200
         assert (await fetch(url, "/livez")).status == 200

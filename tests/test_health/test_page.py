@@ -73,9 +73,6 @@ def board_with_a_past() -> Board:
     return board
 
 
-pytestmark = pytest.mark.timeout(180)
-
-
 @pytest.mark.browser
 def test_a_hand_over_is_seen_live() -> None:
     """The leader, its standbys and the lease are shown; a hand-over between two real elections shows at once, with its
@@ -125,7 +122,6 @@ def test_a_hand_over_is_seen_live() -> None:
     assert problems == []
 
 
-@pytest.mark.limit(120)
 @pytest.mark.browser
 async def test_trouble_shows_and_goes() -> None:
     """A lease that is lost shows as an alert with its reason, and goes with a new one; so does a cut connection."""

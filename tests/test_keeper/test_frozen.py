@@ -49,7 +49,6 @@ async def freeze(keeper: KeeperProcess, *, first: int) -> None:
         os.kill(pid, signal.SIGCONT)
 
 
-@pytest.mark.limit(200)
 @pytest.mark.parametrize("first", [0, -1], ids=["keeper first", "worker first"])
 async def test_a_worker_is_not_killed_for_its_keepers_sleep(tmp_path: Path, first: int) -> None:
     """A worker that was frozen with its keeper, for longer than a worker may be silent, leads on."""
@@ -67,7 +66,6 @@ async def test_a_worker_is_not_killed_for_its_keepers_sleep(tmp_path: Path, firs
         assert "killing" not in keeper.output
 
 
-@pytest.mark.limit(200)
 async def test_a_drain_goes_on_after_a_sleep(tmp_path: Path) -> None:
     """A command that is about to end when all of it is frozen, for longer than the drain, still ends by itself."""
     async with keepers(tmp_path) as them:
@@ -82,7 +80,6 @@ async def test_a_drain_goes_on_after_a_sleep(tmp_path: Path) -> None:
         assert "saved" in keeper.output
 
 
-@pytest.mark.limit(200)
 async def test_a_worker_that_sleeps_alone_is_killed(tmp_path: Path) -> None:
     """After a common sleep a worker that goes on sleeping is killed after its usual time."""
     async with keepers(tmp_path) as them:

@@ -44,7 +44,6 @@ async def kill_with_inits(keeper: KeeperProcess) -> None:
     await keeper.ended()
 
 
-@pytest.mark.limit(200)
 async def test_the_next_command_is_alone(tmp_path: Path) -> None:
     """What a keeper left that was killed together with its inits is gone before the next command of that host starts;
     that one's keeper stood by."""
@@ -59,7 +58,6 @@ async def test_the_next_command_is_alone(tmp_path: Path) -> None:
         assert "beside" not in second.output
 
 
-@pytest.mark.limit(200)
 async def test_what_is_left_when_the_lock_is_handed_over(tmp_path: Path) -> None:
     """What a keeper left is gone before a command starts whose keeper was given the lock by another one."""
     async with keepers(tmp_path) as them:
@@ -76,7 +74,6 @@ async def test_what_is_left_when_the_lock_is_handed_over(tmp_path: Path) -> None
         assert "beside" not in heir.output
 
 
-@pytest.mark.limit(200)
 async def test_a_new_keeper_ends_it(tmp_path: Path) -> None:
     """A keeper that is started ends at once what another one left, and leaves alone what belongs to one that lives."""
     async with keepers(tmp_path) as them:
@@ -90,7 +87,6 @@ async def test_a_new_keeper_ends_it(tmp_path: Path) -> None:
         assert living.code is None
 
 
-@pytest.mark.limit(200)
 async def test_no_pattern_finds_an_init(tmp_path: Path) -> None:
     """The inits show in lists of processes neither this library nor Python nor the command, so whoever kills by such a
     name leaves them, and they end the rest."""
@@ -153,7 +149,6 @@ def test_another_user_delays_nobody() -> None:
         left.wait()
 
 
-@pytest.mark.limit(200)
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may make a time namespace")
 async def test_a_keeper_of_another_time(tmp_path: Path) -> None:
     """A keeper that counts the time since the start of the host otherwise ends nothing of one that lives."""
@@ -166,7 +161,6 @@ async def test_a_keeper_of_another_time(tmp_path: Path) -> None:
         assert living.code is None
 
 
-@pytest.mark.limit(100)
 @pytest.mark.parametrize("command", ["restart", "start --detach"])
 async def test_nothing_goes_on_in_the_background_of_a_keeper(command: str, tmp_path: Path) -> None:
     """`bot restart` and `bot start --detach` below a keeper end with one sentence: what they start would end with it.

@@ -33,7 +33,6 @@ def setuid_stat(folder: Path) -> Path:
     return program
 
 
-@pytest.mark.limit(200)
 @only_root
 @pytest.mark.parametrize("allowed", [False, True], ids=["usual", "allowed"])
 async def test_programs_of_other_users(tmp_path: Path, allowed: bool) -> None:
@@ -47,7 +46,6 @@ async def test_programs_of_other_users(tmp_path: Path, allowed: bool) -> None:
         assert f"uid {0 if allowed else NOBODY}\n" in keeper.output
 
 
-@pytest.mark.limit(200)
 @only_root
 async def test_root_ends_whatever_it_starts(tmp_path: Path) -> None:
     """Under root's keeper nothing is forbidden: it can end what runs as anybody."""
@@ -57,7 +55,6 @@ async def test_root_ends_whatever_it_starts(tmp_path: Path) -> None:
         assert "NoNewPrivs:\t0\n" in keeper.output
 
 
-@pytest.mark.limit(200)
 @only_root
 async def test_an_ordinary_users_keeper_finds_what_is_left(tmp_path: Path) -> None:
     """What an ordinary user's command leaves is ended, though its keeper may look into few processes."""
@@ -79,7 +76,6 @@ async def test_an_ordinary_users_keeper_finds_what_is_left(tmp_path: Path) -> No
         assert await gone(below, 5) < 5
 
 
-@pytest.mark.limit(200)
 async def test_a_worker_leaves_no_core_dump(tmp_path: Path) -> None:
     """A keeper's own limit, and its worker's, leave no core dump; a command under a lock has the limit from before."""
     async with keepers(tmp_path) as them:

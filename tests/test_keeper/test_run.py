@@ -110,7 +110,6 @@ def test_what_we_need_in_the_environment_is_not_the_commands(
     assert f"[{expected}] [{expected}] [{expected}]\n" in done.stdout, done.stdout + done.stderr
 
 
-@pytest.mark.limit(60)
 async def test_a_lock_that_was_found_free_is_settled_in(tmp_path: Path) -> None:
     """A command starts `settle` after its lock was found free and not before, and at once when the lock was given
     back."""

@@ -51,7 +51,6 @@ async def counting(them: Keepers, *names: str) -> KeeperProcess:
     return keeper
 
 
-@pytest.mark.limit(200)
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1"])
 async def test_a_signal_to_every_process(tmp_path: Path, name: str) -> None:
     """A signal that every process gets ends no init, and the command hears it once, though the keeper passes it on."""
@@ -62,7 +61,6 @@ async def test_a_signal_to_every_process(tmp_path: Path, name: str) -> None:
         assert f"saved after {name}\n" in keeper.output
 
 
-@pytest.mark.limit(200)
 @pytest.mark.parametrize(
     "name", ["SIGTERM", "SIGINT", "SIGQUIT", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGALRM", "SIGRTMAX"]
 )
@@ -81,7 +79,6 @@ async def test_no_signal_ends_an_init(tmp_path: Path, name: str) -> None:
             assert [each.is_running() for each in inits] == [True, True]
 
 
-@pytest.mark.limit(200)
 async def test_the_command_gets_its_signals_as_they_were(tmp_path: Path) -> None:
     """What the inits ignore has its effect on the command, but for what was ignored before there was a keeper."""
     async with keepers(tmp_path) as them:
@@ -95,7 +92,6 @@ async def test_the_command_gets_its_signals_as_they_were(tmp_path: Path) -> None
         assert f"SigBlk:\t{0:016x}" in keeper.output
 
 
-@pytest.mark.limit(200)
 async def test_a_script_that_signals_its_own_group(tmp_path: Path) -> None:
     """A script that passes SIGTERM on with `kill 0` ends in good order, with its children, and with its own code."""
     async with keepers(tmp_path) as them:
@@ -106,7 +102,6 @@ async def test_a_script_that_signals_its_own_group(tmp_path: Path) -> None:
         assert "saved after SIGTERM\nall saved\n" in keeper.output
 
 
-@pytest.mark.limit(200)
 async def test_a_script_around_the_keeper(tmp_path: Path) -> None:
     """A script that starts `run` and passes SIGTERM on with `kill 0`, again and again, leaves the command its time."""
     async with keepers(tmp_path) as them:
@@ -123,12 +118,11 @@ async def test_a_script_around_the_keeper(tmp_path: Path) -> None:
         await around.says("up")
         around.signal(signal.SIGTERM)  # it has become the script
         # The script itself may come to its end by its own signals before.
-        await until(lambda: "saved after" in around.output, timeout=60)
+        await until(lambda: "saved after" in around.output)
         assert "saved after SIGTERM\n" in around.output
         assert "Exception ignored" not in around.output
 
 
-@pytest.mark.limit(200)
 async def test_a_hang_up_while_it_waits(tmp_path: Path) -> None:
     """A `run` that still waits for its lock ends when its terminal is closed, with 129."""
     async with keepers(tmp_path) as them:
@@ -140,7 +134,6 @@ async def test_a_hang_up_while_it_waits(tmp_path: Path) -> None:
         assert first.code is None
 
 
-@pytest.mark.limit(200)
 @pytest.mark.parametrize("keys", ["closes", "ctrl-c"])
 async def test_a_terminal(tmp_path: Path, keys: str) -> None:
     """At a terminal the command reads what is typed; Ctrl-C reaches it once, and so does the end of the terminal."""

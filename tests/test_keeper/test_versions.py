@@ -84,7 +84,6 @@ def test_nobody_at_the_other_end(line: bytes) -> None:
     assert re.match(r"CLUSTER_LOCK_FD=\d+: no pipe from a keeper \(", said.splitlines()[-1]), said
 
 
-@pytest.mark.limit(200)
 async def test_an_upgrade_under_a_keeper(tmp_path: Path) -> None:
     """A keeper whose package was upgraded while it ran ends with 76 and a sentence when its worker has to be started
     again, and leaves its lock to whoever waits."""
@@ -107,7 +106,6 @@ async def test_an_upgrade_under_a_keeper(tmp_path: Path) -> None:
         assert "released {}" in second.output
 
 
-@pytest.mark.limit(200)
 async def test_a_command_after_an_upgrade(tmp_path: Path) -> None:
     """A keeper whose package was upgraded, or is gone, starts its command again as before."""
     installed = tmp_path / "installed"

@@ -28,7 +28,6 @@ async def is_free(them: Keepers, lock: str) -> bool:
         return entry.lease is None
 
 
-@pytest.mark.limit(60)
 async def test_its_lock_is_under_the_keepers_lease(tmp_path: Path) -> None:
     """Both locks stand under one lease; at a stop the program's is given away first, when its work has ended, and then
     that of the command; the program knows where its keeper shows how it is."""
@@ -49,7 +48,6 @@ async def test_its_lock_is_under_the_keepers_lease(tmp_path: Path) -> None:
         assert await is_free(them, LOCK)
 
 
-@pytest.mark.limit(60)
 async def test_a_program_that_crashes_below_a_shell(tmp_path: Path) -> None:
     """When the program that led is gone and the command goes on, all of the command is ended before its lock is free:
     what the program has started may still work."""
@@ -65,7 +63,6 @@ async def test_a_program_that_crashes_below_a_shell(tmp_path: Path) -> None:
         assert await is_free(them, LOCK)
 
 
-@pytest.mark.limit(60)
 async def test_a_program_that_blocks(tmp_path: Path) -> None:
     """A program that leads, and whose loop gives no sign of life, is ended with its command."""
     async with keepers(tmp_path) as them:
@@ -74,7 +71,6 @@ async def test_a_program_that_blocks(tmp_path: Path) -> None:
         assert await keeper.ended() == 128 + signal.SIGKILL
 
 
-@pytest.mark.limit(60)
 async def test_a_program_that_restarts_itself(tmp_path: Path) -> None:
     """A program that puts itself anew in its place (os.execv) leads again at once, with what the one before left."""
     async with keepers(tmp_path) as them:
@@ -84,7 +80,6 @@ async def test_a_program_that_restarts_itself(tmp_path: Path) -> None:
         assert await keeper.ended() == 0
 
 
-@pytest.mark.limit(60)
 async def test_a_program_that_has_not_got_the_pipe(tmp_path: Path) -> None:
     """A program whose parent has closed the keeper's pipe, or put something else in its place, leads by itself."""
     async with keepers(tmp_path) as them:

@@ -45,7 +45,6 @@ async def test_a_graceful_stop_hands_over(tmp_path: Path) -> None:
         assert "a: done" in first.output
 
 
-@pytest.mark.limit(60)
 @pytest.mark.parametrize("backend", SERVERS, indirect=True, scope="session")
 async def test_a_crash_costs_no_ttl(backend: Backend, tmp_path: Path) -> None:
     """When a worker is killed its lock is released at once, and the next leads at once: it was released, not found
@@ -81,7 +80,6 @@ os.execvp(sys.argv[2], sys.argv[2:])
 """
 
 
-@pytest.mark.limit(100)
 async def test_no_descriptors_for_a_process(tmp_path: Path) -> None:
     """A keeper that has no descriptors left to start its worker, or its command, says so in one sentence: it ends with
     71, or tries again, each time later. Nothing of what it started half is left."""
@@ -100,7 +98,6 @@ async def test_no_descriptors_for_a_process(tmp_path: Path) -> None:
         assert "Traceback" not in once.output + job.output + again.output
 
 
-@pytest.mark.limit(60)
 @pytest.mark.parametrize("how", ["stopped", "blocks", "deaf", "swallows"])
 async def test_a_worker_that_does_not_work_is_ended(tmp_path: Path, how: str) -> None:
     """A worker that is stopped, whose loop is blocked, or whose poller is deaf, is killed, and its lock released."""
@@ -136,7 +133,6 @@ def test_a_stopped_worker_is_told_of_no_loss(backend: Backend, tmp_path: Path) -
     assert run(quickest(end_lease, 0.25), timeout=90) < 0.25
 
 
-@pytest.mark.limit(60)
 @pytest.mark.parametrize("how", ["killed", "stopped"])
 async def test_without_its_keeper_a_worker_ends(tmp_path: Path, how: str) -> None:
     """A worker whose keeper is killed, or stopped beyond the deadline, ends before the lock can be somebody else's."""
@@ -150,7 +146,6 @@ async def test_without_its_keeper_a_worker_ends(tmp_path: Path, how: str) -> Non
         await second.says("b: leading")
 
 
-@pytest.mark.limit(60)
 @pytest.mark.parametrize(("deed", "restart", "code"), [("exits", "never", 3), ("returns", "on-failure", 0)])
 async def test_its_end_is_the_keepers(tmp_path: Path, deed: str, restart: str, code: int) -> None:
     """A worker that ends by itself ends its keeper with its own exit code, unless it is to be started again."""
@@ -159,7 +154,6 @@ async def test_its_end_is_the_keepers(tmp_path: Path, deed: str, restart: str, c
         assert await keeper.ended() == code
 
 
-@pytest.mark.limit(60)
 async def test_a_worker_takes_its_time_to_start(tmp_path: Path) -> None:
     """A worker that blocks its loop for longer than the stall limit before it asks for its lock, as a startup hook may,
     is not ended, and leads. One that does so later is: see above."""
@@ -170,7 +164,6 @@ async def test_a_worker_takes_its_time_to_start(tmp_path: Path) -> None:
         assert "killing the worker" not in keeper.output
 
 
-@pytest.mark.limit(60)
 @pytest.mark.parametrize("how", ["restarts", "forks and restarts"])
 async def test_a_worker_that_restarts_itself(tmp_path: Path, how: str) -> None:
     """A worker that puts itself in its own place by exec is a worker that starts: its lock is released with what it
@@ -187,7 +180,6 @@ async def test_a_worker_that_restarts_itself(tmp_path: Path, how: str) -> None:
         assert "a: done" in keeper.output
 
 
-@pytest.mark.limit(60)
 async def test_a_restart_while_it_stops(tmp_path: Path) -> None:
     """A worker that was asked to stop and puts itself in its own place is asked again: it leads no more, and ends in
     good order."""
@@ -203,7 +195,6 @@ async def test_a_restart_while_it_stops(tmp_path: Path) -> None:
         assert "has not ended" not in keeper.output
 
 
-@pytest.mark.limit(60)
 async def test_a_child_that_would_lead_too(tmp_path: Path) -> None:
     """A child that was forked before the worker knocked is not under the keeper: it gets no lock from it, and the
     worker keeps its own."""
@@ -218,7 +209,6 @@ async def test_a_child_that_would_lead_too(tmp_path: Path) -> None:
         assert await keeper.ended() == 0
 
 
-@pytest.mark.limit(60)
 async def test_two_that_would_be_one_worker(tmp_path: Path) -> None:
     """When another process knocks at the keeper's door while the worker is there, all of the worker is ended, with a
     reason, before anybody gets its lock."""
@@ -231,7 +221,6 @@ async def test_two_that_would_be_one_worker(tmp_path: Path) -> None:
         assert keeper.output.count("a: leading") == 1
 
 
-@pytest.mark.limit(60)
 async def test_an_exec_that_fails(tmp_path: Path) -> None:
     """A worker whose exec fails leads on; when it is killed later its lock is released when nothing of it is left."""
     async with keepers(tmp_path) as them:
@@ -245,7 +234,6 @@ async def test_an_exec_that_fails(tmp_path: Path) -> None:
         assert "another program" not in first.output
 
 
-@pytest.mark.limit(60)
 async def test_a_crash_right_after_an_exec_that_failed(tmp_path: Path) -> None:
     """A worker that is killed right after its exec failed has crashed: what it would have left to the program in its
     place is left to nobody."""
@@ -258,7 +246,6 @@ async def test_a_crash_right_after_an_exec_that_failed(tmp_path: Path) -> None:
         assert "another program" not in first.output
 
 
-@pytest.mark.limit(60)
 async def test_a_worker_that_becomes_something_else(tmp_path: Path) -> None:
     """Where a worker puts a program in its place that knows nothing of us, its lock goes to the next one at once."""
     async with keepers(tmp_path) as them:
@@ -272,7 +259,6 @@ async def test_a_worker_that_becomes_something_else(tmp_path: Path) -> None:
         await first.ended()
 
 
-@pytest.mark.limit(60)
 async def test_what_a_worker_does_after_its_last_term(tmp_path: Path) -> None:
     """A worker that has left goes on with what is its own, such as shutdown hooks, without signs of life."""
     async with keepers(tmp_path) as them:
@@ -281,7 +267,6 @@ async def test_what_a_worker_does_after_its_last_term(tmp_path: Path) -> None:
         assert "a: done" in keeper.output
 
 
-@pytest.mark.limit(60)
 async def test_a_session_that_failed_is_no_reason_to_try_again(tmp_path: Path) -> None:
     """With fail_fast an unreachable backend ends worker and keeper with 69, whatever is said about restarts."""
     async with keepers(tmp_path, Backend("consul", {"url": "http://127.0.0.1:1"}, None)) as them:
@@ -289,7 +274,6 @@ async def test_a_session_that_failed_is_no_reason_to_try_again(tmp_path: Path) -
         assert await keeper.ended() == 69
 
 
-@pytest.mark.limit(60)
 async def test_a_crash_loop_slows_down(tmp_path: Path) -> None:
     """A worker that ends again and again is started again each time, each time later."""
     async with keepers(tmp_path) as them:
@@ -301,7 +285,6 @@ async def test_a_crash_loop_slows_down(tmp_path: Path) -> None:
         assert keeper.output.count("a: leading") >= 3
 
 
-@pytest.mark.limit(60)
 async def test_a_worker_asks_to_step_down(tmp_path: Path) -> None:
     """A step-down that the work itself asks for goes to the contender that stands by, as in one process."""
     async with keepers(tmp_path) as them:
@@ -316,7 +299,6 @@ async def test_a_worker_asks_to_step_down(tmp_path: Path) -> None:
         await first.says("not contending for 60 s")
 
 
-@pytest.mark.limit(60)
 async def test_a_second_signal_waits_for_nothing(tmp_path: Path) -> None:
     """A second SIGTERM kills a worker that does not end, releases its lock, and ends with 143. What comes within a
     second of the first is a copy of it."""

@@ -61,7 +61,6 @@ async def lead(session: Session, poller: Poller) -> tuple[Election, asyncio.Task
     return election, asyncio.create_task(election.lead("x", poller))
 
 
-@pytest.mark.limit(60)
 @pytest.mark.parametrize("deed", ["delete_key", "end_lease"])
 async def test_a_lock_that_a_person_broke(backend: Backend, prefix: str, deed: str) -> None:
     """When a person deletes the key or ends the lease, the leader stops before the next one, which settles first,
@@ -114,7 +113,6 @@ class Changed:
             await driver.close()
 
 
-@pytest.mark.limit(60)
 async def test_an_unreachable_backend(backend: Backend, prefix: str) -> None:
     """While the server is frozen the leader polls on to its stop_at and not beyond it, and leads again by itself
     after."""
@@ -138,7 +136,6 @@ async def test_an_unreachable_backend(backend: Backend, prefix: str) -> None:
         await asyncio.gather(leading, return_exceptions=True)
 
 
-@pytest.mark.limit(60)
 async def test_a_short_outage_costs_nothing(backend: Backend, prefix: str) -> None:
     """A server that is frozen for less than the time to stop_at does not end the term."""
     assert backend.server is not None
@@ -158,7 +155,6 @@ async def test_a_short_outage_costs_nothing(backend: Backend, prefix: str) -> No
         await asyncio.gather(leading, return_exceptions=True)
 
 
-@pytest.mark.limit(60)
 async def test_hand_over_between_sessions(backend: Backend, prefix: str) -> None:
     """A leader that stops hands over to the standby that answered: no settle, a larger token, and never both at
     once."""
@@ -181,7 +177,6 @@ async def test_hand_over_between_sessions(backend: Backend, prefix: str) -> None
             await asyncio.gather(waiting, return_exceptions=True)
 
 
-@pytest.mark.limit(60)
 async def test_waiting_leaks_nothing(backend: Backend, prefix: str) -> None:
     """After 1,000 acquires that did not get the lock, the server has no lease more than before them."""
     operator, patient = Operator(backend, prefix), replace(TIMING, ttl=10.0, margin=2.0)
@@ -199,7 +194,6 @@ async def test_waiting_leaks_nothing(backend: Backend, prefix: str) -> None:
         await hold.end({})
 
 
-@pytest.mark.limit(60)
 async def test_an_overwritten_value(backend: Backend, prefix: str, caplog: pytest.LogCaptureFixture) -> None:
     """A stranger's value under the lock's key is never overwritten by us. On Consul the session still holds the key and
     the leader leads on; on etcd the key left the lease, so the term ends and nobody leads until a person deletes it."""
@@ -227,7 +221,6 @@ async def test_an_overwritten_value(backend: Backend, prefix: str, caplog: pytes
         await asyncio.gather(leading, return_exceptions=True)
 
 
-@pytest.mark.limit(90)
 async def test_a_restart_of_the_server(backend: Backend, prefix: str) -> None:
     """A server that is stopped and started again, its data on disk, is led on afterwards with a token that has not gone
     back, whether the term survived or not."""
@@ -246,7 +239,6 @@ async def test_a_restart_of_the_server(backend: Backend, prefix: str) -> None:
         await asyncio.gather(leading, return_exceptions=True)
 
 
-@pytest.mark.limit(60)
 async def test_a_server_that_is_not_there(backend: Backend, prefix: str) -> None:
     """A session whose server is down at the start waits for it and then works; with fail_fast it says so at once."""
     server = backend.server

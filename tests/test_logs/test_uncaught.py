@@ -10,8 +10,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from support.aio import run
-from support.bot_process import READY_WITHIN, TOKEN, environment
+from support.aio import PATIENCE, run
+from support.bot_process import TOKEN, environment
 
 from cluster_lock.cli import run_command
 from cluster_lock.errors import ConfigError
@@ -38,10 +38,10 @@ def test_the_token_is_in_nothing_that_ends_the_bot(tmp_path: Path, style: str) -
                 env=environment(tmp_path / "state", TELEGRAM_BOT_TOKEN=TOKEN),
                 capture_output=True,
                 text=True,
-                timeout=READY_WITHIN,
+                timeout=PATIENCE,
             )
 
-    ended = run(main(), timeout=READY_WITHIN)
+    ended = run(main(), timeout=PATIENCE)
     assert ended.returncode == 1, ended.stderr
     assert TOKEN.partition(":")[2] not in ended.stdout + ended.stderr
     assert [ended.stderr.count(f"RuntimeError: {way}: ") for way in WAYS] == [1, 1, 1, 1], ended.stderr
@@ -73,7 +73,7 @@ thread.join()
 )
 def test_what_is_no_error_ends_as_ever(end: str, code: int, said: str) -> None:
     """SystemExit and KeyboardInterrupt are not logged, and the exit code is what it always was."""
-    ended = subprocess.run([sys.executable, "-c", PROGRAM + end], capture_output=True, text=True, timeout=READY_WITHIN)
+    ended = subprocess.run([sys.executable, "-c", PROGRAM + end], capture_output=True, text=True, timeout=PATIENCE)
     assert ended.returncode == code
     assert ended.stderr.strip().endswith(said)
     assert "cluster_lock" not in ended.stderr

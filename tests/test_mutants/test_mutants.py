@@ -118,7 +118,6 @@ KILLED_BY = {
     "lets_an_app_poll_while_it_is_loaded": "tests/test_bot/test_app.py -k imported",
 }
 
-pytestmark = pytest.mark.timeout(240)
 
 MARKS = {"etcd": pytest.mark.etcd, "consul": pytest.mark.consul, "leaves_overdue_work_alone": pytest.mark.etcd}
 """By the mutant's name, or the first word of it."""

@@ -23,7 +23,6 @@ from cluster_lock.telegram.times import TelegramTimes
 from cluster_lock.testing.servers import ConsulServer, EtcdServer
 from cluster_lock.values import Timing
 
-PATIENCE = 200.0
 
 
 async def main(hosts: Hosts, quick: bool, times: int, only: list[str]) -> None:
@@ -41,8 +40,8 @@ async def measured(scene: Scene, kind: str) -> str:
     at = await FAULTS[kind](scene, leader)
     if kind == "node":
         return await after_lost_node(scene, leader, at)
-    await scene.reached(lambda: standby.leads, PATIENCE)
-    await scene.reached(lambda: scene.polled_by(standby), PATIENCE)
+    await scene.reached(lambda: standby.leads)
+    await scene.reached(lambda: scene.polled_by(standby))
     change = next(one for one in await scene.telegram.changes() if one.new == standby.client)
     after, ended = change.started - at, change.ended - at
     return f"next poll after {after:6.2f} s, the last one ended at {ended:6.2f} s, gap {change.gap_ms / 1000:6.2f} s"
@@ -50,7 +49,7 @@ async def measured(scene: Scene, kind: str) -> str:
 
 async def after_lost_node(scene: Scene, leader: HostedBot, at: float) -> str:
     """The term may last, or end and begin again on the same instance."""
-    await scene.reached(lambda: any(bot.deadline > at + 2 * scene.timing.ttl for bot in scene.bots), PATIENCE)
+    await scene.reached(lambda: any(bot.deadline > at + 2 * scene.timing.ttl for bot in scene.bots))
     if not leader.lost:
         return "the term lasts"
     polls = await scene.polls()

@@ -21,7 +21,6 @@ POLLS_AFTER = AGAIN[0]
 KILLED_AFTER = 0.3
 
 
-@pytest.mark.limit(100)
 @on(ETCD35)
 @pytest.mark.parametrize("killed", [False, True], ids=["lives on", "is killed"])
 async def test_nothing_of_it_arrives_when_the_link_is_back(hosts: Hosts, killed: bool) -> None:
@@ -43,7 +42,6 @@ async def test_nothing_of_it_arrives_when_the_link_is_back(hosts: Hosts, killed:
         await scene.judge()
 
 
-@pytest.mark.limit(100)
 @on(ETCD35)
 @pytest.mark.parametrize("killed", [False, True], ids=["lives on", "is killed"])
 async def test_without_the_rules_for_its_connections_it_would(hosts: Hosts, killed: bool) -> None:
@@ -59,7 +57,7 @@ async def test_without_the_rules_for_its_connections_it_would(hosts: Hosts, kill
         async def arrived_late() -> bool:
             return (await scene.report()).late_arrivals > 0
 
-        await scene.reached(arrived_late, 20)
+        await scene.reached(arrived_late)
 
 
 async def _cut_off_while_writing(scene: Scene, leader: HostedBot, *, killed: bool) -> float:
@@ -67,7 +65,7 @@ async def _cut_off_while_writing(scene: Scene, leader: HostedBot, *, killed: boo
     # While a handler is at work a getUpdates goes out several times a second, over the connection that is there.
     await scene.telegram.push(scene.bot_id, chat_id=CHATS[0], text="work 5")
     await scene.telegram.push_many(scene.bot_id, 5, chats=CHATS[1:])
-    await scene.reached(lambda: leader.events("run"), 10)
+    await scene.reached(lambda: leader.events("run"))
 
     def answered_and_not_about_to_poll() -> bool:
         last = [event for event in leader.events() if event["kind"] in ("write", "answer")][-1]
@@ -76,14 +74,14 @@ async def _cut_off_while_writing(scene: Scene, leader: HostedBot, *, killed: boo
     down, written_before = 0.0, True
     while written_before:
         scene.network.plug(leader.host)
-        await scene.reached(answered_and_not_about_to_poll, 10)
+        await scene.reached(answered_and_not_about_to_poll)
         last = leader.events("write")[-1]["at"]
         scene.network.unplug(leader.host)
         down = clock.now()
         # It came between the look and the cut. Then its answer is lost, and no other one follows.
         written_before = any(write["at"] < down for write in leader.events("write", since=last))
     await scene.telegram.frozen(leader.client, since=down)
-    await scene.reached(lambda: leader.events("write", since=down), 10)
+    await scene.reached(lambda: leader.events("write", since=down))
     if killed:
         await asyncio.sleep(KILLED_AFTER)
         leader.child.send_signal(signal.SIGKILL)

@@ -12,7 +12,6 @@ from cluster_lock import clock
 pytestmark = pytest.mark.netns
 
 
-@pytest.mark.limit(100)
 @on(ETCD35, CONSUL)
 async def test_it_polls_until_its_deadline_and_no_longer(hosts: Hosts) -> None:
     """A leader that is cut off from the store polls on until its deadline and not beyond it, a standby takes over when
@@ -20,7 +19,7 @@ async def test_it_polls_until_its_deadline_and_no_longer(hosts: Hosts) -> None:
     async with hosts.scene() as scene:
         leader, standby = await scene.start(2)
         await scene.traffic()
-        await scene.reached(lambda: len(leader.events("run")) > 5, 10)
+        await scene.reached(lambda: len(leader.events("run")) > 5)
         hosts.network.partition([leader.host], STORES)
         cut = clock.now()
         assert await scene.taken_over(leader) is standby
@@ -40,7 +39,6 @@ async def test_it_polls_until_its_deadline_and_no_longer(hosts: Hosts) -> None:
         await scene.judge()
 
 
-@pytest.mark.limit(100)
 @on(ETCD35)
 async def test_a_lock_that_a_person_breaks_meanwhile(hosts: Hosts) -> None:
     """When a person ends the lease of a leader that is cut off from the store, nobody can tell the leader: another one
@@ -55,7 +53,7 @@ async def test_a_lock_that_a_person_breaks_meanwhile(hosts: Hosts) -> None:
         node.ctl("lease", "revoke", f"{int(lease):x}")
         assert await scene.taken_over(leader) is standby
         latest = cut + scene.timing.ttl - scene.timing.margin
-        await scene.reached(lambda: leader.lost, 10)
+        await scene.reached(lambda: leader.lost)
         assert leader.lost[0]["at"] < latest
         assert (await scene.polls(leader))[-1]["arrived"] < latest
         hosts.network.heal()

@@ -10,7 +10,6 @@ from cluster_lock import clock
 pytestmark = pytest.mark.netns
 
 
-@pytest.mark.limit(100)
 @on(ETCD35, CONSUL)
 async def test_a_standby_that_reaches_it_takes_over(hosts: Hosts) -> None:
     """A leader that does not reach Telegram hands over to a standby that does, past one that does not either, and then
@@ -18,7 +17,7 @@ async def test_a_standby_that_reaches_it_takes_over(hosts: Hosts) -> None:
     async with hosts.scene() as scene:
         leader, deaf, hearing = await scene.start(3)
         await scene.traffic()
-        await scene.reached(lambda: len(leader.events("run")) > 5, 10)
+        await scene.reached(lambda: len(leader.events("run")) > 5)
         hosts.network.partition([leader.host, deaf.host], [TELEGRAM])
         cut = clock.now()
         await scene.telegram.frozen(leader.client, since=cut)
@@ -36,7 +35,6 @@ async def test_a_standby_that_reaches_it_takes_over(hosts: Hosts) -> None:
         assert report.duplicated == 0
 
 
-@pytest.mark.limit(100)
 @on(ETCD35)
 async def test_it_leads_on_when_nobody_reaches_it(hosts: Hosts) -> None:
     """While no standby reaches Telegram either, the leader keeps its term, and polls on in it when Telegram is back."""
@@ -46,11 +44,11 @@ async def test_it_leads_on_when_nobody_reaches_it(hosts: Hosts) -> None:
         term = leader.term
         hosts.network.partition([leader.host, standby.host], [TELEGRAM])
         await scene.telegram.frozen(leader.client)
-        await scene.reached(lambda: "nobody is able to take over" in leader.child.output, 30)
+        await scene.reached(lambda: "nobody is able to take over" in leader.child.output)
         await scene.telegram.thawed(leader.client)
         hosts.network.heal()
         healed = clock.now()
-        await scene.reached(lambda: scene.polled_by(leader, healed), 30)
+        await scene.reached(lambda: scene.polled_by(leader, healed))
         assert leader.term == term
         assert not standby.events("ended")
         await scene.judge()

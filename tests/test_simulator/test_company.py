@@ -33,7 +33,6 @@ def test_a_manual_clock_calls_in_order_and_at_the_moment() -> None:
     assert calls[-1] == ("late", 2.0)
 
 
-@pytest.mark.limit(5)
 async def test_the_loops_clock_brings_forward_what_a_jump_makes_due() -> None:
     """Calls and sleeps that wait for later happen at once after the jump; those beyond it still wait."""
     clock = LoopClock()

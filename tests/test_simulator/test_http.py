@@ -232,7 +232,6 @@ async def test_a_dropped_connection_before_or_after_the_work(after_processing: b
         assert simulator.oracle.updates()[1].delivered == []
 
 
-@pytest.mark.limit(10)
 async def test_a_black_hole_answers_nothing_until_the_client_gives_up() -> None:
     """The request arrives and nothing comes back; the simulator still stops at once."""
     simulator = TelegramSimulator()
@@ -313,7 +312,6 @@ async def test_a_jump_of_the_clock_ends_long_polls_and_expires_updates() -> None
         assert (await http.ask(offset=3))[1]["result"] == []
 
 
-@pytest.mark.limit(10)
 async def test_stopping_answers_what_is_still_held() -> None:
     """A parked poll gets an empty list and a held loser a 429, and stop() does not wait for them."""
     simulator = TelegramSimulator()

@@ -21,6 +21,7 @@ from .oracle import Report
 
 Json = dict[str, Any]
 REQUEST_TIMEOUT = 10.0
+RUNS_AT_ONCE = 1000
 
 
 class SimulatorError(Exception):
@@ -148,6 +149,11 @@ class SimulatorControl:
             term=term,
             bot=bot,
         )
+
+    async def handled_many(self, runs: Sequence[Json]) -> None:
+        # The simulator takes no body of over a megabyte.
+        for first in range(0, len(runs), RUNS_AT_ONCE):
+            await self._call("handled_many", runs=list(runs[first : first + RUNS_AT_ONCE]))
 
     @asynccontextmanager
     async def handling(

@@ -20,7 +20,7 @@ _OF_ENGINE = (
     "push push_many push_raw traffic_on traffic_off revoke restore restarting set_webhook reseed jump set_modes"
     " rogue_on rogue_off state"
 )
-_OF_ORACLE = "frozen thawed dead started term_ended handled clear"
+_OF_ORACLE = "frozen thawed dead started term_ended handled handled_many clear"
 
 Method = Callable[..., Any]
 

@@ -146,6 +146,11 @@ class Oracle:
                 return
         update.runs.append(Run(client, term, start, end, outcome))
 
+    def handled_many(self, runs: Iterable[Json]) -> None:
+        """Several runs, each an object with the arguments of `handled`."""
+        for run in runs:
+            self.handled(**run)
+
     # What it says.
 
     def report(
