@@ -16,7 +16,7 @@ from .verdict import TermOf
 STARVED = (70, -9)
 """How an instance ends that could not keep its lease in time: the guard's code, and the kernel timer's SIGKILL."""
 
-STOPPED_WITHIN = 30.0
+STOPPED_WITHIN = 60.0
 
 
 class DemoFailed(Exception):

@@ -29,7 +29,7 @@ from .timeline import Picture
 from .verdict import Verdict, judge
 
 SHOW_EVERY = 0.2
-DRAINED_WITHIN = 40.0
+DRAINED_WITHIN = 120.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from .plan import DemoPlan
 LOOK_EVERY = 0.03
 READY_WITHIN = 300.0
 """For an instance from its start: importing aiogram takes seconds of a processor, a minute where many share it."""
-CHANGE_WITHIN = 20.0
+CHANGE_WITHIN = 60.0
 """For the next leader, beyond the time in which the lock must be free."""
 SETTLED_STANDBY = 0.3
 """Seconds that an instance has to stand by before a fault: its contender record is written by then."""

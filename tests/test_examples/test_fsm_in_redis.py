@@ -47,8 +47,8 @@ async def test_a_message_that_comes_again_after_a_crash_answers_no_second_questi
         with stage("fsm_in_redis.py", simulator, REDIS_URL=redis.url) as it:
             first, second = await it.start_all("a", "b")
             await said(simulator, 2, "/order", "What would you like?")
-            await aio.until(lambda: simulator.oracle.report().pending == 0)
-            # A poll is parked; the next one, which would confirm what this one brings, gets no answer.
+            await aio.until(lambda: not simulator.oracle.report().pending and simulator.bot(BOT).parked is not None)
+            # The next poll, which would confirm what the parked one brings, gets no answer.
             simulator.inject(Fault("black_hole", method="getUpdates"))
             await said(simulator, 2, "7", "How many times 7?")
             await first.says("is handled", times=2)

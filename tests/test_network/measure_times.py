@@ -24,7 +24,6 @@ from cluster_lock.testing.servers import ConsulServer, EtcdServer
 from cluster_lock.values import Timing
 
 
-
 async def main(hosts: Hosts, quick: bool, times: int, only: list[str]) -> None:
     for kind in only or FAULTS:
         for _ in range(times):
