@@ -4,7 +4,7 @@ anything left of one?
     python benchmarks/keeper_faults.py [--faults 100] [--seed 1]
 
 Three keepers of one lock (file backend, ttl 3 s) on this machine. Each command writes its fencing token every 30 ms,
-from a child and from a grandchild in a session of its own. A fault hits whoever leads; then whoever is gone is started
+from a child and from a grandchild in a session of its own. A fault hits the leader; then what is gone is started
 again. Two terms overlap if one writes after the next has begun. The same seed brings the same faults.
 """
 
@@ -55,7 +55,7 @@ class Faults:
         self.done: collections.Counter[str] = collections.Counter()
 
     async def start(self) -> None:
-        """Whoever is not there."""
+        """Those that are not there."""
         for name in NAMES:
             if name not in self._keepers or self._keepers[name].code is not None:
                 self._keepers[name] = await self._them.start(name, "sh", "-c", COMMAND, lock="x")

@@ -1,4 +1,4 @@
-"""What the bot answers. They run on whoever leads, so they answer for the leader."""
+"""What the bot answers. They run on the leader, so they answer for the leader."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ def of_process(
     dispatcher: Dispatcher, bots: tuple[Bot, ...], leadership: Leadership, given: Mapping[str, Any]
 ) -> dict[str, Any]:
     """What is the same in every term: aiogram's own names, our `leadership`, and what the user has `given` here. What
-    he has put into the Dispatcher comes before ours, as with aiogram, and comes from there."""
+    the user has put into the Dispatcher comes before ours, as with aiogram, and comes from there."""
     own = dispatcher.workflow_data
     if taken := [name for name in OURS if name in given or name in own]:
         log.warning("handlers get your own data as %s, and not what cluster-lock gives by that name", ", ".join(taken))

@@ -51,7 +51,7 @@ class Draining:
         if not at_least_once:
             self._facts.given_up += cancelled
         self._handling.cancel()
-        # Without a limit: the lock is not given away while a handler runs, and whoever gave us the term has the limit.
+        # Without a limit: the lock is not given away while a handler runs, and the giver of the term has the limit.
         await self._handling.idle()
         await self._drain_spawned(until)
 
@@ -85,9 +85,9 @@ class Draining:
         """Tell Telegram what is finished, where nobody else will.
 
         The heir's first getUpdates confirms, by what we hand over; a confirmation of our own could come late, be
-        taken for a repetition of his (same offset within 3 s) and end his poll. Without an heir what we leave behind
-        may never be read: the store may be lost, the next poller may know no lock. So then, and only if that offset
-        never went out.
+        taken for a repetition of its own (same offset within 3 s) and end its poll. Without an heir what we leave
+        behind may never be read: the store may be lost, the next poller may know no lock. So then, and only if that
+        offset never went out.
         """
         offset = self._window.offset
         if self._term.heir is not None or held or offset is None or offset == self._window.sent:

@@ -152,7 +152,7 @@ def updates_in(session: BaseSession, text: str) -> list[Raw] | None:
 
 
 OF_ITS_OWN = "__call__", "make_request", "check_response"
-"""How a session calls Telegram. Whoever makes these anew may do anything, over connections that nobody knows."""
+"""How a session calls Telegram. A session that makes these anew may do anything, over connections that nobody knows."""
 
 
 def why_not_followed(session: BaseSession) -> str | None:

@@ -89,7 +89,7 @@ def album(update: Mapping[str, Any]) -> Hashable:
 
 
 def conversation(update: Mapping[str, Any]) -> Hashable:
-    """The line of an update with `order: chat`: the chat, else whoever sent it, else nothing (the update stands for
+    """The line of an update with `order: chat`: the chat, else the sender, else nothing (the update stands for
     itself). A private chat has the id of its user."""
     for event in update.values():
         if not isinstance(event, dict):

@@ -181,7 +181,7 @@ class Recovery:
         )
 
     def _see_whether_others_reach_it(self, sent_at: float) -> None:
-        """If Telegram is unreachable from here for long, offer the term to whoever reaches it. Nobody: then it is
+        """If Telegram is unreachable from here for long, offer the term to one that reaches it. Nobody: then it is
         Telegram that is down, and leadership must not go round in circles."""
         now, grace = clock.now(), self._rules.times.telegram_grace
         if self._unreachable_since is None:

@@ -158,7 +158,7 @@ class TermWork:
         self._take(updates)
 
     async def _until_valid(self) -> None:
-        """The lease was not renewed in time by our own look at the clock. Whoever gave us the term cancels us, or has a
+        """The lease was not renewed in time by our own look at the clock. The giver of the term cancels us, or has a
         renewal in hand that we could not see; either way nothing is sent or started now."""
         with self._facts.waiting("the lease was not renewed in time"):
             while not self._term.is_valid():  # noqa: ASYNC110 - time passes, and that tells nobody

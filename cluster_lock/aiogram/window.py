@@ -156,7 +156,7 @@ class Window:
 
     def join(self, delivered: Delivered, album: Hashable) -> None:
         """It is a part of an album: none of those is confirmed or handed over as finished while another one is not, so
-        that whoever goes on gets all of it."""
+        that the next leader gets all of it."""
         delivered.album = album
         self._albums[album] += 1
 

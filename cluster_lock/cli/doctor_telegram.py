@@ -1,4 +1,4 @@
-"""The doctor's checks of Telegram. Nothing here sends a getUpdates: it would take the poll from whoever polls."""
+"""The doctor's checks of Telegram. Nothing here sends a getUpdates: it would take the poll from the bot that runs."""
 
 from __future__ import annotations
 

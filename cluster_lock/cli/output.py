@@ -60,7 +60,7 @@ async def opened(settings: Settings) -> AsyncIterator[Driver]:
         await driver.close()
 
 
-def whoever() -> str:
+def who_asks() -> str:
     """Who gives the command, for the log of a leader: "alice@ops-1"."""
     try:
         user = getpass.getuser()

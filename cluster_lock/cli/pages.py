@@ -1,4 +1,4 @@
-"""What a server says as JSON over HTTP, whoever it is: in bounded time, and an object or a sentence."""
+"""What a server says as JSON over HTTP, whatever it is: in bounded time, and an object or a sentence."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class _NoRedirects(urllib.request.HTTPRedirectHandler):
 def _into(answer: Future[Answer], url: str, within: float, secret: str) -> None:
     try:
         answer.set_result(_asked(url, within, secret))
-    except Exception as error:  # noqa: BLE001 - whoever waits gets it
+    except Exception as error:  # noqa: BLE001 - the waiting thread gets it
         answer.set_exception(error)
 
 

@@ -7,7 +7,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from .options import add_settings_options, settings_from
-from .output import add_json_option, opened, print_json, run, whoever
+from .output import add_json_option, opened, print_json, run, who_asks
 from .tables import printable
 
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ def _ours() -> Record:
     from cluster_lock.values import Record
     from cluster_lock.version import __version__
 
-    who = whoever()
+    who = who_asks()
     return Record(
         holder=f"quarantine/{who}/{os.getpid()}-{secrets.token_hex(3)}",
         instance=f"quarantine by {who}",

@@ -7,7 +7,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from .options import add_settings_options, settings_from
-from .output import add_json_option, print_json, run, seconds_from, whoever
+from .output import add_json_option, print_json, run, seconds_from, who_asks
 from .tables import printable
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ async def _step_down(arguments: argparse.Namespace, settings: Settings) -> int:
     timeout = arguments.timeout or timing.drain + timing.cancel_grace + PATIENCE
     async with open_session(settings, fail_fast=True) as session:
         name = arguments.name or await _only_one(session)
-        outcome = await ask_to_step_down(session, name, to=arguments.to, by=whoever(), timeout=timeout)
+        outcome = await ask_to_step_down(session, name, to=arguments.to, by=who_asks(), timeout=timeout)
     told = _told(name, arguments.to, outcome, settings.fencing_floor)
     if arguments.json:
         print_json(told)

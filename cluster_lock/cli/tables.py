@@ -54,7 +54,7 @@ Part = Line | Table
 
 def printable(text: str) -> str:
     """Masked, before a line is folded somewhere inside a secret, and without what would steer a terminal: records are
-    written by whoever may write to the backend."""
+    written by anybody who may write to the backend."""
     text = masked(text)
     return text if text.isprintable() else "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
 

@@ -11,7 +11,7 @@ log = logging.getLogger("cluster_lock.health")
 
 
 def beside(work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-    """A task of `work`. Whoever starts it ends it."""
+    """A task of `work`. The caller ends it."""
     task = asyncio.get_running_loop().create_task(work)
     task.add_done_callback(_tell)
     return task

@@ -171,7 +171,8 @@ class HealthServer:
 
 
 def _http_log() -> logging.Logger:
-    """aiohttp logs each request that is no HTTP as an error with a traceback; whoever scans ports is none of ours."""
+    """aiohttp logs each request that is no HTTP as an error with a traceback; anybody who scans ports is none of
+    ours."""
     found = logging.getLogger("cluster_lock.health.http")
     found.addFilter(_is_ours)
     return found

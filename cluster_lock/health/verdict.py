@@ -11,8 +11,8 @@ from cluster_lock import clock
 from .board import Board
 
 STALLS = 3
-"""A worker that gives no sign of life is killed after one stall_limit. If it still stands after three, whoever should
-have killed it does not work."""
+"""A worker that gives no sign of life is killed after one stall_limit. If it still stands after three, the one that
+should have killed it does not work."""
 DEAF = "no getUpdates has ended for too long"
 FAILING = "no getUpdates has succeeded for too long"
 FULL_FOR = 60.0

@@ -19,7 +19,7 @@ is not found.
 
 No signal ends the two that can be ignored, so a stop signal to every process of a service leaves the command its time.
 Nor do they stand in lists of processes under a name that a pattern for this library, for Python or for the command
-finds: whoever kills by name kills the keeper, and they end the rest.
+finds: anybody who kills by name kills the keeper, and they end the rest.
 
 No import of the library here: this starts in milliseconds and stays as small as an interpreter can be.
 """
@@ -52,7 +52,7 @@ COPIES = 1.0
 FAULTS = {signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGABRT, signal.SIGTRAP, signal.SIGSYS}
 HEEDED = frozenset({signal.SIGKILL, signal.SIGSTOP, signal.SIGCHLD, *FAULTS})
 PYTHONS_OWN = frozenset({signal.SIGPIPE, signal.SIGXFSZ})
-"""Ignored by an interpreter, and not by whoever started it."""
+"""Ignored by an interpreter, and not by its parent."""
 NO_NEW_PRIVILEGES = "no-new-privileges"
 CORE = "core="
 PROCESS = "process="

@@ -31,7 +31,7 @@ from .visitors import Visitors
 log = logging.getLogger("cluster_lock.keeper")
 
 LAST_WORDS = 0.1
-"""Seconds from SIGTERM to SIGKILL when the lock is lost: whoever finds it free waits `settle`, which is more."""
+"""Seconds from SIGTERM to SIGKILL when the lock is lost: anybody who finds it free waits `settle`, which is more."""
 
 
 class _EndedByItself(Exception):
@@ -83,7 +83,7 @@ class LockedCommand:
 
     async def _term(self, term: Term) -> None:
         """One term: the command from its start to the end of all that it started."""
-        # However it came to us: what was left here may be from a term before that of whoever gave the lock away.
+        # However it came to us: what was left here may be from a term before that of the one that gave the lock away.
         await end_left_over(self._plan.scope)
         with starting("another process"):
             ours, theirs = socket.socketpair()

@@ -2,7 +2,7 @@
 
     {"call": 7, "verb": "take", "with": {"name": "telegram/42"}}    a question
     {"answer": 7, "value": ...}  {"answer": 7, "error": ["LockLost", "..."]}
-    {"cancel": 7}                                                   whoever asked does not wait any more
+    {"cancel": 7}                                                   the caller does not wait any more
     {"event": "lease", "deadline": 1234.5, "now": 1223.1, "clock": "boottime"}
     {"event": "hello", "version": "0.1.0"}                          the worker's first line, and the answer
 
@@ -86,7 +86,8 @@ class PipeLink:
             self.close("a line on the pipe was not understood")
 
     def close(self, reason: str) -> None:
-        """Nothing comes any more: whoever waits for an answer hears of it, and what was asked here is cancelled."""
+        """Nothing comes any more: the one that waits for an answer hears of it, and what was asked here is
+        cancelled."""
         if self.closed is not None:
             return
         self.closed = reason
@@ -113,7 +114,7 @@ class PipeLink:
         except ClusterLockError as error:
             self._write({"answer": number, "error": [type(error).__name__, str(error)]})
         except Exception as error:
-            # A bug here, or of whoever answers on our behalf: said here, and whoever asked does not wait for ever.
+            # A bug here, or of the one that answers on our behalf: said here, and the caller does not wait for ever.
             log.exception("the answer to a question on the pipe failed")
             self._write({"answer": number, "error": [ClusterLockError.__name__, f"it failed there: {error!r}"]})
         else:
@@ -122,7 +123,7 @@ class PipeLink:
     def _answered(self, message: Mapping[str, Any]) -> None:
         answer = self._asked.get(message["answer"])
         if answer is None or answer.done():
-            return  # whoever asked is gone
+            return  # the caller is gone
         if "error" in message:
             kind, text = message["error"]
             answer.set_exception(_error(kind, text))

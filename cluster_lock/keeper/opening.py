@@ -1,4 +1,4 @@
-"""The election of this process, whoever holds its session."""
+"""The election of this process, with a session here or at the keeper."""
 
 from __future__ import annotations
 

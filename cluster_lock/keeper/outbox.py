@@ -1,4 +1,4 @@
-"""Writing to a pipe without ever waiting for whoever reads it."""
+"""Writing to a pipe without ever waiting for its reader."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ class Outbox:
         return len(self._unsent)
 
     def send(self, line: bytes) -> None:
-        """Send it when the other end takes it. If that is gone, nothing happens: whoever reads the pipe hears of it."""
+        """Send it when the other end takes it. If that is gone, nothing happens: the reader of that pipe hears of
+        it."""
         self._unsent += line
         self._write()
 

@@ -74,7 +74,7 @@ class PipeHeldLock:
         return self.loss
 
     def _silence(self) -> EndReason:
-        """Why it is over when nothing was heard: in the words of whoever renews, and with the same times."""
+        """Why it is over when nothing was heard: in the words of the one that renews, and with the same times."""
         timing = self._lease.timing
         age = clock.now() - (self._lease.deadline + timing.margin - timing.ttl)
         text = f"the lease was last renewed {age:.1f} s ago (ttl {timing.ttl:g} s), of all that the keeper told"

@@ -68,7 +68,7 @@ class Relay:
             await self._give(held, (handovers or {}).get(held.name, held.inherited))
 
     async def _take(self, name: str) -> Mapping[str, Any]:
-        """The lock, as soon as it is ours. Cancelled: whoever wanted it does not any more."""
+        """The lock, as soon as it is ours. Cancelled: the one that wanted it does not any more."""
         self._asked()
         async with self._turns[name]:
             self.wanted.add(name)
@@ -79,7 +79,7 @@ class Relay:
                 if not taking.done():
                     answering.result()  # it never returns, so this raises what broke it
                 held = taking.result()
-                # However it came: what was left here may be from a term before that of whoever gave the lock away.
+                # However it came: what was left here may be from a term before that of the one that gave the lock away.
                 await end_left_over(self._scope)
                 # Whatever cancels us from here on: it is given back by `drop` or `give_back`.
                 self._hold(held)

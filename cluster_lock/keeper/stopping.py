@@ -27,7 +27,7 @@ _early: list[int] = []
 
 
 def remember() -> None:
-    """Until somebody listens, signals to stop are kept. Whoever started us may have held them back, too: the kernel
+    """Until somebody listens, signals to stop are kept. Our parent may have held them back, too: the kernel
     drops those that process 1 of a container does not handle."""
     for number in STOPS:
         signal.signal(number, lambda number, _: _early.append(number))
@@ -64,7 +64,7 @@ class KeeperStopping:
 
     def listen(self, pass_on: Callable[[int], bool]) -> None:
         """From now on; `pass_on(number)` gets what is not for us, and says whether there was somebody to take it. What
-        whoever started us had us ignore (`nohup`) stays ignored, here and in the command."""
+        our parent had us ignore (`nohup`) stays ignored, here and in the command."""
         loop = asyncio.get_running_loop()
 
         def heard(number: int) -> None:

@@ -112,7 +112,8 @@ class WorkerProcess(Caller):
         self._open(pipe)
 
     def _not_instead(self, pipe: socket.socket) -> str | None:
-        """Why whoever knocks is not the one program that the worker is now: a child of it, perhaps. None: it is."""
+        """Why the process that knocks is not the program that the worker is now: a child of it, perhaps. None: it
+        is."""
         knocker = made_by(pipe)
         if self._knocker not in (None, knocker):
             return f"process {knocker} knocked, which is not process {self._knocker} that had knocked before"

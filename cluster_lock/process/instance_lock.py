@@ -269,7 +269,7 @@ def process_started(pid: int) -> int | None:
             return 0
         state, *fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
     except PermissionError:
-        return 0 if sys.platform != "linux" else None  # another user's; or hidden, as for who may see his own only
+        return 0 if sys.platform != "linux" else None  # another user's; or hidden
     except (FileNotFoundError, ProcessLookupError, ValueError, OverflowError):
         return None
     return int(fields[18]) if state not in b"ZX" else None

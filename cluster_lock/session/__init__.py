@@ -1,7 +1,7 @@
 """Any number of locks under one lease.
 
-A Session owns the lease. A Lock waits for its turn; while it is held there is a Hold. For whoever needs a lock without
-an election, for `election`, for `admin`, and for the keeper.
+A Session owns the lease. A Lock waits for its turn; while it is held there is a Hold. For a program that needs a lock
+without an election, for `election`, for `admin`, and for the keeper.
 """
 
 from __future__ import annotations

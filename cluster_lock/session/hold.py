@@ -22,14 +22,14 @@ from .requests import Ask, Reply
 log = logging.getLogger("cluster_lock.hold")
 
 REFUSAL_PAUSE = 0.5
-"""Seconds between two refusals: whoever asks in a loop does not make the leader write in one."""
+"""Seconds between two refusals: a caller that asks in a loop does not make the leader write in one."""
 
 
 class Hold:
     """A lock that this process holds. `lost` is done, with the reason, as soon as it cannot be proved to be held any
     more.
 
-    Whoever gets a hold works under it only while it `is_valid`, ends all work when it is lost, and calls `end` exactly
+    The caller of `hold` works under it only while it `is_valid`, ends all work when it is lost, and calls `end` exactly
     once, after the last of the work has ended: until then the guard stands ready to end the process at the deadline.
     """
 
@@ -51,7 +51,7 @@ class Hold:
         self._guard = context.guard.watch(context.lease.deadline, f"the work under {self.name}")
         self._ask: Ask | None = None
         self._asker = ""
-        """The lease of whoever asked last."""
+        """The lease of the last one that asked."""
         self._asked = asyncio.Event()
         self._replied = asyncio.Event()
         self._replied.set()

@@ -110,8 +110,8 @@ async def _withdraw(context: Context, name: str, grant: Grant, key: str) -> None
 
 
 async def reply_to(context: Context, name: str, grant: Grant, reply: Reply) -> None:
-    """Answer a person's request, and take the answer away when the request is gone: with whoever asked, at the latest,
-    or with the end of the term."""
+    """Answer a person's request, and take the answer away when the request is gone: with the one that asked, at the
+    latest, or with the end of the term."""
     try:
         await context.driver.announce(grant.lease, REPLY + name, reply.to_bytes())
     except (BackendUnavailable, BackendRefused, LeaseExpired) as error:

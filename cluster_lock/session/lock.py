@@ -47,7 +47,7 @@ class Lock:
         The block is cancelled when the lock can no longer be proved to be held, and LockLost is raised from it. What
         swallows that is ended with the whole process, at the latest at the deadline. `wait=False`: raise HeldElsewhere
         at once if somebody else holds it. Also raises what makes it impossible to get a lease, and TokenWentBack.
-        With a lock that was found free the block begins `timing.settle` seconds later: whoever held it before may hear
+        With a lock that was found free the block begins `timing.settle` seconds later: the last holder may hear
         of the loss that much later than we do. `settle=False`: for a block that does no harm beside another one.
         What the block put into threads (`asyncio.to_thread`) is waited for before the lock is given away; on a loss the
         deadline is its limit.
@@ -64,7 +64,7 @@ class Lock:
 
     async def acquire(self, *, wait: bool = True, listens: bool = False) -> Hold:
         """The same without a block and without settling: the caller waits `timing.settle_left` himself, ends all work
-        when `hold.lost`, and calls `hold.end` after it. `listens`: follow what people ask of whoever holds it."""
+        when `hold.lost`, and calls `hold.end` after it. `listens`: follow what people ask of its holder."""
         claims, watch = self._context.claims, self._context.watch
         turn = claims.turn(self.key)
         if not wait and turn.locked():

@@ -54,7 +54,7 @@ class Reconciler:
     async def release(self, entry: Entry) -> None:
         """Release what stands under our lease at `entry`, unless somebody here asks for it after all.
 
-        The farewell does not say `released`: whoever led before may not have heard of it yet, so the next one
+        The farewell does not say `released`: the last leader may not have heard of it yet, so the next one
         settles."""
         context, lease = self._context, self._context.lease.current
         if lease is None or entry.lease != lease.id or entry.name in context.claims.in_use:
@@ -68,7 +68,7 @@ class Reconciler:
         """Release a grant that nobody works under, or ever did."""
         context, touched = self._context, self._context.touched
         touched.touch(grant.name)
-        touched.end(grant)  # whoever asks from here on may not make it his own: the release may arrive at any moment
+        touched.end(grant)  # a caller from here on may not make it its own: the release may arrive at any moment
         try:
             await context.driver.release(grant, farewell)
             touched.note_given(grant)

@@ -1,7 +1,7 @@
 """How often people's requests are heeded: each hand-over costs every user a moment, and may be asked for in a loop.
 
-Whoever stands by for a lock hears the requests to its leader, and counts them as that leader does. So who has just had
-his way is known to the heir too.
+A standby of a lock hears the requests to its leader, and counts them as that leader does. So the heir knows too who has
+just been served.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ KEPT = 16
 
 
 class RequestPace:
-    """The requests about each lock that were heeded, here or by somebody else. Who asks is known by his lease."""
+    """The requests about each lock that were heeded, here or by somebody else. Who asks is known by the lease."""
 
     def __init__(self) -> None:
         self._heeded: dict[str, dict[str, float]] = {}
 
     def heeded(self, name: str, lease: str) -> None:
-        """A request about the lock `name` came from whoever has `lease`."""
+        """A request about the lock `name` came from the owner of `lease`."""
         recent = self._recent(name)
         recent.pop(lease, None)
         recent[lease] = clock.now()

@@ -104,7 +104,7 @@ class Session:
     async def close(self) -> None:
         """Give everything up: the contender record, the lease, the connections. Bounded: the time of two requests.
 
-        The work under the locks must have ended before. Whoever still waits for a lock is told with an error.
+        The work under the locks must have ended before. A caller that still waits for a lock is told with an error.
         """
         await finish(self._close())
 

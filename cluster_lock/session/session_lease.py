@@ -166,7 +166,7 @@ class SessionLease:
                 lease = await within(self._timing.request, self._driver.backend, request)
                 watchdog = await self._watched(lease, sent)
             except (BackendUnavailable, BackendRefused) as error:
-                # Whoever starts once more begins that wait anew.
+                # A process that starts once more begins that wait anew.
                 at_once = self._fail_fast and not isinstance(error, NoLeaseYet)
                 if first and (at_once or isinstance(error, BackendRefused)):
                     raise

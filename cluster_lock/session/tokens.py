@@ -1,7 +1,7 @@
 """The largest fencing token of each lock that this process has heard of or held.
 
 A store that was restored, rebuilt or replaced gives out smaller ones again, and no lock may be led on one of those:
-whoever compares the token with what was written before would refuse all that the new leader does.
+a store that compares the token with what was written before would refuse all that the new leader does.
 """
 
 from __future__ import annotations

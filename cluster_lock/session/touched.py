@@ -34,7 +34,7 @@ class Touched:
         away."""
 
     def touch(self, key: str) -> None:
-        """An acquire of `key` is on its way: listen for it, even if whoever asked goes away."""
+        """An acquire of `key` is on its way: listen for it, even if the caller goes away."""
         if key not in self._at:
             self._watch.follow(key)
         self._at[key] = clock.now()

@@ -37,7 +37,7 @@ class Upkeep:
         if (led := self._context.claims.holds.get(LEADER + name)) is not None:
             led.asked(entry)
         elif entry.lease is not None and Ask.of(entry) is not None:
-            self._context.pace.heeded(name, entry.lease)  # by whoever leads
+            self._context.pace.heeded(name, entry.lease)  # by the leader
 
     def _heard_of_lock(self, entry: Entry, asked: int) -> None:
         context, name, latest = self._context, entry.name, self._context.lease.latest
@@ -54,7 +54,7 @@ class Upkeep:
 
     def went_back(self, why: str) -> None:
         """The store was set back: what stood there then stands there again, a lock that we gave away under our lease
-        too. Whoever works under one is told by the next read, which is made now."""
+        too. The work under one is told by the next read, which is made now."""
         log.warning("the store was set back, everything is read again: %s", why)
         self._context.touched.forget_indexes()
         self._context.contender.doubt()
@@ -94,7 +94,7 @@ class Upkeep:
 
     def lost(self, reason: EndReason) -> None:
         holds = list(self._context.claims.holds.values())
-        # Whoever works under a lock is told the reason and says so himself.
+        # The work under a lock is told the reason and says so itself.
         log.log(logging.DEBUG if holds else logging.WARNING, "lease lost: %s", reason)
         for hold in holds:
             hold.lose(reason)

@@ -1,7 +1,7 @@
 """One waiting request for everything that a session wants to hear of.
 
-It keeps the last known state of each name and wakes whoever waits for one. It never decides that something is *not* so
-from silence: a watch may be blind on a cut-off server, so it is never the only detector of a loss
+It keeps the last known state of each name and wakes those that wait for one. It never decides that something is *not*
+so from silence: a watch may be blind on a cut-off server, so it is never the only detector of a loss
 (docs/design.md#two-detectors).
 
 What it hears may be old: an answer that was long on its way, a watch that catches up. A linearizable read that was sent
@@ -170,7 +170,7 @@ class Watch:
             try:
                 await self._hear(frozenset(self.wanted))
             except (BackendUnavailable, BackendRefused) as error:
-                # A backend that is down is told of by whoever asks for the lease, and once is enough.
+                # A backend that is down is told of by the task that asks for the lease, and once is enough.
                 if not failing or not self._renews():
                     failing_since = clock.now()
                 silent = clock.now() - failing_since

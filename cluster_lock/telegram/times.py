@@ -19,8 +19,8 @@ class TelegramTimes:
     handler_timeout: float | None = None
     """Seconds after which a handler is cancelled and its update confirmed; None: handlers run as long as they like."""
     telegram_grace: float = 60.0
-    """Seconds for which Telegram may be out of reach from the leader before a standby gets its turn. Whoever steps down
-    for that, or for conflicts, does not contend for as long."""
+    """Seconds for which Telegram may be out of reach from the leader before a standby gets its turn. A leader that
+    steps down for that, or for conflicts, does not contend for as long."""
 
     def __post_init__(self) -> None:
         wrong = not_positive(self)

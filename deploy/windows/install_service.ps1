@@ -104,7 +104,7 @@ function Install-Bot {
         throw "sc.exe could not give the service its account: code $LASTEXITCODE"
     }
 
-    # Where secrets are, never the secrets: whoever may look at services sees these.
+    # Where secrets are, never the secrets: anybody who may look at services sees these.
     $variables = @("CLUSTER_LOCK_STATE_DIR=$State", 'PYTHONUNBUFFERED=1', 'PYTHONUTF8=1')
     if ($TokenFile) {
         $variables += "CLUSTER_LOCK_TELEGRAM__TOKEN_FILE=$TokenFile"

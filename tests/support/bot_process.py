@@ -24,7 +24,7 @@ SETTINGS = ("CLUSTER_LOCK_", "ETCDCTL_", "CONSUL_", "TELEGRAM_", "POD_NAME")
 
 
 def environment(state: Path, **more: str) -> dict[str, str]:
-    """What a process gets: nothing of the settings of whoever runs the tests. Its state is in `state`."""
+    """What a process gets: nothing of the settings of the person who runs the tests. Its state is in `state`."""
     keep = {name: value for name, value in os.environ.items() if not name.startswith(SETTINGS)}
     tools = {name: value for name, value in os.environ.items() if name == "CLUSTER_LOCK_TOOLS"}
     path = os.pathsep.join(filter(None, (str(TESTS.parent), str(TESTS), os.environ.get("PYTHONPATH"))))

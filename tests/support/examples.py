@@ -20,7 +20,7 @@ EXAMPLES = CHECKOUT / "docs" / "examples"
 BOT = 42
 TOKEN = f"{BOT}:TEST-TOKEN-THAT-NOBODY-MAY-SEE"
 SETTINGS_BEGIN_WITH = ("CLUSTER_LOCK_", "TELEGRAM_", "POD_NAME")
-"""Variables of whoever runs the tests that the examples must not see."""
+"""Variables of the person who runs the tests that the examples must not see."""
 
 
 class Example:

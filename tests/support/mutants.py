@@ -236,7 +236,7 @@ def _without(verb: str) -> None:
 
 
 def guard_waits_for_a_blocked_loop() -> None:
-    """The guard looks at the loop, not at the work: whoever swallows a cancellation goes on."""
+    """The guard looks at the loop, not at the work: anybody who swallows a cancellation goes on."""
     from cluster_lock.session import Hold
 
     lose = Hold.lose

@@ -296,7 +296,7 @@ class _Connection:
             if reading:
                 await end([reading])
                 if not reading.cancelled():
-                    reading.exception()  # the connection broke: whoever reads on is told by what was yielded, or not
+                    reading.exception()  # the connection broke: who reads on is told by what was yielded
 
 
 class _Over(Exception):

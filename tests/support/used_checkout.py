@@ -81,7 +81,7 @@ def used_checkout(into: Path) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(PLANTED)
     for module in MODULES:
-        (into / module).write_text("# of whoever works here\n")
+        (into / module).write_text("# of the person who works here\n")
     with (into / "config.yaml").open("ab") as config:
         config.write(b"# " + PLANTED)
     return into

@@ -335,7 +335,8 @@ def test_failing_is_who_polls_in_vain() -> None:
 
 
 async def test_a_leader_that_cannot_reach_telegram_offers_its_place_to_who_can() -> None:
-    """Unreachable for telegram_grace: step down for whoever answers that it reaches Telegram, and stay out as long."""
+    """Unreachable for telegram_grace: step down for one that answers that it reaches Telegram, and stay out as
+    long."""
     times = replace(QUICK_TIMES, telegram_grace=0.5)
     async with TelegramSimulator() as simulator:
         simulator.inject(Fault("drop", times=None))

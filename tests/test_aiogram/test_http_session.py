@@ -127,7 +127,7 @@ async def test_abort_after_the_answer_harms_nobody() -> None:
 
 
 async def test_a_fresh_request_uses_no_connection_that_was_used_before() -> None:
-    """After a failure no pooled connection is trusted, whoever used it: it may be the one that leads nowhere."""
+    """After a failure no pooled connection is trusted, no matter who used it: it may be the one that leads nowhere."""
     connections: set[Any] = set()
     async with TelegramSimulator() as simulator:
         bot = bot_at(simulator.url)

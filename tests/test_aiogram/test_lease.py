@@ -108,7 +108,7 @@ async def test_a_parked_getupdates_is_reset_on_loss() -> None:
 
 
 async def test_the_work_is_not_over_before_a_handler_that_swallows_its_cancellation() -> None:
-    """Whoever gives the lock away waits for the body: it does not pretend to be done while a handler runs."""
+    """Anybody who gives the lock away waits for the body: it does not pretend to be done while a handler runs."""
     release = asyncio.Event()
 
     async def work(message: Any, **data: Any) -> None:

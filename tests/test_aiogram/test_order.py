@@ -43,7 +43,7 @@ CHAT, USER = {"id": 5, "type": "private"}, {"id": 6, "is_bot": False, "first_nam
     ],
 )
 def test_what_keeps_updates_in_order(update: dict[str, Any], key: object) -> None:
-    """By chat: the chat, else whoever sent it, else the update stands for itself; for kinds that aiogram does not know,
+    """By chat: the chat, else the sender, else the update stands for itself; for kinds that aiogram does not know,
     too."""
     assert conversation({"update_id": 9, **update}) == key
 

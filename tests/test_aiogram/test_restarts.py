@@ -18,7 +18,7 @@ from cluster_lock.testing.telegram import TelegramSimulator
 
 async def test_what_a_restart_leaves(tmp_path: Path) -> None:
     """At an exec, in the loop or in a thread, the update that it is for and those that were handled are left as done,
-    to the next program and to whoever leads next; what was being handled beside them is not."""
+    to the next program and to the next leader; what was being handled beside them is not."""
     notes = tmp_path / "notes"
     tried = asyncio.Event()
     told: list[Any] = []

@@ -67,7 +67,7 @@ async def test_handlers_are_cancelled_at_the_drain_limit_and_only_those_come_aga
 
 
 async def test_the_body_does_not_return_while_a_handler_swallows_its_cancellation() -> None:
-    """At the drain limit too the body waits for the handler, and leaves the limit to whoever gave it the term."""
+    """At the drain limit too the body waits for the handler, and leaves the limit to the giver of the term."""
     release = asyncio.Event()
 
     async def work(message: Any, **data: Any) -> None:

@@ -1,4 +1,4 @@
-"""How `start_polling` ends: whoever asks, handlers and hooks have their time, and no more."""
+"""How `start_polling` ends: anybody who asks, handlers and hooks have their time, and no more."""
 
 from __future__ import annotations
 

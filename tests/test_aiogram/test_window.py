@@ -24,7 +24,7 @@ def test_the_offset_is_the_lowest_unfinished_update_and_never_the_highest_finish
 
 
 def test_finishing_the_lowest_says_that_the_offset_moves() -> None:
-    """Whoever waits for the offset to move is told by the update that holds it back, and by no other."""
+    """The one that waits for the offset to move is told by the update that holds it back, and by no other."""
     window = Window()
     window.ask()
     new = taken(window, 10, 11, 12)

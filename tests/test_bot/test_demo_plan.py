@@ -15,7 +15,7 @@ from cluster_lock.errors import ConfigError
 
 @pytest.fixture(autouse=True)
 def nothing_is_configured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """No file and no variable of whoever runs the tests counts."""
+    """No file and no variable of the person who runs the tests counts."""
     for name in list(os.environ):
         if name.startswith(SETTINGS):
             monkeypatch.delenv(name)

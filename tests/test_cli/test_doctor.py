@@ -58,7 +58,7 @@ def outcome(checks: Checks, name: str) -> tuple[str, str]:
 
 
 def keys(company: Company) -> set[str]:
-    """All that stands under the prefix, whoever wrote it."""
+    """All that stands under the prefix, no matter who wrote it."""
     operator = Operator(company.backend, company.prefix)
     if company.backend.name == "etcd":
         return set(operator.etcd.ctl("get", "--prefix", company.prefix, "--keys-only").split())

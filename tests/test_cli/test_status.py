@@ -149,8 +149,8 @@ def test_a_lock_that_nobody_leads(company: Company, capsys: pytest.CaptureFixtur
 @pytest.mark.parametrize("leases", [1, 1000])
 @pytest.mark.parametrize("backend", SERVERS, indirect=True, scope="session")
 async def test_a_thousand_locks(backend: Backend, prefix: str, leases: int) -> None:
-    """A picture of 1,000 locks costs this process less than half a second of its processor, whoever leads them, and few
-    requests."""
+    """A picture of 1,000 locks costs this process less than half a second of its processor, no matter who leads them,
+    and few requests."""
     driver = open_driver(backend, prefix, request_timeout=10)
     await driver.open()
     try:

@@ -168,7 +168,7 @@ def test_a_registered_secret_is_known_in_every_form() -> None:
 
 
 def test_loaded_secrets_are_registered(tmp_path: Path) -> None:
-    """What the settings hold is blotted out of anything from then on, whoever shows it."""
+    """What the settings hold is blotted out of anything from then on, no matter who shows it."""
     load_text(tmp_path, GOOD)
     assert masked(f"{SECRET} x") == "*** x"
 

@@ -104,7 +104,7 @@ async def test_its_own_successor_is_asked_first() -> None:
 
 
 async def test_no_contender_means_released() -> None:
-    """With nobody to hand over to the lock is released, and says so to whoever comes next."""
+    """With nobody to hand over to the lock is released, and says so to anybody who comes next."""
     store = MemoryBackend()
     async with session(store, "a") as a:
         election, bot = Election(a), Bot()
@@ -467,8 +467,8 @@ def test_an_answer_that_fails_costs_the_invitation_only(caplog: pytest.LogCaptur
 @pytest.mark.parametrize("origin", [Origin.FOUND_FREE, Origin.RELEASED])
 @pytest.mark.parametrize("told", [{"tokens": {"x": 9999}}, {"seen": 9999, "format": 1}], ids=["by lock", "first"])
 async def test_contenders_remember_tokens_for_a_store_that_was_set_back(told: dict[str, Any], origin: Origin) -> None:
-    """Whoever finds a lock free, or released, asks the contenders what they have seen, and does not lead below it. The
-    error says whose word that is, and what to do if it is a lie; it advises no number."""
+    """Anybody who finds a lock free, or released, asks the contenders what they have seen, and does not lead below it.
+    The error says whose word that is, and what to do if it is a lie; it advises no number."""
     store = MemoryBackend()
     async with session(store, "a") as a:
         if origin is Origin.RELEASED:

@@ -126,7 +126,7 @@ logging.error("this hangs, and holds the handler's lock")
 
 
 def test_the_flags_of_stderr_are_left_alone(capfd: pytest.CaptureFixture[str]) -> None:
-    """Whoever shares our stderr finds it blocking, as it was, after the guard has opened its own way to it."""
+    """Anybody who shares our stderr finds it blocking, as it was, after the guard has opened its own way to it."""
     guard = Guard()
     watch = guard.watch(clock.now() + 60)
     assert os.get_blocking(2)

@@ -53,7 +53,7 @@ async def test_never_two_holders() -> None:
 
 
 async def test_tokens_grow_from_grant_to_grant() -> None:
-    """Each grant carries a larger fencing token than the one before, whoever held it."""
+    """Each grant carries a larger fencing token than the one before, no matter who held it."""
     store, tokens = MemoryBackend(), []
     async with session(store, "a") as a, session(store, "b") as b:
         for mine in (a, b, a, a, b):

@@ -21,7 +21,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.virtual]
 
 
 class Spammer:
-    """Asks whoever leads x, again and again, under a lease of its own."""
+    """Asks the leader of x, again and again, under a lease of its own."""
 
     def __init__(self, store: MemoryBackend) -> None:
         self.store, self.driver = store, MemoryDriver(store)

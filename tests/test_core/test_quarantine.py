@@ -115,7 +115,7 @@ async def test_a_leader_that_is_cut_off_is_waited_for() -> None:
 
 
 async def test_a_ttl_longer_than_ours() -> None:
-    """It is the ttl of the lease that is broken that counts, not the one of whoever breaks it."""
+    """It is the ttl of the lease that is broken that counts, not that of the session that breaks it."""
     store = MemoryBackend()
     leader = MemoryDriver(store)
     await leader.acquire(await leader.grant_lease("a", 60), "leader/x", OURS.to_bytes())
@@ -160,7 +160,7 @@ async def test_what_is_not_as_seen_is_not_broken() -> None:
 
 
 async def test_at_once() -> None:
-    """`now` frees the lock without a wait; a leader that hears of it stops, and whoever is next settles."""
+    """`now` frees the lock without a wait; a leader that hears of it stops, and the next one settles."""
     store = MemoryBackend()
     driver = MemoryDriver(store)
     first = Worker()

@@ -59,8 +59,8 @@ async def test_a_contender_that_saw_the_new_leader_is_no_sign_of_a_restore() -> 
 
 
 async def test_a_lock_is_not_taken_while_its_release_is_under_way() -> None:
-    """Whoever gives up waiting and asks again at once gets a grant of his own, and not the one that came for the first
-    request and is being released: that release would take the lock from under him."""
+    """Anybody who gives up waiting and asks again at once gets a grant of its own, and not the one that came for the
+    first request and is being released: that release would take the lock from under it."""
     store = MemoryBackend()
     driver = FaultyDriver(MemoryDriver(store))
     async with session(store, "a", driver=driver) as a, session(store, "b") as b:
@@ -100,8 +100,8 @@ async def test_a_grant_of_a_lost_answer_is_no_sign_of_a_restore() -> None:
 
 
 async def test_an_heir_that_waits_no_more_keeps_no_lock() -> None:
-    """A lock that is given to whoever was invited, but has gone away during a long drain, is free again soon, although
-    he waits for another lock and so is a contender still."""
+    """A lock that is given to the one that was invited, but has gone away during a long drain, is free again soon,
+    although it waits for another lock and so is a contender still."""
     store, timing = MemoryBackend(), replace(TIMING, ttl=5.0, margin=1.5, drain=20.0)
     sessions = [session(store, name, timing=timing) for name in "abcd"]
     async with AsyncExitStack() as stack:
@@ -182,7 +182,8 @@ async def test_a_lock_handed_over_beside_another_is_no_sign_of_a_restore() -> No
 
 
 async def test_a_grant_that_was_lost_before_its_answer_came_is_not_led() -> None:
-    """Whoever hears that the lock is somebody else's before the answer to its own acquire comes does not hold it."""
+    """Anybody who hears that the lock is somebody else's before the answer to its own acquire comes does not hold
+    it."""
     store = MemoryBackend()
     driver = FaultyDriver(MemoryDriver(store))
     async with session(store, "a", driver=driver) as a, session(store, "b") as b:

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.virtual
 
 @pytest.mark.parametrize("to", [None, "b", "c"])
 async def test_a_leader_hands_over_when_asked(to: str | None) -> None:
-    """Whoever leads hands over, after its work has ended, to the first contender, or to the one named; and the one who
+    """The leader hands over, after its work has ended, to the first contender, or to the one named; and the one who
     asked is told who leads, in which term, and how long nobody took work."""
     store = MemoryBackend()
     async with company(store, "a", "b", "c") as (a, b, c):

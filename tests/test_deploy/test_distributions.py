@@ -66,7 +66,8 @@ def test_the_wheel_has_the_whole_library(built: Path) -> None:
 
 
 def test_the_source_distribution_is_the_repository(built: Path) -> None:
-    """It has every file of the repository but config.yaml, so that whoever packages it can test and deploy from it."""
+    """It has every file of the repository but config.yaml, so that anybody who packages it can test and deploy from
+    it."""
     tracked = tracked_files()
     if tracked is None:
         pytest.skip("runs in a repository")

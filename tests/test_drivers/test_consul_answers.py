@@ -1,4 +1,4 @@
-"""Answers that are none of Consul's, of whoever stands at an agent's address: of any size, of any shape."""
+"""Answers that are none of Consul's, of anybody who stands at an agent's address: of any size, of any shape."""
 
 from __future__ import annotations
 

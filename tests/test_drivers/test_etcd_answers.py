@@ -1,4 +1,4 @@
-"""Answers that are none of etcd's, of whoever stands at an endpoint: of any size, of any shape."""
+"""Answers that are none of etcd's, of anybody who stands at an endpoint: of any size, of any shape."""
 
 from __future__ import annotations
 

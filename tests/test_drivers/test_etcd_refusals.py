@@ -108,7 +108,7 @@ async def test_a_refusal_is_what_all_say(one: tuple[str, str], other: tuple[str,
 
 
 async def test_a_stream_that_is_refused_at_once_says_why() -> None:
-    """The server's own words reach whoever watches, also when they come while the request is on its way, as they do
+    """The server's own words reach anybody who watches, also when they come while the request is on its way, as they do
     to a loop that is slow."""
 
     async def slow(pause: float) -> None:

@@ -68,7 +68,8 @@ def test_backend_is_named_without_credentials() -> None:
 
 @pytest.mark.parametrize("here", ["127.0.0.1", "127.8.9.10", "localhost", "[::1]"])
 def test_this_host_may_be_spoken_to_in_the_clear(here: str) -> None:
-    """An address of this host is http if it says so, or says nothing, whoever else is https and whatever is shown."""
+    """An address of this host is http if it says so, or says nothing, any other is https and whatever is
+    shown."""
     addresses = [f"http://{here}:1", f"{here}:1", "https://a:1", "a"]
     driver = EtcdDriver(addresses, user="me", password="pa55word", request_timeout=1.0)
     assert driver.backend == f"etcd http://{here}:1,http://{here}:1,https://a:1,https://a:2379"

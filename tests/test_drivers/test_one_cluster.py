@@ -64,7 +64,7 @@ def test_members_that_are_down_are_known(time: Time) -> None:
 
 
 def test_nobody_answers(time: Time) -> None:
-    """Silence of all decides nothing: whoever asks for the lease is told more."""
+    """Silence of all decides nothing: the task that asks for the lease is told more."""
     asked(endpoints("a", "b"), time)
 
 

@@ -158,8 +158,8 @@ async def test_trouble_shows_and_goes() -> None:
 
 @pytest.mark.browser
 def test_markup_stays_text() -> None:
-    """A name that is markup, wherever it comes from, is shown as it is and does nothing; and whoever led is not said
-    to lead when we cannot know."""
+    """A name that is markup, wherever it comes from, is shown as it is and does nothing; and the last leader is not
+    said to lead when we cannot know."""
     problems: list[str] = []
     evil = "<img src=x onerror=document.title='owned'><script>document.title='owned'</script>"
 

@@ -384,7 +384,7 @@ def test_an_address_that_is_not_ours_is_an_error() -> None:
 
 @pytest.mark.parametrize(("setting", "warned"), [("0.0.0.0:0", True), ("[::]:0", True), ("127.0.0.1:0", False)])
 def test_a_page_for_everybody_is_told(caplog: pytest.LogCaptureFixture, setting: str, warned: bool) -> None:
-    """Whoever opens the page to the network reads in the log what is seen there, and by whom."""
+    """Anybody who opens the page to the network reads in the log what is seen there, and by whom."""
     run(ask_at(setting))
     warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
     assert len(warnings) == warned

@@ -1,4 +1,4 @@
-"""Ready, alive, and the one word: what each state of a process means to whoever probes it."""
+"""Ready, alive, and the one word: what each state of a process means to anybody who probes it."""
 
 from __future__ import annotations
 

@@ -88,8 +88,8 @@ async def test_a_new_keeper_ends_it(tmp_path: Path) -> None:
 
 
 async def test_no_pattern_finds_an_init(tmp_path: Path) -> None:
-    """The inits show in lists of processes neither this library nor Python nor the command, so whoever kills by such a
-    name leaves them, and they end the rest."""
+    """The inits show in lists of processes neither this library nor Python nor the command, so anybody who kills by
+    such a name leaves them, and they end the rest."""
     async with keepers(tmp_path) as them:
         keeper, _ = await forking(them, tmp_path, "a", "x")
         inits, below = keeper.inits(), keeper.below()

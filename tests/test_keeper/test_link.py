@@ -36,7 +36,7 @@ async def test_an_answer_comes_back() -> None:
 
 
 async def test_an_error_is_the_same_at_both_ends() -> None:
-    """What a handler raises of ours is raised for whoever asked, by its own class."""
+    """What a handler raises of ours is raised for the caller, by its own class."""
     here, there = pair()
 
     async def lost() -> None:
@@ -48,7 +48,7 @@ async def test_an_error_is_the_same_at_both_ends() -> None:
 
 
 async def test_a_bug_is_an_error_too() -> None:
-    """Whoever asks is told when the handler fails in a way that nobody foresaw."""
+    """Anybody who asks is told when the handler fails in a way that nobody foresaw."""
     here, there = pair()
 
     async def broken() -> None:
@@ -60,7 +60,7 @@ async def test_a_bug_is_an_error_too() -> None:
 
 
 async def test_a_cancelled_question_is_cancelled_there() -> None:
-    """Whoever goes away from a question cancels what works on the answer."""
+    """Anybody who goes away from a question cancels what works on the answer."""
     here, there = pair()
     begun, cancelled = asyncio.Event(), asyncio.Event()
 
@@ -80,7 +80,8 @@ async def test_a_cancelled_question_is_cancelled_there() -> None:
 
 
 async def test_the_end_of_the_link_ends_what_waits() -> None:
-    """When the other process is gone whoever waits is told, what was asked here is cancelled, and nobody asks anew."""
+    """When the other process is gone the one that waits is told, what was asked here is cancelled, and nobody asks
+    anew."""
     here, there = pair()
     begun = asyncio.Event()
 

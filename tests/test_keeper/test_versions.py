@@ -65,7 +65,7 @@ def test_no_pipe(number: str) -> None:
     ids=["garbage", "deep", "half", "nan", "future", "fields", "null", "cancel", "nothing", "long"],
 )
 def test_nobody_at_the_other_end(line: bytes) -> None:
-    """Whoever says something else than a keeper is left with one sentence and code 78, in bounded memory."""
+    """Anybody who says something else than a keeper is left with one sentence and code 78, in bounded memory."""
     ours, theirs = socket.socketpair()
     with ours, theirs, worker(str(theirs.fileno()), pass_fds=(theirs.fileno(),)) as process:
         theirs.close()
@@ -86,7 +86,7 @@ def test_nobody_at_the_other_end(line: bytes) -> None:
 
 async def test_an_upgrade_under_a_keeper(tmp_path: Path) -> None:
     """A keeper whose package was upgraded while it ran ends with 76 and a sentence when its worker has to be started
-    again, and leaves its lock to whoever waits."""
+    again, and leaves its lock to the one that waits."""
     installed = tmp_path / "installed"
     shutil.copytree(LIBRARY, installed / "cluster_lock")
     shutil.copytree(TESTS / "support", installed / "support")

@@ -1,4 +1,4 @@
-"""Whoever logs waits for no reader: a full pipe costs lines, which are counted, and never the lease."""
+"""Anybody who logs waits for no reader: a full pipe costs lines, which are counted, and never the lease."""
 
 from __future__ import annotations
 
@@ -59,8 +59,8 @@ def test_a_line_is_out_when_it_is_logged(pipe: tuple[int, TextIO], log: logging.
 
 
 def test_nobody_waits_for_a_reader(pipe: tuple[int, TextIO], log: logging.Logger) -> None:
-    """With nobody at the other end a thousand times what a pipe takes is logged in no time; whoever reads later finds
-    the first lines whole and in their order, then how many are missing, and then what came after."""
+    """With nobody at the other end a thousand times what a pipe takes is logged in no time; anybody who reads later
+    finds the first lines whole and in their order, then how many are missing, and then what came after."""
     reading, stream = pipe
     log.addHandler(LogWriter(stream))
     count, size = 5000, 1000

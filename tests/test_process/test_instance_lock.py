@@ -387,8 +387,8 @@ def test_the_state_directory_is_the_default(monkeypatch: pytest.MonkeyPatch, tmp
 
 
 def test_a_look_says_whether_it_is_held(tmp_path: Path) -> None:
-    """Held or not is what the lock says, whoever the file names: a holder that could not write, one that crashed, one
-    of another container that is gone."""
+    """Held or not is what the lock says, no matter whom the file names: a holder that could not write, one that
+    crashed, one of another container that is gone."""
     lock, other = InstanceLock("web-1", tmp_path), InstanceLock("web-1", tmp_path)
     file = lock.path.with_suffix(".json")
     assert other.look() == (False, None)

@@ -96,7 +96,7 @@ def test_a_callback_has_a_limit_of_its_own() -> None:
 
 
 async def test_shutdown_happens_once() -> None:
-    """Whoever calls shutdown, at once or later, sees one and the same shutdown, and waits for its end."""
+    """Anybody who calls shutdown, at once or later, sees one and the same shutdown, and waits for its end."""
     called: list[str] = []
 
     async def slow() -> None:

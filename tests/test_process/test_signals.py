@@ -214,7 +214,7 @@ else:
 
 
 def test_a_third_signal_ends_at_once() -> None:
-    """Whoever sends a third signal waits for nothing more."""
+    """Anybody who sends a third signal waits for nothing more."""
     source = """
 async def main():
     manager = ShutdownManager(timeout=60, hurry=60, on_second_signal=lambda: print("hook"))

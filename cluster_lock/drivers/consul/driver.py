@@ -266,7 +266,7 @@ class ConsulDriver(ConsulInspecting):
     async def announce(self, lease: Lease, name: str, record: bytes) -> None:
         key = self._key(name)
         try:
-            # Without the delete, whoever holds the key would keep it. It starts no lock-delay.
+            # Without the delete, the holder of the key would keep it. It starts no lock-delay.
             done = await self._change(operation("delete", key), operation("lock", key, Session=lease.id, value=record))
         except SessionGone as error:
             raise self._expired(lease) from error

@@ -168,7 +168,7 @@ class Transport:
             except (aiohttp.ClientError, OSError) as error:
                 problems.append(_because(unreachable(url, error), error))
                 if isinstance(problems[-1], ConsulUntrusted):
-                    break  # whoever stands there must not make us show the token elsewhere
+                    break  # anybody who stands there must not make us show the token elsewhere
             except BackendUnavailable as error:
                 problems.append(error)
             except Answered as error:
@@ -209,7 +209,7 @@ class Transport:
     async def _look(self) -> dict[str, str]:
         found = await self.ask_clusters()
         if self._cluster.in_doubt:
-            with contextlib.suppress(BackendRefused):  # whoever wants a lease, or renews one, is told
+            with contextlib.suppress(BackendRefused):  # a caller that wants a lease, or renews one, is told
                 self._cluster.agree()
         return found
 

@@ -1,4 +1,4 @@
-"""Is an answer etcd's, to what was asked? Whoever stands at an endpoint may answer anything: an empty message has a
+"""Is an answer etcd's, to what was asked? Anybody who stands at an endpoint may answer anything: an empty message has a
 revision 0, and a lease that is gone."""
 
 from __future__ import annotations

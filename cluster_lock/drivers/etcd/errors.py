@@ -1,9 +1,9 @@
 """What an error of etcd or gRPC means to those above the driver.
 
 Three kinds. Etcd's word about the lease or the revision that was asked about is the answer, wherever it comes from. An
-untrusted certificate ends the request: whoever stands there must not make us show a password elsewhere. Everything else
-is about the endpoint that said it, and the next one is asked: it may be down, a learner, half set up, behind with its
-users, or no etcd at all. A refusal is one only if all endpoints agree.
+untrusted certificate ends the request: anybody who stands there must not make us show a password elsewhere. Everything
+else is about the endpoint that said it, and the next one is asked: it may be down, a learner, half set up, behind with
+its users, or no etcd at all. A refusal is one only if all endpoints agree.
 """
 
 from __future__ import annotations

@@ -204,7 +204,7 @@ class EtcdLink:
             try:
                 self.cluster.agree()
             except ClusterLockError:
-                return  # whoever wants a lease, or renews one, is told
+                return  # a caller that wants a lease, or renews one, is told
 
     async def _ask_all(self, deadline: float) -> None:
         request = self._library.rpc.StatusRequest()

@@ -67,7 +67,7 @@ class Store:
             self._young_until = clock.now() + SETTLE
 
     def is_young(self) -> bool:
-        """Was the folder replaced just now? Whoever leads by the one before is told by the kernel, or looks once a
+        """Was the folder replaced just now? A leader in the one before is told by the kernel, or looks once a
         second, and stops."""
         return clock.now() < self._young_until
 

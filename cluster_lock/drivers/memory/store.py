@@ -61,7 +61,7 @@ class MemoryBackend:
         self._put(key, None, value)
 
     def stranger_deletes(self, key: str) -> None:
-        """Delete `key`, whoever holds it."""
+        """Delete `key`, whatever holds it."""
         if key in self._keys:
             self._remove([key])
 

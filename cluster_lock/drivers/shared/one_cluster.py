@@ -1,9 +1,9 @@
 """Do all endpoints of a list belong to one cluster? Two clusters in one list would be two leaders.
 
-The cluster first learnt is ours. Whoever belongs to another one is not listened to. While two of them answer, within
-one ttl, nobody gets a lease and none is renewed: an instance that sees the other one only would lead there. When ours
-has not answered for a whole ttl, and whoever answers belongs to one other cluster, that one is ours from then on: the
-backend was rebuilt or replaced, and every lease from before is gone.
+The cluster first learnt is ours. Anybody who belongs to another one is not listened to. While two of them answer,
+within one ttl, nobody gets a lease and none is renewed: an instance that sees the other one only would lead there. When
+ours has not answered for a whole ttl, and anybody who answers belongs to one other cluster, that one is ours from then
+on: the backend was rebuilt or replaced, and every lease from before is gone.
 
 At first contact nothing is known, and an endpoint that is silent may be of another cluster, where others lead. So more
 than half of the endpoints must have answered, or the silent ones be named by the cluster as its own; or one ttl has

@@ -1,4 +1,4 @@
-"""Real servers as child processes on loopback: for tests, the demo and benchmarks of whoever writes a driver.
+"""Real servers as child processes on loopback: for tests, the demo and benchmarks of everybody who writes a driver.
 
     with EtcdServer() as server:
         print(server.endpoints)

@@ -23,7 +23,8 @@ class StoredUpdate(NamedTuple):
 
 
 class UpdateQueue:
-    """Updates in order of their ids. Every method that removes some returns their ids, for whoever keeps the books."""
+    """Updates in order of their ids. Every method that removes some returns their ids, for the caller that keeps the
+    books."""
 
     def __init__(self, source: random.Random) -> None:
         self._random = source
