@@ -20,6 +20,7 @@ from support import aio
 from support.backends import ETCD_RELEASE, Backend, selected_backends
 from support.nursery import Nursery
 
+from cluster_lock.drivers.memory import MemoryBackend
 from cluster_lock.host import masking
 from cluster_lock.testing import virtual_time
 from cluster_lock.testing.servers import ConsulServer, EtcdServer, ServerMissing, ServerTLS
@@ -34,6 +35,12 @@ def _secrets_as_before(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 # -- servers -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def store() -> MemoryBackend:
+    """What several drivers of one test share: a backend in memory."""
+    return MemoryBackend()
 
 
 @pytest.fixture(scope="session", params=["etcd34", "etcd35"])

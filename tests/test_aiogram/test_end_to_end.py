@@ -197,9 +197,8 @@ async def test_a_leader_stays_when_telegram_is_down_for_everybody() -> None:
             assert one.election.term(LOCK) is term
 
 
-async def test_the_gate_holds_aiograms_own_poller() -> None:
+async def test_the_gate_holds_aiograms_own_poller(store: MemoryBackend) -> None:
     """Two programs with dispatcher.start_polling behind a gate: only the leader's getUpdates goes out."""
-    store = MemoryBackend()
     async with TelegramSimulator() as simulator:
         programs = []
         for name in ("a", "b"):
@@ -289,9 +288,8 @@ async def test_the_gate_hands_over_what_aiogram_was_given_and_has_not_begun(how:
             assert (ours.ids, heirs.ids) == (ids, [later])
 
 
-async def test_an_answer_that_comes_after_the_lock_is_dropped_by_the_gate() -> None:
+async def test_an_answer_that_comes_after_the_lock_is_dropped_by_the_gate(store: MemoryBackend) -> None:
     """An update in flight when the lock is lost reaches no handler here; the next leader gets it."""
-    store = MemoryBackend()
     async with TelegramSimulator() as simulator:
         ready = asyncio.Event()
         program = asyncio.ensure_future(gated(simulator, store, "a", ready))

@@ -106,9 +106,10 @@ def test_the_record_of_a_process_that_died_is_no_second_process(caplog: pytest.L
     ],
     ids=["deleted", "overwritten", "overwritten with the same"],
 )
-async def test_a_record_that_somebody_took_away_is_written_again(deed: Callable[[MemoryBackend, str], None]) -> None:
+async def test_a_record_that_somebody_took_away_is_written_again(
+    deed: Callable[[MemoryBackend, str], None], store: MemoryBackend
+) -> None:
     """A contender whose record was deleted or overwritten is one again at once, and the lock is handed to it."""
-    store = MemoryBackend()
     async with session(store, "a") as a, session(store, "b") as b:
         leader, heir = Election(a), Election(b)
         leading = asyncio.ensure_future(leader.lead("x", until_steps_down))
@@ -129,9 +130,8 @@ async def test_a_record_that_somebody_took_away_is_written_again(deed: Callable[
         assert store.keys_under(PREFIX + STANDBY) == []
 
 
-async def test_the_successor_of_ones_own_name_comes_first() -> None:
+async def test_the_successor_of_ones_own_name_comes_first(store: MemoryBackend) -> None:
     """A leader that steps down hands over to the contender of its own instance's name, though another one is older."""
-    store = MemoryBackend()
     async with session(store, "web") as old, session(store, "other") as other, session(store, "web") as new:
         elections = [Election(old), Election(other), Election(new)]
         tasks = []

@@ -57,10 +57,9 @@ def test_election_is_a_leadership() -> None:
     assert leadership is Election
 
 
-async def test_graceful_hand_over() -> None:
+async def test_graceful_hand_over(store: MemoryBackend) -> None:
     """A leader that is stopped hands over to the contender that answered, after its body has ended, with what it
     left."""
-    store = MemoryBackend()
     first, second = Bot(drain=2.0), Bot()
     async with session(store, "a") as a, session(store, "b") as b:
         ea, eb = Election(a), Election(b)
@@ -84,9 +83,8 @@ async def test_graceful_hand_over() -> None:
         await waiting
 
 
-async def test_its_own_successor_is_asked_first() -> None:
+async def test_its_own_successor_is_asked_first(store: MemoryBackend) -> None:
     """A leader that is stopped hands over to the contender of its own name, however long others have waited."""
-    store = MemoryBackend()
     old, other, successor = Bot(), Bot(), Bot()
     async with session(store, "a") as a, session(store, "b") as b, session(store, "a") as next_a:
         elections = [Election(each) for each in (a, b, next_a)]
@@ -103,9 +101,8 @@ async def test_its_own_successor_is_asked_first() -> None:
         await asyncio.gather(*leading)
 
 
-async def test_no_contender_means_released() -> None:
+async def test_no_contender_means_released(store: MemoryBackend) -> None:
     """With nobody to hand over to the lock is released, and says so to anybody who comes next."""
-    store = MemoryBackend()
     async with session(store, "a") as a:
         election, bot = Election(a), Bot()
         leading = asyncio.create_task(election.lead("x", bot))
@@ -118,9 +115,8 @@ async def test_no_contender_means_released() -> None:
         assert hold.inherited == {"offset": bot.terms[0].fencing_token}
 
 
-async def test_a_silent_contender_is_passed_over() -> None:
+async def test_a_silent_contender_is_passed_over(store: MemoryBackend) -> None:
     """The lock is never given to a contender that does not answer the invitation: the next one that answers gets it."""
-    store = MemoryBackend()
     corpse = MemoryDriver(store)
     lease = await corpse.grant_lease("corpse", 10_000)
     record = Record(holder="c", instance="corpse", host="h", pid=1, since="", version="0", names=("x",))
@@ -138,9 +134,8 @@ async def test_a_silent_contender_is_passed_over() -> None:
         await asyncio.gather(leading, waiting)
 
 
-async def test_only_the_dead_contend() -> None:
+async def test_only_the_dead_contend(store: MemoryBackend) -> None:
     """When no contender answers at all, the lock is released after the invitations, not transferred."""
-    store = MemoryBackend()
     corpse = MemoryDriver(store)
     lease = await corpse.grant_lease("corpse", 10_000)
     record = Record(holder="c", instance="corpse", host="h", pid=1, since="", version="0", names=("x",))
@@ -156,9 +151,8 @@ async def test_only_the_dead_contend() -> None:
         assert holder(store, "x") is None
 
 
-async def test_an_invitation_of_somebody_else_is_void() -> None:
+async def test_an_invitation_of_somebody_else_is_void(store: MemoryBackend) -> None:
     """A contender answers only the holder of the lock: an invitation under another lease changes nothing."""
-    store = MemoryBackend()
     stranger = MemoryDriver(store)
     lease = await stranger.grant_lease("stranger", 10_000)
     first, second = Bot(), Bot()
@@ -178,10 +172,9 @@ async def test_an_invitation_of_somebody_else_is_void() -> None:
         await asyncio.gather(*tasks)
 
 
-async def test_after_a_loss_it_stands_by_again() -> None:
+async def test_after_a_loss_it_stands_by_again(store: MemoryBackend) -> None:
     """A leader whose key is deleted stops its work in milliseconds, ends nothing else, and leads again in a new
     term."""
-    store = MemoryBackend()
     async with session(store, "a") as a:
         election, bot = Election(a), Bot()
         leading = asyncio.create_task(election.lead("x", bot))
@@ -199,10 +192,9 @@ async def test_after_a_loss_it_stands_by_again() -> None:
         await leading
 
 
-async def test_the_lock_is_kept_while_the_work_ends() -> None:
+async def test_the_lock_is_kept_while_the_work_ends(store: MemoryBackend) -> None:
     """A body that takes its time to drain keeps the lock, renewed, for as long: nobody else leads before it has
     ended."""
-    store = MemoryBackend()
     first, second = Bot(drain=TIMING.drain), Bot()
     async with session(store, "a") as a, session(store, "b") as b:
         ea, eb = Election(a), Election(b)
@@ -220,10 +212,9 @@ async def test_the_lock_is_kept_while_the_work_ends() -> None:
         await asyncio.gather(*tasks)
 
 
-async def test_a_body_that_returns_by_itself_is_done() -> None:
+async def test_a_body_that_returns_by_itself_is_done(store: MemoryBackend) -> None:
     """When the body returns although nobody asked, the lock is released and `lead` returns; what it raises comes
     out."""
-    store = MemoryBackend()
     async with session(store, "a") as a:
         election = Election(a)
 
@@ -241,9 +232,8 @@ async def test_a_body_that_returns_by_itself_is_done() -> None:
         assert election.role("x") is Role.STOPPED
 
 
-async def test_tasks_of_a_term_end_with_it() -> None:
+async def test_tasks_of_a_term_end_with_it(store: MemoryBackend) -> None:
     """What was spawned in a term is cancelled and awaited before the lock is given away."""
-    store = MemoryBackend()
     async with session(store, "a") as a:
         election, bot = Election(a), Bot()
         leading = asyncio.create_task(election.lead("x", bot))
@@ -265,10 +255,9 @@ async def test_tasks_of_a_term_end_with_it() -> None:
             term.spawn(work())
 
 
-async def test_no_task_begins_while_the_others_end() -> None:
+async def test_no_task_begins_while_the_others_end(store: MemoryBackend) -> None:
     """What a task of the term would begin at its own end is refused: nobody would end that before the lock is given
     away."""
-    store = MemoryBackend()
     async with session(store, "a") as a:
         election, bot = Election(a), Bot()
         leading = asyncio.create_task(election.lead("x", bot))
@@ -289,9 +278,8 @@ async def test_no_task_begins_while_the_others_end() -> None:
         assert refused == ["x: the term is ending"]
 
 
-async def test_jobs_run_on_the_leader_only() -> None:
+async def test_jobs_run_on_the_leader_only(store: MemoryBackend) -> None:
     """A job runs in each term until it returns once; a loss cancels it, the next term begins it again."""
-    store = MemoryBackend()
     async with session(store, "a") as a:
         election, bot = Election(a), Bot()
         starts: list[int] = []
@@ -315,9 +303,8 @@ async def test_jobs_run_on_the_leader_only() -> None:
         await leading
 
 
-async def test_a_job_is_not_begun_again_in_a_term_that_ends() -> None:
+async def test_a_job_is_not_begun_again_in_a_term_that_ends(store: MemoryBackend) -> None:
     """When a term ends because its work is done, a job of it is cancelled once, and begins again in the next term."""
-    store = MemoryBackend()
     async with session(store, "a") as a:
         election = Election(a)
         done = asyncio.Event()
@@ -347,10 +334,9 @@ async def test_a_job_is_not_begun_again_in_a_term_that_ends() -> None:
         assert begun == sorted(set(begun))
 
 
-async def test_a_conditional_step_down_needs_somebody_willing() -> None:
+async def test_a_conditional_step_down_needs_somebody_willing(store: MemoryBackend) -> None:
     """A step-down that asks for a willing heir is declined while no contender's answer satisfies it, and the term goes
     on."""
-    store = MemoryBackend()
     first, second = Bot(), Bot()
     reaches = {"telegram": False}
 
@@ -380,9 +366,8 @@ async def test_a_conditional_step_down_needs_somebody_willing() -> None:
         await asyncio.gather(*tasks)
 
 
-async def test_a_cancelled_lead_gives_the_lock_away() -> None:
+async def test_a_cancelled_lead_gives_the_lock_away(store: MemoryBackend) -> None:
     """Cancelling `lead` ends the body first, then frees the lock, then raises."""
-    store = MemoryBackend()
     async with session(store, "a") as a:
         bot = Bot()
         leading = asyncio.create_task(Election(a).lead("x", bot))
@@ -394,9 +379,8 @@ async def test_a_cancelled_lead_gives_the_lock_away() -> None:
         assert holder(store, "x") is None
 
 
-async def test_stopping_a_standby_leaves_nothing() -> None:
+async def test_stopping_a_standby_leaves_nothing(store: MemoryBackend) -> None:
     """A standby that is stopped withdraws its contender record and returns."""
-    store = MemoryBackend()
     async with session(store, "a") as a, session(store, "b") as b, a.lock("x").hold():
         election = Election(b)
         leading = asyncio.create_task(election.lead("x", Bot()))
@@ -407,9 +391,8 @@ async def test_stopping_a_standby_leaves_nothing() -> None:
         assert standby(store, "b").lease is None
 
 
-async def test_stopping_a_standby_of_a_silent_backend_is_bounded() -> None:
+async def test_stopping_a_standby_of_a_silent_backend_is_bounded(store: MemoryBackend) -> None:
     """A standby whose backend answers nothing has ended, with its session, within the time of two requests."""
-    store = MemoryBackend()
     async with session(store, "a") as a, a.lock("x").hold():
         driver = FaultyDriver(MemoryDriver(store))
         async with session(store, "b", driver=driver) as b:
@@ -423,9 +406,8 @@ async def test_stopping_a_standby_of_a_silent_backend_is_bounded() -> None:
         assert clock.now() - began <= 2 * TIMING.request + 0.5
 
 
-async def test_a_body_that_was_cancelled_is_not_done() -> None:
+async def test_a_body_that_was_cancelled_is_not_done(store: MemoryBackend) -> None:
     """When somebody cancels the work itself, `lead` does not return as if it had ended well."""
-    store = MemoryBackend()
     async with session(store, "a") as a:
 
         async def cancels_itself(term: Term) -> None:
@@ -466,10 +448,11 @@ def test_an_answer_that_fails_costs_the_invitation_only(caplog: pytest.LogCaptur
 
 @pytest.mark.parametrize("origin", [Origin.FOUND_FREE, Origin.RELEASED])
 @pytest.mark.parametrize("told", [{"tokens": {"x": 9999}}, {"seen": 9999, "format": 1}], ids=["by lock", "first"])
-async def test_contenders_remember_tokens_for_a_store_that_was_set_back(told: dict[str, Any], origin: Origin) -> None:
+async def test_contenders_remember_tokens_for_a_store_that_was_set_back(
+    told: dict[str, Any], origin: Origin, store: MemoryBackend
+) -> None:
     """Anybody who finds a lock free, or released, asks the contenders what they have seen, and does not lead below it.
     The error says whose word that is, and what to do if it is a lie; it advises no number."""
-    store = MemoryBackend()
     async with session(store, "a") as a:
         if origin is Origin.RELEASED:
             async with a.lock("x").hold():
@@ -488,9 +471,8 @@ async def test_contenders_remember_tokens_for_a_store_that_was_set_back(told: di
             assert hold.origin is origin, "a candidate that was refused leaves the last word as it was"
 
 
-async def test_what_a_contender_knows_of_another_lock_counts_for_that_one() -> None:
+async def test_what_a_contender_knows_of_another_lock_counts_for_that_one(store: MemoryBackend) -> None:
     """A token of another lock, however large, keeps nobody from this one."""
-    store = MemoryBackend()
     other = MemoryDriver(store)
     lease = await other.grant_lease("c", 1000)
     told = {"y": 9999}
@@ -504,10 +486,9 @@ async def test_what_a_contender_knows_of_another_lock_counts_for_that_one() -> N
 
 
 @pytest.mark.parametrize("settle", [True, False])
-async def test_every_body_settles(settle: bool) -> None:
+async def test_every_body_settles(settle: bool, store: MemoryBackend) -> None:
     """Under a lock that was found free no body begins, and no job, before `settle` is over, unless it says that it may;
     under one that was released it begins at once."""
-    store = MemoryBackend()
     began: list[float] = []
 
     async def body(term: Term) -> None:
@@ -530,9 +511,8 @@ async def test_every_body_settles(settle: bool) -> None:
 
 
 @pytest.mark.parametrize("what", ["stopped", "lost"])
-async def test_a_term_that_ends_while_it_settles_has_no_body(what: str) -> None:
+async def test_a_term_that_ends_while_it_settles_has_no_body(what: str, store: MemoryBackend) -> None:
     """When it is stopped, or the lock is lost, before it has settled, no body begins and nothing is held."""
-    store = MemoryBackend()
     began = False
 
     async def body(term: Term) -> None:

@@ -53,10 +53,9 @@ async def until_steps_down(term: Term) -> None:
 
 
 @pytest.mark.parametrize("junk", JUNK, ids=lambda junk: repr(junk[:60]))
-async def test_junk_under_any_key_stops_nobody(junk: bytes) -> None:
+async def test_junk_under_any_key_stops_nobody(junk: bytes, store: MemoryBackend) -> None:
     """With junk under every kind of key, under a lease of its own, one leads, hands over on request, and the next one
     leads; what is shown can be sent as JSON in UTF-8."""
-    store = MemoryBackend()
     evil = MemoryDriver(store)
     lease = await evil.grant_lease("evil", 1000)
     for key in (STANDBY + "evil", INVITE + "x", REPLY + "x", REQUEST + "x", LEADER + "y"):
@@ -91,9 +90,8 @@ async def test_junk_under_any_key_stops_nobody(junk: bytes) -> None:
 
 
 @pytest.mark.parametrize("junk", JUNK, ids=lambda junk: repr(junk[:60]))
-async def test_junk_as_the_last_word_stops_nobody(junk: bytes) -> None:
+async def test_junk_as_the_last_word_stops_nobody(junk: bytes, store: MemoryBackend) -> None:
     """A last word that is none of ours is no word at all: the lock is found free and led."""
-    store = MemoryBackend()
     evil = MemoryDriver(store)
     lease = await evil.grant_lease("evil", 1000)
     grant = await evil.acquire(lease, LEADER + "x", b"{}")

@@ -62,9 +62,8 @@ async def test_tokens_grow_from_grant_to_grant() -> None:
     assert tokens == sorted(set(tokens))
 
 
-async def test_a_deleted_key_ends_that_term_only() -> None:
+async def test_a_deleted_key_ends_that_term_only(store: MemoryBackend) -> None:
     """Deleting a lock's key cancels the work under it at once; the lease and its other locks live on."""
-    store = MemoryBackend()
     async with session(store, "a") as a, a.lock("other").hold() as other:
         lease = await a.lease()
         with pytest.raises(LockLost, match="deleted"):
@@ -86,9 +85,8 @@ class Blind(MemoryDriver):
         return await super().wait_changed(names, since, 0)
 
 
-async def test_the_watch_is_not_the_only_detector() -> None:
+async def test_the_watch_is_not_the_only_detector(store: MemoryBackend) -> None:
     """With a watch that is blind, a deleted key is noticed by the read that follows the next renewal."""
-    store = MemoryBackend()
     async with session(store, "a", driver=Blind(store)) as a:
         with pytest.raises(LockLost):
             async with a.lock("x").hold():
@@ -99,10 +97,9 @@ async def test_the_watch_is_not_the_only_detector() -> None:
         assert clock.now() - began <= TIMING.renew_every + 0.1
 
 
-async def test_an_ended_lease_ends_its_locks_and_is_replaced() -> None:
+async def test_an_ended_lease_ends_its_locks_and_is_replaced(store: MemoryBackend) -> None:
     """When the lease is revoked by hand, every lock under it is lost at once and the session has a new lease within 1
     s."""
-    store = MemoryBackend()
     async with session(store, "a") as a:
         old = await a.lease()
         with pytest.raises(LockLost):
@@ -127,9 +124,8 @@ class Cut(MemoryDriver):
         await super()._travel()
 
 
-async def test_the_old_lease_stays_until_the_work_under_it_has_ended() -> None:
+async def test_the_old_lease_stays_until_the_work_under_it_has_ended(store: MemoryBackend) -> None:
     """A lease lost to silence is given up, and a new one asked for, only after the work under it has ended."""
-    store = MemoryBackend()
     driver = Cut(store)
     async with session(store, "a", driver=driver) as a:
         old = await a.lease()
@@ -147,9 +143,8 @@ async def test_the_old_lease_stays_until_the_work_under_it_has_ended() -> None:
         assert await asyncio.wait_for(a.lease(), 1) != old
 
 
-async def test_work_that_swallowed_its_loss_is_told() -> None:
+async def test_work_that_swallowed_its_loss_is_told(store: MemoryBackend) -> None:
     """A block that goes on to its end although the lock was lost raises LockLost all the same."""
-    store = MemoryBackend()
     async with session(store, "a") as a:
         with pytest.raises(LockLost, match="deleted"):
             async with a.lock("x").hold() as hold:
@@ -159,9 +154,8 @@ async def test_work_that_swallowed_its_loss_is_told() -> None:
                     await asyncio.sleep(10)
 
 
-async def test_unreachable_backend_polls_on_until_the_deadline() -> None:
+async def test_unreachable_backend_polls_on_until_the_deadline(store: MemoryBackend) -> None:
     """A holder that cannot reach the backend works on until stop_at, is cancelled there, and holds again afterwards."""
-    store = MemoryBackend()
     driver = Cut(store)
     async with session(store, "a", driver=driver) as a:
         with pytest.raises(LockLost):
@@ -194,10 +188,9 @@ class LateAcquire(MemoryDriver):
         await super().acquire(*self.held_back.pop())
 
 
-async def test_a_late_acquire_is_released() -> None:
+async def test_a_late_acquire_is_released(store: MemoryBackend) -> None:
     """An acquire that arrives after its caller gave up makes nobody a holder: the lock is free again at once, and what
     it leaves behind does not pass for a clean release."""
-    store = MemoryBackend()
     driver = LateAcquire(store)
     async with session(store, "a", driver=driver) as a, session(store, "b") as b:
         waiting = asyncio.create_task(a.lock("x").acquire())
@@ -249,9 +242,8 @@ async def test_one_session_takes_turns() -> None:
                 await a.lock("x").acquire(wait=False)
 
 
-async def test_not_waiting_says_who_holds() -> None:
+async def test_not_waiting_says_who_holds(store: MemoryBackend) -> None:
     """`wait=False` on a held lock raises at once, names the holder, and leaves no contender record."""
-    store = MemoryBackend()
     async with session(store, "a") as a, session(store, "b") as b, a.lock("x").hold():
         with pytest.raises(HeldElsewhere, match="a on "):
             await b.lock("x").acquire(wait=False)
@@ -259,9 +251,8 @@ async def test_not_waiting_says_who_holds() -> None:
         assert standby(store, "b").lease is None
 
 
-async def test_waiting_leaks_nothing() -> None:
+async def test_waiting_leaks_nothing(store: MemoryBackend) -> None:
     """After 1,000 waits that were given up, the store has one lease per session and no contender record."""
-    store = MemoryBackend()
     async with session(store, "a") as a, session(store, "b") as b, a.lock("x").hold():
         for _ in range(1000):
             with pytest.raises(TimeoutError):
@@ -307,9 +298,8 @@ class Counted(MemoryDriver):
 
 
 @pytest.mark.parametrize("locks", [1, 100, pytest.param(1000, marks=pytest.mark.slow)])
-async def test_renewals_do_not_grow_with_the_locks(locks: int) -> None:
+async def test_renewals_do_not_grow_with_the_locks(locks: int, store: MemoryBackend) -> None:
     """A session renews three times per ttl whether it holds one lock or a thousand."""
-    store = MemoryBackend()
     driver = Counted(store)
     async with session(store, "a", driver=driver) as a:
         holds = [await a.lock(f"x{number}").acquire() for number in range(locks)]
@@ -322,10 +312,9 @@ async def test_renewals_do_not_grow_with_the_locks(locks: int) -> None:
             await hold.end({})
 
 
-async def test_a_foreign_value_is_named_and_left_alone(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_foreign_value_is_named_and_left_alone(caplog: pytest.LogCaptureFixture, store: MemoryBackend) -> None:
     """A value that is not ours under the key is never overwritten: it is named once, and the wait goes on until it is
     gone."""
-    store = MemoryBackend()
     store.stranger_writes(key_of("x"), b"hands off")
     async with session(store, "a") as a:
         with pytest.raises(ForeignValue, match="leader/x"):
@@ -339,9 +328,8 @@ async def test_a_foreign_value_is_named_and_left_alone(caplog: pytest.LogCapture
         await hold.end({})
 
 
-async def test_nobody_leads_on_a_token_that_went_back() -> None:
+async def test_nobody_leads_on_a_token_that_went_back(store: MemoryBackend) -> None:
     """After the store was set back, an acquire whose token is not above one seen before raises, and holds nothing."""
-    store = MemoryBackend()
     async with session(store, "a") as a:
         for _ in range(5):
             async with a.lock("x").hold():
@@ -377,10 +365,9 @@ def test_the_last_record_remembers_the_token() -> None:
         run(main(dies))
 
 
-async def test_origin_of_a_grant() -> None:
+async def test_origin_of_a_grant(store: MemoryBackend) -> None:
     """A lock that was released after it settled says so and hands on what was left; one that expired or was released
     too early is found free."""
-    store = MemoryBackend()
     async with session(store, "a") as a, session(store, "b") as b:
         hold = await a.lock("x").acquire()
         assert hold.origin is Origin.FOUND_FREE
@@ -421,9 +408,8 @@ async def test_a_release_without_an_answer_is_made_good() -> None:
         assert holder(store, "x") is None
 
 
-async def test_a_transfer_to_one_who_left_is_released() -> None:
+async def test_a_transfer_to_one_who_left_is_released(store: MemoryBackend) -> None:
     """A lock that is transferred to a process which has just stopped waiting is released by that process at once."""
-    store = MemoryBackend()
     client = MemoryDriver(store)
     async with session(store, "a") as a, session(store, "b") as b:
         hold = await a.lock("x").acquire()
@@ -471,18 +457,16 @@ class Stingy(MemoryDriver):
         return dataclasses.replace(await super().grant_lease(holder, ttl), ttl=TIMING.margin)
 
 
-async def test_a_ttl_too_short_to_use_is_given_back() -> None:
+async def test_a_ttl_too_short_to_use_is_given_back(store: MemoryBackend) -> None:
     """A lease that is granted for less time than the margin is refused with a sentence, and not left behind."""
-    store = MemoryBackend()
     async with session(store, "a", driver=Stingy(store)) as a:
         with pytest.raises(BackendRefused, match="granted a ttl of 3 s"):
             await a.lease()
         assert store.leases() == {}
 
 
-async def test_records_are_for_people() -> None:
+async def test_records_are_for_people(store: MemoryBackend) -> None:
     """What stands under the lock names the holder in JSON, and is the same bytes for the whole term."""
-    store = MemoryBackend()
     async with session(store, "a", config="abc") as a, a.lock("x").hold():
         before = store.entry(key_of("x"), "x")
         record = Record.from_bytes(before.record or b"")
@@ -492,10 +476,9 @@ async def test_records_are_for_people() -> None:
         assert store.entry(key_of("x"), "x") == before
 
 
-async def test_closing_frees_at_once() -> None:
+async def test_closing_frees_at_once(store: MemoryBackend) -> None:
     """A closed session leaves no lease, no lock, and no contender record, and a waiter elsewhere has the lock at
     once."""
-    store = MemoryBackend()
     async with session(store, "b") as b:
         async with session(store, "a") as a:
             await a.lock("x").acquire()
@@ -573,9 +556,8 @@ async def test_a_block_settles(settle: bool) -> None:
             assert (clock.now() - start >= TIMING.settle) is settle
 
 
-async def test_a_lock_that_is_lost_while_it_settles_has_no_block() -> None:
+async def test_a_lock_that_is_lost_while_it_settles_has_no_block(store: MemoryBackend) -> None:
     """A block does not begin under a lock that was lost before it had settled."""
-    store = MemoryBackend()
     async with session(store, "a") as a:
         await a.lease()
 
@@ -590,9 +572,8 @@ async def test_a_lock_that_is_lost_while_it_settles_has_no_block() -> None:
             await using
 
 
-async def test_the_last_word_knows_the_token_of_its_own_term() -> None:
+async def test_the_last_word_knows_the_token_of_its_own_term(store: MemoryBackend) -> None:
     """A token that is above the floor of the leader before, and not above the one that it led with, is refused."""
-    store = MemoryBackend()
     store.index = 100
     async with session(store, "a", fencing_floor=5000) as a, a.lock("x").hold() as hold:
         assert hold.fencing_token > 5100
@@ -609,9 +590,8 @@ async def test_a_name_that_is_no_text_is_refused() -> None:
         assert hold.is_valid()
 
 
-async def test_a_refusal_that_is_over_ends_nobody() -> None:
+async def test_a_refusal_that_is_over_ends_nobody(store: MemoryBackend) -> None:
     """Who waits for a lock waits on after the backend had refused to let him look, with his lease lost meanwhile."""
-    store = MemoryBackend()
     driver = FaultyDriver(MemoryDriver(store))
     async with session(store, "leader") as leader, session(store, "standby", driver=driver) as other:
         hold = await leader.lock("x").acquire()

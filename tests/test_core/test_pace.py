@@ -58,10 +58,9 @@ def terms(members: list[Member]) -> int:
 
 
 @pytest.mark.parametrize("spammers", [1, 6])
-async def test_who_asks_in_a_loop_gets_a_hand_over_in_five_seconds(spammers: int) -> None:
+async def test_who_asks_in_a_loop_gets_a_hand_over_in_five_seconds(spammers: int, store: MemoryBackend) -> None:
     """However often one contender asks, whichever instance leads, he is heeded once in five seconds; and however many
     do, they are heeded a few times."""
-    store = MemoryBackend()
     async with company(store, "a", "b", "c") as members:
         before = terms(members)
         async with spammed(store, spammers):
@@ -71,9 +70,8 @@ async def test_who_asks_in_a_loop_gets_a_hand_over_in_five_seconds(spammers: int
         await asyncio.sleep(EVERY)  # those that are under way
 
 
-async def test_a_refused_request_is_told_the_wait() -> None:
+async def test_a_refused_request_is_told_the_wait(store: MemoryBackend) -> None:
     """Who asks again too soon is told when, and is heeded then."""
-    store = MemoryBackend()
     async with company(store, "a", "b") as (a, b):
         spammer = Spammer(store)
         await spammer.ask()
@@ -92,9 +90,8 @@ async def test_a_refused_request_is_told_the_wait() -> None:
         await asyncio.wait_for(a.leading.wait(), 5)
 
 
-async def test_an_operator_gets_through_beside_who_asks_in_a_loop() -> None:
+async def test_an_operator_gets_through_beside_who_asks_in_a_loop(store: MemoryBackend) -> None:
     """One contender's loop keeps nobody else from being heeded."""
-    store = MemoryBackend()
     async with company(store, "a", "b", "c"):
         spammer = Spammer(store)
         await spammer.ask()

@@ -60,10 +60,9 @@ async def broken(store: MemoryBackend, moved: Callable[[], None] = lambda: None)
     return await break_slowly(driver, breaking, OURS, request=REQUEST, moved=moved)
 
 
-async def test_a_leader_that_hears_of_it_stops_and_says_so() -> None:
+async def test_a_leader_that_hears_of_it_stops_and_says_so(store: MemoryBackend) -> None:
     """A connected leader stops, stands by again, and thereby says that it has stopped: the lock is free in well under a
     ttl, and nobody worked beside anybody."""
-    store = MemoryBackend()
     first, second = Worker(), Worker()
     async with session(store, "a") as a, session(store, "b") as b:
         ea, leading = await lead(a, first)
@@ -86,10 +85,9 @@ async def test_a_leader_that_hears_of_it_stops_and_says_so() -> None:
         await asyncio.gather(leading, waiting)
 
 
-async def test_a_leader_that_is_cut_off_is_waited_for() -> None:
+async def test_a_leader_that_is_cut_off_is_waited_for(store: MemoryBackend) -> None:
     """A leader that cannot hear of it works on until its deadline: nobody has the lock before one ttl is over, and then
     the next one settles first."""
-    store = MemoryBackend()
     first, second = Worker(), Worker()
     cut_off = FaultyDriver(MemoryDriver(store), request_timeout=REQUEST)
     async with session(store, "a", driver=cut_off) as a, session(store, "b") as b:
@@ -114,9 +112,8 @@ async def test_a_leader_that_is_cut_off_is_waited_for() -> None:
         await asyncio.gather(leading, waiting)
 
 
-async def test_a_ttl_longer_than_ours() -> None:
+async def test_a_ttl_longer_than_ours(store: MemoryBackend) -> None:
     """It is the ttl of the lease that is broken that counts, not that of the session that breaks it."""
-    store = MemoryBackend()
     leader = MemoryDriver(store)
     await leader.acquire(await leader.grant_lease("a", 60), "leader/x", OURS.to_bytes())
     outcome = await broken(store)
@@ -125,9 +122,8 @@ async def test_a_ttl_longer_than_ours() -> None:
 
 
 @pytest.mark.parametrize("renewed", [False, True])
-async def test_a_command_that_ends_early_lets_nobody_in(renewed: bool) -> None:
+async def test_a_command_that_ends_early_lets_nobody_in(renewed: bool, store: MemoryBackend) -> None:
     """A quarantine whose command is interrupted, or killed, goes on for one ttl of the broken lease from then on."""
-    store = MemoryBackend()
     leader = MemoryDriver(store)
     await leader.acquire(await leader.grant_lease("a", 30), "leader/x", OURS.to_bytes())
     breaking = asyncio.create_task(broken(store))
@@ -140,10 +136,9 @@ async def test_a_command_that_ends_early_lets_nobody_in(renewed: bool) -> None:
         await hold.end({})
 
 
-async def test_what_is_not_as_seen_is_not_broken() -> None:
+async def test_what_is_not_as_seen_is_not_broken(store: MemoryBackend) -> None:
     """When the lock has changed hands since it was looked at, nothing is done, slowly or at once, and no lease is
     left."""
-    store = MemoryBackend()
     driver = MemoryDriver(store)
     async with session(store, "a") as a:
         hold = await a.lock("x").acquire()
@@ -159,9 +154,8 @@ async def test_what_is_not_as_seen_is_not_broken() -> None:
     assert await look_at(driver, "x", ttl=15, request=REQUEST) is None
 
 
-async def test_at_once() -> None:
+async def test_at_once(store: MemoryBackend) -> None:
     """`now` frees the lock without a wait; a leader that hears of it stops, and the next one settles."""
-    store = MemoryBackend()
     driver = MemoryDriver(store)
     first = Worker()
     async with session(store, "a") as a:
@@ -198,9 +192,8 @@ def test_what_says_that_a_leader_has_stopped() -> None:
     assert not has_stopped(breaking, moved, Entry("standby/a", "lease", 30, b"overwritten"))
 
 
-async def test_a_leader_whose_value_was_overwritten_is_waited_for() -> None:
+async def test_a_leader_whose_value_was_overwritten_is_waited_for(store: MemoryBackend) -> None:
     """Who it is does not stand there, so what it says is not heard, and its ttl is waited for."""
-    store = MemoryBackend()
     leader = MemoryDriver(store)
     await leader.acquire(await leader.grant_lease("a", 30), "leader/x", b"overwritten")
     outcome = await broken(store)
@@ -208,9 +201,8 @@ async def test_a_leader_whose_value_was_overwritten_is_waited_for() -> None:
     assert (outcome.stopped, outcome.seconds >= 30) == (False, True)
 
 
-async def test_an_outage_in_the_quarantine() -> None:
+async def test_an_outage_in_the_quarantine(store: MemoryBackend) -> None:
     """A backend that is away for a while in the middle delays the end, and brings nothing forward."""
-    store = MemoryBackend()
     leader = MemoryDriver(store)
     driver = FaultyDriver(MemoryDriver(store), request_timeout=REQUEST)
     await leader.acquire(await leader.grant_lease("a", 30), "leader/x", OURS.to_bytes())
@@ -227,9 +219,8 @@ async def test_an_outage_in_the_quarantine() -> None:
     assert holder(store, "x") is None
 
 
-async def test_a_quarantine_that_is_lost() -> None:
+async def test_a_quarantine_that_is_lost(store: MemoryBackend) -> None:
     """A quarantine whose lease somebody ends is an error, and not a lock that was freed."""
-    store = MemoryBackend()
     leader = MemoryDriver(store)
     await leader.acquire(await leader.grant_lease("a", 30), "leader/x", OURS.to_bytes())
     task = asyncio.create_task(broken(store))

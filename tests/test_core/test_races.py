@@ -35,10 +35,9 @@ async def until_held(store: MemoryBackend, name: str, by: str) -> None:
     await until(lambda: holder(store, name) == by)
 
 
-async def test_a_contender_that_saw_the_new_leader_is_no_sign_of_a_restore() -> None:
+async def test_a_contender_that_saw_the_new_leader_is_no_sign_of_a_restore(store: MemoryBackend) -> None:
     """Two that start at the same moment: one leads although the other wrote, before it was asked, that it had seen the
     new leader's token."""
-    store = MemoryBackend()
     first, second = FaultyDriver(MemoryDriver(store)), FaultyDriver(MemoryDriver(store))
     async with session(store, "a", driver=first) as a, session(store, "b", driver=second) as b:
         first.next("scan", slow_request(2))
@@ -58,10 +57,9 @@ async def test_a_contender_that_saw_the_new_leader_is_no_sign_of_a_restore() -> 
         await asyncio.gather(leading, waiting)
 
 
-async def test_a_lock_is_not_taken_while_its_release_is_under_way() -> None:
+async def test_a_lock_is_not_taken_while_its_release_is_under_way(store: MemoryBackend) -> None:
     """Anybody who gives up waiting and asks again at once gets a grant of its own, and not the one that came for the
     first request and is being released: that release would take the lock from under it."""
-    store = MemoryBackend()
     driver = FaultyDriver(MemoryDriver(store))
     async with session(store, "a", driver=driver) as a, session(store, "b") as b:
         await asyncio.gather(a.lease(), b.lease())
@@ -80,10 +78,9 @@ async def test_a_lock_is_not_taken_while_its_release_is_under_way() -> None:
         await second.end({})
 
 
-async def test_a_grant_of_a_lost_answer_is_no_sign_of_a_restore() -> None:
+async def test_a_grant_of_a_lost_answer_is_no_sign_of_a_restore(store: MemoryBackend) -> None:
     """A grant that an unanswered acquire made is a good grant, though another term of this process, under another lock
     and at a higher token, begins and ends before it is asked for again."""
-    store = MemoryBackend()
     driver = FaultyDriver(MemoryDriver(store))
     async with session(store, "a", driver=driver) as a:
         await a.lease()
@@ -139,9 +136,8 @@ async def test_a_hold_that_has_ended_is_not_valid() -> None:
             await hold.verify()
 
 
-async def test_news_of_another_lock_is_no_sign_of_a_restore() -> None:
+async def test_news_of_another_lock_is_no_sign_of_a_restore(store: MemoryBackend) -> None:
     """A grant whose answer is under way while another lock is taken elsewhere, at a higher index, is a good grant."""
-    store = MemoryBackend()
     driver = FaultyDriver(MemoryDriver(store))
     async with session(store, "a", driver=driver) as a, session(store, "b") as b, session(store, "c") as c:
         y = await b.lock("y").acquire()
@@ -159,9 +155,8 @@ async def test_news_of_another_lock_is_no_sign_of_a_restore() -> None:
             await (await one).end({})
 
 
-async def test_a_lock_handed_over_beside_another_is_no_sign_of_a_restore() -> None:
+async def test_a_lock_handed_over_beside_another_is_no_sign_of_a_restore(store: MemoryBackend) -> None:
     """An heir that hears of a later grant of another lock before it looks at its own leads all the same."""
-    store = MemoryBackend()
     driver = FaultyDriver(MemoryDriver(store))
     async with session(store, "a") as a, session(store, "b", driver=driver) as b, session(store, "c") as c:
         x, y = await a.lock("x").acquire(), await a.lock("y").acquire()
@@ -181,10 +176,9 @@ async def test_a_lock_handed_over_beside_another_is_no_sign_of_a_restore() -> No
         await (await by).end({})
 
 
-async def test_a_grant_that_was_lost_before_its_answer_came_is_not_led() -> None:
+async def test_a_grant_that_was_lost_before_its_answer_came_is_not_led(store: MemoryBackend) -> None:
     """Anybody who hears that the lock is somebody else's before the answer to its own acquire comes does not hold
     it."""
-    store = MemoryBackend()
     driver = FaultyDriver(MemoryDriver(store))
     async with session(store, "a", driver=driver) as a, session(store, "b") as b:
         driver.next("acquire", slow_reply(3))
@@ -202,9 +196,8 @@ async def test_a_grant_that_was_lost_before_its_answer_came_is_not_led() -> None
         await (await taking).end({})
 
 
-async def test_a_cancelled_release_leaves_no_lock_behind() -> None:
+async def test_a_cancelled_release_leaves_no_lock_behind(store: MemoryBackend) -> None:
     """A block under a lock that is cancelled in the middle of its release has freed the lock all the same."""
-    store = MemoryBackend()
     driver = FaultyDriver(MemoryDriver(store))
     async with session(store, "a", driver=driver) as a:
         driver.next("release", slow_request(1))
@@ -221,9 +214,8 @@ async def test_a_cancelled_release_leaves_no_lock_behind() -> None:
         assert holder(store, "x") is None
 
 
-async def test_an_end_that_is_cut_short_is_made_good() -> None:
+async def test_an_end_that_is_cut_short_is_made_good(store: MemoryBackend) -> None:
     """A lock whose `end` was cancelled before anything was sent is released with the next renewal."""
-    store = MemoryBackend()
     driver = FaultyDriver(MemoryDriver(store))
     async with session(store, "a", driver=driver) as a:
         hold = await a.lock("x").acquire()
@@ -259,9 +251,8 @@ def test_a_standby_that_is_cancelled_at_any_moment_holds_nothing() -> None:
         run(main(turns))
 
 
-async def test_a_stop_overrules_a_conditional_step_down() -> None:
+async def test_a_stop_overrules_a_conditional_step_down(store: MemoryBackend) -> None:
     """A leader that is stopped while it looks for somebody willing stops, although nobody is."""
-    store = MemoryBackend()
     async with session(store, "a") as a, session(store, "b") as b, asyncio.timeout(60):
         election = Election(a)
         leading = asyncio.create_task(election.lead("x", until_steps_down))
@@ -318,9 +309,8 @@ def test_a_job_is_not_begun_again_in_a_term_that_ends() -> None:
     run(main(cancel=True))
 
 
-async def test_what_a_cancelled_task_spawns_ends_with_the_term() -> None:
+async def test_what_a_cancelled_task_spawns_ends_with_the_term(store: MemoryBackend) -> None:
     """A task that is begun while the term is being ended has ended, too, before the lock is given away."""
-    store = MemoryBackend()
     holders: list[str | None] = []
 
     async def late() -> None:
@@ -348,9 +338,8 @@ async def test_what_a_cancelled_task_spawns_ends_with_the_term() -> None:
         assert not [task for task in asyncio.all_tasks() if "late" in repr(task)]
 
 
-async def test_a_lock_whose_release_was_not_answered_can_be_taken_again() -> None:
+async def test_a_lock_whose_release_was_not_answered_can_be_taken_again(store: MemoryBackend) -> None:
     """A session whose release was lost and that asks for the lock again gets it, under a larger token."""
-    store = MemoryBackend()
     driver = FaultyDriver(MemoryDriver(store))
     async with session(store, "a", driver=driver) as a:
         first = await a.lock("x").acquire()
@@ -367,9 +356,8 @@ async def test_a_lock_whose_release_was_not_answered_can_be_taken_again() -> Non
         assert holder(store, "x") is None
 
 
-async def test_a_cancellation_is_not_lost_when_the_lock_is_lost_too() -> None:
+async def test_a_cancellation_is_not_lost_when_the_lock_is_lost_too(store: MemoryBackend) -> None:
     """A block that is cancelled from outside in the same step in which its lock is lost ends as cancelled."""
-    store = MemoryBackend()
     async with session(store, "a") as a:
 
         async def use() -> None:
@@ -385,9 +373,8 @@ async def test_a_cancellation_is_not_lost_when_the_lock_is_lost_too() -> None:
             await using
 
 
-async def test_who_waits_when_the_session_closes_is_told() -> None:
+async def test_who_waits_when_the_session_closes_is_told(store: MemoryBackend) -> None:
     """A wait for a lock of a session that is closed, or was never opened, raises instead of hanging."""
-    store = MemoryBackend()
     with pytest.raises(ClusterLockError, match="not open"):
         await asyncio.wait_for(session(store, "c").lock("x").acquire(), 60)
     async with session(store, "a") as a, a.lock("x").hold():
@@ -398,10 +385,9 @@ async def test_who_waits_when_the_session_closes_is_told() -> None:
             await asyncio.wait_for(waiting, 60)
 
 
-async def test_a_lease_that_ends_during_a_renewal_is_noticed_at_once() -> None:
+async def test_a_lease_that_ends_during_a_renewal_is_noticed_at_once(store: MemoryBackend) -> None:
     """News of a lost key that comes while a renewal is under way makes the next one come at once, not a third of a ttl
     later."""
-    store = MemoryBackend()
     driver = FaultyDriver(MemoryDriver(store))
     async with session(store, "a", driver=driver) as a:
         hold = await a.lock("x").acquire()
@@ -417,9 +403,8 @@ async def test_a_lease_that_ends_during_a_renewal_is_noticed_at_once() -> None:
         assert clock.now() - began < 2
 
 
-async def test_a_hung_renewal_delays_no_loss() -> None:
+async def test_a_hung_renewal_delays_no_loss(store: MemoryBackend) -> None:
     """When another request says that the lease is gone, its locks are lost at once, even if a renewal hangs."""
-    store = MemoryBackend()
     driver = FaultyDriver(MemoryDriver(store))
     async with session(store, "a", driver=driver) as a:
         hold = await a.lock("x").acquire()
@@ -460,10 +445,9 @@ async def test_a_store_that_was_set_back_under_a_living_lease_ends_the_term() ->
         await hold.end({})
 
 
-async def test_an_answer_from_before_somebody_overwrote_the_value_is_no_sign_of_a_restore() -> None:
+async def test_an_answer_from_before_somebody_overwrote_the_value_is_no_sign_of_a_restore(store: MemoryBackend) -> None:
     """A leader whose value is overwritten under its own lease leads on, also when a read from before that is answered
     after it was heard of."""
-    store = MemoryBackend()
     driver = FaultyDriver(MemoryDriver(store))
     async with session(store, "a", driver=driver) as a, a.lock("x").hold() as hold:
         driver.next("read", slow_reply(2))
@@ -475,9 +459,8 @@ async def test_an_answer_from_before_somebody_overwrote_the_value_is_no_sign_of_
         assert hold.is_valid()
 
 
-async def test_a_copy_of_an_acquire_that_comes_while_a_lost_term_ends_is_released() -> None:
+async def test_a_copy_of_an_acquire_that_comes_while_a_lost_term_ends_is_released(store: MemoryBackend) -> None:
     """What comes to stand under our lease while the work of a lost term still ends is nobody's, and is released."""
-    store = MemoryBackend()
     driver = FaultyDriver(MemoryDriver(store))
     async with session(store, "a", driver=driver) as a:
         hold = await a.lock("x").acquire()

@@ -55,10 +55,9 @@ def test_a_release_that_is_not_confirmed_is_not_called_one(caplog: pytest.LogCap
     assert "could not be released within a ttl, so the lease that holds it is given up" in caplog.text
 
 
-async def test_other_locks_are_worth_more_than_a_lease_that_holds_a_free_one() -> None:
+async def test_other_locks_are_worth_more_than_a_lease_that_holds_a_free_one(store: MemoryBackend) -> None:
     """While another lock is led under the lease it is kept, the release is tried again with each renewal, and the lock
     is free soon after the store takes writes."""
-    store = MemoryBackend()
     driver = FaultyDriver(MemoryDriver(store))
     async with session(store, "a", driver=driver) as a, a.lock("y").hold() as other:
         hold = await a.lock("x").acquire()
@@ -97,9 +96,8 @@ def test_a_free_lock_that_cannot_be_had_is_told(caplog: pytest.LogCaptureFixture
     assert sum("nobody holds it, and it cannot be taken" in record.message for record in caplog.records) == 1
 
 
-async def test_a_lock_with_a_foreign_value_is_not_ready() -> None:
+async def test_a_lock_with_a_foreign_value_is_not_ready(store: MemoryBackend) -> None:
     """A standby that no lock can be given to until a person acts is not ready, as long as that is so."""
-    store = MemoryBackend()
     driver, board = FaultyDriver(MemoryDriver(store)), Board("a")
     async with session(store, "a", driver=driver, observer=board) as a:
         driver.always("acquire", refuse(ForeignValue("a person's")))
@@ -112,10 +110,9 @@ async def test_a_lock_with_a_foreign_value_is_not_ready() -> None:
 
 
 @pytest.mark.parametrize("others", [0, MANY + 1])
-async def test_an_acquire_that_arrives_after_ages_is_released(others: int) -> None:
+async def test_an_acquire_that_arrives_after_ages_is_released(others: int, store: MemoryBackend) -> None:
     """However late an acquire arrives that nobody waits for any more, the lock is free about one ttl later; also when
     more locks were touched since than anybody can remember."""
-    store = MemoryBackend()
     driver = FaultyDriver(MemoryDriver(store))
     async with session(store, "a", driver=driver) as a:
         await a.lease()

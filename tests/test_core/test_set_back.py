@@ -66,10 +66,9 @@ async def decided(*bots: Bot) -> None:
 
 @pytest.mark.parametrize("bump", [0, 1_000_000])
 @pytest.mark.parametrize("hand_overs", [1, 2])
-async def test_somebody_leads_again_or_all_say_why(bump: int, hand_overs: int) -> None:
+async def test_somebody_leads_again_or_all_say_why(bump: int, hand_overs: int, store: MemoryBackend) -> None:
     """After a restore to a moment at which a living lease held the lock, unawares of it now, somebody
     leads with a larger token than ever, or everybody has said that nobody may; whether or not watches hear of it."""
-    store = MemoryBackend()
     async with session(store, "a") as one, session(store, "b") as other:
         a, b = Bot(one), Bot(other)
         await until(lambda: a.term is not None or b.term is not None)
@@ -91,9 +90,8 @@ async def test_somebody_leads_again_or_all_say_why(bump: int, hand_overs: int) -
 
 
 @pytest.mark.parametrize("bump", [0, 1_000_000])
-async def test_a_row_that_is_free_again_is_led_or_refused(bump: int) -> None:
+async def test_a_row_that_is_free_again_is_led_or_refused(bump: int, store: MemoryBackend) -> None:
     """After a restore to a moment at which nobody held the lock, those who wait for its holder of then hear of it."""
-    store = MemoryBackend()
     async with AsyncExitStack() as stack:
         one, other = [await stack.enter_async_context(session(store, name)) for name in "ab"]
         await asyncio.gather(one.lease(), other.lease())
@@ -110,9 +108,8 @@ async def test_a_row_that_is_free_again_is_led_or_refused(bump: int) -> None:
         await b.stop()
 
 
-async def test_a_lock_that_nobody_wants_any_more_is_not_held_after_a_restore() -> None:
+async def test_a_lock_that_nobody_wants_any_more_is_not_held_after_a_restore(store: MemoryBackend) -> None:
     """A lock that stands again under the living lease of a process that has gone on to something else is released."""
-    store = MemoryBackend()
     async with session(store, "a") as a, a.lock("other").hold():
         async with a.lock("x").hold():
             saved = store.save()
@@ -123,9 +120,8 @@ async def test_a_lock_that_nobody_wants_any_more_is_not_held_after_a_restore() -
         assert holder(store, "x") is None
 
 
-async def test_a_contender_is_seen_again_after_a_restore() -> None:
+async def test_a_contender_is_seen_again_after_a_restore(store: MemoryBackend) -> None:
     """A contender record that the restore took away is written again."""
-    store = MemoryBackend()
     async with session(store, "a") as a, session(store, "b") as b:
         await b.lease()
         async with a.lock("x").hold():
@@ -140,9 +136,8 @@ async def test_a_contender_is_seen_again_after_a_restore() -> None:
         await (await waiting).end({})
 
 
-async def test_an_answer_to_a_question_from_before_proves_nothing() -> None:
+async def test_an_answer_to_a_question_from_before_proves_nothing(store: MemoryBackend) -> None:
     """A read that was sent before something newer was known, and is answered after that, is old news and no restore."""
-    store = MemoryBackend()
     driver = FaultyDriver(MemoryDriver(store))
     async with session(store, "a", driver=driver) as a, session(store, "b") as b:
         await a.lease()
@@ -157,10 +152,9 @@ async def test_an_answer_to_a_question_from_before_proves_nothing() -> None:
                 assert a.context.watch.entries["leader/x"].lease == hold.grant.lease.id
 
 
-async def test_the_same_answer_to_a_later_question_is_proof() -> None:
+async def test_the_same_answer_to_a_later_question_is_proof(store: MemoryBackend) -> None:
     """A read that was sent when something newer was known shows that the store was set back: nothing else that was
     known counts any more, and what it says does."""
-    store = MemoryBackend()
     async with session(store, "a") as a, session(store, "b") as b:
         await a.lease()
         async with b.lock("y").hold():

@@ -17,10 +17,9 @@ pytestmark = pytest.mark.virtual
 
 
 @pytest.mark.parametrize("to", [None, "b", "c"])
-async def test_a_leader_hands_over_when_asked(to: str | None) -> None:
+async def test_a_leader_hands_over_when_asked(to: str | None, store: MemoryBackend) -> None:
     """The leader hands over, after its work has ended, to the first contender, or to the one named; and the one who
     asked is told who leads, in which term, and how long nobody took work."""
-    store = MemoryBackend()
     async with company(store, "a", "b", "c") as (a, b, c):
         outcome = await asked(store, to)
         heir = c if to == "c" else b
@@ -37,10 +36,9 @@ async def test_a_leader_hands_over_when_asked(to: str | None) -> None:
         assert a.terms[0].ended == "stepped down: a test asked for it"
 
 
-async def test_a_young_term_hands_over_all_the_same() -> None:
+async def test_a_young_term_hands_over_all_the_same(store: MemoryBackend) -> None:
     """A request that comes before a lock that was found free has settled is not answered with a release, after which
     anybody may lead."""
-    store = MemoryBackend()
     async with session(store, "corpse") as corpse:
         corpse_hold = await corpse.lock("x").acquire()
         async with company(store, "b", "c") as (b, c):
@@ -55,9 +53,8 @@ async def test_a_young_term_hands_over_all_the_same() -> None:
 
 
 @pytest.mark.parametrize("to", ["nobody", "a"])
-async def test_a_leader_leads_on_when_the_named_one_does_not_stand_by(to: str) -> None:
+async def test_a_leader_leads_on_when_the_named_one_does_not_stand_by(to: str, store: MemoryBackend) -> None:
     """With a name that does not contend, or its own, the leader declines, says so, and its term goes on."""
-    store = MemoryBackend()
     async with company(store, "a", "b") as (a, _):
         outcome = await asked(store, to)
         assert outcome.declined == f"{to} does not stand by, or did not answer its invitation"
@@ -67,9 +64,8 @@ async def test_a_leader_leads_on_when_the_named_one_does_not_stand_by(to: str) -
         assert holder(store, "x") == "b"
 
 
-async def test_a_named_heir_that_is_silent() -> None:
+async def test_a_named_heir_that_is_silent(store: MemoryBackend) -> None:
     """When the named one does not answer its invitation the leader leads on, although another one would."""
-    store = MemoryBackend()
     corpse = MemoryDriver(store)
     lease = await corpse.grant_lease("corpse", 10_000)
     record = Record(holder="c", instance="corpse", host="h", pid=1, since="", version="0", names=("x",))
@@ -79,25 +75,22 @@ async def test_a_named_heir_that_is_silent() -> None:
         assert a.terms[0].is_valid()
 
 
-async def test_a_leader_with_nobody_beside_it_leads_on() -> None:
+async def test_a_leader_with_nobody_beside_it_leads_on(store: MemoryBackend) -> None:
     """With nobody who could take over, a request ends no term."""
-    store = MemoryBackend()
     async with company(store, "a") as (a,):
         assert (await asked(store)).declined == "nobody stands by who answered its invitation"
         assert a.terms[0].is_valid()
 
 
-async def test_nobody_leads() -> None:
+async def test_nobody_leads(store: MemoryBackend) -> None:
     """Where nobody leads there is nobody to ask, and nothing is written."""
-    store = MemoryBackend()
     async with session(store, "operator") as operator:
         assert await ask_to_step_down(operator, "x", by="a test", timeout=5) is None
     assert stands(store, REQUEST + "x").record is None
 
 
-async def test_a_request_for_another_term_is_void() -> None:
+async def test_a_request_for_another_term_is_void(store: MemoryBackend) -> None:
     """A request that carries another token than the leader's changes nothing (docs/design.md#requests-name-a-term)."""
-    store = MemoryBackend()
     person = MemoryDriver(store)
     lease = await person.grant_lease("person", 10_000)
     async with company(store, "a", "b") as (a, _):
@@ -114,9 +107,8 @@ async def test_a_request_for_another_term_is_void() -> None:
 @pytest.mark.parametrize(
     "value", [b"", b"[]", b"{}", b"\xff", b"[" * 100_000, b'{"token": "1", "number": 1, "by": null, "to": 5}']
 )
-async def test_what_is_no_request(value: bytes) -> None:
+async def test_what_is_no_request(value: bytes, store: MemoryBackend) -> None:
     """Anything else under the key is no request, and no reply, and harms nobody."""
-    store = MemoryBackend()
     person = MemoryDriver(store)
     lease = await person.grant_lease("person", 10_000)
     async with company(store, "a", "b") as (a, _):
@@ -127,10 +119,9 @@ async def test_what_is_no_request(value: bytes) -> None:
         assert Reply.of(stands(store, REPLY + "x")) is None
 
 
-async def test_nothing_of_a_request_stays() -> None:
+async def test_nothing_of_a_request_stays(store: MemoryBackend) -> None:
     """When it was answered, request and reply are gone; the request of a command that died goes with its lease, and the
     reply after it."""
-    store = MemoryBackend()
     async with company(store, "a", "b"):
         await asked(store, "nobody")
         await asyncio.sleep(1)
@@ -145,9 +136,8 @@ async def test_nothing_of_a_request_stays() -> None:
         assert {stands(store, key + "x").record for key in (REQUEST, REPLY)} == {None}
 
 
-async def test_a_request_that_is_under_way_is_not_put_off() -> None:
+async def test_a_request_that_is_under_way_is_not_put_off(store: MemoryBackend) -> None:
     """A second request while the leader looks for an heir is declined or has the same end; a stop overrules both."""
-    store = MemoryBackend()
     corpse = MemoryDriver(store)
     lease = await corpse.grant_lease("corpse", 10_000)
     record = Record(holder="c", instance="corpse", host="h", pid=1, since="", version="0", names=("x",))
@@ -161,9 +151,8 @@ async def test_a_request_that_is_under_way_is_not_put_off() -> None:
         assert a.terms[0].ended == "stepped down: deploy"
 
 
-async def test_an_overwritten_value_does_not_make_a_leader_deaf() -> None:
+async def test_an_overwritten_value_does_not_make_a_leader_deaf(store: MemoryBackend) -> None:
     """Where a stranger's value under the lock moved the index that others see, a request with that one is heard."""
-    store = MemoryBackend()
     async with company(store, "a", "b") as (a, _):
         hold = a.session.context.claims.holds["leader/x"]
         entry = stands(store, "leader/x")
@@ -173,9 +162,8 @@ async def test_an_overwritten_value_does_not_make_a_leader_deaf() -> None:
         assert a.terms[0].request is not None
 
 
-async def test_no_answer_in_time() -> None:
+async def test_no_answer_in_time(store: MemoryBackend) -> None:
     """A leader that does not answer (an older version, or one that is cut off) is still named when the time is over."""
-    store = MemoryBackend()
     async with session(store, "old") as old, old.lock("x").hold():  # nobody listens there
         outcome = await asked(store, timeout=5)
         assert outcome.timed_out
@@ -184,9 +172,8 @@ async def test_no_answer_in_time() -> None:
         assert stands(store, REQUEST + "x").record is None
 
 
-async def test_the_request_reaches_a_leader_without_a_request_of_his_own() -> None:
+async def test_the_request_reaches_a_leader_without_a_request_of_his_own(store: MemoryBackend) -> None:
     """A leader that is never asked sends what it sent before: listening is part of its one waiting request."""
-    store = MemoryBackend()
     async with company(store, "a"):
         before = store.requests
         await asyncio.sleep(10 * TIMING.ttl)

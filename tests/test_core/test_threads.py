@@ -111,9 +111,8 @@ def test_a_thread_that_outlives_the_drain(kept: bool, monkeypatch: pytest.Monkey
     run(main())
 
 
-async def test_a_block_holds_its_lock_while_a_thread_works() -> None:
+async def test_a_block_holds_its_lock_while_a_thread_works(store: MemoryBackend) -> None:
     """What a `hold()` block put into a thread is waited for before the lock is given away, and on a loss too."""
-    store = MemoryBackend()
     for lost in (False, True):
         work = Blocking()
         async with session(store, "a", timing=QUICK) as one:

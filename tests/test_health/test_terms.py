@@ -30,9 +30,8 @@ async def until_leading(board: Board, name: str) -> None:
             await board.changed.wait()
 
 
-async def test_a_hand_over_is_told_on_both_sides() -> None:
+async def test_a_hand_over_is_told_on_both_sides(store: MemoryBackend) -> None:
     """The old leader's board says to whom and why, the new one's from whom, and both timelines have both terms."""
-    store = MemoryBackend()
     first, second = Board("a"), Board("b")
     async with session(store, "a", observer=first) as a, session(store, "b", observer=second) as b:
         first.peers, second.peers = SessionPeers(a), SessionPeers(b)
@@ -59,9 +58,8 @@ async def test_a_hand_over_is_told_on_both_sides() -> None:
         await waiting
 
 
-async def test_each_loss_has_its_word() -> None:
+async def test_each_loss_has_its_word(store: MemoryBackend) -> None:
     """A key that is gone and a store that is silent are counted under different reasons, with their measured times."""
-    store = MemoryBackend()
     driver = FaultyDriver(MemoryDriver(store))
     board = Board("a")
     async with session(store, "a", driver=driver, observer=board) as a:

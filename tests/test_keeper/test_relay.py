@@ -13,9 +13,8 @@ from cluster_lock.lease.guard import NoGuard
 from cluster_lock.session import Session
 
 
-async def test_a_wish_that_is_cancelled_when_it_is_granted() -> None:
+async def test_a_wish_that_is_cancelled_when_it_is_granted(store: MemoryBackend) -> None:
     """A worker that goes away in the very moment in which its lock is granted leaves no lock behind."""
-    store = MemoryBackend()
     driver: Driver = MemoryDriver(store)
     async with Session(driver, instance="a", guard=NoGuard()) as session:
         link = PipeLink(lambda line: None)
