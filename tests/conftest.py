@@ -9,6 +9,7 @@ from __future__ import annotations
 import gc
 import inspect
 import os
+import random
 import signal
 from collections import Counter
 from collections.abc import Generator, Iterator
@@ -149,13 +150,15 @@ def _backends_of(item: pytest.Item) -> set[str]:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
-    """An `async def` test runs on a loop of its own: the real one, or with the mark `virtual` one whose time
-    passes when nothing is left to do."""
+    """An `async def` test runs on a loop of its own: the real one, or with the mark `virtual` one whose time passes when
+    nothing is left to do. There a test is the same in each run: its random pauses too. `CLUSTER_LOCK_TEST_SEED` makes
+    them others."""
     test = pyfuncitem.obj
     if not inspect.iscoroutinefunction(test):
         return None
     work = test(**{name: pyfuncitem.funcargs[name] for name in inspect.signature(test).parameters})
     if pyfuncitem.get_closest_marker("virtual") is not None:
+        random.seed(os.environ.get("CLUSTER_LOCK_TEST_SEED", "") + pyfuncitem.nodeid)
         virtual_time.run(work)
     else:
         aio.run(work)
