@@ -150,9 +150,9 @@ def _backends_of(item: pytest.Item) -> set[str]:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
-    """An `async def` test runs on a loop of its own: the real one, or with the mark `virtual` one whose time passes when
-    nothing is left to do. There a test is the same in each run: its random pauses too. `CLUSTER_LOCK_TEST_SEED` makes
-    them others."""
+    """An `async def` test runs on a loop of its own: the real one, or with the mark `virtual` one whose time passes
+    when nothing is left to do. There a test is the same in each run, with the same random pauses, unless
+    `CLUSTER_LOCK_TEST_SEED` says otherwise."""
     test = pyfuncitem.obj
     if not inspect.iscoroutinefunction(test):
         return None
