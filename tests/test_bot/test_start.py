@@ -413,6 +413,8 @@ async def test_the_other_takes_over(start: Start) -> None:
 
 
 async def _ask_who_leads(simulator: TelegramSimulator, instance: str, *, answers: int) -> None:
+    """Until it is answered, and confirmed: else the next leader would get it once more."""
     simulator.push(BOT_ID, text="/wholeads")
-    await until(lambda: len(sent_texts(simulator)) == answers)
+    await until(lambda: not simulator.oracle.report(drained=False).pending)
+    assert len(sent_texts(simulator)) == answers
     assert sent_texts(simulator)[-1].startswith(f"{instance} on ")

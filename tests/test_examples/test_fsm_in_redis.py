@@ -50,8 +50,10 @@ async def test_a_message_that_comes_again_after_a_crash_answers_no_second_questi
             await aio.until(lambda: not simulator.oracle.report().pending and simulator.bot(BOT).parked is not None)
             # The next poll, which would confirm what the parked one brings, gets no answer.
             simulator.inject(Fault("black_hole", method="getUpdates"))
+            polls = len(simulator.oracle.polls())
             await said(simulator, 2, "7", "How many times 7?")
             await first.says("is handled", times=2)
+            await aio.until(lambda: len(simulator.oracle.polls()) > polls)
             first.send(signal.SIGKILL)
             await first.ended()
             await second.says("is handled")
