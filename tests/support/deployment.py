@@ -20,6 +20,7 @@ from typing import Any, Self
 import pytest
 from pytest_docker.plugin import get_docker_services
 
+from cluster_lock import clock
 from cluster_lock.testing.servers.base import free_ports
 from cluster_lock.testing.telegram import SimulatorControl
 
@@ -157,6 +158,18 @@ class DeployedBots(Watched):
 
     async def compose(self, *arguments: str, code: int = 0) -> str:
         return await asyncio.to_thread(self.deployment.compose, *arguments, code=code)
+
+    async def pause(self, service: str) -> float:
+        """Freeze its container: the moment before. On a busy machine the freezer gives up, and is to be asked again."""
+        while True:
+            began = clock.now()
+            try:
+                await self.compose("pause", service)
+            except AssertionError as error:
+                if "unable to freeze" not in str(error):
+                    raise
+            else:
+                return began
 
     async def docker(self, *arguments: str) -> str:
         return await asyncio.to_thread(self.deployment.docker.run, "docker", *arguments)

@@ -117,8 +117,7 @@ async def test_bot_is_paused(deployment: Deployment) -> None:
     async with deployment.watched() as watched:
         leader = await watched.settled()
         await watched.traffic()
-        began = clock.now()
-        await watched.compose("pause", leader.service)
+        began = await watched.pause(leader.service)
         try:
             await watched.telegram.frozen(leader.client, since=began)
             seconds = await watched.taken_over(leader, began)
