@@ -169,7 +169,7 @@ def foreign_names(node: ast.AST) -> Iterator[str]:
 def loaded_by(statement: str) -> set[str]:
     """The modules that a bare interpreter has loaded after `statement`."""
     code = f"import sys\n{statement}\nprint('\\n'.join(sys.modules))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=300)
     return {name.split(".")[0] for name in done.stdout.split()}
 
 

@@ -113,5 +113,5 @@ def _running(environment: Mapping[str, str]) -> Iterator[Mapping[str, str]]:
 
 
 def _answers(environment: Mapping[str, str]) -> bool:
-    asked = subprocess.run(["docker", "info"], env=environment, capture_output=True, timeout=30, check=False)
+    asked = subprocess.run(["docker", "info"], env=environment, capture_output=True, timeout=300, check=False)
     return asked.returncode == 0

@@ -137,7 +137,7 @@ def _unavailable() -> str | None:
     for program in ("ip", "iptables"):
         if shutil.which(program) is None:
             return f"{program} is not installed: run 'make servers' or 'scripts/install-servers net'"
-    tried = subprocess.run(["ip", "netns", "list"], capture_output=True, text=True, timeout=10, check=False)
+    tried = subprocess.run(["ip", "netns", "list"], capture_output=True, text=True, timeout=300, check=False)
     return None if tried.returncode == 0 else f"ip netns does not work here: {tried.stderr.strip()}"
 
 
@@ -151,11 +151,11 @@ def _remove_stale() -> None:
 
 
 def _remove_namespace(name: str) -> None:
-    subprocess.run(["ip", "netns", "del", name], capture_output=True, timeout=10, check=False)  # gone already is fine
+    subprocess.run(["ip", "netns", "del", name], capture_output=True, timeout=300, check=False)  # gone already is fine
 
 
 def _run(*command: str) -> str:
-    done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     if done.returncode != 0:
         raise RuntimeError(f"{' '.join(command)}: {done.stderr.strip()}")
     return done.stdout

@@ -117,7 +117,7 @@ def test_a_slow_handler_silences_nobody(caplog: pytest.LogCaptureFixture) -> Non
             assert len(it.handled.runs) == 302
 
     with caplog.at_level(logging.WARNING):
-        aio.run(main(), timeout=60)
+        aio.run(main())
     assert sum("confirmed early" in record.message for record in caplog.records) == 2
 
 
@@ -190,7 +190,7 @@ def test_where_it_would_rather_wait(rules: Rules, caplog: pytest.LogCaptureFixtu
             assert it.poller.state.window_full_for is None
 
     with caplog.at_level(logging.WARNING):
-        aio.run(main(), timeout=60)
+        aio.run(main())
     full = [record.message for record in caplog.records if "the window is full" in record.message]
     assert len(full) == 1
     assert ("waits for its turn" in full[0]) == (rules.order == "chat")

@@ -57,7 +57,7 @@ def test_completion_in_bash(capsys: pytest.CaptureFixture[str], tmp_path: Path, 
         $(complete -p cluster-lock | sed 's/.*-F \\([^ ]*\\).*/\\1/') cluster-lock
         printf '%s\\n' "${{COMPREPLY[@]}}"
     """
-    ended = subprocess.run([bash, "-c", shell], capture_output=True, text=True, timeout=30, check=True)
+    ended = subprocess.run([bash, "-c", shell], capture_output=True, text=True, timeout=300, check=True)
     assert ended.stderr == ""
     assert offered <= set(ended.stdout.split())
 
@@ -92,7 +92,7 @@ def test_the_help_loads_little() -> None:
         [sys.executable, "-c", program],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
         env={"PYTHONPATH": str(CHECKOUT)},
         check=True,
     )

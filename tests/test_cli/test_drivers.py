@@ -64,7 +64,7 @@ def test_one_whose_client_is_not_there(name: str, tmp_path: Path) -> None:
         [sys.executable, "-c", WITHOUT_CLIENTS],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
         env={"PYTHONPATH": f"{CHECKOUT}:{tmp_path}"},
         check=False,
     )

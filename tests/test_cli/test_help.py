@@ -144,7 +144,7 @@ def test_an_error_is_a_line_of_json_where_logs_are(tmp_path: Path) -> None:
         env=environ,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
     )
     (said,) = [json.loads(line) for line in done.stderr.splitlines()]
     assert (done.returncode, done.stdout, said["level"]) == (78, "", "CRITICAL")

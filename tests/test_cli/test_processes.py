@@ -45,7 +45,7 @@ class Operator:
             [*self.command, *arguments, "--json", "--config", str(self.config)],
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=300,
             env=self.environ,
             cwd=self.folder,
             check=False,

@@ -25,7 +25,7 @@ def ended(*arguments: str, folder: Path, how: str = "", **more: str) -> subproce
     """The command after its end. `how`: what a shell does with its descriptors."""
     line = ("sh", "-c", f'exec "$@" {how}', "sh", *COMMAND, *arguments)
     environ = environment(folder / "state", CLUSTER_LOCK_HEALTH="off", **more)
-    return subprocess.run(line, cwd=folder, env=environ, capture_output=True, text=True, timeout=60)
+    return subprocess.run(line, cwd=folder, env=environ, capture_output=True, text=True, timeout=300)
 
 
 @pytest.mark.parametrize("how", ["<&-", ">&-", "2>&-", "<&- >&-", "<&- >&- 2>&-"])
@@ -47,7 +47,7 @@ def test_half_a_reader_is_no_error(tmp_path: Path, arguments: str) -> None:
     for how in (line, line.replace("| true", ">&- "), line.replace("| true", "| head -c 1 > part")):
         done = subprocess.run(
             ["bash", "-c", how, "bash", *COMMAND],
-            cwd=tmp_path, env=environment(tmp_path / "state"), capture_output=True, text=True, timeout=60,
+            cwd=tmp_path, env=environment(tmp_path / "state"), capture_output=True, text=True, timeout=300,
         )  # fmt: skip
         assert (done.returncode, done.stdout, done.stderr) == (0, "", ""), how
 

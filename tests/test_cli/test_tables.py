@@ -56,7 +56,7 @@ def test_at_a_terminal(how: str) -> None:
     environ = {"PYTHONPATH": str(CHECKOUT), "TERM": "xterm-256color", "COLUMNS": "80", "PATH": os.environ["PATH"]}
     try:
         command = [sys.executable, "-c", PROGRAM, *(["plain"] if how == "plain" else [])]
-        subprocess.run(command, stdout=theirs, env=environ, timeout=60, check=True)
+        subprocess.run(command, stdout=theirs, env=environ, timeout=300, check=True)
         os.set_blocking(ours, False)
         printed = os.read(ours, 65536).decode()
     finally:

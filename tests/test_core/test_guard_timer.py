@@ -149,7 +149,7 @@ def unshare() -> list[str]:
     command = ["unshare", "--pid", "--fork", "--kill-child"]
     if (
         shutil.which("unshare") is None
-        or subprocess.run([*command, "true"], capture_output=True, timeout=20).returncode
+        or subprocess.run([*command, "true"], capture_output=True, timeout=300).returncode
     ):
         pytest.skip("no pid namespace may be made here")
     return command

@@ -25,7 +25,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("used")
     checkout = used_checkout(folder / "checkout")
     build = [sys.executable, "-m", "hatchling", "build", "-t", "sdist", "-t", "wheel", "-d", str(folder / "dist")]
-    subprocess.run(build, cwd=checkout, check=True, capture_output=True, timeout=60)
+    subprocess.run(build, cwd=checkout, check=True, capture_output=True, timeout=300)
     return folder / "dist"
 
 
@@ -101,7 +101,7 @@ def test_the_source_distribution_can_be_tested(built: Path, tmp_path: Path) -> N
             env=environment,
             capture_output=True,
             text=True,
-            timeout=110,
+            timeout=300,
             check=False,
         )
         assert done.returncode == 0, done.stdout[-3000:]

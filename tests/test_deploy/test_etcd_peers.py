@@ -76,7 +76,7 @@ def test_no_clients_certificate_opens_the_peers_port(checkout: Path, tmp_path: P
     """With the certificate of a bot, of the operator or of a server for its clients nobody is a peer; each is let in at
     the port for clients, and there a peer's is not."""
     certs = tmp_path / "certs"
-    subprocess.run([checkout / "deploy/make-certs", certs, "etcd"], check=True, capture_output=True, timeout=60)
+    subprocess.run([checkout / "deploy/make-certs", certs, "etcd"], check=True, capture_output=True, timeout=300)
     with ShippedEtcd(checkout / "deploy", certs, tmp_path / "etcd") as etcd:
         assert etcd.asked(etcd.peer_port, "etcd-2.peer", "/members") == 200
         for name in ("bot", "operator", "etcd-2"):

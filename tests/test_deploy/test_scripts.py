@@ -24,7 +24,7 @@ def test_a_python_is_found_itself(tmp_path: Path) -> None:
         env={**os.environ, "PATH": path},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
         check=True,
     )
     assert Path(found.stdout.strip()) == Path(sys.executable).resolve()

@@ -136,7 +136,7 @@ def test_tls_key_with_a_passphrase_never_asks(tls: ServerTLS, tmp_path: Path) ->
     """An encrypted key is an error, not a question at the terminal of a daemon."""
     locked = tmp_path / "locked.key"
     command = ["openssl", "ec", "-aes256", "-passout", "pass:secret", "-in", str(tls.client_key), "-out", str(locked)]
-    subprocess.run(command, check=True, capture_output=True, timeout=20)
+    subprocess.run(command, check=True, capture_output=True, timeout=300)
 
     async def main() -> None:
         async with client("https://127.0.0.1:1", **files(tls) | {"key": str(locked)}):

@@ -38,7 +38,7 @@ def run_without_packages(folder: Path, files: dict[str, str], source: str) -> st
     (folder / "cluster_lock").symlink_to(Path(cluster_lock.__file__).parent)
     paths = f"import sys; sys.path.insert(0, {str(folder)!r})\n"
     command = [sys.executable, "-S", "-E", "-W", "error", "-c", paths + textwrap.dedent(source)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=folder, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=folder, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
 

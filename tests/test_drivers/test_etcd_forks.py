@@ -66,7 +66,7 @@ def run(server: EtcdServer, *more: str, **environ: str) -> subprocess.CompletedP
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
         check=False,
     )
 

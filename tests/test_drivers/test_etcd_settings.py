@@ -191,7 +191,7 @@ def python(code: str, *, path: Path | None = None, bare: bool = False, stdin: in
             start_new_session=True,
             capture_output=True,
             text=True,
-            timeout=30,
+            timeout=300,
             check=False,
         )
     assert answer.returncode == 0, answer.stderr

@@ -186,7 +186,7 @@ def test_store_that_went_back(etcd_release: str) -> None:
             await asyncio.sleep(0.02)
         raise AssertionError("not reached again")
 
-    run(main(), timeout=60)
+    run(main())
 
 
 @pytest.mark.parametrize("fault", ["restart", "cut"])

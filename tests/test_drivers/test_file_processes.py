@@ -109,7 +109,7 @@ def test_killed_holder_wakes_the_waiter_by_itself(
             assert grant.previous == b'"child"'
             await driver.close()
 
-    run(main(), timeout=60)
+    run(main())
     print("woken after", [f"{delay * 1000:.1f} ms" for delay in delays])
     assert sorted(delays)[1] < 0.25, delays
 

@@ -209,10 +209,10 @@ def test_etcd_roles(etcd_release: str, tmp_path: Path) -> None:
             "BOT_ID": "42",
             "INSTANCES": "web-",
         }
-        subprocess.run([str(DEPLOY / "etcd" / "set-up-roles")], env=environ, check=True, timeout=60)
+        subprocess.run([str(DEPLOY / "etcd" / "set-up-roles")], env=environ, check=True, timeout=300)
         environ["ETCDCTL_USER"] = "root:secret"
         for command in (["add", "operator:secret"], ["grant-role", "operator", "cluster-lock-operator"]):
-            subprocess.run([str(server._ctl), "user", *command], env=environ, check=True, timeout=20)
+            subprocess.run([str(server._ctl), "user", *command], env=environ, check=True, timeout=300)
 
         def at_etcd(user: str) -> Connect:
             return lambda: EtcdDriver(

@@ -118,7 +118,7 @@ def test_a_hand_over_is_seen_live() -> None:
             other.stop()
             await asyncio.gather(leading, waiting)
 
-    run(main(), timeout=120)
+    run(main())
     assert problems == []
 
 
@@ -183,7 +183,7 @@ def test_markup_stays_text() -> None:
                 assert await tab.evaluate("document.querySelectorAll('script').length") == 1
                 assert "owned" not in (await tab.title()).removeprefix(evil)
 
-    run(main(), timeout=120)
+    run(main())
     assert problems == []
 
 
@@ -206,7 +206,7 @@ def test_it_fits_and_can_be_read() -> None:
                     if folder := os.environ.get("CLUSTER_LOCK_SCREENSHOTS"):
                         await tab.screenshot(path=f"{folder}/status-{scheme}-{width}.png", full_page=True)
 
-    run(main(), timeout=120)
+    run(main())
     assert problems == []
 
 

@@ -187,7 +187,7 @@ def test_whose_keeper_is_above() -> None:
             (stranger.pid, None, None),
         ):
             environ = own_mark("some", str(pid), str(since or process_started(pid)))
-            done = subprocess.run([sys.executable, "-c", ask], env=environ, capture_output=True, text=True, timeout=60)
+            done = subprocess.run([sys.executable, "-c", ask], env=environ, capture_output=True, text=True, timeout=300)
             assert done.stdout == f"{found}\n", done.stderr
     finally:
         stranger.kill()

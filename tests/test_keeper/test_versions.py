@@ -42,7 +42,7 @@ def worker(number: str, *, pass_fds: tuple[int, ...] = ()) -> subprocess.Popen[s
 def test_no_pipe(number: str) -> None:
     """A CLUSTER_LOCK_FD that is no pipe from a keeper is one sentence and code 78."""
     with worker(number) as process:
-        said, _ = process.communicate(timeout=60)
+        said, _ = process.communicate(timeout=300)
     assert process.returncode == 78, said
     assert said.startswith(f"CLUSTER_LOCK_FD={number[:20]}: no pipe from a keeper ("), said
     assert len(said.splitlines()) == 1
@@ -77,7 +77,7 @@ def test_nobody_at_the_other_end(line: bytes) -> None:
 
         speaker = threading.Thread(target=speak)
         speaker.start()
-        said, _ = process.communicate(timeout=60)
+        said, _ = process.communicate(timeout=300)
         speaker.join()
     assert process.returncode == 78, said
     assert "Traceback" not in said

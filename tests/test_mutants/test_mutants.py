@@ -146,11 +146,11 @@ def test_a_broken_rule_is_noticed(mutant: str, request: pytest.FixtureRequest, t
     if not marks_of_servers(mutant):
         # One import of aiogram for all of them.
         nursery: Nursery = request.getfixturevalue("nursery")
-        code = nursery.start(command, environ, log=log, folder=CHECKOUT).wait(180)
+        code = nursery.start(command, environ, log=log, folder=CHECKOUT).wait(300)
     else:
         with log.open("wb") as output:
             code = subprocess.call(
-                [sys.executable, *command], stdout=output, stderr=output, timeout=180, cwd=CHECKOUT, env=environ
+                [sys.executable, *command], stdout=output, stderr=output, timeout=300, cwd=CHECKOUT, env=environ
             )
     said = log.read_text()
     assert code == 1, said[-4000:]

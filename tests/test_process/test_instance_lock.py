@@ -104,7 +104,7 @@ def test_a_program_has_the_name_of_its_file(tmp_path: Path) -> None:
             input="\n",
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=300,
         )
 
     with subprocess.Popen(

@@ -21,7 +21,7 @@ class _Etcds(Cluster[EtcdServer]):
 
 
 def names() -> str:
-    return subprocess.run(["ip", "netns", "list"], capture_output=True, text=True, timeout=10, check=True).stdout
+    return subprocess.run(["ip", "netns", "list"], capture_output=True, text=True, timeout=300, check=True).stdout
 
 
 def reaches(network: Network, source: int, target: int) -> bool:
