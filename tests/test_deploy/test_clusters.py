@@ -217,4 +217,4 @@ def test_client_agent_leaves(deployment: Deployment, session_node: str) -> None:
         rules.write_text(deployment.policy("bot.policy.hcl") + 'session_prefix "" { policy = "write" }')
         tool = ["run", "--rm", "-T", "--no-deps", "--volume", f"{rules}:/rules.hcl:ro", "consul", "acl", "policy"]
         deployment.compose(*tool, "update", "-name", f"cluster-lock-bot-{deployment.bot_id}", "-rules", "@/rules.hcl")
-    run(main(), timeout=200)
+    run(main())

@@ -34,7 +34,7 @@ def test_a_consul_that_is_restored(point: str, hands: int) -> None:
         def make(timing: Timing) -> Driver:
             return ConsulDriver([server.url], request_timeout=timing.request)
 
-        run(drill(server, make, point, hands=hands), timeout=150).check()
+        run(drill(server, make, point, hands=hands)).check()
 
 
 @pytest.mark.etcd
@@ -47,7 +47,7 @@ def test_an_etcd_that_is_restored(point: str, hands: int, bump: int) -> None:
         def make(timing: Timing) -> Driver:
             return EtcdDriver(server.endpoints, request_timeout=timing.request)
 
-        outcome = run(drill(server, make, point, hands=hands, bump=bump), timeout=150)
+        outcome = run(drill(server, make, point, hands=hands, bump=bump))
         outcome.check()
         assert outcome.leads or not bump
 
@@ -85,7 +85,7 @@ def test_an_etcd_that_takes_no_writes(caplog: pytest.LogCaptureFixture) -> None:
             await waiting
 
     with EtcdServer(release="3.5", fast=True, quota=2 * 1024 * 1024) as server:
-        run(main(server), timeout=100)
+        run(main(server))
 
 
 def fill(server: EtcdServer) -> None:
