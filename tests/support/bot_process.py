@@ -94,7 +94,7 @@ class BotProcess:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._process.kill()
-        self._process.wait(20)
+        self._process.wait(PATIENCE)
         assert not self._secret or self._secret not in self.output
         if error is None:
             assert "Traceback" not in self.output, self.output

@@ -107,7 +107,7 @@ def stages(nursery: Nursery, folder: Path) -> Stages:
         finally:
             for example in it.running:
                 example.process.kill()
-                example.process.wait(10)
+                example.process.wait(PATIENCE)
 
     return stage
 

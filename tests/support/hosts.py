@@ -204,7 +204,7 @@ class Hosts:
             await control.close()
             for one in (child, *(bot.child for bot in scene.bots)):
                 one.kill()
-                one.wait(10)
+                one.wait(PATIENCE)
             self.repair()
 
 

@@ -121,10 +121,10 @@ class Nursery:
         assert self._process.stdout
         self._process.stdin.close()  # it ends them all, and then itself
         try:
-            self._process.wait(20)
+            self._process.wait(PATIENCE)
         finally:
             self._process.kill()
-            self._process.wait(20)
+            self._process.wait(PATIENCE)
             self._reader.join(20)
             self._process.stdout.close()
 

@@ -16,6 +16,8 @@ from typing import Any, Self
 
 from cluster_lock import clock
 
+from .aio import PATIENCE
+
 CHECKOUT = Path(__file__).parents[2]
 
 
@@ -116,7 +118,7 @@ class Program:
     ) -> None:
         if not self._ended.is_set():
             self.process.kill()
-            self._ended.wait(20)
+            self._ended.wait(PATIENCE)
         for stream in (self.process.stdin, self.process.stdout, self.process.stderr):
             if stream:
                 with contextlib.suppress(BrokenPipeError):  # it is gone, and so is what it has not read

@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 from aiogram import Dispatcher
 from aiogram.types import Message
+from support.aio import PATIENCE
 from support.polling import BOT, QUICK, polling, until
 
 from cluster_lock.testing.telegram import TelegramSimulator
@@ -21,7 +22,7 @@ async def test_a_plain_handler_that_outlives_the_drain_has_handled_its_update(ca
 
     def plain(message: Message) -> None:
         begun.set()
-        release.wait(20)
+        release.wait(PATIENCE)
 
     dispatcher.message.register(plain)
     timing = replace(QUICK, drain=0.05)

@@ -14,7 +14,7 @@ from typing import Any
 
 import psutil
 import pytest
-from support.aio import run, until
+from support.aio import PATIENCE, run, until
 from support.backends import Backend
 from support.company import write_config
 from support.program import CHECKOUT
@@ -71,7 +71,7 @@ class Operator:
             finally:
                 process.terminate()
                 try:
-                    process.wait(20)
+                    process.wait(PATIENCE)
                 except subprocess.TimeoutExpired:
                     process.kill()
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from support.aio import until
+from support.aio import PATIENCE, until
 from support.backends import Backend
 from support.company import Company, Member
 from support.proxy import Proxy
@@ -93,7 +93,7 @@ def test_a_leader_that_is_cut_off(company: Company, cut_off: CutOff, capsys: pyt
     content = told(company, capsys, code=0)
     assert (content["stopped"], content["hit"]["instance"]) == (False, "web-1")
     assert content["seconds"] >= company.timing.ttl
-    assert second.leading.wait(10)
+    assert second.leading.wait(PATIENCE)
     assert cut_off.member.stopped.is_set()
     assert second.terms[0].origin is Origin.FOUND_FREE
     assert second.terms[0].since >= begun + company.timing.ttl
@@ -106,12 +106,12 @@ def test_at_once(company: Company, cut_off: CutOff, capsys: pytest.CaptureFixtur
     second = company.join("web-2")
     cut_off.cut()
     assert company.command("release", "x", "--force", "--now", "--yes") == 0
-    assert second.leading.wait(5)
+    assert second.leading.wait(PATIENCE)
     assert not cut_off.member.stopped.is_set()
     printed = capsys.readouterr()
     assert "two that poll at the same time" in printed.err
     assert printed.out == "x: free, at once\n"
-    assert cut_off.member.stopped.wait(10)
+    assert cut_off.member.stopped.wait(PATIENCE)
 
 
 @pytest.mark.parametrize("timing", [PATIENT])
@@ -135,7 +135,7 @@ def test_a_command_that_is_interrupted(company: Company, cut_off: CutOff) -> Non
     interrupting.start()
     assert company.command("release", "x", "--force", "--yes") == 130
     interrupting.join(10)
-    assert second.leading.wait(30)
+    assert second.leading.wait(PATIENCE)
     assert second.terms[0].since >= moved[0] + company.timing.ttl - 0.5  # it was moved some time before we saw it
     assert cut_off.member.stopped.is_set()
 

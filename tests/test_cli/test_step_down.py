@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.aio import PATIENCE
 from support.backends import Backend
 from support.company import Company, write_config
 from support.stores import SERVERS, open_driver
@@ -31,7 +32,7 @@ def test_the_leader_hands_over(company: Company, capsys: pytest.CaptureFixture[s
     second, third = company.join("web-2"), company.join("web-3")
     content = told(company, capsys, *(["--to", to] if to else []), code=0)
     heir = third if to else second
-    assert heir.leading.wait(5)
+    assert heir.leading.wait(PATIENCE)
     assert heir.terms[0].origin is Origin.HANDED_OVER
     assert (content["result"], content["reason"]) == ("handed over", None)
     assert content["before"]["instance"] == "web-1"
@@ -51,7 +52,7 @@ def test_it_says_so_in_a_sentence(company: Company, capsys: pytest.CaptureFixtur
     second = company.join("web-2")
     assert company.command("step-down", "x") == 0
     assert capsys.readouterr().out.startswith("x: web-1 handed over to web-2 on ")
-    assert second.leading.wait(5)
+    assert second.leading.wait(PATIENCE)
 
 
 def test_the_only_lock_needs_no_name(company: Company, capsys: pytest.CaptureFixture[str]) -> None:
@@ -74,7 +75,7 @@ def test_another_process_of_the_same_name(
     monkeypatch.setattr(socket, "gethostname", lambda: "another-host")
     second = company.join("web")
     content = told(company, capsys, code=0)
-    assert second.leading.wait(5)
+    assert second.leading.wait(PATIENCE)
     assert (content["result"], content["leader"]["host"]) == ("handed over", "another-host")
 
 

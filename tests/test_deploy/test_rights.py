@@ -40,7 +40,7 @@ def test_shipped_rights_are_enough(deployment: Deployment) -> None:
         async with deployment.watched() as watched:
             await watched.settled()
 
-    run(one_leads(), timeout=120)
+    run(one_leads())
     led(deployment, HELD_ELSEWHERE)
     led(deployment, REFUSED, "telegram/43")
 

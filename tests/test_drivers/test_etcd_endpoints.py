@@ -11,7 +11,7 @@ from functools import partial
 
 import psutil
 import pytest
-from support.aio import until
+from support.aio import PATIENCE, until
 from support.etcd import LOCK, entry, new_prefix, opened, started, taken, works
 from support.proxy import Proxy
 
@@ -130,7 +130,7 @@ def disk_hangs(server: EtcdServer) -> Iterator[subprocess.Popen[bytes]]:
         yield tracing
     finally:
         tracing.terminate()
-        tracing.wait(20)
+        tracing.wait(PATIENCE)
 
 
 async def hangs(server: EtcdServer) -> bool:

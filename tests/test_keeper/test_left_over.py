@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from support.aio import run, until
+from support.aio import PATIENCE, run, until
 from support.bot_process import TOKEN
 from support.keepers import WORKER, KeeperProcess, Keepers, gone, keepers
 
@@ -117,7 +117,7 @@ def test_a_mark_that_says_nothing(tmp_path: Path, keeper: str) -> None:
     left = subprocess.Popen(["sleep", "100"], env=own_mark("some"))
     try:
         run(end_left_over("some"))
-        assert left.wait(5) == -signal.SIGKILL
+        assert left.wait(PATIENCE) == -signal.SIGKILL
         assert stranger.poll() is None
     finally:
         for each in (stranger, left):
@@ -140,7 +140,7 @@ def test_another_user_delays_nobody() -> None:
         began = clock.now()
         run(end_left_over("some"))
         assert clock.now() - began < HOPELESS / 2
-        assert left.wait(5) == -signal.SIGKILL
+        assert left.wait(PATIENCE) == -signal.SIGKILL
         assert respawns.poll() is None
     finally:
         os.killpg(respawns.pid, signal.SIGKILL)

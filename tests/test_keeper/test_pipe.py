@@ -9,6 +9,7 @@ import threading
 from typing import Any
 
 import pytest
+from support.aio import PATIENCE
 from support.keepers import FAST
 
 from cluster_lock import clock
@@ -58,5 +59,5 @@ async def test_a_blocked_loop_delays_no_renewal() -> None:
             loop.remove_reader(theirs)
             renewed = clock.now() + 3
             keeper.tell("lease", deadline=renewed, now=clock.now(), clock=clock.NAME)
-            assert guard.moved.wait(5)  # nothing else happens in this loop
+            assert guard.moved.wait(PATIENCE)  # nothing else happens in this loop
             assert guard.deadline == renewed

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.aio import PATIENCE
 from support.program import Program
 
 from cluster_lock.errors import AlreadyRunning, ConfigError, PermissionRefused
@@ -335,7 +336,7 @@ os._exit(0)
         os.kill(program.pid, signal.SIGKILL)
         os.kill(child, 0)
         # The child holds the pipes open, so only the process itself is waited for.
-        program.process.wait(20)
+        program.process.wait(PATIENCE)
         lock.take()
         lock.release()
         os.kill(child, signal.SIGKILL)
