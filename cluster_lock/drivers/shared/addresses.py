@@ -21,6 +21,8 @@ class Address:
     port: int
     tls: bool
     path: str = ""
+    schemes: tuple[str, str] = ("http", "https")
+    """In the clear, and with TLS."""
 
     @property
     def target(self) -> str:
@@ -36,40 +38,50 @@ class Address:
             return self.host == "localhost"
 
     def __str__(self) -> str:
-        return f"{'https' if self.tls else 'http'}://{self.target}{self.path}"
+        return f"{self.schemes[self.tls]}://{self.target}{self.path}"
 
 
 def addresses(
-    driver: str, texts: Sequence[str], given: Mapping[str, object], *, port: int | None, paths: bool = False
+    driver: str,
+    texts: Sequence[str],
+    given: Mapping[str, object],
+    *,
+    port: int | None,
+    paths: bool = False,
+    schemes: tuple[str, str] = ("http", "https"),
 ) -> tuple[list[Address], list[str]]:
     """The addresses in `texts`, and what is wrong with them, a sentence each, which repeats no password.
 
     `given`: by name, what is shown or checked on the way (ca, cert, token, password); None or "" is not given. `port`:
-    the default one; None: the scheme's own. `paths`: may an address have one?
+    the default one; None: the scheme's own. `paths`: may an address have one? `schemes`: in the clear, and with TLS.
     """
     shown = [name for name, value in given.items() if value not in (None, "")]
     files = any(name in shown for name in ("ca", "cert"))
-    secure = bool(shown) or any(text.strip().startswith("https://") for text in texts)
+    secure = bool(shown) or any(text.strip().startswith(f"{schemes[1]}://") for text in texts)
     found, problems = [], []
     for number, text in enumerate(texts, 1):
         try:
-            found.append(_address(text.strip(), files, secure, port, paths))
+            found.append(_address(text.strip(), files, secure, port, paths, schemes))
         except ValueError as error:  # the address is not repeated: who knows what somebody put there
             problems.append(f"{driver}: address {number} of {len(texts)} {error}")
-    why = f"{' and '.join(shown)} {'is' if len(shown) == 1 else 'are'} given" if shown else "another address is https"
+    why = (
+        f"{' and '.join(shown)} {'is' if len(shown) == 1 else 'are'} given"
+        if shown
+        else f"another address is {schemes[1]}"
+    )
     problems += [
-        f"{driver}: {address} would be spoken to in the clear although {why}: make it https://"
-        " (only an address of this host may be http)"
+        f"{driver}: {address} would be spoken to in the clear although {why}: make it {schemes[1]}://"
+        f" (only an address of this host may be {schemes[0]})"
         for address in found
         if secure and not address.tls and not address.is_here
     ]
     return found, problems
 
 
-def _address(text: str, files: bool, secure: bool, port: int | None, paths: bool) -> Address:
+def _address(text: str, files: bool, secure: bool, port: int | None, paths: bool, schemes: tuple[str, str]) -> Address:
     """Raises ValueError, whose text goes on behind "the address"."""
-    example = f"http://host:{port or 8500}"
-    like = f"must look like {example} or {example.replace('http', 'https')}"
+    like = " or ".join(f"{scheme}://host:{port or 8500}" for scheme in schemes)
+    like = f"must look like {like}"
     bare = "://" not in text
     try:
         parts = urlsplit(f"//{text}" if bare else text)
@@ -79,11 +91,11 @@ def _address(text: str, files: bool, secure: bool, port: int | None, paths: bool
     if "@" in text:
         raise ValueError("must not carry a user or password: use the keys of that name")
     path = parts.path.rstrip("/")
-    is_wrong = parts.scheme not in ("", "http", "https") or not parts.hostname or parts.query or parts.fragment
+    is_wrong = parts.scheme not in ("", *schemes) or not parts.hostname or parts.query or parts.fragment
     # A number alone was meant as a port.
     if is_wrong or (path and (bare or not paths)) or (parts.hostname or "").isdigit():
         raise ValueError(like)
-    address = Address(parts.hostname or "", number or 0, parts.scheme == "https", path)
+    address = Address(parts.hostname or "", number or 0, parts.scheme == schemes[1], path, schemes)
     # On this host http is the rule, as with the backends' own tools, unless TLS files are there to be used.
     tls = (files or (secure and not address.is_here)) if bare else address.tls
     return replace(address, port=number or port or (443 if tls else 80), tls=tls)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import socket
+import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
-from .base import Server, ServerFailed, free_ports
+from .base import Server, ServerFailed, free_ports, wait_for
 from .tools import find_tool
 
 
@@ -29,7 +31,7 @@ class RedisServer(Server):
 
     @property
     def url(self) -> str:
-        return f"redis://{self.host}:{self.port}/0"
+        return f"redis://{self.host}:{self.port}"
 
     def _command(self) -> list[str]:
         return [
@@ -40,6 +42,27 @@ class RedisServer(Server):
             *("--appendonly", "no"),
             *("--dir", str(self.data_dir)),
         ]
+
+    @property
+    def age(self) -> int:
+        """Whole seconds since its start, as it says itself."""
+        found = re.search(r"uptime_in_seconds:(\d+)", self.cli("INFO", "server"))
+        return int(found[1]) if found else 0
+
+    def wait_age(self, seconds: float) -> None:
+        """Return when it has run for so long: before that a driver takes it for one that may have lost locks."""
+        wait_for(lambda: self.age >= seconds or None, seconds + 10, f"{self.title} is not {seconds:g} s old")
+
+    def cli(self, *command: str) -> str:
+        """What `redis-cli` prints."""
+        program = str(self._program.with_name("redis-cli"))
+        return subprocess.run(
+            [*self._wrapper, program, "-h", self.host, "-p", str(self.port), *command],
+            capture_output=True,
+            text=True,
+            timeout=20,
+            check=True,
+        ).stdout
 
     def _is_ready(self) -> bool:
         try:

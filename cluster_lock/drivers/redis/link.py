@@ -1,0 +1,238 @@
+"""Connections to the primary: one for each request that is under way, kept for the next one.
+
+A request that did not come to its end takes its connection along: the next one would read its answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from cluster_lock.errors import BackendRefused, BackendUnavailable, ClusterLockError, PermissionRefused
+
+from .address import RedisAccess
+from .scripts import Script
+from .server import KnownServer, Server
+
+_MAY_PASS = ("MISCONF", "OOM", "NOREPLICAS", "LOADING", "BUSY", "MASTERDOWN", "READONLY", "CLUSTERDOWN", "TRYAGAIN")
+"""What an error answer begins with that says nothing of the request: the server takes no writes now."""
+
+
+class RedisLink:
+    """`limit`: seconds that one request may take, with all that it needs."""
+
+    def __init__(self, library: Any, access: RedisAccess, limit: float, replicas: int = 0) -> None:
+        self._library, self._access, self._limit, self._replicas = library, access, limit, replicas
+        self._idle: list[Any] = []
+        self._under_way: set[Any] = set()
+        self._closed = False
+        self.known = KnownServer(access.shown)
+        self.server: Server | None = None
+        """As it was when the last connection was made."""
+
+    @property
+    def where(self) -> str:
+        """For people."""
+        return self._access.shown
+
+    async def close(self) -> None:
+        self._closed = True
+        for connection in [*self._idle, *self._under_way]:
+            await self.drop(connection)
+        self._idle.clear()
+
+    async def run(self, script: Script, *arguments: str | bytes, before: Callable[[], None] | None = None) -> Any:
+        """What the script answers. `before`: asked when the server is known and nothing is sent yet; what it raises is
+        raised. Enough replicas must have the change, too, where that was asked for."""
+
+        async def exchange(connection: Any) -> Any:
+            if before is not None:
+                before()
+            try:
+                answer = await self._exchange(connection, "EVALSHA", script.sha, 0, *arguments)
+            except self._library.exceptions.NoScriptError:
+                answer = await self._exchange(connection, "EVAL", script.text, 0, *arguments)
+            if before is not None and self._replicas:
+                await self._wait_for_replicas(connection)
+            return answer
+
+        return await self._bounded(exchange, script.name)
+
+    async def ask(self, *command: str | bytes | int) -> Any:
+        """What the server answers to a command."""
+        return await self._bounded(lambda connection: self._exchange(connection, *command), str(command[0]))
+
+    async def connect(self) -> Any:
+        """A new connection to the primary, whose server is then known; who asks for it drops it."""
+        if self._closed:
+            raise BackendUnavailable(f"{self._access.shown}: the driver is closed")
+        found: list[tuple[Any, Server]] = []
+        problems: list[str] = []
+        for address in await self._primaries():
+            try:
+                found.append(await self._connected(address))
+            except BackendUnavailable as error:
+                problems.append(str(error))
+            except BaseException:
+                await self._drop_all(found)
+                raise
+        writing = [one for one in found if one[1].writes]
+        await self._drop_all([one for one in found if one not in writing[:1]])
+        if len({server.identity for _, server in writing}) > 1:
+            await self._drop_all(writing[:1])
+            raise BackendRefused(
+                f"{self._access.shown}: {len(writing)} of these are primaries, so that two could lead: name one, or"
+                " the Sentinels and the service"
+            )
+        if not writing:
+            replicas = [f"{self._access.shown}: only read-only replicas answer"] if found else []
+            raise BackendUnavailable("; ".join([*replicas, *problems]))
+        ((connection, server), *_) = writing
+        self.known.met(server)
+        self.server = server
+        return connection
+
+    async def drop(self, connection: Any) -> None:
+        """Close it, whatever it is doing."""
+        self._under_way.discard(connection)
+        with contextlib.suppress(Exception):  # it may be half made; closing is all that is wanted
+            await connection.disconnect(nowait=True)
+
+    # Below one request.
+
+    async def _bounded(self, exchange: Any, doing: str) -> Any:
+        try:
+            async with asyncio.timeout(self._limit):
+                connection = self._idle.pop() if self._idle else await self.connect()
+                return await self._with(connection, exchange, doing)
+        except TimeoutError as error:
+            raise BackendUnavailable(f"{self._access.shown} did not answer in time ({doing})") from error
+
+    async def _with(self, connection: Any, exchange: Any, doing: str) -> Any:
+        errors = self._library.exceptions
+        self._under_way.add(connection)
+        try:
+            answer = await exchange(connection)
+        except ClusterLockError:
+            self._keep(connection)
+            raise
+        except errors.ResponseError as error:
+            if isinstance(error, errors.ReadOnlyError):  # it was the primary once: the next one is to be found
+                await self.drop(connection)
+            else:
+                self._keep(connection)
+            raise self.mapped(error, doing) from error
+        except (errors.ConnectionError, errors.TimeoutError, OSError, EOFError) as error:
+            await self.drop(connection)
+            raise BackendUnavailable(f"{self._access.shown}: {doing}: {error}") from error
+        except errors.RedisError as error:
+            await self.drop(connection)
+            raise BackendRefused(f"{self._access.shown}: {doing}: {error}") from error
+        except BaseException:
+            await self.drop(connection)
+            raise
+        self._keep(connection)
+        return answer
+
+    def _keep(self, connection: Any) -> None:
+        self._under_way.discard(connection)
+        self._idle.append(connection)
+
+    async def _exchange(self, connection: Any, *command: Any) -> Any:
+        await connection.send_command(*command)
+        return await connection.read_response()
+
+    async def _wait_for_replicas(self, connection: Any) -> None:
+        written = await self._exchange(connection, "WAIT", self._replicas, int(self._limit * 500))
+        if written < self._replicas:
+            raise BackendUnavailable(
+                f"{self._access.shown}: {written} of {self._replicas} replicas have the change (redis.wait_replicas)"
+            )
+
+    # Making a connection.
+
+    async def _primaries(self) -> list[Any]:
+        """The addresses at which the primary may be."""
+        access = self._access
+        if access.service is None:
+            return list(access.addresses)
+        errors = self._library.exceptions
+        problems = []
+        for sentinel in access.addresses:
+            try:
+                async with asyncio.timeout(self._limit / (2 * len(access.addresses))):
+                    return [await self._told_by(sentinel)]
+            except TimeoutError:
+                problems.append(f"{sentinel} did not answer")
+            except (errors.RedisError, OSError) as error:
+                problems.append(f"{sentinel}: {error}")
+        raise BackendUnavailable(f"{access.shown}: no Sentinel tells the primary: {'; '.join(problems)}")
+
+    async def _told_by(self, sentinel: Any) -> Any:
+        kind, options = self._access.options(sentinel, self._library)
+        connection = kind(**{**options, "db": 0})
+        try:
+            await connection.connect()
+            told = await self._exchange(connection, "SENTINEL", "get-master-addr-by-name", self._access.service)
+        finally:
+            await self.drop(connection)
+        if not told:
+            raise self._library.exceptions.ResponseError(f"there is no service {self._access.service!r}")
+        return replace(sentinel, host=told[0].decode(), port=int(told[1]))
+
+    async def _connected(self, address: Any) -> tuple[Any, Server]:
+        errors = self._library.exceptions
+        if address.tls:
+            self._access.files.look()
+        kind, options = self._access.options(address, self._library)
+        connection = kind(**options)
+        self._under_way.add(connection)
+        try:
+            async with asyncio.timeout(self._limit / (1 + len(self._access.addresses))):
+                await connection.connect()
+                server = Server.of(await self._exchange(connection, "INFO"))
+            server.check(str(address))
+        except ClusterLockError:
+            await self.drop(connection)
+            raise
+        except TimeoutError as error:
+            await self.drop(connection)
+            raise BackendUnavailable(f"{address} did not answer in time") from error
+        except (errors.AuthenticationError, errors.NoPermissionError, errors.ResponseError) as error:
+            await self.drop(connection)
+            raise self.mapped(error, f"connect to {address}") from error
+        except (errors.RedisError, OSError) as error:
+            await self.drop(connection)
+            raise BackendUnavailable(f"{address}: {error}") from error
+        except BaseException:
+            await self.drop(connection)
+            raise
+        self._under_way.discard(connection)
+        return connection, server
+
+    async def _drop_all(self, found: list[tuple[Any, Server]]) -> None:
+        for connection, _ in found:
+            await self.drop(connection)
+
+    def mapped(self, error: Exception, doing: str) -> ClusterLockError:
+        """What an error of the client library means."""
+        errors, text = self._library.exceptions, str(error)
+        said = f"{self._access.shown}: {doing}: {text}"
+        refused = ("NOAUTH", "WRONGPASS", "NOPERM", "No permissions", "invalid password", "invalid username")
+        is_refused = isinstance(error, errors.AuthenticationError | errors.NoPermissionError)
+        if is_refused or any(word in text for word in refused):
+            return PermissionRefused(said)
+        passing = (
+            OSError,
+            errors.ConnectionError,
+            errors.TimeoutError,
+            errors.ReadOnlyError,
+            errors.BusyLoadingError,
+            errors.OutOfMemoryError,
+        )
+        if isinstance(error, passing) or text.startswith(_MAY_PASS):
+            return BackendUnavailable(said)
+        return BackendRefused(said)
