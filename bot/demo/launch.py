@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cluster_lock.config.field_types import duration_text
-from cluster_lock.testing.servers import ConsulServer, EtcdServer, Server
+from cluster_lock.testing.servers import ConsulServer, EtcdServer, RedisServer, Server
 
 from .plan import DemoPlan
 
@@ -75,6 +75,8 @@ def _address(server: Server | None) -> dict[str, str]:
         return {"etcd.endpoints": server.endpoint}
     if isinstance(server, ConsulServer):
         return {"consul.url": server.url}
+    if isinstance(server, RedisServer):
+        return {"redis.url": server.url}
     return {}
 
 

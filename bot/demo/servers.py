@@ -9,11 +9,15 @@ from pydantic import BaseModel
 
 from cluster_lock.config import load
 from cluster_lock.errors import ConfigError
-from cluster_lock.testing.servers import ConsulServer, EtcdServer, Server
+from cluster_lock.testing.servers import ConsulServer, EtcdServer, RedisServer, Server
 
 from .plan import BACKENDS
 
-ADDRESS = {"etcd": ("endpoints", "ETCDCTL_ENDPOINTS"), "consul": ("url", "CONSUL_HTTP_ADDR")}
+ADDRESS = {
+    "etcd": ("endpoints", "ETCDCTL_ENDPOINTS"),
+    "consul": ("url", "CONSUL_HTTP_ADDR"),
+    "redis": ("url", "CLUSTER_LOCK_REDIS__URL"),
+}
 
 
 def chosen_backend(file: Path | None) -> str:
@@ -45,4 +49,6 @@ def own_server(backend: str) -> Server | None:
         return EtcdServer()
     if backend == "consul":
         return ConsulServer()
+    if backend == "redis":
+        return RedisServer(persistent=True)
     return None

@@ -24,7 +24,7 @@ log = logging.getLogger("cluster_lock.cli.doctor")
 
 T = TypeVar("T")
 
-OLDEST = {"etcd": (3, 4), "consul": (1, 8)}
+OLDEST = {"etcd": (3, 4), "consul": (1, 8), "redis": (7, 0)}
 """The oldest releases that the tests run against."""
 
 TICK = {"etcd": 0.5}

@@ -12,6 +12,7 @@ from .tables import Line, Part, Table, show
 LIBRARIES = {
     "file": (),
     "etcd": ("cslab-etcd3", "etcd3", "etcd3-fc", "etcd3-fork", "grpcio", "protobuf"),
+    "redis": ("redis",),
     "consul": ("python-consul2", "py-consul", "python-consul", "aiohttp"),
 }
 """Of each driver of ours: the distributions that its client may come from, and those that it needs beside."""

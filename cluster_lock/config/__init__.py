@@ -6,7 +6,7 @@ Importing this loads pydantic and yaml, which `import cluster_lock` does not.
 
 from .backend import driver_options, open_driver
 from .loading import load
-from .model import ConsulSection, EtcdSection, FileSection, LockSection, Settings, TelegramSection
+from .model import ConsulSection, EtcdSection, FileSection, LockSection, RedisSection, Settings, TelegramSection
 from .show import example, origins, schema, shown, shown_line, shown_text
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "EtcdSection",
     "FileSection",
     "LockSection",
+    "RedisSection",
     "Settings",
     "TelegramSection",
     "driver_options",

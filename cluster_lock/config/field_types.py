@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlsplit
@@ -86,19 +87,19 @@ Texts = Annotated[tuple[str, ...], BeforeValidator(_list), _LIST_SCHEMA]
 """A list, or one text with commas."""
 
 
-def _address(value: str) -> str:
+def _address(value: str, plain: str = "http", port: int = 8500) -> str:
     is_bare = "://" not in value
-    parts = urlsplit(f"http://{value}" if is_bare else value)
+    parts = urlsplit(f"{plain}://{value}" if is_bare else value)
     if "@" in parts.netloc:
         raise ValueError("must not carry a user or password: there are keys for them")
     try:
-        good = parts.scheme in ("http", "https") and parts.hostname and (parts.port is None or parts.port > 0)
+        good = parts.scheme in (plain, f"{plain}s") and parts.hostname and (parts.port is None or parts.port > 0)
     except ValueError:  # a port above 65535, or not a number
         good = False
     if is_bare and (parts.path.strip("/") or (parts.hostname or "").isdigit()):
         good = False  # a port alone, or a slash too few
     if not good or re.search(r"\s", value) or parts.query or parts.fragment:
-        raise ValueError("must be an address such as http://127.0.0.1:8500 or https://host:port")
+        raise ValueError(f"must be an address such as {plain}://127.0.0.1:{port} or {plain}s://host:port")
     return value.rstrip("/")
 
 
@@ -110,6 +111,8 @@ def _one_or_more(value: tuple[str, ...]) -> tuple[str, ...]:
 
 Address = Annotated[str, AfterValidator(_address)]
 Addresses = Annotated[tuple[Address, ...], BeforeValidator(_list), AfterValidator(_one_or_more), _LIST_SCHEMA]
+RedisAddress = Annotated[str, AfterValidator(partial(_address, plain="redis", port=6379))]
+RedisAddresses = Annotated[tuple[RedisAddress, ...], BeforeValidator(_list), AfterValidator(_one_or_more), _LIST_SCHEMA]
 
 
 def _listening(value: str) -> str:

@@ -30,6 +30,7 @@ from .field_types import (
     Listening,
     OptionalDuration,
     Prefix,
+    RedisAddresses,
     ShortDuration,
     Texts,
     Token,
@@ -160,6 +161,31 @@ class ConsulSection(Section):
     """The node that sessions belong to; empty: the agent's own."""
 
 
+class RedisSection(Section):
+    pairs = (("cert", "key"),)
+
+    url: RedisAddresses = ("redis://127.0.0.1:6379",)
+    """The server, or several of which one is the primary, as a list or with commas; rediss:// with TLS."""
+    service: str | None = None
+    """The name of the primary at the Sentinels, whose addresses are then the url; empty: there are none."""
+    db: int = Field(default=0, ge=0, le=1_000_000)
+    """The number of the database."""
+    user: str | None = None
+    """The ACL user; empty: the default user."""
+    password: SecretStr | None = None
+    """The password of that user; better password_file."""
+    password_file: FilePath | None = None
+    """A file that holds the password instead."""
+    ca: FilePath | None = None
+    """A PEM file with the CA of the servers' certificates."""
+    cert: FilePath | None = None
+    """A PEM file with our client certificate."""
+    key: FilePath | None = None
+    """A PEM file with the key of that certificate."""
+    wait_replicas: int = Field(default=0, ge=0, le=100)
+    """How many replicas must have a grant before it is one; each needs an answer in time."""
+
+
 class Settings(Section):
     """All settings, checked. Frozen; its repr and its dumps show no secret.
 
@@ -167,7 +193,7 @@ class Settings(Section):
     """
 
     backend: str = "file"
-    """Where the locks are kept: file (one host only), etcd or consul."""
+    """Where the locks are kept: file (one host only), etcd, consul or redis (Valkey, too)."""
     instance: Instance = Field(default_factory=socket.gethostname, validate_default=True)
     """The name of this process slot on this host; empty: POD_NAME, or the host name."""
     prefix: Prefix = "cluster-lock/"
@@ -186,6 +212,8 @@ class Settings(Section):
     """The backend etcd."""
     consul: ConsulSection = ConsulSection()
     """The backend consul."""
+    redis: RedisSection = RedisSection()
+    """The backend redis."""
 
     _origins: dict[str, str] = PrivateAttr(default_factory=dict)
     _foreign: dict[str, dict[str, Any]] = PrivateAttr(default_factory=dict)
@@ -243,7 +271,8 @@ class Settings(Section):
     def fingerprint(self) -> str:
         """Eight hex digits that differ when two instances would not meet at one lock. Goes into every record; holds no
         secret and no address: each host may reach the backend by another one."""
-        parts = (self.backend, self.prefix, self.consul.datacenter or "" if self.backend == "consul" else "")
+        apart = {"consul": self.consul.datacenter or "", "redis": str(self.redis.db)}
+        parts = (self.backend, self.prefix, apart.get(self.backend, ""))
         return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:8]
 
     @property

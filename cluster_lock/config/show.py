@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from cluster_lock.drivers import BUILTIN
 from cluster_lock.host.masking import SECRET_NAME
 
 from .field_types import duration_text
@@ -21,7 +22,7 @@ MASK = "********"
 def shown(settings: Settings) -> dict[str, Any]:
     """The effective settings as plain values, secrets masked: sections of other backends are left out."""
     content = settings.model_dump(mode="json")
-    others = {"file", "etcd", "consul"} - {settings.backend}
+    others = {*BUILTIN} - {settings.backend}
     content = {name: value for name, value in content.items() if name not in others}
     if settings.foreign(settings.backend):
         content[settings.backend] = _masked(dict(settings.foreign(settings.backend)))

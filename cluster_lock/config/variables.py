@@ -27,6 +27,7 @@ _TOOLS = {
     "consul.ca": "CONSUL_CACERT",
     "consul.cert": "CONSUL_CLIENT_CERT",
     "consul.key": "CONSUL_CLIENT_KEY",
+    "redis.password": "REDISCLI_AUTH",
 }
 """The variables that the backends' own tools read, and Kubernetes sets."""
 

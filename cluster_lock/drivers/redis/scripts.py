@@ -2,16 +2,16 @@
 
 Under the prefix stand, beside a key for each name:
 
-    leader/NAME       "LEASE INDEX RECORD": which lease holds it, its fencing token, and the record. No expiry of its own
+    leader/NAME       "LEASE INDEX RECORD": which lease holds it, its fencing token, the record. No expiry of its own
     lease/ID          the holder, for people; it expires when the lease does
     last/NAME         "INDEX WORD": what the last holder left, its record or its farewell
     before/NAME       what the holder of now found there
     held/ID           the names that a lease holds; swept when the lease is gone
     leases, names     the leases and names that there may be
-    index             the last index. It is a time in microseconds, or one more than the one before it: it grows, whatever
-                      is deleted, as long as the server's clock does
+    index             the last index. It is a time in microseconds, or one more than the one before it: it grows,
+                      whatever is deleted, as long as the server's clock does
 
-What is not of the form of a lock, is of another type, or was written by other hands is nobody's: it is shown, and refused.
+What is not of the form of a lock, or of another type, was written by other hands: it is shown, and refused.
 """
 
 from __future__ import annotations
@@ -166,7 +166,8 @@ if stands then remove(prefix .. 'held/' .. stands.lease, name) end
 local index = next_index()
 put(name, lease, record, index)
 redis.call('SET', prefix .. 'last/' .. name, index .. ' ' .. record)
-if word then redis.call('SET', prefix .. 'before/' .. name, word) else redis.call('DEL', prefix .. 'before/' .. name) end
+redis.call('DEL', prefix .. 'before/' .. name)
+if word then redis.call('SET', prefix .. 'before/' .. name, word) end
 return {'granted', index, record, word}
 """,
 )

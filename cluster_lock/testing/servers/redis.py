@@ -1,4 +1,4 @@
-"""Redis, for the examples that keep a bot's dialogues in it."""
+"""Redis."""
 
 from __future__ import annotations
 
@@ -13,19 +13,21 @@ from .tools import find_tool
 
 
 class RedisServer(Server):
-    """One Redis server without persistence."""
+    """One Redis server. `persistent`: what it was told is on its disk before it answers; else a restart forgets all."""
 
     def __init__(
         self,
         *,
         host: str = "127.0.0.1",
         port: int | None = None,
+        persistent: bool = False,
         data_dir: Path | None = None,
         wrapper: Sequence[str] = (),
     ) -> None:
         self._program = find_tool("redis", "redis-server")
         super().__init__(data_dir=data_dir, wrapper=wrapper)
         self.host = host
+        self._persistent = persistent
         self.port = port or next(free_ports())
         self.title = f"redis at {self.host}:{self.port}"
 
@@ -39,7 +41,8 @@ class RedisServer(Server):
             *("--port", str(self.port)),
             *("--bind", self.host),
             *("--save", ""),
-            *("--appendonly", "no"),
+            *("--appendonly", "yes" if self._persistent else "no"),
+            *("--appendfsync", "always"),
             *("--dir", str(self.data_dir)),
         ]
 
