@@ -45,7 +45,7 @@ consul:
         overrides={"lock.stop": "1s", "instance": "a b"},
     )
     assert said == [
-        "config.yaml:1: backend: must be one of file, etcd, consul, but is 'etdc'",
+        "config.yaml:1: backend: must be one of file, etcd, consul, redis, but is 'etdc'",
         f"config.yaml:2: prefix: must be {PARTS}, but is '/x y'",
         "config.yaml:3: fencing_floor: must be a whole number, but is 'many'",
         f"config.yaml:5: lock.ttl: the unit is missing: {FORM}, but is '15'",
@@ -248,7 +248,7 @@ def test_wrong_dotenv_files(text: str, said: str, tmp_path: Path) -> None:
             "is no setting, did you mean CLUSTER_LOCK_TELEGRAM__TOKEN_FILE or C",
         ),
         ("CLUSTER_LOCK_CONSUL__ADDRESS", "unknown key, allowed are url, token,"),
-        ("CLUSTER_LOCK_NOSUCH__KEY", "unknown key, allowed are lock, telegram, file, etcd, consul"),
+        ("CLUSTER_LOCK_NOSUCH__KEY", "unknown key, allowed are lock, telegram, file, etcd, consul, redis"),
     ],
 )
 def test_misspelt_variables(name: str, said: str, tmp_path: Path) -> None:

@@ -221,7 +221,7 @@ class RedisLink:
         """What an error of the client library means."""
         errors, text = self._library.exceptions, str(error)
         said = f"{self._access.shown}: {doing}: {text}"
-        refused = ("NOAUTH", "WRONGPASS", "NOPERM", "No permissions", "invalid password", "invalid username")
+        refused = ("NOAUTH", "WRONGPASS", "NOPERM", "No permissions", "invalid password", "executing the script can't")
         is_refused = isinstance(error, errors.AuthenticationError | errors.NoPermissionError)
         if is_refused or any(word in text for word in refused):
             return PermissionRefused(said)

@@ -1,0 +1,278 @@
+"""What can happen to a Redis server, and to the connections to it, and what the driver makes of it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from support.aio import until
+from support.proxy import Proxy
+
+from cluster_lock import clock
+from cluster_lock.drivers.redis import RedisDriver
+from cluster_lock.errors import BackendRefused, BackendUnavailable, LeaseExpired, NoLeaseYet, PermissionRefused
+from cluster_lock.testing.servers import RedisServer
+from cluster_lock.values import Grant, Lease
+
+pytestmark = pytest.mark.redis
+
+PREFIX, LOCK = "faults/", "leader/x"
+TTL, REQUEST = 2.0, 1.0
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[RedisServer]:
+    with RedisServer() as server:
+        yield server
+
+
+@asynccontextmanager
+async def opened(server: RedisServer, port: int | None = None, **options: object) -> AsyncIterator[RedisDriver]:
+    url = f"redis://{server.host}:{port or server.port}"
+    driver = RedisDriver([url], prefix=PREFIX, request_timeout=REQUEST, **options)  # type: ignore[arg-type]
+    await driver.open()
+    try:
+        yield driver
+    finally:
+        await driver.close()
+
+
+async def leased(driver: RedisDriver, ttl: float = TTL) -> Lease:
+    """A lease, as soon as there is one to be had."""
+    while True:
+        try:
+            return await driver.grant_lease("somebody", ttl)
+        except BackendUnavailable:  # NoLeaseYet; or the first verb after a fault, which finds its connection dead
+            await asyncio.sleep(0.05)
+
+
+async def taken(driver: RedisDriver, lease: Lease) -> Grant:
+    grant = await driver.acquire(lease, LOCK, b"{}")
+    assert grant is not None
+    return grant
+
+
+async def test_a_new_server_gives_nothing_away_for_a_ttl(server: RedisServer) -> None:
+    """A server that was just started may have lost what others still work under: for one ttl it gives nobody a lease."""
+    began = clock.now()
+    async with opened(server) as driver:
+        with pytest.raises(NoLeaseYet, match="may have lost locks"):
+            await driver.grant_lease("somebody", 5.0)
+        await leased(driver, 5.0)
+        assert clock.now() - began > 3.0
+
+
+async def test_a_restart_without_data(server: RedisServer) -> None:
+    """After a restart that forgot all, nobody gets a lock before the last one that there was is over; then its token is
+    larger."""
+    async with opened(server) as driver:
+        before = await taken(driver, await leased(driver))
+        last = clock.now()
+        await asyncio.to_thread(server.restart)
+        with pytest.raises(LeaseExpired):
+            await until_answered(driver, before.lease)
+        with pytest.raises(BackendUnavailable):
+            await driver.acquire(before.lease, LOCK, b"{}")
+        after = await taken(driver, await leased(driver))
+        assert clock.now() - last >= TTL
+        assert after.token > before.token
+
+
+async def until_answered(driver: RedisDriver, lease: Lease) -> None:
+    while True:
+        try:
+            await driver.renew(lease)
+        except BackendUnavailable:
+            await asyncio.sleep(0.05)
+
+
+async def test_a_server_that_stands_still(server: RedisServer) -> None:
+    """A verb to a stopped server ends in time; a lease that was over meanwhile is gone afterwards, and no answer of the
+    time before is taken for another one."""
+    async with opened(server) as driver:
+        lease = await leased(driver)
+        await taken(driver, lease)
+        server.pause()
+        began = clock.now()
+        with pytest.raises(BackendUnavailable, match="did not answer in time"):
+            await driver.renew(lease)
+        assert clock.now() - began < REQUEST + 1.0
+        with pytest.raises(BackendUnavailable):
+            await driver.read([LOCK])
+        await until(lambda: clock.now() > began + TTL)
+        server.resume()
+        assert (await driver.read([LOCK])).entries[LOCK].lease is None
+        with pytest.raises(LeaseExpired):
+            await driver.renew(lease)
+
+
+@pytest.mark.parametrize("kind", ["normal", "pubsub"])
+async def test_connections_that_are_killed(server: RedisServer, kind: str) -> None:
+    """Whichever connections the server ends, the next verb makes another one, and a wait loses no change."""
+    async with opened(server) as driver, opened(server) as other:
+        lease = await leased(driver)
+        seen = await driver.read([LOCK])
+        waiting = asyncio.create_task(driver.wait_changed([LOCK], seen.position, 20.0))
+        await until(lambda: server.cli("PUBSUB", "CHANNELS").strip() == f"{PREFIX}changes")
+        server.cli("CLIENT", "KILL", "TYPE", kind)
+        await taken(other, await leased(other))
+        changes = await waiting
+        while LOCK not in changes.entries:
+            changes = await driver.wait_changed([LOCK], changes.position, 20.0)
+        assert changes.entries[LOCK].lease is not None
+        await until_renewed(driver, lease)
+
+
+async def until_renewed(driver: RedisDriver, lease: Lease) -> None:
+    """One verb may find its connection dead."""
+    try:
+        await driver.renew(lease)
+    except BackendUnavailable:
+        await driver.renew(lease)
+
+
+async def test_a_subscription_that_hears_nothing(server: RedisServer) -> None:
+    """A wait whose subscription is silent, though its connection stands, tells the change in time all the same."""
+    async with Proxy(server.host, server.port) as proxy, opened(server, proxy.port) as driver, opened(server) as other:
+        seen = await driver.read([LOCK])
+        lost = proxy.drop_reply(b"SUBSCRIBE", hang=True)
+        with pytest.raises(BackendUnavailable):
+            await driver.wait_changed([LOCK], seen.position, 10.0)
+        assert lost.caught.is_set()
+        await driver.wait_changed([LOCK], seen.position, 0.1)
+        await taken(other, await leased(other))
+        began = clock.now()
+        changes = await driver.wait_changed([LOCK], seen.position, 2 * REQUEST)
+        assert clock.now() - began <= 2 * REQUEST + 0.5
+        assert changes.entries[LOCK].lease is not None
+
+
+async def test_all_keys_are_gone(server: RedisServer) -> None:
+    """After FLUSHALL the holder's lease is gone, and the next token is larger than the last."""
+    async with opened(server) as driver:
+        before = await taken(driver, await leased(driver))
+        server.cli("FLUSHALL")
+        with pytest.raises(LeaseExpired):
+            await driver.renew(before.lease)
+        assert (await taken(driver, await leased(driver))).token > before.token
+
+
+async def test_scripts_that_the_server_forgot(server: RedisServer) -> None:
+    """A script that is not there any more is sent again."""
+    async with opened(server) as driver:
+        lease = await leased(driver)
+        server.cli("SCRIPT", "FLUSH")
+        assert await taken(driver, lease)
+
+
+@pytest.mark.parametrize("junk", ["a string", "a list", "a huge number"])
+async def test_junk_under_our_own_keys(server: RedisServer, junk: str) -> None:
+    """Whatever somebody writes over the books of the driver, every verb works, and a token never goes back."""
+    async with opened(server) as driver:
+        lease = await leased(driver)
+        before = await taken(driver, lease)
+        await driver.release(before, b"bye")
+        for key in ("index", "names", "leases", f"held/{lease.id}", "last/leader/x", "before/leader/x"):
+            server.cli("DEL", PREFIX + key)
+            match junk:
+                case "a string":
+                    server.cli("SET", PREFIX + key, "junk")
+                case "a list":
+                    server.cli("RPUSH", PREFIX + key, "junk")
+                case _:
+                    server.cli("SET", PREFIX + key, "9" * 40)
+        grant = await taken(driver, lease)
+        assert grant.token > before.token
+        assert [entry.name for entry in await driver.scan("leader/")] == [LOCK]
+        await driver.release(grant, b"bye")
+        await driver.revoke(lease)
+        assert await driver.scan("leader/") == []
+
+
+@pytest.mark.parametrize(
+    ("configured", "says"),
+    [
+        (("maxmemory-policy", "allkeys-lru"), "may drop locks"),
+        (("maxmemory-policy", "volatile-ttl"), "may drop locks"),
+    ],
+)
+async def test_a_server_that_may_drop_locks(server: RedisServer, configured: tuple[str, str], says: str) -> None:
+    """A server that throws keys away when it is full is refused in a sentence."""
+    server.cli("CONFIG", "SET", "maxmemory", "100mb")
+    server.cli("CONFIG", "SET", *configured)
+    with pytest.raises(BackendRefused, match=says):
+        async with opened(server):
+            pass
+
+
+async def test_a_replica(server: RedisServer) -> None:
+    """A read-only replica is no place for a lock, and may become one: the driver opens, and has no lease to give."""
+    with RedisServer() as replica:
+        replica.cli("REPLICAOF", server.host, str(server.port))
+        async with opened(replica) as driver:
+            with pytest.raises(BackendUnavailable, match="only read-only replicas answer"):
+                await driver.grant_lease("somebody", TTL)
+
+
+async def test_two_primaries(server: RedisServer) -> None:
+    """Two primaries among the addresses are refused: two could lead."""
+    with RedisServer() as second:
+        driver = RedisDriver([server.url, second.url], prefix=PREFIX, request_timeout=REQUEST)
+        with pytest.raises(BackendRefused, match="2 of these are primaries"):
+            await driver.open()
+        await driver.close()
+
+
+async def test_a_replica_that_becomes_the_primary(server: RedisServer) -> None:
+    """Who is led to another server than before waits one ttl: it may lack what the one before had granted."""
+    with RedisServer() as replica:
+        replica.cli("REPLICAOF", server.host, str(server.port))
+        driver = RedisDriver([server.url, replica.url], prefix=PREFIX, request_timeout=REQUEST)
+        await driver.open()
+        before = await taken(driver, await leased(driver))
+        last = clock.now()
+        server.kill()
+        replica.cli("REPLICAOF", "NO", "ONE")
+        with pytest.raises(BackendUnavailable, match="may have lost locks"):
+            await granted_or_told(driver)
+        assert (await taken(driver, await leased(driver))).token > before.token
+        assert clock.now() - last >= TTL
+        await driver.close()
+
+
+async def granted_or_told(driver: RedisDriver) -> None:
+    """The first verb may find its connection dead."""
+    try:
+        await driver.read([LOCK])
+    except BackendUnavailable:
+        await driver.read([LOCK])
+    await driver.grant_lease("somebody", TTL)
+
+
+async def test_rights(server: RedisServer) -> None:
+    """A wrong password and a missing right are refused in a sentence that shows no secret; the rights that the
+    documentation names are enough."""
+    server.cli("ACL", "SETUSER", "bot", "on", ">right", "~faults/*", "&faults/*", *RIGHTS)
+    server.cli("ACL", "SETUSER", "poor", "on", ">right", "~other/*", "&other/*", *RIGHTS)
+    with pytest.raises(PermissionRefused) as refused:
+        async with opened(server, user="bot", password="wrong-and-secret"):
+            pass
+    assert "wrong-and-secret" not in str(refused.value)
+    async with opened(server, user="poor", password="right") as driver:
+        with pytest.raises(PermissionRefused):
+            await leased(driver)
+    async with opened(server, user="bot", password="right") as driver:
+        grant = await taken(driver, await leased(driver))
+        await driver.wait_changed([LOCK], (await driver.read([LOCK])).position, 0.1)
+        await driver.renew(grant.lease)
+        await driver.release(grant, b"bye")
+        assert await driver.inspect("") == []
+
+
+RIGHTS = (
+    *("+ping", "+info", "+select", "+eval", "+evalsha", "+time", "+exists", "+get", "+set", "+del", "+pexpire"),
+    *("+pttl", "+sadd", "+srem", "+smembers", "+publish", "+subscribe", "+scan", "+wait"),
+)
