@@ -1,4 +1,4 @@
-# `make demo [BACKEND=file|etcd|consul]` and `make test` do all of their own set-up on a machine with Python and make.
+# `make demo [BACKEND=file|etcd|consul|redis]` and `make test` do all of their own set-up on a machine with Python and make.
 BACKEND ?= file
 RUNS ?= 20
 DEMO ?=
@@ -9,7 +9,7 @@ export CLUSTER_LOCK_TOOLS ?= $(CURDIR)/.tools
 .PHONY: demo test test-newest lock servers lint soak-demo bench clean help
 
 help:
-	@echo 'make demo [BACKEND=file|etcd|consul]   the show-piece, on a real server'
+	@echo 'make demo [BACKEND=file|etcd|consul|redis]   the show-piece, on a real server'
 	@echo 'make test [TOX="-e etcd35"]            install the real servers, run everything'
 	@echo 'make test-newest                       the same libraries as a user gets today: nothing locked'
 	@echo 'make lock                              lock today'"'"'s releases in requirements/, for all of these'
@@ -27,16 +27,16 @@ $(VENV)/installed: pyproject.toml requirements/build.txt requirements/demo.txt
 	$(PIP) --no-index --no-deps --no-build-isolation -e .
 	touch $@
 
-.PHONY: server-file server-etcd server-consul
+.PHONY: server-file server-etcd server-consul server-redis
 server-file:
-server-etcd server-consul: server-%:
+server-etcd server-consul server-redis: server-%:
 	scripts/install-servers $*
 
 demo: $(VENV)/installed server-$(BACKEND)
 	$(PYTHON) -m bot demo --backend $(BACKEND) $(DEMO)
 
-soak-demo: $(VENV)/installed server-etcd server-consul
-	for backend in file etcd consul; do \
+soak-demo: $(VENV)/installed server-etcd server-consul server-redis
+	for backend in file etcd consul redis; do \
 		for run in $$(seq $(RUNS)); do \
 			echo "$$backend: run $$run of $(RUNS)"; \
 			$(PYTHON) -m bot demo --backend $$backend --json $(DEMO) || exit 1; \

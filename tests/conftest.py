@@ -1,6 +1,6 @@
 """Real servers for the tests, and what happens where one is missing.
 
-`CLUSTER_LOCK_TEST_BACKENDS` (comma separated: file, etcd34, etcd35, consul) restricts the run to those backends;
+`CLUSTER_LOCK_TEST_BACKENDS` (comma separated: file, etcd34, etcd35, consul, redis) restricts the run to those backends;
 `REQUIRE_SERVERS=1` makes a missing server a failure instead of a skip.
 """
 
@@ -141,6 +141,8 @@ def _backends_of(item: pytest.Item) -> set[str]:
         return set(ETCD_RELEASE)
     if item.get_closest_marker("consul"):
         return {"consul"}
+    if item.get_closest_marker("redis"):
+        return {"redis"}
     # Tests of whole processes that need no server: once, not in each backend's environment.
     return {"file"} if item.get_closest_marker("process") else set()
 

@@ -9,7 +9,7 @@ from typing import Any
 from cluster_lock.testing.servers import Server
 
 ETCD_RELEASE = {"etcd34": "3.4", "etcd35": "3.5"}
-BACKENDS = frozenset({"file", "consul", *ETCD_RELEASE})
+BACKENDS = frozenset({"file", "consul", "redis", *ETCD_RELEASE})
 
 
 @dataclass(frozen=True, slots=True)

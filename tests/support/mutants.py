@@ -770,6 +770,41 @@ def lets_an_app_poll_while_it_is_loaded() -> None:
     setattr(loading, "_POLLS", ())  # noqa: B010
 
 
+def redis_releases_without_the_token() -> None:
+    scripts = _driver_part("redis.scripts")
+    kept = scripts.RELEASE.body.replace(" or stands.index ~= index", "")
+    assert kept != scripts.RELEASE.body
+    scripts.RELEASE = scripts.Script("release", kept)
+
+
+def redis_keeps_a_connection_that_was_cancelled() -> None:
+    link = _driver_part("redis.link").RedisLink
+    given = link._with
+
+    async def keeping(self: Any, connection: Any, exchange: Any, doing: str) -> Any:
+        try:
+            return await given(self, connection, exchange, doing)
+        except asyncio.CancelledError:
+            self._idle.append(connection)
+            raise
+
+    async def nothing(self: Any, connection: Any) -> None:
+        pass
+
+    link._with, link.drop = keeping, nothing
+
+
+def redis_gives_away_at_once() -> None:
+    _driver_part("redis.server").KnownServer._left = lambda self: 0.0
+
+
+def redis_believes_a_silent_subscription() -> None:
+    async def trusting(self: Any) -> None:
+        pass
+
+    _driver_part("redis.subscription").Subscription.check = trusting
+
+
 MUTANTS: dict[str, Callable[[], None]] = {
     made.__name__: made
     for made in list(globals().values())

@@ -83,6 +83,7 @@ EXPECTED = {
     "file": ["graceful", "stall", "crash", "stall"],
     "etcd": ["graceful", "stall", "crash", "backend_restart", "stall"],
     "consul": ["graceful", "stall", "crash", "backend_restart", "stall"],
+    "redis": ["graceful", "stall", "crash", "backend_restart", "stall"],
 }
 
 
@@ -90,7 +91,12 @@ EXPECTED = {
 @pytest.mark.process
 @pytest.mark.parametrize(
     "where",
-    ["file", pytest.param("etcd", marks=pytest.mark.etcd), pytest.param("consul", marks=pytest.mark.consul)],
+    [
+        "file",
+        pytest.param("etcd", marks=pytest.mark.etcd),
+        pytest.param("consul", marks=pytest.mark.consul),
+        pytest.param("redis", marks=pytest.mark.redis),
+    ],
 )
 def test_the_demo_is_ok(demo: Any, where: str) -> None:
     """On each backend every fault is survived: nothing lost, out of order or polled twice at once; nothing is left."""
@@ -156,13 +162,14 @@ def test_what_it_started_dies_with_it(demo: Any) -> None:
 
 
 @pytest.mark.process
-@pytest.mark.parametrize("backend_name", ["etcd", "consul"])
+@pytest.mark.parametrize("backend_name", ["etcd", "consul", "redis"])
 def test_a_missing_server(demo: Any, tmp_path: Path, backend_name: str) -> None:
     """Without the backend's server the demo ends with 69 and says what to run."""
     running = demo("--backend", backend_name, PATH=str(tmp_path), CLUSTER_LOCK_TOOLS=str(tmp_path))
     assert running.end() == 69
+    program = "redis-server" if backend_name == "redis" else backend_name
     assert running.output.strip() == (
-        f"{backend_name} is not installed: run 'make servers' or 'scripts/install-servers {backend_name}'"
+        f"{program} is not installed: run 'make servers' or 'scripts/install-servers {backend_name}'"
     )
 
 
@@ -173,7 +180,7 @@ def test_a_missing_server(demo: Any, tmp_path: Path, backend_name: str) -> None:
         (("--instances", "1"), "one alone has nobody to hand over to"),
         (("--seconds", "1"), "must be from 5 to 600 seconds, but is '1'"),
         (("--rate", "0"), "must be from 1 to 500 updates a second"),
-        (("--backend", "redis"), "invalid choice"),
+        (("--backend", "zookeeper"), "invalid choice"),
     ],
 )
 def test_wrong_arguments(demo: Any, arguments: tuple[str, ...], says: str) -> None:

@@ -116,10 +116,19 @@ KILLED_BY = {
     "gives_back_what_a_program_below_a_shell_held": f"{KEEPER}/test_visitors.py -k below_a_shell",
     "takes_a_late_end_for_a_timely_one": f"{POLLER}/test_handling.py -k not_over_while_a_handler_runs_in_a_thread",
     "lets_an_app_poll_while_it_is_loaded": "tests/test_bot/test_app.py -k imported",
+    "redis_releases_without_the_token": f"{DRIVERS}/test_redis_faults.py -k late_release",
+    "redis_keeps_a_connection_that_was_cancelled": f"{DRIVERS}/test_redis_faults.py -k stands_still",
+    "redis_gives_away_at_once": f"{DRIVERS}/test_redis_faults.py -k gives_nothing_away",
+    "redis_believes_a_silent_subscription": f"{DRIVERS}/test_redis_faults.py -k subscription_that_hears",
 }
 
 
-MARKS = {"etcd": pytest.mark.etcd, "consul": pytest.mark.consul, "leaves_overdue_work_alone": pytest.mark.etcd}
+MARKS = {
+    "etcd": pytest.mark.etcd,
+    "consul": pytest.mark.consul,
+    "redis": pytest.mark.redis,
+    "leaves_overdue_work_alone": pytest.mark.etcd,
+}
 """By the mutant's name, or the first word of it."""
 
 

@@ -35,8 +35,8 @@ class RedisLink:
 
     @property
     def where(self) -> str:
-        """For people."""
-        return self._access.shown
+        """The addresses, for people."""
+        return ",".join(map(str, self._access.addresses))
 
     async def close(self) -> None:
         self._closed = True
@@ -143,7 +143,8 @@ class RedisLink:
 
     async def _exchange(self, connection: Any, *command: Any) -> Any:
         await connection.send_command(*command)
-        return await connection.read_response()
+        # What becomes of the connection is decided above, in one place.
+        return await connection.read_response(disconnect_on_error=False)
 
     async def _wait_for_replicas(self, connection: Any) -> None:
         written = await self._exchange(connection, "WAIT", self._replicas, int(self._limit * 500))
