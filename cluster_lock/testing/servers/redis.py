@@ -1,4 +1,4 @@
-"""Redis."""
+"""Redis or Valkey, one server."""
 
 from __future__ import annotations
 
@@ -11,29 +11,59 @@ from pathlib import Path
 from .base import Server, ServerFailed, free_ports, wait_for
 from .tools import find_tool
 
+_PROGRAMS = {
+    "7.0": ("redis", None),
+    "8.0": ("redis", "8.0"),
+    "valkey-9.1": ("valkey", "9.1"),
+}
+
 
 class RedisServer(Server):
-    """One Redis server. `persistent`: what it was told is on its disk before it answers; else a restart forgets all."""
+    """One server. `release`: "7.0" (what is installed as redis-server), "8.0" or "valkey-9.1". `persistent`: what it
+    was told is on its disk before it answers; else a restart forgets all."""
 
     def __init__(
         self,
         *,
+        release: str = "7.0",
+        persistent: bool = False,
         host: str = "127.0.0.1",
         port: int | None = None,
-        persistent: bool = False,
         data_dir: Path | None = None,
         wrapper: Sequence[str] = (),
     ) -> None:
-        self._program = find_tool("redis", "redis-server")
+        name, version = _PROGRAMS[release]
+        self._program = find_tool(name, f"{name}-server", version)
+        self._client = find_tool(name, f"{name}-cli", version)
         super().__init__(data_dir=data_dir, wrapper=wrapper)
         self.host = host
-        self._persistent = persistent
         self.port = port or next(free_ports())
-        self.title = f"redis at {self.host}:{self.port}"
+        self._persistent = persistent
+        self.title = f"{name} at {self.host}:{self.port}"
 
     @property
     def url(self) -> str:
         return f"redis://{self.host}:{self.port}"
+
+    @property
+    def age(self) -> int:
+        """Whole seconds since its start, as it says itself."""
+        found = re.search(r"uptime_in_seconds:(\d+)", self.cli("INFO", "server"))
+        return int(found[1]) if found else 0
+
+    def wait_age(self, seconds: float) -> None:
+        """Return when it has run for so long: before that a driver takes it for one that may have lost locks."""
+        wait_for(lambda: self.age >= seconds or None, seconds + 60, f"{self.title} is not {seconds:g} s old")
+
+    def cli(self, *command: str) -> str:
+        """What its own client prints."""
+        return subprocess.run(
+            [*self._wrapper, str(self._client), "-h", self.host, "-p", str(self.port), *command],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=True,
+        ).stdout
 
     def _command(self) -> list[str]:
         return [
@@ -45,27 +75,6 @@ class RedisServer(Server):
             *("--appendfsync", "always"),
             *("--dir", str(self.data_dir)),
         ]
-
-    @property
-    def age(self) -> int:
-        """Whole seconds since its start, as it says itself."""
-        found = re.search(r"uptime_in_seconds:(\d+)", self.cli("INFO", "server"))
-        return int(found[1]) if found else 0
-
-    def wait_age(self, seconds: float) -> None:
-        """Return when it has run for so long: before that a driver takes it for one that may have lost locks."""
-        wait_for(lambda: self.age >= seconds or None, seconds + 10, f"{self.title} is not {seconds:g} s old")
-
-    def cli(self, *command: str) -> str:
-        """What `redis-cli` prints."""
-        program = str(self._program.with_name("redis-cli"))
-        return subprocess.run(
-            [*self._wrapper, program, "-h", self.host, "-p", str(self.port), *command],
-            capture_output=True,
-            text=True,
-            timeout=20,
-            check=True,
-        ).stdout
 
     def _is_ready(self) -> bool:
         try:

@@ -48,6 +48,8 @@ def _candidates(folder: Path, server: str, program: str, release: str | None) ->
     if server == "etcd":
         for each in (release,) if release else ETCD_RELEASES:
             yield folder / f"etcd-{each}" / program
+    elif release:
+        yield folder / f"{server}-{release}" / program
     else:
         yield folder / "bin" / program
 
