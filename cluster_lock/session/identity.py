@@ -20,7 +20,7 @@ LONGEST_INSTANCE = 500
 
 class Identity:
     """`health`: shown in the records that are written from now on. Raises ConfigError for an `instance` of more than
-    500 characters, and for a floor outside of 0 to 10**15."""
+    500 characters, and for a floor outside of 0 to 5 * 10**15."""
 
     def __init__(self, instance: str | None, *, health: str | None, config: str | None, fencing_floor: int) -> None:
         self.host = socket.gethostname()

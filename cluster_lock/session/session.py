@@ -39,7 +39,7 @@ class Session:
     operator sets after the backend was restored or moved. `fail_fast`: `lease()` raises BackendUnavailable when the
     backend cannot be reached at first, instead of waiting for it; silent endpoints beside others that answer are waited
     for in any case, for a ttl at most. `observer`: told what happens to the lease. Raises
-    ConfigError for an `instance` of more than 500 characters, or a floor that is none (0 to 10**15).
+    ConfigError for an `instance` of more than 500 characters, or a floor that is none (0 to 5 * 10**15).
     """
 
     def __init__(

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-HIGHEST_FLOOR = 10**15
-"""Of fencing_floor: with what a backend counts added, every token is one that records may have."""
+HIGHEST_FLOOR = 5 * 10**15
+"""Of fencing_floor: above what Redis counts (microseconds since 1970, 1.8e15 now), and with what a backend counts added
+every token is one that records may have."""
 
 
 class Origin(StrEnum):

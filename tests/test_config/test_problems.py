@@ -133,7 +133,7 @@ def test_settings_made_by_hand_are_compared_too() -> None:
         ("etcd: {endpoints: 2379}", 1, "etcd.endpoints: must be an address"),
         ("etcd: {endpoints: 'http:/x'}", 1, "etcd.endpoints: must be an address"),
         ("consul: {url: 127.0.0.1:8500/v1}", 1, "consul.url: must be an address"),
-        (f"fencing_floor: {2**62}", 1, "fencing_floor: must be at most 1e+15"),
+        (f"fencing_floor: {2**62}", 1, "fencing_floor: must be at most 5e+15"),
         ("telegram: {api: nonsense://x}", 1, "telegram.api: must be an address"),
         ("telegram: {api: 'http://x:99999'}", 1, "telegram.api: must be an address"),
         ("telegram: {token_file: /no/such/file}", 1, "telegram.token_file: /no/such/file: cannot be read: No such"),

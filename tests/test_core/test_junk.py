@@ -114,5 +114,5 @@ def test_a_text_that_nobody_could_be_shown_makes_no_record() -> None:
     with pytest.raises(ConfigError, match="at most 500 characters"):
         session(MemoryBackend(), "i" * (LONGEST_INSTANCE + 1))
     for floor in (-1, HIGHEST_FLOOR + 1):
-        with pytest.raises(ConfigError, match="fencing_floor must be between 0 and 1000000000000000"):
+        with pytest.raises(ConfigError, match="fencing_floor must be between 0 and 5000000000000000"):
             session(MemoryBackend(), "i", fencing_floor=floor)
