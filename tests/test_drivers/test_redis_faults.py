@@ -260,6 +260,51 @@ async def granted_or_told(driver: RedisDriver) -> None:
     await driver.grant_lease("somebody", TTL)
 
 
+class SentinelServer(RedisServer):
+    """One Sentinel that is enough for a failover of `primary`, whose `password` it knows; it has none itself."""
+
+    def __init__(self, primary: RedisServer, password: str) -> None:
+        super().__init__()
+        self._primary, self._secret = primary, password
+
+    def _command(self) -> list[str]:
+        watched = self._primary
+        configuration = self.data_dir / "sentinel.conf"
+        lines = [
+            f"port {self.port}",
+            f"bind {self.host}",
+            f"dir {self.data_dir}",
+            f"sentinel monitor locks {watched.host} {watched.port} 1",
+            f"sentinel auth-pass locks {self._secret}",
+            "sentinel down-after-milliseconds locks 500",
+            "sentinel failover-timeout locks 5000",
+        ]
+        configuration.write_text("\n".join(lines) + "\n")
+        return [str(self._program), str(configuration), "--sentinel"]
+
+
+async def test_a_failover_by_sentinel(server: RedisServer) -> None:
+    """When a Sentinel makes the replica the primary, the driver follows it: nobody gets a lock for one ttl, and the
+    next token is larger. The Sentinel needs no password where the servers have one."""
+    password = "of-the-servers"
+    with RedisServer() as replica, SentinelServer(server, password) as sentinel:
+        for each in (server, replica):
+            each.cli("CONFIG", "SET", "masterauth", password)
+            each.cli("ACL", "SETUSER", "default", f">{password}", "resetpass", f">{password}")
+        replica.cli("--no-auth-warning", "-a", password, "REPLICAOF", server.host, str(server.port))
+        await until(lambda: str(replica.port) in sentinel.cli("SENTINEL", "REPLICAS", "locks"))
+        driver = RedisDriver([sentinel.url], prefix=PREFIX, request_timeout=REQUEST, service="locks", password=password)
+        await driver.open()
+        before = await taken(driver, await leased(driver))
+        last = clock.now()
+        server.kill()
+        after = await taken(driver, await leased(driver))
+        assert after.token > before.token
+        assert clock.now() - last >= TTL
+        assert sentinel.cli("SENTINEL", "GET-MASTER-ADDR-BY-NAME", "locks").split()[1] == str(replica.port)
+        await driver.close()
+
+
 async def test_rights(server: RedisServer) -> None:
     """A wrong password and a missing right are refused in a sentence that shows no secret; the rights that the
     documentation names are enough."""

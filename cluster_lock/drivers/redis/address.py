@@ -67,15 +67,16 @@ class RedisAccess:
             return self._password
         return self._password.get_secret_value()
 
-    def options(self, address: Address, library: Any) -> tuple[Any, dict[str, Any]]:
-        """The class of a connection to `address`, and what it is made with. Holds the password."""
+    def options(self, address: Address, library: Any, *, known: bool = True) -> tuple[Any, dict[str, Any]]:
+        """The class of a connection to `address`, and what it is made with. Holds the password, unless we come without
+        a name."""
         kind = library.asyncio.SSLConnection if address.tls else library.asyncio.Connection
         options = {
             "host": address.host,
             "port": address.port,
             "db": self._db,
-            "username": self._user,
-            "password": self._secret,
+            "username": self._user if known else None,
+            "password": self._secret if known else None,
             # Each request has a limit from outside, and each of these would retry or give up by a clock of its own.
             "socket_timeout": None,
             "socket_connect_timeout": None,

@@ -173,16 +173,24 @@ class RedisLink:
         raise BackendUnavailable(f"{access.shown}: no Sentinel tells the primary: {'; '.join(problems)}")
 
     async def _told_by(self, sentinel: Any) -> Any:
-        kind, options = self._access.options(sentinel, self._library)
-        connection = kind(**{**options, "db": 0})
+        """Sentinels mostly have no password. One that has takes ours."""
+        errors = self._library.exceptions
         try:
-            await connection.connect()
-            told = await self._exchange(connection, "SENTINEL", "get-master-addr-by-name", self._access.service)
-        finally:
-            await self.drop(connection)
+            told = await self._asked(sentinel, known=False)
+        except (errors.AuthenticationError, errors.NoPermissionError):
+            told = await self._asked(sentinel, known=True)
         if not told:
             raise self._library.exceptions.ResponseError(f"there is no service {self._access.service!r}")
         return replace(sentinel, host=told[0].decode(), port=int(told[1]))
+
+    async def _asked(self, sentinel: Any, *, known: bool) -> Any:
+        kind, options = self._access.options(sentinel, self._library, known=known)
+        connection = kind(**{**options, "db": 0})
+        try:
+            await connection.connect()
+            return await self._exchange(connection, "SENTINEL", "get-master-addr-by-name", self._access.service)
+        finally:
+            await self.drop(connection)
 
     async def _connected(self, address: Any) -> tuple[Any, Server]:
         errors = self._library.exceptions

@@ -84,7 +84,6 @@ class KnownServer:
         self._where = where
         self._identity: tuple[str, str] | None = None
         self._since = 0.0
-        self._is_new = False
         self._ttl = 0.0
 
     def met(self, server: Server) -> None:
@@ -93,7 +92,7 @@ class KnownServer:
             return
         # At first contact its age tells whether it may have lost something; after a change it has, for all we know.
         age = server.uptime if self._identity is None else 0.0
-        self._identity, self._since, self._is_new = server.identity, clock.now() - age, True
+        self._identity, self._since = server.identity, clock.now() - age
 
     def expect_lease(self, ttl: float) -> None:
         """Before a lease is granted. Raises NoLeaseYet."""
@@ -107,10 +106,7 @@ class KnownServer:
             raise BackendUnavailable(self._text(left))
 
     def _left(self) -> float:
-        left = self._since + self._ttl - clock.now() if self._is_new else 0.0
-        if left <= 0:
-            self._is_new = False
-        return left
+        return self._since + self._ttl - clock.now()
 
     def _text(self, left: float) -> str:
         return (
