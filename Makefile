@@ -6,12 +6,13 @@ VENV := .venv
 PYTHON := $(VENV)/bin/python
 export CLUSTER_LOCK_TOOLS ?= $(CURDIR)/.tools
 
-.PHONY: demo test test-newest lock servers lint soak-demo bench clean help
+.PHONY: demo test test-newest model lock servers lint soak-demo bench clean help
 
 help:
 	@echo 'make demo [BACKEND=file|etcd|consul|redis]   the show-piece, on a real server'
 	@echo 'make test [TOX="-e etcd35"]            install the real servers, run everything'
 	@echo 'make test-newest                       the same libraries as a user gets today: nothing locked'
+	@echo 'make model [MODEL="lease sweep"]       check the model of the protocol (docs/model), and what each rule is for'
 	@echo 'make lock                              lock today'"'"'s releases in requirements/, for all of these'
 	@echo 'make servers                           install etcd, consul and redis into .tools'
 	@echo 'scripts/shape                          how large, how deep, how tangled the code is, and the limits'
@@ -48,6 +49,9 @@ test:
 
 test-newest:
 	scripts/run-tests -e newest
+
+model:
+	"$$(scripts/find-python)" scripts/model $(MODEL)
 
 lock:
 	scripts/lock
