@@ -1,12 +1,14 @@
 # `make demo [BACKEND=file|etcd|consul|redis]` and `make test` do all of their own set-up on a machine with Python and make.
 BACKEND ?= file
 RUNS ?= 20
+ROUNDS ?= 10
+SEED ?= 1
 DEMO ?=
 VENV := .venv
 PYTHON := $(VENV)/bin/python
 export CLUSTER_LOCK_TOOLS ?= $(CURDIR)/.tools
 
-.PHONY: demo test test-newest model lock servers lint soak-demo bench clean help
+.PHONY: chaos demo test test-newest model lock servers lint soak-demo bench clean help
 
 help:
 	@echo 'make demo [BACKEND=file|etcd|consul|redis]   the show-piece, on a real server'
@@ -16,6 +18,7 @@ help:
 	@echo 'make lock                              lock today'"'"'s releases in requirements/, for all of these'
 	@echo 'make servers                           install etcd, consul and redis into .tools'
 	@echo 'scripts/shape                          how large, how deep, how tangled the code is, and the limits'
+	@echo 'make chaos [BACKEND=etcd35|etcd34|consul] [ROUNDS=10] [SEED=1]   rounds of faults: tests/chaos/README.md'
 	@echo 'make lint | soak-demo [RUNS=20] | bench | clean'
 
 PIP := $(PYTHON) -m pip install -qq --disable-pip-version-check
@@ -64,6 +67,11 @@ lint:
 
 bench: $(VENV)/installed server-etcd server-consul
 	$(PYTHON) -m benchmarks
+
+# In the environment of the demo: root, iproute2, iptables and the servers are all that it needs besides.
+chaos: BACKEND = etcd35
+chaos: $(VENV)/installed servers
+	PYTHONPATH=.:tests $(PYTHON) -m chaos --backend $(BACKEND) --rounds $(ROUNDS) --seed $(SEED)
 
 clean:
 	rm -rf $(VENV) .tox .junit .mypy_cache .pytest_cache .ruff_cache build dist

@@ -1,20 +1,27 @@
 """A bot that writes down, in a file, what it does: no fault of a network keeps that from the test.
 
-For `python -m bot start --app support.diary_bot:dispatcher`. The text "work 3" keeps its handler busy for 3 s. Each
-line of the diary is a JSON object with `kind` and `at` (`clock.now()`):
+For `python -m bot start --app support.diary_bot:dispatcher`. The text "work 3" keeps its handler busy for 3 s, "insist
+3" does so even if it is cancelled; "block 3" blocks the event loop and "hold 3" the whole interpreter, once for each
+update: one that comes again does no harm. Each line of the diary is a JSON object with `kind` and `at` (`clock.now()`):
 
     role     its role, or its deadline, has changed: role, term, deadline
-    write    a request to Telegram is being written: term
-    answer   it was answered
-    run      a handler began: update, term; and again when it ended: start, outcome
+    write    a request to Telegram is being written: request (its number), term, deadline
+    answer   it was answered: request
+    gone     it was given up, or failed: request
+    run      a handler began: update, term, deadline; and again when it ended: start, outcome
     ended    a term is over: term, lost (why, or null), deadline
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import ctypes
+import itertools
 import json
 import os
+import time
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +42,9 @@ SLACK = "TEST_BOT_SLACK"
 LOOK_EVERY = 0.02
 USUAL_WORK = 0.01
 
+_request: ContextVar[int] = ContextVar("request")
+_numbers = itertools.count(1)
+
 dispatcher = Dispatcher(disable_fsm=True)
 
 
@@ -43,7 +53,8 @@ class Diary:
 
     def __init__(self) -> None:
         self.client = client_name(os.environ[CLIENT], os.getpid())
-        self._file = Path(os.environ[DIARY]).open("ab", buffering=0)  # noqa: SIM115 - open as long as the process
+        self._path = Path(os.environ[DIARY])
+        self._file = self._path.open("ab", buffering=0)
         self._leadership: Leadership | None = None
         self._lock = ""
         self._tasks: list[asyncio.Task[Any]] = []
@@ -52,6 +63,14 @@ class Diary:
         """One line, in one write: a process that is killed leaves no half of it."""
         line = {"kind": kind, "at": clock.now() if at is None else at, **facts}
         self._file.write(json.dumps(line).encode() + b"\n")
+
+    def first_time(self, update: int) -> bool:
+        """Has no process of this bot begun with this update before?"""
+        try:
+            self._path.with_name(f"begun-{update}").touch(exist_ok=False)
+        except FileExistsError:
+            return False
+        return True
 
     def begin(self, bot: Bot, leadership: Leadership) -> None:
         self._leadership, self._lock = leadership, lock_name(bot)
@@ -69,14 +88,21 @@ class Diary:
         """Called at the moment in which a request is written."""
         now, term = clock.now(), self._leadership.term(self._lock) if self._leadership is not None else None
         token = term.fencing_token if term is not None else None
-        self.note("write", at=now, term=token)
+        until = term.deadline if term is not None else None
+        self.note("write", at=now, request=_request.get(), term=token, deadline=until)
         mine = {CLIENT_HEADER: self.client, SENT_HEADER: f"{now:.6f}"}
         return mine if token is None else {**mine, TERM_HEADER: str(token)}
 
     async def note_answer(self, make_request: Any, bot: Bot, method: Any) -> Any:
         """A session's middleware."""
-        response = await make_request(bot, method)
-        self.note("answer")
+        number = next(_numbers)
+        _request.set(number)
+        try:
+            response = await make_request(bot, method)
+        except BaseException:
+            self.note("gone", request=number)
+            raise
+        self.note("answer", request=number)
         return response
 
     async def _follow_role(self, leadership: Leadership) -> None:
@@ -124,13 +150,34 @@ async def stopped(dispatcher: Dispatcher) -> None:
 
 
 @dispatcher.message()
-async def handle(message: Message, event_update: Update, fencing_token: int, diary: Diary) -> None:
+async def handle(message: Message, event_update: Update, term: Term, diary: Diary) -> None:
     start = clock.now()
-    diary.note("run", at=start, update=event_update.update_id, term=fencing_token, start=start, outcome=None)
+    run = {"update": event_update.update_id, "term": term.fencing_token, "start": start}
+    diary.note("run", at=start, **run, outcome=None, deadline=term.deadline)
     outcome = "cancelled"
     try:
-        text = message.text or ""
-        await asyncio.sleep(float(text.split()[1]) if text.startswith("work ") else USUAL_WORK)
+        await work(message.text or "", event_update.update_id, diary)
         outcome = "ok"
     finally:
-        diary.note("run", update=event_update.update_id, term=fencing_token, start=start, outcome=outcome)
+        diary.note("run", **run, outcome=outcome, deadline=term.deadline)
+
+
+async def work(text: str, update: int, diary: Diary) -> None:
+    """What the text says, or the usual little."""
+    word, _, seconds = text.partition(" ")
+    if word == "work":
+        await asyncio.sleep(float(seconds))
+    elif word == "insist":
+        await insist(clock.now() + float(seconds))
+    elif word == "block" and diary.first_time(update):
+        time.sleep(float(seconds))  # noqa: ASYNC251 - what a careless handler does
+    elif word == "hold" and diary.first_time(update):
+        ctypes.PyDLL(None).usleep(int(float(seconds) * 1e6))
+    else:
+        await asyncio.sleep(USUAL_WORK)
+
+
+async def insist(end: float) -> None:
+    while (left := end - clock.now()) > 0:
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(left)

@@ -10,6 +10,7 @@ The servers of `hosts` serve many scenes; a scene has a bot of its own, and noth
 
 from __future__ import annotations
 
+import os
 import secrets
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import ExitStack, asynccontextmanager
@@ -32,6 +33,7 @@ from .backends import ETCD_RELEASE, Backend
 from .bot_process import environment
 from .diaries import DiaryReader, Json
 from .diary_bot import CLIENT, DIARY, MUTANT, SLACK, client_name
+from .mutants import CHOSEN, module
 from .netns import Network
 from .nursery import Child, Nursery
 from .stores import open_driver
@@ -182,8 +184,10 @@ class Hosts:
         return True
 
     @asynccontextmanager
-    async def scene(self, timing: Timing = QUICK, times: TelegramTimes = QUICK_TIMES) -> AsyncIterator[Scene]:
-        """Telegram and a bot, new ones each time. At the end everything is repaired."""
+    async def scene(
+        self, timing: Timing = QUICK, times: TelegramTimes = QUICK_TIMES, kind: Callable[..., Scene] | None = None
+    ) -> AsyncIterator[Scene]:
+        """Telegram and a bot, new ones each time. At the end everything is repaired. `kind`: another one than Scene."""
         folder = self.nursery.folder / secrets.token_hex(4)
         folder.mkdir()
         url = f"http://{self.network.hosts[TELEGRAM].address}:{TELEGRAM_PORT}"
@@ -196,7 +200,7 @@ class Hosts:
             namespace=self.network.hosts[TELEGRAM].name,
         )
         control = SimulatorControl(url)
-        scene = Scene(self, folder, url, control, timing, times)
+        scene = (kind or Scene)(self, folder, url, control, timing, times)
         try:
             await until(lambda: url in child.output)
             yield scene
@@ -223,7 +227,7 @@ class Scene:
         self.prefix = f"cluster-lock/{self.bot_id}/"
         self.lock = f"{self.prefix}{LEADER}telegram/{self.bot_id}"
         """Its key in the store."""
-        self._folder, self._url = folder, url
+        self.folder, self._url = folder, url
         self._told_dead: set[str] = set()
 
     # -- on the stage
@@ -245,15 +249,17 @@ class Scene:
     def launch(self, host: int, *, addresses: Sequence[str] | None = None, mutant: str = "") -> HostedBot:
         """One instance more. It stands by, or leads, when it gets there."""
         name = f"bot-{len(self.bots) + 1}"
-        diary, log = self._folder / f"{name}.diary", self._folder / f"{name}.log"
-        environ = environment(
-            self._folder / f"{name}.state",
-            TELEGRAM_BOT_TOKEN=f"{self.bot_id}:a-token-for-the-simulated-telegram",
-            **{CLIENT: name, DIARY: str(diary), MUTANT: mutant},
-            **({SLACK: str(QUICK_SLACK)} if self.timing is QUICK else {}),
-        )
+        diary, log = self.folder / f"{name}.diary", self.folder / f"{name}.log"
+        environ = self.environ(name, **{DIARY: str(diary), MUTANT: mutant})
         child = self.hosts.nursery.start(
-            ["-m", "bot", "start", "--in-process", "--app", "support.diary_bot:dispatcher", *self._settings(addresses)],
+            [
+                *module("bot"),
+                "start",
+                "--in-process",
+                "--app",
+                "support.diary_bot:dispatcher",
+                *self.settings(addresses),
+            ],
             environ,
             log=log,
             namespace=self.network.hosts[host].name,
@@ -262,7 +268,19 @@ class Scene:
         self.bots.append(bot)
         return bot
 
-    def _settings(self, addresses: Sequence[str] | None) -> list[str]:
+    def environ(self, name: str, **more: str) -> dict[str, str]:
+        """That of an instance."""
+        return environment(
+            self.folder / f"{name}.state",
+            TELEGRAM_BOT_TOKEN=f"{self.bot_id}:a-token-for-the-simulated-telegram",
+            **{CLIENT: name},
+            **({SLACK: str(QUICK_SLACK)} if self.timing is QUICK else {}),
+            **({CHOSEN: os.environ[CHOSEN]} if CHOSEN in os.environ else {}),
+            **more,
+        )
+
+    def settings(self, addresses: Sequence[str] | None = None) -> list[str]:
+        """Its arguments."""
         timing, where = self.timing, ",".join(addresses or self.hosts.addresses())
         consul = self.hosts.backend == "consul"
         values: Mapping[str, str] = {

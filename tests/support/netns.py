@@ -84,6 +84,24 @@ class Network:
         for index in side:
             self._drop(self.hosts[index], others)
 
+    def mute(self, side: Iterable[int], other: Iterable[int]) -> None:
+        """What the hosts of one side send does not reach those of the other; what those send does arrive."""
+        for index in side:
+            for peer in other:
+                self.hosts[index].run("iptables", "-A", "OUTPUT", "-d", self.hosts[peer].address, "-j", "DROP")
+
+    def refuse(self, index: int, other: Iterable[int]) -> None:
+        """What the host sends to those of the other side is answered with a reset."""
+        how = ("-p", "tcp", "-j", "REJECT", "--reject-with", "tcp-reset")
+        for peer in other:
+            self.hosts[index].run("iptables", "-A", "OUTPUT", "-d", self.hosts[peer].address, *how)
+
+    def lose(self, index: int, share: float) -> None:
+        """Of the packets that reach the host, and of those that it sends, this share is lost."""
+        chance = ("-m", "statistic", "--mode", "random", "--probability", f"{share:g}")
+        for chain in ("INPUT", "OUTPUT"):
+            self.hosts[index].run("iptables", "-A", chain, "-p", "tcp", *chance, "-j", "DROP")
+
     def isolate(self, index: int) -> None:
         """Cut one host off from all hosts and from the test process."""
         everyone = [host.address for host in self.hosts if host is not self.hosts[index]]

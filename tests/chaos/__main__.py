@@ -1,0 +1,105 @@
+"""`python -m chaos`: rounds of faults, each judged. 0 if nothing was found, 1 if something was."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+from support.hosts import Hosts, Scene
+from support.mutants import CHOSEN
+from support.nursery import Nursery
+
+from cluster_lock import clock
+
+from .checker import check
+from .evidence import keep
+from .ground import Ground
+from .kept import KeptScene
+from .nemesis import KINDS, choices
+from .one_round import Round
+from .results import DRIVER, Results, code_of, summary
+
+ON_ONE_CLUSTER = 10
+"""Rounds before the hosts and the store are made anew."""
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m chaos", description=__doc__)
+    parser.add_argument("--backend", choices=sorted(DRIVER), default="etcd35")
+    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--seed", type=int, default=1, help="of the first round; each further one has the next")
+    parser.add_argument("--only", type=lambda text: text.split(","), default=[], help="names of faults, with commas")
+    parser.add_argument("--mutant", default="", help="break the bots: a name of tests/support/mutants.py")
+    parser.add_argument("--kept", action="store_true", help="with a keeper above each bot")
+    parser.add_argument("--until-found", action="store_true", help="stop at the first violation")
+    parser.add_argument("--folder", type=Path, default=Path(".chaos"), help="for the results and the evidence")
+    parser.add_argument("--list", action="store_true", help="name the faults")
+    options = parser.parse_args()
+    if options.list:
+        print("\n".join(sorted(KINDS)))
+        return 0
+    if options.mutant:
+        os.environ[CHOSEN] = options.mutant
+    results = Results(options.folder / "results.jsonl")
+    found = 0
+    seeds = range(options.seed, options.seed + options.rounds)
+    while seeds and not (found and options.until_found):
+        done, wrong = some_rounds(options, results, seeds)
+        seeds, found = seeds[done:], found + wrong
+    print(summary(results.rows([code_of(options.backend)])))
+    return 1 if found else 0
+
+
+def some_rounds(options: argparse.Namespace, results: Results, seeds: range) -> tuple[int, int]:
+    """Rounds on one cluster: how many were done, and how many of them had violations."""
+    with (
+        tempfile.TemporaryDirectory(prefix="chaos-") as folder,
+        Nursery(Path(folder)) as nursery,
+        Hosts(options.backend, nursery) as hosts,
+    ):
+        return asyncio.run(on_one_ground(options, results, hosts, seeds[:ON_ONE_CLUSTER]))
+
+
+async def on_one_ground(options: argparse.Namespace, results: Results, hosts: Hosts, seeds: range) -> tuple[int, int]:
+    """The same, with its bots. What broke may be broken still: so the first violation is the last round."""
+    async with hosts.scene(kind=KeptScene if options.kept else Scene) as scene:
+        began = clock.now()
+        await scene.start(3)
+        print(f"{hosts.backend}: three bots are up after {clock.now() - began:.1f} s", flush=True)
+        ground = Ground(hosts, scene)
+        for done, seed in enumerate(seeds, 1):
+            wrong, spoilt = await one_round(options, results, ground, seed, last=seed == seeds[-1])
+            if wrong or spoilt:
+                return done, int(wrong)
+    return len(seeds), 0
+
+
+async def one_round(
+    options: argparse.Namespace, results: Results, ground: Ground, seed: int, *, last: bool
+) -> tuple[bool, bool]:
+    """Was something wrong, and did the laboratory spoil it?"""
+    plan = choices(seed, ground.scene.timing.ttl, options.only, kept=options.kept)
+    code = code_of(options.backend)
+    history = await Round(ground, seed, plan, last=last).run()
+    verdict = check(history)
+    row = results.add(history, verdict, code=code, mutant=options.mutant, kept=options.kept)
+    said = ", ".join(f"{choice.name} ({choice.on}) {choice.lasts:.1f} s" for choice in plan)
+    print(f"{seed} {options.backend}: {said}; nobody led for {row['leaderless']} s; took {row['took']} s")
+    for finding in verdict.violations[:20]:
+        print(f"    {finding.check}: {finding.words}")
+    for name, count in verdict.excused.items():
+        print(f"    counted apart: {name}: {count}")
+    for words in history.stray:
+        print(f"    the laboratory's own trouble: {words}")
+    if verdict.violations or history.stray:
+        print(f"    see {keep(options.folder, history, verdict, ground)}")
+    sys.stdout.flush()
+    return bool(verdict.violations), bool(history.stray)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,46 @@
+"""Time without a leader."""
+
+from __future__ import annotations
+
+from math import inf
+
+from .history import History, Span, without
+
+START = 8.0
+"""Seconds that a busy machine may add to a take-over: what this finds is a lock that nobody gets, not a slow one."""
+
+
+def gaps(history: History) -> list[Span]:
+    """When nobody had a live getUpdates, from the first one to the heal and what follows."""
+    spans = sorted(span for poll in history.polls for span in history.live(poll))
+    if not spans:
+        return [(history.began, history.ended)]
+    found, until = [], spans[0][0]
+    for start, end in spans:
+        if start > until:
+            found.append((until, start))
+        until = max(until, end)
+    last = history.recovered if history.recovered is not None else history.ended
+    return [*found, (until, last)] if last > until else found
+
+
+def longest(history: History) -> float:
+    """Seconds."""
+    return max((end - start for start, end in gaps(history)), default=0.0)
+
+
+def take_over(history: History) -> float:
+    """Seconds that a take-over takes at most: the store frees the lock, a waiter hears of it, settles and polls."""
+    ttl = history.timing["ttl"]
+    return (2 if history.backend == "consul" else 1) * ttl + ttl + START
+
+
+def too_long(history: History) -> list[Span]:
+    """Gaps longer than a take-over in which nothing kept everybody from leading. What a fault did to the store or to
+    all is over when it ends; only then the time counts."""
+    hindrances = [(fault.began, fault.ended) for fault in history.faults if fault.leaderless]
+    limit = take_over(history)
+    found = []
+    for gap in gaps(history):
+        found += [span for span in without(gap, hindrances) if span[1] - span[0] > limit and span[1] < inf]
+    return found

@@ -1,0 +1,100 @@
+"""What a fault is: something that begins and ends, on somebody, and says what it makes unsafe."""
+
+from __future__ import annotations
+
+import asyncio
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, ClassVar
+
+from support.hosts import HostedBot
+
+from cluster_lock import clock
+
+from . import history
+
+if TYPE_CHECKING:
+    from .ground import Ground
+
+LEADER, STANDBY = "leader", "standby"
+
+
+class Fault(ABC):
+    """`on`: whom, as `of` names it. `lasts` in ttl is what the nemesis chooses from."""
+
+    name: ClassVar[str]
+    of: ClassVar[Sequence[str]] = (LEADER, STANDBY)
+    lasts: ClassVar[tuple[float, float]] = (0.2, 1.6)
+    weight: ClassVar[float] = 1.0
+    stops: ClassVar[bool] = False
+    leaderless: ClassVar[bool] = False
+    kept: ClassVar[bool] = False
+    """There must be a keeper."""
+    by_hand: ClassVar[bool] = False
+    """A person breaks the lock: unsafe while its holder cannot be reached."""
+
+    def __init__(self, ground: Ground, on: str) -> None:
+        self.ground = ground
+        self.on = on
+        self.began = 0.0
+        self.ended: float | None = None
+        self.detail = ""
+
+    @abstractmethod
+    async def begin(self) -> None:
+        """Do it."""
+
+    async def end(self) -> None:  # noqa: B027 - much that is done needs no undoing
+        """Undo it. Everybody can be well again then."""
+
+    @property
+    def client(self) -> str | None:
+        return None
+
+    def told(self) -> history.Fault:
+        """For the history. Of what was never ended, until now."""
+        ended = clock.now() if self.ended is None else self.ended
+        # A keeper that is stopped stops no worker.
+        stops = self.stops and self.kept == self.ground.kept
+        return history.Fault(
+            self.name, self.on, self.began, ended, self.client, [], self.detail, stops, self.leaderless
+        )
+
+
+class OnBot(Fault):
+    """Something that is done to one bot, chosen when it begins."""
+
+    bot: HostedBot
+    struck: str
+    """Its client then."""
+
+    async def begin(self) -> None:
+        self.bot = self.ground.bot(self.on)
+        self.struck = self.detail = self.bot.client
+        await self.strike()
+
+    @abstractmethod
+    async def strike(self) -> None:
+        """Do it to `bot`."""
+
+    @property
+    def client(self) -> str | None:
+        return self.struck
+
+
+class OnNode(Fault):
+    """Something that is done to one node of the store, chosen when it begins."""
+
+    of = ("store leader", "store follower")
+    index: int
+
+    async def begin(self) -> None:
+        leader = await asyncio.to_thread(lambda: self.ground.store.leader)
+        others = [index for index in range(len(self.ground.store.nodes)) if index != leader]
+        self.index = leader if self.on == "store leader" else others[0]
+        self.detail = f"node {self.index}"
+        await self.strike()
+
+    @abstractmethod
+    async def strike(self) -> None:
+        """Do it to node `index`."""

@@ -1,0 +1,51 @@
+"""What will be done in a round: the same for the same seed."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from . import on_bots, on_network, on_store, on_telegram, on_workers
+from .faults import Fault
+
+KINDS: dict[str, type[Fault]] = {
+    kind.name: kind for room in (on_bots, on_workers, on_network, on_store, on_telegram) for kind in room.ALL
+}
+TWICE = 0.4
+"""The share of the rounds in which two things happen at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """One fault: on whom, how many seconds after the start of the round, and for how many."""
+
+    name: str
+    on: str
+    at: float
+    lasts: float
+
+
+def choices(seed: int, ttl: float, only: Collection[str] = (), *, kept: bool = False) -> list[Choice]:
+    """What this seed stands for, for bots with or without keepers. `only`: among these kinds of faults. ValueError for
+    one that there is not."""
+    if unknown := set(only) - KINDS.keys():
+        raise ValueError(f"there are no faults {sorted(unknown)}; there are {sorted(KINDS)}")
+    source = random.Random(seed)
+    kinds = [kind for name, kind in KINDS.items() if (not only or name in only) and kind.kept <= kept]
+    count = 2 if source.random() < TWICE and len(kinds) > 1 else 1
+    picked: list[type[Fault]] = []
+    while len(picked) < count:
+        [kind] = source.choices(kinds, [kind.weight for kind in kinds])
+        if kind not in picked:
+            picked.append(kind)
+    return [_choice(source, kind, ttl) for kind in picked]
+
+
+def _choice(source: random.Random, kind: type[Fault], ttl: float) -> Choice:
+    return Choice(
+        kind.name,
+        source.choice(list(kind.of)),
+        round(source.uniform(0.3, 0.3 + 0.4 * ttl), 3),
+        round(ttl * source.uniform(*kind.lasts), 3),
+    )
