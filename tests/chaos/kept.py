@@ -13,7 +13,7 @@ from support.diaries import DiaryReader, Json
 from support.hosts import HostedBot, Scene
 from support.mutants import module
 from support.nursery import Child
-from support.watched import DIARIES
+from support.watched import DIARIES, Process
 
 from cluster_lock import clock
 from cluster_lock.testing.servers.children import spawn
@@ -22,7 +22,7 @@ from cluster_lock.testing.telegram import SimulatorControl
 STALL_LIMIT = "2s"
 
 
-class Life(DiaryReader):
+class Life(Process):
     """One process of a worker, by its diary."""
 
     @property
@@ -48,7 +48,7 @@ class KeptBot(HostedBot):
         """In their order."""
         for path in self.diaries.glob(f"{self.name}@*"):
             self._lives.setdefault(path.name, Life(path.name, path))
-        lives = sorted(self._lives.values(), key=lambda life: float(life.client.partition("@")[2].partition("#")[0]))
+        lives = sorted(self._lives.values(), key=lambda life: life.started)
         if lives:
             self.client = lives[-1].client
         return lives

@@ -4,19 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
 
 from cluster_lock.drivers.shared.addresses import addresses
+from cluster_lock.drivers.shared.secret import Secret, revealed
 from cluster_lock.drivers.shared.tls_files import TLSFiles
 from cluster_lock.errors import ConfigError
 
 _PORT = 2379
-
-
-class Secret(Protocol):
-    """A password that does not show itself, such as pydantic's SecretStr."""
-
-    def get_secret_value(self) -> str: ...
 
 
 class EtcdAccess:
@@ -50,6 +44,4 @@ class EtcdAccess:
     @property
     def secret(self) -> str:
         """The password."""
-        if self._password is None or isinstance(self._password, str):
-            return self._password or ""
-        return self._password.get_secret_value()
+        return revealed(self._password) or ""

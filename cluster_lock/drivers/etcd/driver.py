@@ -21,10 +21,11 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
+from cluster_lock.drivers.shared.secret import Secret
 from cluster_lock.errors import BackendRefused, BackendUnavailable, ConfigError, ForeignValue, LeaseExpired
 from cluster_lock.values import Changes, Entry, Grant, Lease, Traits, Validity
 
-from .address import EtcdAccess, Secret
+from .address import EtcdAccess
 from .errors import Compacted, LeaseExists
 from .inspect import EtcdInspecting
 from .library import load

@@ -4,20 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from cluster_lock.drivers.shared.addresses import Address, addresses
+from cluster_lock.drivers.shared.secret import Secret, revealed
 from cluster_lock.drivers.shared.tls_files import TLSFiles
 from cluster_lock.errors import ConfigError
 
 _PORT, _SENTINEL_PORT = 6379, 26379
 _SCHEMES = ("redis", "rediss")
-
-
-class Secret(Protocol):
-    """A password that does not show itself, such as pydantic's SecretStr."""
-
-    def get_secret_value(self) -> str: ...
 
 
 class RedisAccess:
@@ -61,12 +56,6 @@ class RedisAccess:
         where = ",".join(map(str, self.addresses))
         return f"redis {self.service} at {where}" if self.service else f"redis {where}"
 
-    @property
-    def _secret(self) -> str | None:
-        if self._password is None or isinstance(self._password, str):
-            return self._password
-        return self._password.get_secret_value()
-
     def options(self, address: Address, library: Any, *, known: bool = True) -> tuple[Any, dict[str, Any]]:
         """The class of a connection to `address`, and what it is made with. Holds the password, unless we come without
         a name."""
@@ -76,7 +65,7 @@ class RedisAccess:
             "port": address.port,
             "db": self._db,
             "username": self._user if known else None,
-            "password": self._secret if known else None,
+            "password": revealed(self._password) if known else None,
             # Each request has a limit from outside, and each of these would retry or give up by a clock of its own.
             "socket_timeout": None,
             "socket_connect_timeout": None,

@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from cluster_lock import clock
+from cluster_lock.drivers.shared.secret import Secret
 from cluster_lock.errors import BackendUnavailable, ClusterLockError, ConfigError, ForeignValue, LeaseExpired
 from cluster_lock.values import Changes, Entry, Grant, Lease, Traits, Validity
 
 from . import scripts
-from .address import RedisAccess, Secret
+from .address import RedisAccess
 from .inspect import RedisInspecting
 from .library import load
 from .link import RedisLink

@@ -180,7 +180,7 @@ class RedisLink:
         except (errors.AuthenticationError, errors.NoPermissionError):
             told = await self._asked(sentinel, known=True)
         if not told:
-            raise self._library.exceptions.ResponseError(f"there is no service {self._access.service!r}")
+            raise errors.ResponseError(f"there is no service {self._access.service!r}")
         return replace(sentinel, host=told[0].decode(), port=int(told[1]))
 
     async def _asked(self, sentinel: Any, *, known: bool) -> Any:
@@ -210,7 +210,7 @@ class RedisLink:
         except TimeoutError as error:
             await self.drop(connection)
             raise BackendUnavailable(f"{address} did not answer in time") from error
-        except (errors.AuthenticationError, errors.NoPermissionError, errors.ResponseError) as error:
+        except (errors.AuthenticationError, errors.ResponseError) as error:
             await self.drop(connection)
             raise self.mapped(error, f"connect to {address}") from error
         except (errors.RedisError, OSError) as error:
@@ -239,7 +239,6 @@ class RedisLink:
             errors.ConnectionError,
             errors.TimeoutError,
             errors.ReadOnlyError,
-            errors.BusyLoadingError,
             errors.OutOfMemoryError,
         )
         if isinstance(error, passing) or text.startswith(_MAY_PASS):
