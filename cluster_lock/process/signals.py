@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from types import FrameType
-from typing import Any
+from typing import Any, ClassVar
 
 from cluster_lock import clock
 
@@ -51,7 +51,7 @@ class StopSignals:
             if number not in self._before:
                 self._before[number] = signal.signal(number, self._handle)
         if loop is not None and self._wakeup is None and loop is _running_loop():
-            self._wakeup = _Wakeup(loop)
+            self._wakeup = _Wakeup.of(loop)
 
     def restore(self) -> None:
         """Put back what was there before, unless somebody else has replaced ours meanwhile. Idempotent."""
@@ -63,7 +63,7 @@ class StopSignals:
                 before = self._heard_before(number)
                 signal.signal(number, signal.SIG_DFL if before is None else before)
         if self._wakeup is not None:
-            self._wakeup.close()
+            self._wakeup.leave()
             self._wakeup = None
 
     def _heard_before(self, number: int) -> Any:
@@ -108,10 +108,15 @@ def ignore_more(seconds: float) -> None:
 
 class _Wakeup:
     """Has a signal wake the loop. Python calls a handler between two bytecodes, and a signal that comes after the last
-    one before the loop begins to wait would be heard when the loop has something else to do, if ever."""
+    one before the loop begins to wait would be heard when the loop has something else to do, if ever.
+
+    A process has one descriptor for this, so all that listen in a loop share it, and the last one takes it down."""
+
+    _now: ClassVar[_Wakeup | None] = None
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
+        self._users = 0
         self._reads, self._writes = socket.socketpair()
         self._number = self._writes.fileno()
         for end in (self._reads, self._writes):
@@ -121,7 +126,24 @@ class _Wakeup:
         else:
             loop.add_reader(self._reads, self._drain)
 
-    def close(self) -> None:
+    @classmethod
+    def of(cls, loop: asyncio.AbstractEventLoop) -> _Wakeup:
+        """What wakes this loop, with one user more. A loop before this one, in which somebody still listens, does not
+        run any more: a thread runs one."""
+        if cls._now is None or cls._now._loop is not loop:
+            if cls._now is not None:
+                cls._now._close()
+            cls._now = cls(loop)
+        cls._now._users += 1
+        return cls._now
+
+    def leave(self) -> None:
+        self._users -= 1
+        if self._users == 0 and _Wakeup._now is self:
+            _Wakeup._now = None
+            self._close()
+
+    def _close(self) -> None:
         if (now := signal.set_wakeup_fd(-1)) != self._number:
             signal.set_wakeup_fd(now)  # somebody else's
         if not self._loop.is_closed():

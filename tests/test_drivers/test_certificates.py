@@ -166,7 +166,7 @@ async def test_a_broken_new_file_ends_nothing(
 
             async def told() -> bool:
                 await driver.renew(lease)
-                return any("were read" in message for message in caplog.messages)
+                return any("stay in use" in message for message in caplog.messages)
 
             await until(told)
             assert await index_of(driver) == grant.index

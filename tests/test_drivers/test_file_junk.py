@@ -7,7 +7,7 @@ import json
 import os
 import random
 import socket
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -163,42 +163,63 @@ async def test_junk_in_one_key_is_foreign_for_that_key_alone(tmp_path: Path, cro
     await driver.close()
 
 
-@pytest.mark.parametrize(
-    "what",
-    ["deep brackets", "lease=5", "lease='..'", "index='7'", "key=['x']", "index=1000000000000000", "folder", "fifo"],
-)
-async def test_a_session_goes_on_beside_a_key_of_junk(tmp_path: Path, what: str) -> None:
-    """Junk over the key of a lock ends the term under it, and not the session, nor its other lock, nor a standby."""
-    timing = Timing(ttl=3, margin=1, stop_time=0.5)
-    leads = asyncio.Event()
+async def test_a_session_goes_on_beside_keys_of_junk(tmp_path: Path) -> None:
+    """Junk over the key of a lock ends the term under it, and not the session, nor its other lock, nor a standby; when
+    the key is cleared the lock is led again."""
+    junk = (
+        "deep brackets",
+        "lease=5",
+        "lease='..'",
+        "index='7'",
+        "key=['x']",
+        "index=1000000000000000",
+        "folder",
+        "fifo",
+    )
+    timing = Timing(ttl=12, margin=3, stop_time=0.5)
+    led = {what: asyncio.Event() for what in junk}
 
-    async def body(term: Term) -> None:
-        leads.set()
-        await term.wait_step_down()
+    def body(what: str) -> Callable[[Term], Awaitable[None]]:
+        async def leads(term: Term) -> None:
+            led[what].set()
+            await term.wait_step_down()
+
+        return leads
 
     def session(name: str) -> Session:
         return Session(FileDriver(tmp_path), instance=name, timing=timing, guard=NoGuard())
 
+    def lead(session: Session) -> list[asyncio.Task[None]]:
+        return [
+            asyncio.create_task(Election(session).lead(f"x{number}", body(what))) for number, what in enumerate(junk)
+        ]
+
+    async def all_led() -> None:
+        for event in led.values():
+            await event.wait()
+
     async with session("b") as ours, session("c") as standby:
-        leading = asyncio.create_task(Election(ours).lead("x", body))
-        await leads.wait()
-        waiting = asyncio.create_task(Election(standby).lead("x", body))
+        electing = lead(ours)
+        await all_led()
+        electing += lead(standby)
         async with ours.lock("other").hold() as other:
-            leads.clear()
-            hold = ours.context.claims.holds[LOCK]
-            assert isinstance(hold, Hold)
-            WRITES[what](key_path(tmp_path))
-            await hold.wait_lost()
-            await asyncio.wait([leading, waiting], timeout=timing.renew_every * 2)
+            holds = [ours.context.claims.holds[f"leader/x{number}"] for number in range(len(junk))]
+            for number, what in enumerate(junk):
+                led[what].clear()
+                WRITES[what](key_path(tmp_path, f"leader+x{number}"))
+            for hold in holds:
+                assert isinstance(hold, Hold)
+                await hold.wait_lost()
+            await asyncio.wait(electing, timeout=timing.renew_every * 2)
             assert (ours.failure, standby.failure) == (None, None)
             assert other.loss is None
-            assert not leading.done(), leading
-            assert not waiting.done(), waiting
-            clear(key_path(tmp_path))
-            await leads.wait()
-        leading.cancel()
-        waiting.cancel()
-        await asyncio.gather(leading, waiting, return_exceptions=True)
+            assert not [task for task in electing if task.done()]
+            for number in range(len(junk)):
+                clear(key_path(tmp_path, f"leader+x{number}"))
+            await all_led()
+        for task in electing:
+            task.cancel()
+        await asyncio.gather(*electing, return_exceptions=True)
 
 
 async def test_a_junk_index_becomes_no_token(tmp_path: Path) -> None:

@@ -186,6 +186,36 @@ asyncio.run(main())
         assert program.rest() == ["SIGTERM"]
 
 
+@pytest.mark.parametrize("first_ends", [True, False])
+def test_the_loop_is_woken_as_long_as_anybody_listens(first_ends: bool) -> None:
+    """The end of one of two takes away nothing that wakes the loop for the other, also where a loop before this one was
+    left with somebody listening; the end of the last one does."""
+    source = f"""
+def wakes():
+    number = signal.set_wakeup_fd(-1)
+    signal.set_wakeup_fd(number)
+    return number >= 0
+
+async def forgotten():
+    ShutdownManager().register_signals()
+
+async def main():
+    one, two = ShutdownManager(), ShutdownManager()
+    one.register_signals()
+    two.register_signals()
+    print(wakes())
+    for each in {"(one, two)" if first_ends else "(two, one)"}:
+        await each.shutdown()
+        print(wakes())
+
+for first in (forgotten, main, main):
+    asyncio.run(first())
+"""
+    with Program(START + source) as program:
+        assert program.end() == 0
+        assert program.rest() == ["True", "True", "False"] * 2
+
+
 @pytest.mark.parametrize("seconds", [60, 0])
 def test_a_signal_when_all_is_done(seconds: int) -> None:
     """A program that has stopped, and is about to end, ends with its own code although another signal comes; when its
