@@ -19,7 +19,7 @@ from cluster_lock.lease.threads import watch_threads
 from cluster_lock.observer import SILENT, Ending, Observer
 from cluster_lock.session import Session
 from cluster_lock.session.invitation import Answer
-from cluster_lock.values import EndCode, EndReason, Origin
+from cluster_lock.values import EndCode, EndReason
 
 from .leadership import Body, Role, StepDown, Term
 from .source import HeldLock, LockSource, SessionLockSource
@@ -173,7 +173,7 @@ class Election:
 
     async def _reign(self, held: HeldLock, body: Body, settle: bool, stop: asyncio.Event) -> StepDown | None:
         """One term, from the grant to the giving away. What ended it, or None when the body returned by itself."""
-        if settle and held.origin is Origin.FOUND_FREE:
+        if settle and held.origin.settles:
             await self._settle(held, stop)
         term = Term(
             held.name,
@@ -211,7 +211,7 @@ class Election:
     async def _settle(self, held: HeldLock, stop: asyncio.Event) -> None:
         """Wait until what a leader before may still be doing has ended, or there is no reason to any more."""
         left = self._source.timing.settle_left(held.origin, held.since)
-        log.info("%s: lock found free, the term begins in %.2f s", held.name, left, extra=about(held))
+        log.info("%s: lock %s, the term begins in %.2f s", held.name, held.origin, left, extra=about(held))
         lost, stopping = asyncio.ensure_future(held.wait_lost()), asyncio.ensure_future(stop.wait())
         try:
             await asyncio.wait((lost, stopping), timeout=left, return_when=asyncio.FIRST_COMPLETED)

@@ -12,7 +12,7 @@ from cluster_lock.aio import end
 from cluster_lock.host.patience import Patience
 from cluster_lock.observer import Observer
 from cluster_lock.session.requests import Reply
-from cluster_lock.values import EndCode, EndReason, Origin, Timing
+from cluster_lock.values import EndCode, EndReason, Timing
 
 from .leadership import StepDown, Term
 from .source import HeldLock
@@ -72,7 +72,7 @@ async def until_over(
 
 
 async def _find_heir(held: HeldLock, request: StepDown, settle: float) -> str | None:
-    if request.conditional and held.origin is Origin.FOUND_FREE:
+    if request.conditional and held.origin.settles:
         # Before that the lock would be released at the end instead of handed over, and go to anybody.
         await asyncio.sleep(max(0.0, held.since + settle - clock.now()))
     return await held.find_heir(request.willing, request.to)

@@ -19,6 +19,7 @@ SAME_MOMENT = 0.05
 """Seconds by which a worker may have begun before we heard that it leads."""
 ENDED = "ended"
 """All that is known of the end of somebody else's term."""
+NOT_RELEASED = "not released: the lock was found free"
 HANDOVER_BOUNDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 7.5, 10.0)
 TAKEOVER_BOUNDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
@@ -132,9 +133,11 @@ class LockFacts:
         """What we know of the end of somebody's term by how we got the lock after it."""
         last = self.history[-1] if self.history else None
         if last is not None and not last.ours and last.ending in (None, ENDED):
-            ending = {"handed over": f"handed over to {self._instance}", "released": "released"}.get(origin)
+            ending = {"handed over": f"handed over to {self._instance}", "found free": NOT_RELEASED}.get(
+                origin, "released"
+            )
             last.end(ENDED, None)
-            last.ending = ending or "not released: the lock was found free"
+            last.ending = ending
 
     def _close(self, ending: str, reason: str | None) -> None:
         if self.history:

@@ -3,7 +3,8 @@ one.
 
 It stands under the session's lease, so it cannot outlive the process that would have to lead, and under a key that is
 this process's alone: two that bear one instance's name are two contenders. It is written when what it says changes, or
-when somebody deleted or overwrote it, and never to say "I am still here": the lease says that.
+when somebody deleted or overwrote it, and with the next renewal when a larger token was heard of. It is never written
+to say "I am still here": the lease says that.
 """
 
 from __future__ import annotations
@@ -40,8 +41,8 @@ class Contender:
         self._driver, self._timing = driver, timing
         self._lease, self._record, self._later = lease, record, later
         self._waits: dict[str, Mapping[str, Any]] = {}
-        self._sent: tuple[str, Mapping[str, Mapping[str, Any]]] = "", {}
-        """Under which lease, and what, was asked for last."""
+        self._sent: tuple[str, Mapping[str, Mapping[str, Any]], Mapping[str, int]] = "", {}, {}
+        """Under which lease, what, and with which tokens, was asked for last."""
         self._sent_bytes = b""
         self._sure = True
         """Is that what stands there?"""
@@ -99,7 +100,9 @@ class Contender:
         lease = self._lease()
         if lease is None:
             return
-        wanted = lease.id, dict(self._waits)
+        answers = {name: dict(answer) for name, answer in self._waits.items() if answer}
+        record = self._record(*self._waits, names=tuple(sorted(self._waits)), answer=answers)
+        wanted = lease.id, dict(self._waits), record.tokens
         if not self._waits and self._sent[0] != lease.id:
             return  # nothing of ours was ever there
         if wanted == self._sent:
@@ -108,8 +111,6 @@ class Contender:
                 return
         self._sent, self._sure = wanted, False
         if self._waits:
-            answers = {name: dict(answer) for name, answer in self._waits.items() if answer}
-            record = self._record(*self._waits, names=tuple(sorted(self._waits)), answer=answers)
             self._sent_bytes = record.to_bytes()
             await self._driver.announce(lease, self.key, self._sent_bytes)
         else:

@@ -202,7 +202,7 @@ class Hold:
     def _settled(self) -> bool:
         """Has everybody who led before had the time to hear of it? If not, the next holder must wait for that as we
         did, so what we leave may not say that the lock was released."""
-        return self.origin is not Origin.FOUND_FREE or clock.now() >= self.since + self._context.timing.settle
+        return not self.origin.settles or clock.now() >= self.since + self._context.timing.settle
 
     async def _transfer(self, heir: Entry, handover: Mapping[str, Any]) -> bool:
         identity, record = self._context.identity, Record.from_bytes(heir.record or b"")

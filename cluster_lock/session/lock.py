@@ -205,7 +205,10 @@ class Lock:
         if grant is None:
             return None
         last = Record.from_bytes(grant.previous or b"")
-        origin = Origin.RELEASED if last is not None and last.released else Origin.FOUND_FREE
+        origin = Origin.FOUND_FREE
+        if last is not None and last.released:
+            heard_of = self._context.identity.tokens.largest(self.name) == last.known(self.name)
+            origin = Origin.RELEASED if heard_of else Origin.RELEASED_EARLIER
         return Found(grant, origin, last, grant.previous or b"", was_there=grant.record != record)
 
     async def _confirm(self, lease: Lease) -> Found | None:
@@ -269,7 +272,7 @@ class Lock:
         """What a grant is given back with that nobody worked under. The word that speaks against it stays as it was."""
         if evidence is not None and evidence.record is not None and evidence.record is found.last:
             return found.last_word
-        released = found.origin is not Origin.FOUND_FREE
+        released = not found.origin.settles
         return self._context.identity.record(self.name, released=released, handover=found.inherited).to_bytes()
 
 

@@ -26,6 +26,10 @@ class Tokens:
         """A grant of the lock `name` that is asked for from now on must have a larger one."""
         return max(self._largest.get(name, 0), self._floor)
 
+    def largest(self, name: str) -> int | None:
+        """Of the lock `name`, as it was heard of or held; None if none was."""
+        return self._largest.get(name)
+
     def note(self, name: str, token: int) -> None:
         """The lock `name` was granted, here or elsewhere, with this fencing token."""
         self._largest[name] = max(token, self._largest.pop(name, 0))

@@ -17,9 +17,17 @@ class Origin(StrEnum):
     HANDED_OVER = "handed over"
     """The leader before gave the lock to this very lease."""
     RELEASED = "released"
-    """The leader before gave the lock back when its work had ended, and said so."""
+    """The leader before, of whom we had heard, gave the lock back when its work had ended, and said so."""
+    RELEASED_EARLIER = "released earlier"
+    """The word says so, of a term that we did not hear of, as in a process that has just begun. A store that was set
+    back says it of a term that is not the last one, so work begins `Timing.settle` later."""
     FOUND_FREE = "found free"
     """Nobody held the lock. The leader before may not know that yet, so work begins `Timing.settle` later."""
+
+    @property
+    def settles(self) -> bool:
+        """Whether somebody who led before may not have heard of it yet."""
+        return self in (Origin.RELEASED_EARLIER, Origin.FOUND_FREE)
 
 
 @dataclass(frozen=True, slots=True)

@@ -80,7 +80,7 @@ class Timing:
         """Seconds that are left to wait before work begins under a lock that was granted at the moment `since`
         (`clock.now()`). A lock that was found free says nothing about the leader before: it may hear of its end (a key
         deleted, a session destroyed) later than we do, and needs a moment to stop."""
-        return max(0.0, since + self.settle - clock.now()) if origin is Origin.FOUND_FREE else 0.0
+        return max(0.0, since + self.settle - clock.now()) if origin.settles else 0.0
 
     def promised(self, ttl: float) -> Timing:
         """The same, counted with the ttl that the server really granted. Raises ValueError if nothing is left of it."""

@@ -39,9 +39,7 @@ Spec == Init /\ [][Next]_vars
 
 (* Never two that work. One whose lock was taken by hand while it could not     *)
 (* hear of it is told apart: for one ttl at most, and on the smaller token. A    *)
-(* store that was set back may say `released` of a term that it has forgotten,  *)
-(* and count anew: then nobody settles while the old leader is about to hear of *)
-(* it, and its token need not be the smaller one.                               *)
+(* store that was set back counts anew: then its token need not be the smaller. *)
 Excused(c, d) ==
     IF world.restored THEN world.outlaw[c] > 0 \/ c \in world.hand
     ELSE world.outlaw[c] > 0 /\ client[c].tok < client[d].tok

@@ -28,9 +28,12 @@ TooSmall(c, m, origin) ==
 Release(c, idx, word) == [Request(c, "release", idx, word) EXCEPT !.heir = Nobody, !.heirLease = 0]
 Silent(c) == [released |-> FALSE, knows |-> Noted(client[c].knows)]
 
+(* A store that was set back says `released` of a term that is not the last one.*)
+HeardOf(m) == Remembers => m.known = m.word.knows
+
 (* What an answer leads to. `rest`: what else is under way.                    *)
 Takes(c, m, rest) ==
-    LET origin == IF m.was /\ m.given THEN "given" ELSE IF ~m.was /\ m.word.released THEN "released" ELSE "free"
+    LET origin == IF m.was /\ m.given THEN "given" ELSE IF ~m.was /\ m.word.released /\ HeardOf(m) THEN "released" ELSE "free"
         taken == [client[c] EXCEPT
              !.tok = m.idx, !.origin = origin, !.over = 0, !.knows = Noted(Max(@, m.idx)), !.again = FALSE,
              !.told = Remembers /\ WasTold(c, m),

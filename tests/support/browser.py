@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from cluster_lock.testing.servers import ServerMissing
 
+from .aio import PATIENCE
+
 if TYPE_CHECKING:
     from playwright.async_api import Browser, Page
 
@@ -48,7 +50,7 @@ async def opened(
     own = await browser.new_context(viewport={"width": width, "height": height}, **context)
     try:
         page = await own.new_page()
-        page.set_default_timeout(15_000)
+        page.set_default_timeout(PATIENCE * 1000)
         page.on("console", lambda said: problems.append(said.text) if said.type in ("error", "warning") else None)
         page.on("pageerror", lambda error: problems.append(str(error)))
         page.on("request", lambda asked: problems.append(asked.url) if not _is_local(asked.url, url) else None)

@@ -81,6 +81,10 @@ def does_not_settle() -> None:
     Election._settle = at_once  # type: ignore[method-assign]
 
 
+def trusts_any_release() -> None:
+    values.Origin.settles = property(lambda self: self is values.Origin.FOUND_FREE)  # type: ignore[assignment,method-assign]
+
+
 def does_not_settle_in_a_block() -> None:
     values.Timing.settle_left = lambda self, origin, since: 0.0  # type: ignore[method-assign]
 

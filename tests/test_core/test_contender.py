@@ -13,7 +13,7 @@ from cluster_lock.admin.overview import look
 from cluster_lock.drivers.memory import MemoryBackend, MemoryDriver
 from cluster_lock.election import Election, Term
 from cluster_lock.testing.virtual_time import run
-from cluster_lock.values import STANDBY
+from cluster_lock.values import STANDBY, Record
 
 pytestmark = pytest.mark.virtual
 
@@ -128,6 +128,27 @@ async def test_a_record_that_somebody_took_away_is_written_again(
         heir.stop()
         await waiting
         assert store.keys_under(PREFIX + STANDBY) == []
+
+
+async def test_what_a_standby_hears_of_stands_in_its_record(store: MemoryBackend) -> None:
+    """A standby's record names, one renewal later, the largest token that it has heard of: after a restore those ask
+    it who have just begun. A renewal that brings no news writes nothing."""
+    async with session(store, "a") as a, session(store, "b") as b, session(store, "c") as c:
+        leading = await a.lock("x").acquire()
+        waiting = [asyncio.ensure_future(each.lock("x").acquire()) for each in (b, c)]
+        await until(lambda: standby(store, "b").lease is not None and standby(store, "c").lease is not None)
+        await leading.end({})
+        (first,), (second,) = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        hold, left = first.result(), "c" if first is waiting[0] else "b"
+        await asyncio.sleep(TIMING.renew_every + 1)
+        record = Record.from_bytes(standby(store, left).record or b"")
+        assert record is not None
+        assert record.known("x") == hold.fencing_token > leading.fencing_token
+        index = standby(store, left).index
+        await asyncio.sleep(3 * TIMING.ttl)
+        assert standby(store, left).index == index
+        await hold.end({})
+        await (await second).end({})
 
 
 async def test_the_successor_of_ones_own_name_comes_first(store: MemoryBackend) -> None:

@@ -27,6 +27,8 @@ class Bot:
         self.tokens: list[int] = []
         self.term: Term | None = None
         self.refused: str | None = None
+        self.beside: Bot | None = None
+        """Who must not work when we begin to."""
         self.living = asyncio.ensure_future(self._live())
 
     async def _live(self) -> None:
@@ -36,6 +38,7 @@ class Bot:
             self.refused = str(error)
 
     async def _work(self, term: Term) -> None:
+        assert self.beside is None or self.beside.term is None, "two work"
         self.tokens.append(term.fencing_token)
         self.term = term
         try:
@@ -106,6 +109,29 @@ async def test_a_row_that_is_free_again_is_led_or_refused(bump: int, store: Memo
         await decided(a, b)
         await a.stop()
         await b.stop()
+
+
+@pytest.mark.parametrize("bump", [0, 1_000_000])
+@pytest.mark.parametrize("knows", [False, True], ids=["begins", "stands by"])
+async def test_released_may_be_the_word_of_an_older_term(knows: bool, bump: int, store: MemoryBackend) -> None:
+    """After a restore to a moment at which the lock was released, nobody begins to work beside the leader of a later
+    term who has not heard of the restore yet: neither who has just begun, nor who knows of that term."""
+    async with session(store, "a") as one, session(store, "b") as other:
+        await other.lease()
+        async with one.lock("x").hold():
+            await asyncio.sleep(TIMING.settle)
+        saved = store.save()
+        a = Bot(one)
+        await until(lambda: a.term is not None)
+        b = Bot(other) if knows else None
+        await asyncio.sleep(1)
+        store.restore(saved, bump=bump)
+        b = b or Bot(other)
+        b.beside = a
+        await decided(a, b)
+        await a.stop()
+        await b.stop()
+        assert a.tokens or b.tokens
 
 
 async def test_a_lock_that_nobody_wants_any_more_is_not_held_after_a_restore(store: MemoryBackend) -> None:

@@ -51,6 +51,7 @@ KILLED_BY = {
     "frees_a_broken_lock_at_once": f"{CORE}/test_quarantine.py::test_a_leader_that_is_cut_off_is_waited_for",
     "believes_a_word_from_before": f"{CORE}/test_quarantine.py::test_what_says_that_a_leader_has_stopped",
     "does_not_settle": f"{CORE}/test_election.py -k body_settles",
+    "trusts_any_release": f"{CORE}/test_set_back.py -k released_may",
     "does_not_settle_in_a_block": f"{CORE}/test_lock.py -k block_settles",
     "notices_no_set_back": f"{CORE}/test_set_back.py -k leads_again",
     "believes_a_late_answer": f"{CORE}/test_set_back.py -k question_from_before",
