@@ -9,9 +9,10 @@
             return driver
 
 Its methods are sync, each runs its own event loop: no plugin is needed. Override the hooks (`stranger_writes`,
-`stranger_writes_bytes`, `stranger_deletes`, `count_leases`, `forgotten_position`, `save_store`, `restore_store`) as far
-as your backend can be reached without the driver: what has no hook is reported as skipped. For readable failures let
-pytest rewrite the asserts, in conftest.py: `pytest.register_assert_rewrite("cluster_lock.testing._conformance")`.
+`stranger_writes_bytes`, `stranger_deletes`, `count_leases`, `forgotten_position`, `save_store`, `restore_store`,
+`restart_server`) as far as your backend can be reached without the driver: what has no hook is reported as skipped. For
+readable failures let pytest rewrite the asserts, in conftest.py:
+`pytest.register_assert_rewrite("cluster_lock.testing._conformance")`.
 """
 
 from __future__ import annotations
@@ -21,11 +22,12 @@ from ._conformance.cancelling import Cancelling
 from ._conformance.handover import Handover
 from ._conformance.leases import Leases
 from ._conformance.locks import Locks
+from ._conformance.outages import Outages
 from ._conformance.strangers import Strangers
 from ._conformance.watching import Watching
 
 __all__ = ["DriverConformance"]
 
 
-class DriverConformance(Leases, Locks, Handover, Watching, Cancelling, Strangers, Backend):
+class DriverConformance(Leases, Locks, Handover, Watching, Cancelling, Strangers, Outages, Backend):
     """The whole suite. Its attributes and hooks are described where `Backend` defines them."""

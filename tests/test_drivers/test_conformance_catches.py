@@ -361,6 +361,70 @@ class RevokeThatForgetsTheLocks(Fault):
                 self._remove([min(lease.keys)])
 
 
+class ForgetsItsTokensInARestart(Fault):
+    caught_by = "test_a_restart_doubles_nothing"
+
+    class store(MemoryBackend):  # noqa: N801
+        def restart(self) -> None:
+            self._leases.clear()
+            self._keys.clear()
+            self.index = 0
+
+
+class GivesTheLockAwayInARestart(Fault):
+    caught_by = "test_a_restart_doubles_nothing"
+
+    class store(MemoryBackend):  # noqa: N801
+        def restart(self) -> None:
+            self.stranger_deletes(next(iter(self.keys_under(""))))
+
+
+class DeafAfterARestart(Fault):
+    caught_by = "test_a_wait_goes_on_after_a_restart"
+
+    class store(MemoryBackend):  # noqa: N801
+        restarted = False
+
+        def restart(self) -> None:
+            self.restarted = True
+
+    class driver(MemoryDriver):  # noqa: N801
+        async def wait_changed(self, names: Collection[str], since: object | None, at_most: float) -> Changes:
+            if getattr(self._backend, "restarted", False):
+                await asyncio.sleep(at_most)
+                return Changes(since, {})
+            return await super().wait_changed(names, since, at_most)
+
+
+class AnswersForAThousandNames(Fault):
+    caught_by = "test_one_request_for_thousands_of_names"
+
+    class driver(MemoryDriver):  # noqa: N801
+        async def read(self, names: Collection[str]) -> Changes:
+            return await super().read(list(names)[:1000])
+
+
+class ChokesOnAHugeValue(Fault):
+    caught_by = "test_a_huge_value_is_foreign_for_its_lock_alone"
+
+    class driver(MemoryDriver):  # noqa: N801
+        async def read(self, names: Collection[str]) -> Changes:
+            changes = await super().read(names)
+            if any(len(entry.record or b"") > 100_000 for entry in changes.entries.values()):
+                raise ValueError("too long")
+            return changes
+
+
+class ASecondTransferIsAnError(Fault):
+    caught_by = "test_everything_twice_at_once"
+
+    class store(MemoryBackend):  # noqa: N801
+        def transfer(self, grant: Grant, key: str, heir: Entry, heir_key: str, record: bytes) -> bool:
+            if not super().transfer(grant, key, heir, heir_key, record):
+                raise ValueError("not ours")
+            return True
+
+
 class LiesAboutExpiry(Fault):
     caught_by = "test_without_expiry_the_end_of_the_connection_frees_the_lock"
 
@@ -399,6 +463,9 @@ def test_fault_is_caught(fault: type[Fault]) -> None:
 
         async def forgotten_position(self) -> object:
             return self.memory.index + 1000
+
+        async def restart_server(self) -> None:
+            getattr(self.memory, "restart", lambda: None)()
 
         def run(self, main: Callable[[], Awaitable[None]]) -> None:
             async def awaited() -> None:

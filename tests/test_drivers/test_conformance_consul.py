@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 from collections.abc import Iterator
 from typing import ClassVar
@@ -54,3 +55,6 @@ class TestConsul(DriverConformance):
 
     async def forgotten_position(self) -> object:
         return 1_000_000_000
+
+    async def restart_server(self) -> None:
+        await asyncio.to_thread(self.server.restart)

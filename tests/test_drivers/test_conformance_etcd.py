@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from cluster_lock.driver import Driver
@@ -52,3 +54,6 @@ class TestEtcd(DriverConformance):
             self.server.ctl("put", self.prefix + "x", value)
         self.server.ctl("compact", str(int(str(position)) + 2))
         return position
+
+    async def restart_server(self) -> None:
+        await asyncio.to_thread(self.server.restart)

@@ -91,6 +91,10 @@ class Backend:
         """Put the store back to a snapshot while clients are at work; return when it answers again."""
         raise NotImplementedError
 
+    async def restart_server(self) -> None:
+        """Stop the server and start it again, with its data if it keeps any; return when it answers again."""
+        raise NotImplementedError
+
     def run(self, main: Callable[[], Awaitable[None]]) -> None:
         """Run one test. Override to run on a loop of your own."""
 

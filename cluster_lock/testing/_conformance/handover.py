@@ -192,6 +192,35 @@ class Handover(Backend):
         assert (await bench.entry(hall.heir)).lease is None
 
     @check
+    async def test_everything_twice_at_once(self, bench: Bench) -> None:
+        """Each request of a term that arrives twice at the same moment does what one does: the same grant, one heir,
+        one farewell, and nothing left in the way of the next term."""
+        driver, heir = await bench.clients()
+        lease, mine = await bench.long_lease(driver), await bench.long_lease(heir, "heir")
+        content, farewell = record("holder"), record("done", released=True)
+        one, same = await asyncio.gather(*(driver.acquire(lease, LOCK, content) for _ in range(2)))
+        assert one is not None
+        assert same is not None
+        assert (one.token, one.index, one.record) == (same.token, same.index, same.record)
+        await asyncio.gather(*(heir.announce(mine, HEIR, content) for _ in range(2)))
+        (contender,) = await driver.scan("standby/")
+        grant = one
+        if driver.traits.transfers:
+            gave = await asyncio.gather(*(driver.transfer(one, contender, content) for _ in range(2)))
+            assert True in gave
+            entry = await bench.entry(driver)
+            assert entry.lease == mine.id
+            driver, lease, grant = heir, mine, Grant(LOCK, mine, entry.index, entry.index, entry.record or b"")
+        await asyncio.gather(*(driver.release(grant, farewell) for _ in range(2)))
+        await asyncio.gather(*(heir.withdraw(mine, HEIR) for _ in range(2)))
+        assert await driver.scan("") == []
+        again = await bench.take(driver, lease)
+        assert again.previous == farewell
+        assert again.token > grant.token
+        await asyncio.gather(*(driver.revoke(lease) for _ in range(2)))
+        assert (await bench.entry(driver)).lease is None
+
+    @check
     async def test_late_transfer_of_an_earlier_term_changes_nothing(self, bench: Bench) -> None:
         """A second copy of a transfer that comes when the SAME lease leads its next term gives nothing away."""
         hall = await Hall.of(bench)

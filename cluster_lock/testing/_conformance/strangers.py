@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from cluster_lock.driver import Inspectable
+from cluster_lock.errors import ForeignValue
 from cluster_lock.values import INVITE, REPLY, REQUEST, STANDBY
 
-from .bench import LOCK, Backend, Bench, check, record
+from .bench import LOCK, Backend, Bench, check, raised, record
 
+HUGE = 400_000
+"""Bytes. Consul takes 512 KiB."""
 JUNK = (b"", b"\x00", b"\xff\xfe\x00", b'{"holder": "\\ud800"}', b"[" * 10_000)
 KEYS = tuple(kind + "stranger" for kind in (STANDBY, INVITE, REQUEST, REPLY))
 
@@ -55,6 +58,22 @@ class Strangers(Backend):
             await driver.announce(lease, key, content := record("holder"))
             entry = await bench.entry(other, key)
             assert (entry.lease, entry.record) == (lease.id, content)
+
+    @check
+    async def test_a_huge_value_is_foreign_for_its_lock_alone(self, bench: Bench) -> None:
+        """What a person put under a lock's key is named and left as it is, however long it is; it costs no other lock
+        anything, and nobody who waits beside it."""
+        bench.needs_hook("stranger_writes")
+        driver, other = await bench.clients()
+        lease, beside = await bench.long_lease(driver), f"{LOCK}/beside"
+        await self.stranger_writes(LOCK, b"{" * HUGE)
+        position = (await other.read([LOCK, beside])).position
+        assert LOCK in str(await raised(driver.acquire(lease, LOCK, record("holder")), ForeignValue))
+        grant = await bench.take(driver, lease, beside)
+        await bench.until(other, beside, lambda entry: entry.lease == lease.id, since=position, names=[LOCK, beside])
+        assert (await bench.entry(other)).lease is None
+        assert [entry.name for entry in await other.scan("leader/")] == [beside]
+        await driver.release(grant, record("holder", released=True))
 
     @check
     async def test_strange_keys_disturb_nobody(self, bench: Bench) -> None:

@@ -142,6 +142,21 @@ class Watching(Backend):
             assert (await waiting).lease == lease.id
 
     @check
+    async def test_one_request_for_thousands_of_names(self, bench: Bench) -> None:
+        """A read and a wait of thousands of names have an answer for each, and tell the one that changed."""
+        holder, waiter = await bench.clients()
+        lease = await bench.long_lease(holder)
+        names = [f"{LOCK}/{number}" for number in range(3000)]
+        first = await waiter.read(names)
+        assert list(first.entries) == names
+        assert {entry.lease for entry in first.entries.values()} == {None}
+        grant = await bench.take(holder, lease, names[2345])
+        seen = await bench.until(
+            waiter, names[2345], lambda entry: entry.lease is not None, since=first.position, names=names
+        )
+        assert (seen.lease, seen.index) == (lease.id, grant.index)
+
+    @check
     async def test_wait_returns_in_time(self, bench: Bench) -> None:
         """With nothing to tell a wait is over when its time is, or before, and its position still serves."""
         driver = await bench.client()
