@@ -24,7 +24,7 @@ from support.nursery import Nursery
 from cluster_lock.drivers.memory import MemoryBackend
 from cluster_lock.host import masking
 from cluster_lock.testing import virtual_time
-from cluster_lock.testing.servers import ConsulServer, EtcdServer, ServerMissing, ServerTLS
+from cluster_lock.testing.servers import ConsulServer, EtcdServer, RedisServer, ServerMissing, ServerTLS
 
 NOT_RUN = "NOT RUN: "
 
@@ -57,6 +57,10 @@ def etcd_server(etcd_release: str) -> Iterator[EtcdServer]:
         yield server
 
 
+OLD_ENOUGH = 15
+"""Seconds. A Redis that is younger than a ttl gives no leases of that ttl away."""
+
+
 @pytest.fixture(scope="session")
 def consul_server() -> Iterator[ConsulServer]:
     """One Consul with fast timing, shared by all tests: leave it running, use keys of your own."""
@@ -64,7 +68,7 @@ def consul_server() -> Iterator[ConsulServer]:
         yield server
 
 
-@pytest.fixture(scope="session", params=["file", "etcd34", "etcd35", "consul"])
+@pytest.fixture(scope="session", params=["file", "etcd34", "etcd35", "consul", "redis"])
 def backend(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Backend]:
     """Each backend in turn, on a real server with its data on disk, as the settings that a process needs for it."""
     name = str(request.param)
@@ -73,6 +77,10 @@ def backend(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     elif name == "consul":
         with ConsulServer() as consul:
             yield Backend("consul", {"url": consul.url}, consul)
+    elif name == "redis":
+        with RedisServer(persistent=True) as redis:
+            redis.wait_age(OLD_ENOUGH)
+            yield Backend("redis", {"url": redis.url}, redis)
     else:
         with EtcdServer(release=ETCD_RELEASE[name]) as etcd:
             yield Backend("etcd", {"endpoints": etcd.endpoints}, etcd)

@@ -12,14 +12,17 @@ from cluster_lock.driver import Driver
 from cluster_lock.drivers import driver_class
 from cluster_lock.lease.guard import NoGuard
 from cluster_lock.session import Session
-from cluster_lock.testing.servers import ConsulServer, EtcdServer
+from cluster_lock.testing.servers import ConsulServer, EtcdServer, RedisServer
 from cluster_lock.values import LEADER, Timing
 
-SERVERS = [
+CONSUL = pytest.param("consul", marks=pytest.mark.consul)
+TELL_ALL = [
     pytest.param("etcd34", marks=pytest.mark.etcd),
     pytest.param("etcd35", marks=pytest.mark.etcd),
-    pytest.param("consul", marks=pytest.mark.consul),
+    CONSUL,
 ]
+"""Those that tell of what a person changes. Redis does not: the next renewal finds it out."""
+SERVERS = [*TELL_ALL, pytest.param("redis", marks=pytest.mark.redis)]
 """For `parametrize("backend", SERVERS, indirect=True, scope="session")`: servers that people reach behind our back."""
 
 TIMING = Timing(ttl=2.0, margin=0.5, stop_time=0.3, settle=0.25)
@@ -30,7 +33,7 @@ def driver_options(backend: Backend, prefix: str, request_timeout: float = TIMIN
     """What a driver of the backend is made of."""
     section = dict(backend.section)
     options: dict[str, Any] = {"prefix": prefix, "request_timeout": request_timeout}
-    if backend.name == "consul":
+    if backend.name in ("consul", "redis"):
         options["urls"] = [section.pop("url")]
     elif backend.name == "file":
         options["directory"] = Path(section.pop("directory"))
@@ -49,7 +52,7 @@ def open_session(backend: Backend, prefix: str, instance: str, timing: Timing = 
 
 
 class Operator:
-    """A person with `consul` or `etcdctl` at hand. Sync: run it in a thread beside an event loop."""
+    """A person with `consul`, `etcdctl` or `redis-cli` at hand. Sync: run it in a thread beside an event loop."""
 
     def __init__(self, backend: Backend, prefix: str) -> None:
         self.backend = backend
@@ -65,11 +68,23 @@ class Operator:
         assert isinstance(self.backend.server, ConsulServer)
         return self.backend.server
 
+    @property
+    def redis(self) -> RedisServer:
+        assert isinstance(self.backend.server, RedisServer)
+        return self.backend.server
+
+    def wait_for_leases(self, ttl: int) -> None:
+        """Until the server, which another test may have restarted, gives leases of that ttl away."""
+        if self.backend.name == "redis":
+            self.redis.wait_age(ttl)
+
     def delete_key(self, name: str) -> None:
         """Delete the lock's key."""
         key = self.prefix + LEADER + name
         if self.backend.name == "etcd":
             self.etcd.ctl("del", key)
+        elif self.backend.name == "redis":
+            self.redis.cli("DEL", key)
         else:
             self.consul.request("DELETE", f"/v1/kv/{key}")
 
@@ -78,13 +93,35 @@ class Operator:
         key = self.prefix + LEADER + name
         if self.backend.name == "etcd":
             self.etcd.ctl("put", key, value)
+        elif self.backend.name == "redis":
+            self.redis.cli("SET", key, value)
         else:
             self.consul.request("PUT", f"/v1/kv/{key}", value)
+
+    def value(self, name: str) -> str:
+        """What stands under the lock's key."""
+        key = self.prefix + LEADER + name
+        if self.backend.name == "etcd":
+            return self.etcd.ctl("get", key, "--print-value-only").strip()
+        return self.redis.cli("GET", key).strip()
+
+    def keys(self) -> set[str]:
+        """All that stands under the prefix, no matter who wrote it; of files the names."""
+        if self.backend.name == "etcd":
+            return set(self.etcd.ctl("get", "--prefix", self.prefix, "--keys-only").split())
+        if self.backend.name == "consul":
+            return set(self.consul.request("GET", f"/v1/kv/{self.prefix}?keys") or ())
+        if self.backend.name == "redis":
+            return set(self.redis.cli("KEYS", f"{self.prefix}*").split())
+        folder = Path(self.backend.section["directory"])
+        return {path.name for room in ("keys", "leases") for path in (folder / room).glob("*") if path.is_file()}
 
     def end_lease(self, lease_id: str) -> None:
         """Revoke the lease, destroy the session."""
         if self.backend.name == "etcd":
             self.etcd.ctl("lease", "revoke", lease_id)
+        elif self.backend.name == "redis":
+            self.redis.cli("DEL", f"{self.prefix}lease/{lease_id}")
         else:
             self.consul.request("PUT", f"/v1/session/destroy/{lease_id}")
 
@@ -92,4 +129,6 @@ class Operator:
         """How many leases or sessions the server has."""
         if self.backend.name == "etcd":
             return len(self.etcd.ctl("lease", "list").split()) - 3  # "found N leases"
+        if self.backend.name == "redis":
+            return len(self.redis.cli("KEYS", "*/lease/*").split())
         return len(self.consul.request("GET", "/v1/session/list"))

@@ -57,30 +57,20 @@ def outcome(checks: Checks, name: str) -> tuple[str, str]:
     return check["outcome"], check["text"]
 
 
-def keys(company: Company) -> set[str]:
-    """All that stands under the prefix, no matter who wrote it."""
-    operator = Operator(company.backend, company.prefix)
-    if company.backend.name == "etcd":
-        return set(operator.etcd.ctl("get", "--prefix", company.prefix, "--keys-only").split())
-    if company.backend.name == "consul":
-        return set(operator.consul.request("GET", f"/v1/kv/{company.prefix}?keys") or ())
-    folder = Path(company.backend.section["directory"])
-    return {path.name for room in ("keys", "leases") for path in (folder / room).glob("*") if path.is_file()}
-
-
 def test_all_is_well(company: Company, capsys: pytest.CaptureFixture[str]) -> None:
     """Where all is well each check says so, what was tried is deleted again, and a leader is not disturbed."""
     leader = company.join("web-1")
-    before = keys(company)
+    operator = Operator(company.backend, company.prefix)
+    before = operator.keys()
     checks = examined(company, capsys, "--no-telegram")
     for name in ("settings", "clock", "backend", "lease", "rights", "take-over"):
         assert outcome(checks, name)[0] == "ok", checks[name]
-    assert keys(company) == before
+    assert operator.keys() == before
     assert leader.terms[0].is_valid()
-    expected = {"file": "at once", "etcd": "up to 3.75 s", "consul": "up to 6.25 s"}[company.backend.name]
-    assert outcome(checks, "take-over")[1].startswith(expected)
+    expected = {"file": "at once", "etcd": "up to 3.75 s", "consul": "up to 6.25 s", "redis": "up to 3.25 s"}
+    assert outcome(checks, "take-over")[1].startswith(expected[company.backend.name])
     assert ("hosts" in checks) is (company.backend.name == "file")
-    if company.backend.name != "file":
+    if company.backend.name in ("etcd", "consul"):
         first, alone = checks["servers"]
         assert "leads the servers" in first["text"]
         assert (alone["outcome"], alone["advice"]) == ("warning", "run three")

@@ -19,7 +19,7 @@ from support.proxy import Proxy
 from support.stores import SERVERS
 
 from cluster_lock import clock
-from cluster_lock.testing.servers import ConsulServer, EtcdServer
+from cluster_lock.testing.servers import EtcdServer
 from cluster_lock.values import Origin, Timing
 
 PATIENT = Timing(ttl=6.0, margin=1.5, stop_time=0.5, settle=0.25, drain=1.0, cancel_grace=0.5)
@@ -59,11 +59,14 @@ class CutOff:
 
     def __init__(self, company: Company) -> None:
         server = company.backend.server
-        assert isinstance(server, EtcdServer | ConsulServer)
-        port = server.client_port if isinstance(server, EtcdServer) else server.http_port
+        assert server is not None
+        port = (
+            server.client_port if isinstance(server, EtcdServer) else int(company.backend.section["url"].split(":")[2])
+        )
         self.company, self.proxy = company, Proxy("127.0.0.1", port)
         company.enter(self.proxy)
-        url = f"http://127.0.0.1:{self.proxy.port}"
+        scheme = "redis" if company.backend.name == "redis" else "http"
+        url = f"{scheme}://127.0.0.1:{self.proxy.port}"
         way = {"endpoints": [url]} if company.backend.name == "etcd" else {"url": url}
         direct, company.backend = company.backend, Backend(company.backend.name, way, server)
         self.member = company.join("web-1")

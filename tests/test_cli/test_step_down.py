@@ -11,7 +11,7 @@ import pytest
 from support.aio import PATIENCE
 from support.backends import Backend
 from support.company import Company, write_config
-from support.stores import SERVERS, open_driver
+from support.stores import CONSUL, SERVERS, open_driver
 
 from cluster_lock.cli import main
 from cluster_lock.testing.servers.base import free_ports
@@ -92,7 +92,7 @@ def test_a_name_that_does_not_stand_by(company: Company, capsys: pytest.CaptureF
     assert first.terms[0].is_valid()
 
 
-@pytest.mark.parametrize("backend", [SERVERS[-1]], indirect=True, scope="session")
+@pytest.mark.parametrize("backend", [CONSUL], indirect=True, scope="session")
 def test_half_of_the_list_is_down(company: Company, caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
     """With half of the addresses silent a command that needs a lease waits for them, a ttl at most, says so once, and
     does its work; so do those that end at once if nobody can be reached."""

@@ -183,7 +183,7 @@ async def test_junk_under_our_own_keys(server: RedisServer, junk: str) -> None:
         lease = await leased(driver)
         before = await taken(driver, lease)
         await driver.release(before, b"bye")
-        for key in ("index", "names", "leases", f"held/{lease.id}", "last/leader/x", "before/leader/x"):
+        for key in ("index", "names", "leases", f"held/{lease.id}", "last/x", "before/x"):
             server.cli("DEL", PREFIX + key)
             match junk:
                 case "a string":

@@ -16,7 +16,7 @@ import pytest
 from support.aio import quickest, run, until
 from support.backends import Backend
 from support.keepers import FAST, TESTS, KeeperProcess, Keepers, gone, keepers
-from support.stores import SERVERS, Operator
+from support.stores import SERVERS, TELL_ALL, Operator
 
 from cluster_lock import clock
 from cluster_lock.admin.step_down import ask_to_step_down
@@ -354,7 +354,7 @@ async def test_a_stopped_keeper_ends_at_its_deadline(tmp_path: Path) -> None:
         assert await gone(everything, 10) < FAST.ttl
 
 
-@pytest.mark.parametrize("backend", SERVERS, indirect=True, scope="session")
+@pytest.mark.parametrize("backend", TELL_ALL, indirect=True, scope="session")
 def test_a_revoked_lease(backend: Backend, tmp_path: Path) -> None:
     """When an operator ends the lease, everything that the command started is gone within 250 ms."""
 

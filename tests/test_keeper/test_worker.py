@@ -14,7 +14,7 @@ import pytest
 from support.aio import quickest, run, until
 from support.backends import Backend
 from support.keepers import FAST, WORKER, KeeperProcess, gone, keepers
-from support.stores import SERVERS, Operator
+from support.stores import SERVERS, TELL_ALL, Operator
 
 from cluster_lock import clock
 
@@ -115,7 +115,7 @@ async def test_a_worker_that_does_not_work_is_ended(tmp_path: Path, how: str) ->
         await first.ended()
 
 
-@pytest.mark.parametrize("backend", SERVERS, indirect=True, scope="session")
+@pytest.mark.parametrize("backend", TELL_ALL, indirect=True, scope="session")
 def test_a_stopped_worker_is_told_of_no_loss(backend: Backend, tmp_path: Path) -> None:
     """When an operator ends the lease under a worker that is stopped, the worker is gone within 250 ms: before the next
     leader has settled."""

@@ -4,7 +4,7 @@ Under the prefix stand, beside a key for each name:
 
     leader/NAME       "LEASE INDEX RECORD": which lease holds it, its fencing token, the record. No expiry of its own
     lease/ID          the holder, for people; it expires when the lease does
-    last/NAME         "INDEX WORD": what the last holder left, its record or its farewell
+    last/NAME         "INDEX WORD": what the last holder left, its record or its farewell; NAME without "leader/"
     before/NAME       what the holder of now found there
     held/ID           the names that a lease holds; swept when the lease is gone
     leases, names     the leases and names that there may be
@@ -41,9 +41,14 @@ local function standing(name)
   return {lease = lease, index = index, record = string.sub(value, start)}
 end
 
+-- Where that of a lock stands which outlives it: under the name of the lock as people know it.
+local function lasting(room, name)
+  return prefix .. room .. string.gsub(name, '^leader/', '', 1)
+end
+
 -- What the last holder left, and the index of the last change of a lock that is free now.
 local function last_word(name)
-  local value = redis.pcall('GET', prefix .. 'last/' .. name)
+  local value = redis.pcall('GET', lasting('last/', name))
   if type(value) ~= 'string' then return false, '0' end
   local index, start = string.match(string.sub(value, 1, 32), '^(%d+) ()')
   if not index then return false, '0' end
@@ -156,7 +161,7 @@ if not alive(lease) then return {'gone'} end
 local stands = standing(name)
 if stands and not stands.lease then return {'foreign'} end
 if stands and stands.lease == lease then
-  local before = redis.pcall('GET', prefix .. 'before/' .. name)
+  local before = redis.pcall('GET', lasting('before/', name))
   return {'held', stands.index, stands.record, type(before) == 'string' and before}
 end
 if stands and alive(stands.lease) then return {'taken'} end
@@ -165,9 +170,9 @@ if not word and stands then word = stands.record end
 if stands then remove(prefix .. 'held/' .. stands.lease, name) end
 local index = next_index()
 put(name, lease, record, index)
-redis.call('SET', prefix .. 'last/' .. name, index .. ' ' .. record)
-redis.call('DEL', prefix .. 'before/' .. name)
-if word then redis.call('SET', prefix .. 'before/' .. name, word) end
+redis.call('SET', lasting('last/', name), index .. ' ' .. record)
+redis.call('DEL', lasting('before/', name))
+if word then redis.call('SET', lasting('before/', name), word) end
 return {'granted', index, record, word}
 """,
 )
@@ -178,8 +183,8 @@ RELEASE = Script(
 local lease, index, name, farewell = ARGV[2], ARGV[3], ARGV[4], ARGV[5]
 local stands = standing(name)
 if not stands or stands.lease ~= lease or stands.index ~= index or not alive(lease) then return 0 end
-redis.call('SET', prefix .. 'last/' .. name, next_index() .. ' ' .. farewell)
-redis.call('DEL', prefix .. 'before/' .. name)
+redis.call('SET', lasting('last/', name), next_index() .. ' ' .. farewell)
+redis.call('DEL', lasting('before/', name))
 delete(name)
 remove(prefix .. 'held/' .. lease, name)
 return 1
@@ -201,8 +206,8 @@ if not waits or waits.lease ~= heir or not alive(heir) then return 0 end
 local new = next_index()
 put(name, heir, record, new)
 remove(prefix .. 'held/' .. lease, name)
-redis.call('SET', prefix .. 'last/' .. name, new .. ' ' .. record)
-redis.call('SET', prefix .. 'before/' .. name, stands.record)
+redis.call('SET', lasting('last/', name), new .. ' ' .. record)
+redis.call('SET', lasting('before/', name), stands.record)
 return 1
 """,
 )
