@@ -151,6 +151,7 @@ class _Schedule:
         self.history, self.chance = history, chance
         self.store = _Store()
         self.instances: list[_Instance] = []
+        self.saved: object = None
 
     async def play(self, instances: int, rounds: int) -> None:
         self.instances = [_Instance(self, f"i{number}") for number in range(instances)]
@@ -182,11 +183,14 @@ class _Schedule:
             (_Instance.stop, 4),
             (_Instance.cancel, 6),
             (_Instance.restart, 2),
+            (_Instance.crash, 2),
             (_Instance.rest, 4),
             (lambda instance: self.break_lock(chance.choice((ELECTED, HELD))), 5),
             (lambda instance: self.end_lease(instance), 4),
             (lambda instance: self.store.stranger_deletes(PREFIX + standby(self.store, instance.name).name), 2),
             (lambda instance: self.store.stranger_deletes(f"{PREFIX}invite/{ELECTED}"), 2),
+            (lambda instance: self.back_up(), 2),
+            (lambda instance: self.restore(), 1),
             (lambda instance: suspend(chance.choice((0.3, 3, 9, 14, 40))), 2),
             (lambda instance: block(chance.choice((0.3, 3, 9, 14))), 2),
         ]
@@ -198,6 +202,16 @@ class _Schedule:
     def break_lock(self, name: str) -> None:
         self.history.breaks.append((clock.now(), name))
         self.store.stranger_deletes(key_of(name))
+
+    def back_up(self) -> None:
+        self.saved = self.store.save()
+
+    def restore(self) -> None:
+        """The store is what it was at some time, with its revision above all that it ever had. Whoever is cut off
+        cannot hear of it: a person has broken every lock."""
+        if self.saved is not None:
+            self.history.breaks += [(clock.now(), name) for name in (ELECTED, HELD)]
+            self.store.restore(self.saved, bump=self.store.index + 1_000_000)
 
     def end_lease(self, instance: _Instance) -> None:
         for lease, held_by in self.store.leases().items():
@@ -316,6 +330,11 @@ class _Instance:
         """It ends in good order, and begins anew."""
         self.restarting.set()
         self._end_work()
+
+    def crash(self) -> None:
+        """It ends without a word to the store, and begins anew."""
+        self.driver.down()
+        self.restart()
 
     def rest(self, seconds: float | None = None) -> None:
         """Contend for nothing for a while; the session stays, and whatever it still holds without knowing."""
