@@ -82,7 +82,9 @@ def problems(history: History) -> Iterator[str]:
                 if later.token <= work.token:
                     yield f"{name}: token {later.token} of {later.instance} came after {work.token} of {work.instance}"
                 broken = [at for at in breaks if work.granted <= at <= later.granted]
-                if later.first < work.last and not any(work.last <= at + TRUST for at in broken):
+                # Not `work.last`: a restore may give the lock back to who had lost it, and who then works on by right.
+                both_until = min(work.last, later.last)
+                if later.first < work.last and not any(both_until <= at + TRUST for at in broken):
                     yield (
                         f"{name}: {work.instance} ({work.token}) worked until {work.last:.3f}, and {later.instance}"
                         f" ({later.token}) from {later.first:.3f} on"

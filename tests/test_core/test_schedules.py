@@ -83,6 +83,9 @@ def test_the_checker_sees_it(history: History, problem: str) -> None:
 GOOD: dict[str, History] = {
     "one after the other": History(works=[work(1, 0, 10), work(2, 10, 20)], must_lead_at=[(15, "x")]),
     "locks beside each other": History(works=[work(2, 0, 10), work(1, 5, 20, "y")]),
+    "broken, and given back by a restore": History(
+        works=[work(1, 0, 9 + 2 * TRUST), work(2, 4.3, 6)], breaks=[(4, "x"), (7, "x")]
+    ),
     "broken by a person, within the limit": History(works=[work(1, 0, 9), work(2, 4.3, 20)], breaks=[(4, "x")]),
 }
 
