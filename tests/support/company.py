@@ -23,7 +23,7 @@ from cluster_lock.values import Timing
 
 T = TypeVar("T")
 
-TIMING = Timing(ttl=3.0, margin=0.8, stop_time=0.3, settle=0.25, invite=1.5, drain=1.0, cancel_grace=0.5)
+TIMING = Timing(ttl=4.0, margin=1.0, stop_time=0.5, settle=0.25, invite=1.5, drain=1.0, cancel_grace=0.5)
 """Fast, for servers with fast timing; but one that is invited on a busy machine gets the time to answer."""
 
 

@@ -67,7 +67,7 @@ def test_all_is_well(company: Company, capsys: pytest.CaptureFixture[str]) -> No
         assert outcome(checks, name)[0] == "ok", checks[name]
     assert operator.keys() == before
     assert leader.terms[0].is_valid()
-    expected = {"file": "at once", "etcd": "up to 3.75 s", "consul": "up to 6.25 s", "redis": "up to 3.25 s"}
+    expected = {"file": "at once", "etcd": "up to 4.75 s", "consul": "up to 8.25 s", "redis": "up to 4.25 s"}
     assert outcome(checks, "take-over")[1].startswith(expected[company.backend.name])
     assert ("hosts" in checks) is (company.backend.name == "file")
     if company.backend.name in ("etcd", "consul"):
