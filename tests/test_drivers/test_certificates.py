@@ -1,4 +1,5 @@
-"""Certificates that are replaced on the disk while a driver runs: etcd and Consul, over TLS that demands a client's."""
+"""Certificates that are replaced on the disk while a driver runs: etcd, Consul and Redis, over TLS that demands a
+client's."""
 
 from __future__ import annotations
 
@@ -6,7 +7,7 @@ import asyncio
 import logging
 import shutil
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +19,20 @@ from support.consul_lab import client, record
 from support.etcd import opened
 
 from cluster_lock.driver import Driver
-from cluster_lock.errors import BackendRefused, BackendUnavailable
-from cluster_lock.testing.servers import ConsulServer, EtcdServer, ServerTLS
+from cluster_lock.drivers.redis import RedisDriver
+from cluster_lock.errors import BackendRefused, BackendUnavailable, NoLeaseYet
+from cluster_lock.testing.servers import ConsulServer, EtcdServer, RedisServer, ServerTLS
+from cluster_lock.values import Lease
 
 LOCK = "leader/telegram/42"
 
 BACKENDS = [
     *(pytest.param(name, marks=pytest.mark.etcd) for name in ETCD_RELEASE),
     pytest.param("consul", marks=pytest.mark.consul),
+    pytest.param("redis", marks=pytest.mark.redis),
 ]
 pytestmark = pytest.mark.parametrize("backend", BACKENDS)
+LockServer = EtcdServer | ConsulServer | RedisServer
 
 
 class Certificates:
@@ -69,24 +74,42 @@ def certificates(tmp_path: Path) -> Certificates:
 
 
 @contextmanager
-def serving(backend: str, tls: ServerTLS, tmp_path: Path) -> Iterator[EtcdServer | ConsulServer]:
+def serving(backend: str, tls: ServerTLS, tmp_path: Path) -> Iterator[LockServer]:
     folder = tmp_path / "data"
     if backend == "consul":
         with ConsulServer(tls=tls, data_dir=folder) as consul:
             yield consul
+    elif backend == "redis":
+        with RedisServer(tls=tls, data_dir=folder, persistent=True) as redis:
+            yield redis
     else:
         with EtcdServer(release=ETCD_RELEASE[backend], tls=tls, data_dir=folder) as etcd:
             yield etcd
 
 
 @asynccontextmanager
-async def connected(server: EtcdServer | ConsulServer, access: dict[str, Any]) -> AsyncIterator[Driver]:
+async def connected(server: LockServer, access: dict[str, Any]) -> AsyncIterator[Driver]:
     if isinstance(server, EtcdServer):
         async with opened(server.endpoints, request_timeout=2.0, **access) as driver:
             yield driver
+    elif isinstance(server, RedisServer):
+        redis = RedisDriver([server.url], request_timeout=2.0, **access)
+        await redis.open()
+        try:
+            yield redis
+        finally:
+            await redis.close()
     else:
         async with client(server.url, request_timeout=2.0, **access) as driver:
             yield driver
+
+
+async def granted(driver: Driver, ttl: float) -> Lease:
+    """A lease, as soon as the server gives one away: a Redis must be older than a ttl."""
+    while True:
+        with suppress(NoLeaseYet):
+            return await driver.grant_lease("a", ttl)
+        await asyncio.sleep(0.1)
 
 
 async def index_of(driver: Driver) -> int | None:
@@ -103,7 +126,7 @@ async def test_a_lock_outlives_its_certificates(backend: str, certificates: Cert
     the new ones: the lease is renewed and the lock is as it was."""
     with serving(backend, certificates.server, tmp_path) as server:
         async with connected(server, certificates.access) as driver:
-            lease = await driver.grant_lease("a", 60)
+            lease = await granted(driver, 15)
             grant = await driver.acquire(lease, LOCK, record("a"))
             assert grant is not None
             for _ in range(2):
@@ -126,7 +149,7 @@ async def test_new_files_are_read_before_they_are_needed(
     caplog.set_level(logging.INFO, "cluster_lock.drivers")
     with serving(backend, certificates.server, tmp_path) as server:
         async with connected(server, certificates.access) as driver:
-            lease = await driver.grant_lease("a", 4)
+            lease = await granted(driver, 4)
             certificates.renew()
 
             async def read() -> bool:
@@ -153,7 +176,7 @@ async def test_a_broken_new_file_ends_nothing(
     caplog.set_level(logging.WARNING, "cluster_lock.drivers")
     with serving(backend, certificates.server, tmp_path) as server:
         async with connected(server, certificates.access) as driver:
-            lease = await driver.grant_lease("a", 2)
+            lease = await granted(driver, 2)
             grant = await driver.acquire(lease, LOCK, record("a"))
             assert grant is not None
             if fault == "broken":

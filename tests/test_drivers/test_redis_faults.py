@@ -10,12 +10,13 @@ from pathlib import Path
 
 import pytest
 from support.aio import until
+from support.certs import Authority
 from support.proxy import Proxy
 
 from cluster_lock import clock
 from cluster_lock.drivers.redis import RedisDriver
 from cluster_lock.errors import BackendRefused, BackendUnavailable, LeaseExpired, NoLeaseYet, PermissionRefused
-from cluster_lock.testing.servers import RedisServer
+from cluster_lock.testing.servers import RedisServer, ServerTLS
 from cluster_lock.values import Grant, Lease
 
 pytestmark = pytest.mark.redis
@@ -223,6 +224,30 @@ async def test_a_replica(server: RedisServer) -> None:
         async with opened(replica) as driver:
             with pytest.raises(BackendUnavailable, match="only read-only replicas answer"):
                 await driver.grant_lease("somebody", TTL)
+
+
+async def test_tls_with_a_wrong_ca(tls: ServerTLS, tmp_path: Path) -> None:
+    """A server whose certificate another CA signed is refused, by its address, and never spoken to: nor is the next one
+    of the addresses."""
+    wrong = {"ca": str(Authority(tmp_path, "other").ca), "cert": str(tls.client_cert), "key": str(tls.client_key)}
+    with RedisServer(tls=tls) as secure, RedisServer(tls=tls) as other:
+        driver = RedisDriver([secure.url, other.url], prefix=PREFIX, request_timeout=REQUEST, **wrong)
+        with pytest.raises(BackendRefused, match="certificate is not trusted") as refused:
+            await driver.open()
+        assert secure.url.removeprefix("rediss://") in str(refused.value)
+        await driver.close()
+
+
+async def test_a_grant_waits_for_a_replica(server: RedisServer) -> None:
+    """With `wait_replicas` nobody gets a lease before a replica has it."""
+    async with opened(server, wait_replicas=1) as driver:
+        server.wait_age(int(TTL) + 1)
+        with pytest.raises(BackendUnavailable, match="0 of 1 replicas have the change"):
+            await driver.grant_lease("somebody", TTL)
+        with RedisServer() as replica:
+            replica.cli("REPLICAOF", server.host, str(server.port))
+            grant = await taken(driver, await leased(driver))
+            assert str(grant.token) in replica.cli("GET", f"{PREFIX}{LOCK}")
 
 
 async def test_two_primaries(server: RedisServer) -> None:

@@ -48,7 +48,6 @@ class RedisAccess:
         self.service = service
         self.files = TLSFiles("redis", ca, cert, key)
         self._db, self._user, self._password = db, user, password
-        self._paths = {"ssl_ca_certs": ca, "ssl_certfile": cert, "ssl_keyfile": key}
 
     @property
     def shown(self) -> str:
@@ -56,14 +55,18 @@ class RedisAccess:
         where = ",".join(map(str, self.addresses))
         return f"redis {self.service} at {where}" if self.service else f"redis {where}"
 
-    def options(self, address: Address, library: Any, *, known: bool = True) -> tuple[Any, dict[str, Any]]:
-        """The class of a connection to `address`, and what it is made with. Holds the password, unless we come without
-        a name."""
-        kind = library.asyncio.SSLConnection if address.tls else library.asyncio.Connection
+    def look_for_new_files(self) -> None:
+        """Certificates that were replaced on the disk are read before they are needed."""
+        if any(address.tls for address in self.addresses):
+            self.files.look()
+
+    def connection(self, address: Address, library: Any, *, db: int | None = None, known: bool = True) -> Any:
+        """A connection to `address`, not made yet. `db`: another one than ours. Not `known`: without user and
+        password."""
         options = {
             "host": address.host,
             "port": address.port,
-            "db": self._db,
+            "db": self._db if db is None else db,
             "username": self._user if known else None,
             "password": revealed(self._password) if known else None,
             # Each request has a limit from outside, and each of these would retry or give up by a clock of its own.
@@ -72,6 +75,9 @@ class RedisAccess:
             "health_check_interval": 0,
             "protocol": 2,
         }
-        if address.tls:
-            options |= {name: str(path) for name, path in self._paths.items() if path is not None}
-        return kind, options
+        if not address.tls:
+            return library.asyncio.Connection(**options)
+        made = library.asyncio.SSLConnection(**options)
+        # Made of paths, its own would trust the public authorities beside ours, and read files that broke meanwhile.
+        made.ssl_context.context = self.files.context
+        return made

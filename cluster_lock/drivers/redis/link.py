@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ssl
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -104,6 +105,7 @@ class RedisLink:
     # Below one request.
 
     async def _bounded(self, exchange: Any, doing: str) -> Any:
+        self._access.look_for_new_files()
         try:
             async with asyncio.timeout(self._limit):
                 connection = self._idle.pop() if self._idle else await self.connect()
@@ -169,6 +171,7 @@ class RedisLink:
             except TimeoutError:
                 problems.append(f"{sentinel} did not answer")
             except (errors.RedisError, OSError) as error:
+                _refuse_untrusted(sentinel, error)
                 problems.append(f"{sentinel}: {error}")
         raise BackendUnavailable(f"{access.shown}: no Sentinel tells the primary: {'; '.join(problems)}")
 
@@ -184,8 +187,7 @@ class RedisLink:
         return replace(sentinel, host=told[0].decode(), port=int(told[1]))
 
     async def _asked(self, sentinel: Any, *, known: bool) -> Any:
-        kind, options = self._access.options(sentinel, self._library, known=known)
-        connection = kind(**{**options, "db": 0})
+        connection = self._access.connection(sentinel, self._library, db=0, known=known)
         try:
             await connection.connect()
             return await self._exchange(connection, "SENTINEL", "get-master-addr-by-name", self._access.service)
@@ -194,10 +196,7 @@ class RedisLink:
 
     async def _connected(self, address: Any) -> tuple[Any, Server]:
         errors = self._library.exceptions
-        if address.tls:
-            self._access.files.look()
-        kind, options = self._access.options(address, self._library)
-        connection = kind(**options)
+        connection = self._access.connection(address, self._library)
         self._under_way.add(connection)
         try:
             async with asyncio.timeout(self._limit / (1 + len(self._access.addresses))):
@@ -215,6 +214,7 @@ class RedisLink:
             raise self.mapped(error, f"connect to {address}") from error
         except (errors.RedisError, OSError) as error:
             await self.drop(connection)
+            _refuse_untrusted(address, error)
             raise BackendUnavailable(f"{address}: {error}") from error
         except BaseException:
             await self.drop(connection)
@@ -244,3 +244,9 @@ class RedisLink:
         if isinstance(error, passing) or text.startswith(_MAY_PASS):
             return BackendUnavailable(said)
         return BackendRefused(said)
+
+
+def _refuse_untrusted(address: Any, error: Exception) -> None:
+    """Who cannot show that it is the server is told nothing, and no other one is asked in its place."""
+    if isinstance(error.__context__, ssl.SSLCertVerificationError):
+        raise BackendRefused(f"{address}: the server's certificate is not trusted: {error.__context__}") from error

@@ -8,7 +8,7 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
-from .base import Server, ServerFailed, free_ports, wait_for
+from .base import Server, ServerFailed, ServerTLS, free_ports, wait_for
 from .tools import find_tool
 
 _PROGRAMS = {
@@ -20,13 +20,15 @@ _PROGRAMS = {
 
 class RedisServer(Server):
     """One server. `release`: "7.0" (what is installed as redis-server), "8.0" or "valkey-9.1". `persistent`: what it
-    was told is on its disk before it answers; else a restart forgets all."""
+    was told is on its disk before it answers; else a restart forgets all. `tls` adds a port for it, of which `url`
+    is then."""
 
     def __init__(
         self,
         *,
         release: str = "7.0",
         persistent: bool = False,
+        tls: ServerTLS | None = None,
         host: str = "127.0.0.1",
         port: int | None = None,
         data_dir: Path | None = None,
@@ -37,13 +39,16 @@ class RedisServer(Server):
         self._client = find_tool(name, f"{name}-cli", version)
         super().__init__(data_dir=data_dir, wrapper=wrapper)
         self.host = host
-        self.port = port or next(free_ports())
+        ports = free_ports()
+        self.port = port or next(ports)
+        self._tls_port = next(ports)
+        self.tls = tls
         self._persistent = persistent
         self.title = f"{name} at {self.host}:{self.port}"
 
     @property
     def url(self) -> str:
-        return f"redis://{self.host}:{self.port}"
+        return f"rediss://{self.host}:{self._tls_port}" if self.tls else f"redis://{self.host}:{self.port}"
 
     @property
     def age(self) -> int:
@@ -74,6 +79,18 @@ class RedisServer(Server):
             *("--appendonly", "yes" if self._persistent else "no"),
             *("--appendfsync", "always"),
             *("--dir", str(self.data_dir)),
+            *self._tls_arguments(),
+        ]
+
+    def _tls_arguments(self) -> list[str]:
+        if self.tls is None:
+            return []
+        return [
+            *("--tls-port", str(self._tls_port)),
+            *("--tls-ca-cert-file", str(self.tls.ca)),
+            *("--tls-cert-file", str(self.tls.cert)),
+            *("--tls-key-file", str(self.tls.key)),
+            *("--tls-auth-clients", "yes" if self.tls.client_cert else "no"),
         ]
 
     def _is_ready(self) -> bool:
