@@ -10,6 +10,7 @@ process, also when it is killed (Linux).
 from .base import Cluster, Server, ServerFailed, ServerTLS
 from .consul import ConsulCluster, ConsulServer
 from .etcd import EtcdCluster, EtcdServer
+from .postgres import PgBouncer, PostgresServer
 from .redis import RedisServer
 from .tools import ServerMissing, find_tool
 
@@ -19,6 +20,8 @@ __all__ = [
     "ConsulServer",
     "EtcdCluster",
     "EtcdServer",
+    "PgBouncer",
+    "PostgresServer",
     "RedisServer",
     "Server",
     "ServerFailed",

@@ -12,6 +12,9 @@ from pathlib import Path
 ETCD_RELEASES = ("3.5", "3.4")
 """The releases that the tools folder holds side by side, the preferred one first."""
 
+POSTGRES_RELEASES = ("18", "15")
+"""As above."""
+
 # The tools folder stands in for the one of the checkout, as CI and tox share one between environments.
 TOOLS_VARIABLE = "CLUSTER_LOCK_TOOLS"
 
@@ -21,7 +24,7 @@ class ServerMissing(Exception):
 
 
 def find_tool(server: str, program: str, release: str | None = None) -> Path:
-    """The path of `program`, which belongs to `server` ("etcd", "consul", "redis"), of that release if one is named.
+    """The path of `program`, which belongs to `server` ("etcd", "consul", "redis", "postgres"), of that release if one is named.
 
     Looked for in `$CLUSTER_LOCK_TOOLS` (else the checkout's `.tools`), then on PATH. Raises `ServerMissing`.
     """
@@ -48,6 +51,10 @@ def _candidates(folder: Path, server: str, program: str, release: str | None) ->
     if server == "etcd":
         for each in (release,) if release else ETCD_RELEASES:
             yield folder / f"etcd-{each}" / program
+    elif server == "postgres":
+        for each in (release,) if release else POSTGRES_RELEASES:
+            yield folder / f"postgres-{each}" / "usr" / "sbin" / program
+            yield folder / f"postgres-{each}" / "usr" / "lib" / "postgresql" / each / "bin" / program
     elif release:
         yield folder / f"{server}-{release}" / program
     else:

@@ -1,0 +1,245 @@
+"""PostgreSQL, one server, and PgBouncer before it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pwd
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from .base import Server, ServerFailed, ServerTLS, free_ports
+from .tools import find_tool
+
+OWNER = "postgres"
+"""The superuser of each server, who needs no password."""
+_SCRAM = "host all all all scram-sha-256"
+
+
+class PostgresServer(Server):
+    """One PostgreSQL server with the database `postgres`.
+
+    `release` is "15" or "18" (None: whichever is installed). `fast`: nothing is written through to the disk, so that a
+    crash of the machine would lose data; a crash of the server does not. `tls`: it speaks TLS as well, and demands it
+    of all but its owner. It runs as `user` where we are root, since PostgreSQL refuses to be root.
+    """
+
+    def __init__(
+        self,
+        *,
+        release: str | None = None,
+        fast: bool = True,
+        tls: ServerTLS | None = None,
+        user: str = "nobody",
+        host: str = "127.0.0.1",
+        port: int | None = None,
+        data_dir: Path | None = None,
+        wrapper: Sequence[str] = (),
+    ) -> None:
+        self._program = find_tool("postgres", "postgres", release)
+        super().__init__(data_dir=data_dir, wrapper=wrapper)
+        self.host = host
+        self.port = port or next(free_ports())
+        self.tls = tls
+        self._fast = fast
+        self._user = user
+        self.data = self.data_dir / "data"
+        self.title = f"postgres {release or ''} at {self.host}:{self.port}".replace("  ", " ")
+        if os.geteuid() == 0:
+            self.data_dir.chmod(0o711)
+
+    @property
+    def dsn(self) -> str:
+        """As in `dsn:` of config.yaml, as the owner."""
+        return self.dsn_of(OWNER)
+
+    def dsn_of(self, user: str, password: str | None = None) -> str:
+        secret = f" password={password}" if password else ""
+        return f"host={self.host} port={self.port} user={user} dbname=postgres{secret}"
+
+    def _command(self) -> list[str]:
+        if not (self.data / "PG_VERSION").exists():
+            self._make_data()
+        options = {
+            "listen_addresses": self.host,
+            "port": self.port,
+            "unix_socket_directories": "",
+            "max_connections": 300,
+            "shared_buffers": "16MB",
+            "wal_level": "replica",
+            "logging_collector": "off",
+        }
+        if self._fast:
+            options |= {"fsync": "off", "full_page_writes": "off"}
+        if self.tls:
+            options |= {"ssl": "on", "ssl_cert_file": self.data / "tls.crt", "ssl_key_file": self.data / "tls.key"}
+        set_by = [f"-c{name}={value}" for name, value in options.items()]
+        return [*self._as_user(), str(self._program), f"-D{self.data}", *set_by]
+
+    def _as_user(self) -> list[str]:
+        if os.geteuid() != 0:
+            return []
+        # The kernel forgets who must die with whom when the user changes.
+        setpriv = shutil.which("setpriv")
+        if setpriv is None:
+            raise ServerFailed("PostgreSQL refuses to run as root, and there is no setpriv to become another user with")
+        group = str(pwd.getpwnam(self._user).pw_gid)
+        return [setpriv, f"--reuid={self._user}", f"--regid={group}", "--clear-groups", "--pdeathsig=KILL"]
+
+    def _own(self, path: Path) -> None:
+        if os.geteuid() == 0:
+            shutil.chown(path, self._user)
+
+    def _make_data(self) -> None:
+        self.data.mkdir(mode=0o700, exist_ok=True)
+        self._own(self.data)
+        made = subprocess.run(
+            [
+                *self._as_user(),
+                str(self._program.with_name("initdb")),
+                *("-D", str(self.data), "-U", OWNER, "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync"),
+            ],
+            capture_output=True,
+            text=True,
+            cwd="/",
+            check=False,
+        )
+        if made.returncode != 0:
+            raise ServerFailed(f"initdb failed: {made.stderr.strip() or made.stdout.strip()}")
+        kind = "hostssl" if self.tls else "host"
+        rules = [f"host all {OWNER} all trust", f"host replication {OWNER} all trust", _SCRAM.replace("host", kind, 1)]
+        (self.data / "pg_hba.conf").write_text("\n".join(rules) + "\n")
+        if self.tls:
+            for source, name in ((self.tls.cert, "tls.crt"), (self.tls.key, "tls.key")):
+                shutil.copy(source, self.data / name)
+                (self.data / name).chmod(0o600)
+                self._own(self.data / name)
+
+    def _is_ready(self) -> bool:
+        try:
+            # Another server on this port would answer as well, while ours is about to end for it.
+            told = (self.data / "postmaster.pid").read_text().splitlines()
+            return told[0] == str(self.pid) and self.sql("SELECT 1", at_most=1) == "1"
+        except (OSError, IndexError, ServerFailed):
+            return False
+
+    def sql(self, text: str, *, at_most: float = 15, port: int | None = None) -> str:
+        """What `psql` prints for it as the owner, bare. Raises `ServerFailed` with its complaint."""
+        try:
+            answer = subprocess.run(
+                [
+                    str(self._program.with_name("psql")),
+                    *("-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-d", self.dsn),
+                ],
+                input=text,
+                env={"PGCONNECT_TIMEOUT": "5"},
+                capture_output=True,
+                text=True,
+                timeout=at_most,
+                check=False,
+            )
+        except subprocess.TimeoutExpired as error:
+            raise ServerFailed(f"{self} did not answer psql within {at_most:g} s") from error
+        if answer.returncode != 0:
+            raise ServerFailed(f"psql: {answer.stderr.strip()}")
+        return answer.stdout.strip()
+
+    # Each connection has a process of its own in a session of its own: a signal to a group would miss it.
+
+    def pause(self) -> None:
+        """SIGSTOP to the server and each process of it: connections are accepted and nothing is answered."""
+        super().pause()
+        self._signal_children(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        self._signal_children(signal.SIGCONT)
+        super().resume()
+
+    def kill(self) -> None:
+        if self.running:
+            super().pause()  # or it would start others meanwhile
+            children = self._children()
+            super().kill()
+            self._signal(children, signal.SIGKILL)
+            for child in children:
+                with contextlib.suppress(ChildProcessError, ProcessLookupError):
+                    while Path(f"/proc/{child}").exists() and _state(child) not in ("Z", ""):
+                        pass
+
+    def stop(self) -> None:
+        """SIGINT: PostgreSQL would wait for its clients after a SIGTERM."""
+        if self.running:
+            self.resume()
+            os.kill(self.pid, signal.SIGINT)
+            self.wait_ended()
+
+    def wait_ended(self, at_most: float = 10.0) -> None:
+        """Return when it has ended, by SIGKILL if it has not within so many seconds."""
+        process = self._process
+        if process is not None:
+            try:
+                process.wait(at_most)
+            except subprocess.TimeoutExpired:
+                self.kill()
+
+    def lose_data(self) -> None:
+        """Throw its data away; it must not run. The next start begins with nothing."""
+        shutil.rmtree(self.data)
+
+    def _signal_children(self, number: signal.Signals) -> None:
+        self._signal(self._children(), number)
+
+    def _signal(self, pids: Sequence[int], number: signal.Signals) -> None:
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
+
+    def _children(self) -> list[int]:
+        if sys.platform != "linux":
+            raise ServerFailed("the processes of a PostgreSQL server are found on Linux only")
+        found = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text()
+        return [int(pid) for pid in found.split()]
+
+
+def _state(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (OSError, IndexError):
+        return ""
+
+
+class PgBouncer(Server):
+    """PgBouncer before a server, in `mode` "session" or "transaction"; who comes is who he says he is."""
+
+    def __init__(self, server: PostgresServer, mode: str, *, pool_size: int = 20, user: str = "nobody") -> None:
+        self._program = find_tool("postgres", "pgbouncer")
+        super().__init__()
+        self._server = server
+        self._user = user
+        self.port = next(free_ports())
+        self.title = f"pgbouncer at 127.0.0.1:{self.port}"
+        users = self.data_dir / "users.txt"
+        users.write_text(f'"{OWNER}" ""\n')
+        (self.data_dir / "pgbouncer.ini").write_text(
+            "[databases]\n"
+            f"postgres = host={server.host} port={server.port} dbname=postgres\n"
+            "[pgbouncer]\n"
+            f"listen_addr = 127.0.0.1\nlisten_port = {self.port}\nunix_socket_dir =\n"
+            f"auth_type = trust\nauth_file = {users}\npool_mode = {mode}\ndefault_pool_size = {pool_size}\n"
+        )
+        self.data_dir.chmod(0o755)
+
+    @property
+    def dsn(self) -> str:
+        return f"host=127.0.0.1 port={self.port} user={OWNER} dbname=postgres"
+
+    def _command(self) -> list[str]:
+        user = ["-u", self._user] if os.geteuid() == 0 else []
+        return [str(self._program), *user, str(self.data_dir / "pgbouncer.ini")]
+
+    def _is_ready(self) -> bool:
+        return "process up" in self.log_tail() or "listening on" in self.log_tail()
