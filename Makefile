@@ -31,16 +31,16 @@ $(VENV)/installed: pyproject.toml requirements/build.txt requirements/demo.txt
 	$(PIP) --no-index --no-deps --no-build-isolation -e .
 	touch $@
 
-.PHONY: server-file server-etcd server-consul server-redis
+.PHONY: server-file server-etcd server-consul server-redis server-postgres
 server-file:
-server-etcd server-consul server-redis: server-%:
+server-etcd server-consul server-redis server-postgres: server-%:
 	scripts/install-servers $*
 
 demo: $(VENV)/installed server-$(BACKEND)
 	$(PYTHON) -m bot demo --backend $(BACKEND) $(DEMO)
 
-soak-demo: $(VENV)/installed server-etcd server-consul server-redis
-	for backend in file etcd consul redis; do \
+soak-demo: $(VENV)/installed server-etcd server-consul server-redis server-postgres
+	for backend in file etcd consul redis postgres; do \
 		for run in $$(seq $(RUNS)); do \
 			echo "$$backend: run $$run of $(RUNS)"; \
 			$(PYTHON) -m bot demo --backend $$backend --json $(DEMO) || exit 1; \

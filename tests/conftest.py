@@ -1,7 +1,7 @@
 """Real servers for the tests, and what happens where one is missing.
 
-`CLUSTER_LOCK_TEST_BACKENDS` (comma separated: file, etcd34, etcd35, consul, redis) restricts the run to those backends;
-`REQUIRE_SERVERS=1` makes a missing server a failure instead of a skip.
+`CLUSTER_LOCK_TEST_BACKENDS` (comma separated: file, etcd34, etcd35, consul, redis, postgres15, postgres18)
+restricts the run to those backends; `REQUIRE_SERVERS=1` makes a missing server a failure instead of a skip.
 """
 
 from __future__ import annotations
@@ -18,13 +18,21 @@ from typing import Any
 
 import pytest
 from support import aio
-from support.backends import ETCD_RELEASE, Backend, selected_backends
+from support.backends import ETCD_RELEASE, POSTGRES_RELEASE, Backend, selected_backends
 from support.nursery import Nursery
+from support.postgres import set_up_long_ago
 
 from cluster_lock.drivers.memory import MemoryBackend
 from cluster_lock.host import masking
 from cluster_lock.testing import virtual_time
-from cluster_lock.testing.servers import ConsulServer, EtcdServer, RedisServer, ServerMissing, ServerTLS
+from cluster_lock.testing.servers import (
+    ConsulServer,
+    EtcdServer,
+    PostgresServer,
+    RedisServer,
+    ServerMissing,
+    ServerTLS,
+)
 
 NOT_RUN = "NOT RUN: "
 
@@ -65,6 +73,20 @@ OLD_ENOUGH = 15
 def consul_server() -> Iterator[ConsulServer]:
     """One Consul with fast timing, shared by all tests: leave it running, use keys of your own."""
     with ConsulServer(dev=True) as server:
+        yield server
+
+
+@pytest.fixture(scope="session", params=["postgres15", "postgres18"])
+def postgres_release(request: pytest.FixtureRequest) -> str:
+    """ "15" or "18": for tests that start, stop or damage a server of their own."""
+    return POSTGRES_RELEASE[request.param]
+
+
+@pytest.fixture(scope="session")
+def postgres_server(postgres_release: str) -> Iterator[PostgresServer]:
+    """One PostgreSQL, shared by all tests: leave it running, use keys of your own."""
+    with PostgresServer(release=postgres_release) as server:
+        set_up_long_ago(server)
         yield server
 
 
@@ -142,7 +164,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def _backends_of(item: pytest.Item) -> set[str]:
     """The backends that the item could run on; empty if it needs none."""
     parameters: dict[str, Any] = getattr(getattr(item, "callspec", None), "params", {})
-    for fixture in ("etcd_release", "backend"):
+    for fixture in ("etcd_release", "postgres_release", "backend"):
         if fixture in parameters:
             return {str(parameters[fixture])}
     if item.get_closest_marker("etcd"):
@@ -151,6 +173,8 @@ def _backends_of(item: pytest.Item) -> set[str]:
         return {"consul"}
     if item.get_closest_marker("redis"):
         return {"redis"}
+    if item.get_closest_marker("postgres"):
+        return set(POSTGRES_RELEASE)
     # Tests of whole processes that need no server: once, not in each backend's environment.
     return {"file"} if item.get_closest_marker("process") else set()
 

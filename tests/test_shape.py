@@ -212,7 +212,8 @@ PUBLIC = {
         " TelegramSimulator"
     ),
     "cluster_lock.testing.servers": (
-        "Cluster ConsulCluster ConsulServer EtcdCluster EtcdServer RedisServer Server ServerFailed ServerMissing"
+        "Cluster ConsulCluster ConsulServer EtcdCluster EtcdServer PgBouncer PostgresServer RedisServer Server"
+        " ServerFailed ServerMissing"
         " ServerTLS find_tool"
     ),
     "cluster_lock.testing.telegram": (

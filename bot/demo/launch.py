@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cluster_lock.config.field_types import duration_text
-from cluster_lock.testing.servers import ConsulServer, EtcdServer, RedisServer, Server
+from cluster_lock.testing.servers import ConsulServer, EtcdServer, PostgresServer, RedisServer, Server
 
 from .plan import DemoPlan
 
@@ -77,6 +77,8 @@ def _address(server: Server | None) -> dict[str, str]:
         return {"consul.url": server.url}
     if isinstance(server, RedisServer):
         return {"redis.url": server.url}
+    if isinstance(server, PostgresServer):
+        return {"postgres.dsn": server.dsn}
     return {}
 
 

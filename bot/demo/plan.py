@@ -9,16 +9,16 @@ from pathlib import Path
 from cluster_lock.telegram.times import TelegramTimes
 from cluster_lock.values import Timing
 
-BACKENDS = ("file", "etcd", "consul", "redis")
+BACKENDS = ("file", "etcd", "consul", "redis", "postgres")
 CHATS = (101, 102, 103, 104, 105)
 
-FREED_AFTER = {"file": 1, "etcd": 1, "consul": 2, "redis": 1}
+FREED_AFTER = {"file": 1, "etcd": 1, "consul": 2, "redis": 1, "postgres": 1}
 """After how many ttl the server frees the lock of a holder that is silent (docs/design.md#consul-frees-late)."""
 
 SLOWEST_TTL = 10.0
 FASTEST_TTL = 4.0
 """With less, three bots that start on a busy machine cost each other their leases."""
-FOREIGN_TTL = {"file": 5.0, "etcd": 5.0, "consul": 10.0, "redis": 5.0}
+FOREIGN_TTL = {"file": 5.0, "etcd": 5.0, "consul": 10.0, "redis": 5.0, "postgres": 5.0}
 """On a server that is not ours, whose defaults allow no less."""
 
 

@@ -9,7 +9,7 @@ from pydantic import BaseModel
 
 from cluster_lock.config import load
 from cluster_lock.errors import ConfigError
-from cluster_lock.testing.servers import ConsulServer, EtcdServer, RedisServer, Server
+from cluster_lock.testing.servers import ConsulServer, EtcdServer, PostgresServer, RedisServer, Server
 
 from .plan import BACKENDS
 
@@ -17,6 +17,7 @@ ADDRESS = {
     "etcd": ("endpoints", "ETCDCTL_ENDPOINTS"),
     "consul": ("url", "CONSUL_HTTP_ADDR"),
     "redis": ("url", "CLUSTER_LOCK_REDIS__URL"),
+    "postgres": ("dsn", "PGHOST"),
 }
 
 
@@ -51,4 +52,6 @@ def own_server(backend: str) -> Server | None:
         return ConsulServer()
     if backend == "redis":
         return RedisServer(persistent=True)
+    if backend == "postgres":
+        return PostgresServer()
     return None

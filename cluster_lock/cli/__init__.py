@@ -12,7 +12,7 @@ from cluster_lock.errors import ClusterLockError
 from cluster_lock.host import logs
 from cluster_lock.version import __version__
 
-from . import bot, config_command, doctor, drivers, release, run, status, step_down
+from . import bot, config_command, doctor, drivers, init_db, release, run, status, step_down
 from .completion import add_completion_option
 from .options import Parser, add_commands
 from .streams import open_missing, spoken
@@ -85,6 +85,6 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"cluster-lock {__version__}")
     add_completion_option(parser)
     commands = add_commands(parser)
-    for command in (run, bot, status, step_down, release, doctor, drivers, config_command):
+    for command in (run, bot, status, step_down, release, doctor, drivers, init_db, config_command):
         command.add(commands)
     return parser

@@ -24,7 +24,7 @@ log = logging.getLogger("cluster_lock.cli.doctor")
 
 T = TypeVar("T")
 
-OLDEST = {"etcd": (3, 4), "consul": (1, 8), "redis": (7, 0)}
+OLDEST = {"etcd": (3, 4), "consul": (1, 8), "redis": (7, 0), "postgres": (15,)}
 """The oldest releases that the tests run against."""
 
 TICK = {"etcd": 0.5}
@@ -47,7 +47,7 @@ async def examine_backend(driver: Driver, settings: Settings) -> list[Finding]:
         return findings
     if driver.traits.one_host:
         text = "locks in files serve this host alone: an instance on another host would lead beside this one"
-        findings.append(Finding.ok("hosts", f"{text}; for several hosts choose backend etcd or consul"))
+        findings.append(Finding.ok("hosts", f"{text}; for several hosts choose backend etcd, consul or postgres"))
     findings += await examination.servers()
     lease, found = await examination.lease()
     findings += found

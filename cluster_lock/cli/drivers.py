@@ -14,6 +14,7 @@ LIBRARIES = {
     "etcd": ("cslab-etcd3", "etcd3", "etcd3-fc", "etcd3-fork", "grpcio", "protobuf"),
     "redis": ("redis",),
     "consul": ("python-consul2", "py-consul", "python-consul", "aiohttp"),
+    "postgres": ("psycopg", "psycopg-binary"),
 }
 """Of each driver of ours: the distributions that its client may come from, and those that it needs beside."""
 

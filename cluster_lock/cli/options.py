@@ -60,7 +60,9 @@ def add_settings_options(parser: argparse.ArgumentParser) -> None:
             help="the configuration (else CLUSTER_LOCK_CONFIG, else ./config.yaml)",
         )
     )
-    group.add_argument("--backend", metavar="NAME", help="where the locks are kept: file, etcd, consul, redis")
+    group.add_argument(
+        "--backend", metavar="NAME", help="where the locks are kept: file, etcd, consul, redis, postgres"
+    )
     group.add_argument("--instance", metavar="NAME", help="the name of this process slot")
     group.add_argument(
         "--set",

@@ -186,6 +186,25 @@ class RedisSection(Section):
     """How many replicas must have a grant before it is one; each needs an answer in time."""
 
 
+class PostgresSection(Section):
+    pairs = (("cert", "key"),)
+
+    dsn: str | None = None
+    """Where it is, as libpq reads it (host=db1,db2 dbname=locks), without a password; PGHOST etc. fill in the rest."""
+    user: str | None = None
+    """The role to log in as; empty: as libpq finds it."""
+    password: SecretStr | None = None
+    """The password of that role; better password_file."""
+    password_file: FilePath | None = None
+    """A file that holds the password instead."""
+    ca: FilePath | None = None
+    """A PEM file with the CA of the servers' certificates; with it their names are checked."""
+    cert: FilePath | None = None
+    """A PEM file with our client certificate."""
+    key: FilePath | None = None
+    """A PEM file with the key of that certificate."""
+
+
 class Settings(Section):
     """All settings, checked. Frozen; its repr and its dumps show no secret.
 
@@ -193,7 +212,7 @@ class Settings(Section):
     """
 
     backend: str = "file"
-    """Where the locks are kept: file (one host only), etcd, consul or redis (Valkey, too)."""
+    """Where the locks are kept: file (one host only), etcd, consul, redis (Valkey, too) or postgres."""
     instance: Instance = Field(default_factory=socket.gethostname, validate_default=True)
     """The name of this process slot on this host; empty: POD_NAME, or the host name."""
     prefix: Prefix = "cluster-lock/"
@@ -214,6 +233,8 @@ class Settings(Section):
     """The backend consul."""
     redis: RedisSection = RedisSection()
     """The backend redis."""
+    postgres: PostgresSection = PostgresSection()
+    """The backend postgres."""
 
     _origins: dict[str, str] = PrivateAttr(default_factory=dict)
     _foreign: dict[str, dict[str, Any]] = PrivateAttr(default_factory=dict)

@@ -14,7 +14,7 @@ from .source_tree import Layer, Node, Place, Problems
 
 log = logging.getLogger("cluster_lock.config")
 
-_OURS_ALONE = ("backend", "fencing_floor", "lock", "etcd", "consul", "cluster_lock")
+_OURS_ALONE = ("backend", "fencing_floor", "lock", "etcd", "consul", "postgres", "cluster_lock")
 """Keys that say more than others: a `telegram`, a `file` or a `prefix` is in many a file. The last one is none, but who
 writes it means us."""
 _NAMED_BY = "name another one by --config or CLUSTER_LOCK_CONFIG (CLUSTER_LOCK_CONFIG=/dev/null: none)"

@@ -10,9 +10,9 @@ from typing import Any
 from cluster_lock.driver import Driver
 from cluster_lock.errors import ConfigError
 
-BUILTIN = ("file", "etcd", "consul", "redis")
+BUILTIN = ("file", "etcd", "consul", "redis", "postgres")
 GROUP = "cluster_lock.drivers"
-_WITH_LIBRARY = ("etcd", "consul", "redis")
+_WITH_LIBRARY = ("etcd", "consul", "redis", "postgres")
 """Those of ours that need a client library, which is loaded late."""
 
 DriverClass = Callable[..., Driver]

@@ -9,7 +9,8 @@ from typing import Any
 from cluster_lock.testing.servers import Server
 
 ETCD_RELEASE = {"etcd34": "3.4", "etcd35": "3.5"}
-BACKENDS = frozenset({"file", "consul", "redis", *ETCD_RELEASE})
+POSTGRES_RELEASE = {"postgres15": "15", "postgres18": "18"}
+BACKENDS = frozenset({"file", "consul", "redis", *ETCD_RELEASE, *POSTGRES_RELEASE})
 
 
 @dataclass(frozen=True, slots=True)

@@ -131,7 +131,7 @@ def test_a_foreign_section_is_no_single_value(tmp_path: Path) -> None:
 def test_an_unknown_backend_names_all_that_are_there(tmp_path: Path) -> None:
     """A backend that nobody has is refused with the names of those that are installed."""
     (said,) = problems_of(tmp_path, "backend: eter\n")
-    assert said == "config.yaml:1: backend: must be one of file, etcd, consul, redis, ether, but is 'eter'"
+    assert said == "config.yaml:1: backend: must be one of file, etcd, consul, redis, postgres, ether, but is 'eter'"
 
 
 @pytest.mark.usefixtures("installed")

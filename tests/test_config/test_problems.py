@@ -45,7 +45,7 @@ consul:
         overrides={"lock.stop": "1s", "instance": "a b"},
     )
     assert said == [
-        "config.yaml:1: backend: must be one of file, etcd, consul, redis, but is 'etdc'",
+        "config.yaml:1: backend: must be one of file, etcd, consul, redis, postgres, but is 'etdc'",
         f"config.yaml:2: prefix: must be {PARTS}, but is '/x y'",
         "config.yaml:3: fencing_floor: must be a whole number, but is 'many'",
         f"config.yaml:5: lock.ttl: the unit is missing: {FORM}, but is '15'",

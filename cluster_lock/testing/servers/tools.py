@@ -24,7 +24,8 @@ class ServerMissing(Exception):
 
 
 def find_tool(server: str, program: str, release: str | None = None) -> Path:
-    """The path of `program`, which belongs to `server` ("etcd", "consul", "redis", "postgres"), of that release if one is named.
+    """The path of `program`, which belongs to `server` ("etcd", "consul", "redis", "postgres"), of that release if one
+    is named.
 
     Looked for in `$CLUSTER_LOCK_TOOLS` (else the checkout's `.tools`), then on PATH. Raises `ServerMissing`.
     """

@@ -1,0 +1,101 @@
+"""Where PostgreSQL is and as whom we come, as libpq reads it: a connection string, then its variables and files."""
+
+from __future__ import annotations
+
+import ipaddress
+import itertools
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from cluster_lock.errors import ConfigError
+
+from .library import load
+
+
+class PostgresAccess:
+    """All of it, checked. Raises ConfigError with every problem at once, DriverMissing without psycopg."""
+
+    def __init__(
+        self,
+        dsn: str | None = None,
+        *,
+        user: str | None = None,
+        password: str | None = None,
+        ca: str | Path | None = None,
+        cert: str | Path | None = None,
+        key: str | Path | None = None,
+    ) -> None:
+        psycopg = load()
+        try:
+            given: dict[str, Any] = psycopg.conninfo.conninfo_to_dict(dsn or "")
+        except psycopg.ProgrammingError as error:
+            # libpq's own words may quote what stands in it.
+            raise ConfigError(
+                ["postgres: dsn is no connection string of libpq, such as host=db1,db2 dbname=locks or postgresql://"]
+            ) from error
+        problems = []
+        if "password" in given:
+            problems.append("postgres: dsn must not hold a password: use password_file or password")
+        if (cert is None) != (key is None):
+            problems.append("postgres: a client certificate needs both of cert and key")
+        attributes = given.get("target_session_attrs", "read-write")
+        if attributes not in ("read-write", "primary", "any"):
+            problems.append(f"postgres: target_session_attrs={attributes} never reaches a server that takes locks")
+        if problems:
+            raise ConfigError(problems)
+        files = {"sslrootcert": ca, "sslcert": cert, "sslkey": key}
+        given |= {name: str(path) for name, path in files.items() if path is not None}
+        given |= {name: value for name, value in {"user": user, "password": password}.items() if value}
+        given["target_session_attrs"] = "read-write"
+        given.setdefault("application_name", "cluster-lock")
+        given["client_encoding"] = "UTF8"
+        self._given = given
+        defaults = _defaults(psycopg)
+        self._place = {name: str(given.get(name) or defaults.get(name) or "") for name in ("host", "port", "dbname")}
+        if "sslmode" not in given and not defaults.get("sslmode_set"):
+            if ca is not None:
+                given["sslmode"] = "verify-full"
+            elif not all(map(_is_here, self._place["host"].split(","))) and "service" not in given:
+                given["sslmode"] = "require"
+
+    @property
+    def attempts(self) -> list[Mapping[str, Any]]:
+        """What to connect with, a mapping for each host, in their order."""
+        hosts = self._place["host"].split(",")
+        if len(hosts) < 2 or "hostaddr" in self._given:
+            return [self._given]
+        ports = self._place["port"].split(",")
+        ports = ports * len(hosts) if len(ports) == 1 else ports
+        return [
+            {**self._given, "host": host, "port": port}
+            for host, port in itertools.zip_longest(hosts, ports[: len(hosts)], fillvalue="")
+        ]
+
+    def __str__(self) -> str:
+        """For people: no user, no password."""
+        hosts = self._place["host"].split(",")
+        ports = self._place["port"].split(",")
+        ports = ports * len(hosts) if len(ports) == 1 else ports
+        places = [f"{host or 'localhost'}:{port or 5432}" for host, port in zip(hosts, ports, strict=False)]
+        database = self._place["dbname"]
+        return f"postgres {','.join(places)}" + (f"/{database}" if database else "")
+
+
+def _defaults(psycopg: Any) -> dict[str, Any]:
+    """What libpq takes from its variables and from the service that they name."""
+    found: dict[str, Any] = {}
+    for option in psycopg.pq.Conninfo.get_defaults():
+        name = option.keyword.decode()
+        found[name] = option.val.decode() if option.val is not None else None
+        if name == "sslmode":
+            found["sslmode_set"] = option.val is not None and option.val != option.compiled
+    return found
+
+
+def _is_here(host: str) -> bool:
+    """On this host: nobody listens in."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host in ("", "localhost") or host.startswith(("/", "@"))

@@ -1,0 +1,120 @@
+"""One connection to the server that takes writes: what is asked on it, each request with a limit."""
+
+from __future__ import annotations
+
+import select
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Any
+
+from cluster_lock.errors import BackendRefused, BackendUnavailable
+
+from .bounded_work import bounded
+from .errors import mapped
+
+OLDEST = 120000
+"""Of the server, as it tells its version."""
+
+_SET_UP = """
+SELECT pg_backend_pid() AS pid,
+       current_setting('server_version_num')::int AS version,
+       current_setting('server_version') AS shown,
+       current_setting('server_encoding') AS encoding,
+       set_config('default_transaction_isolation', 'read committed', false),
+       set_config('lock_timeout', %(limit)s, false),
+       set_config('statement_timeout', %(limit)s, false),
+       set_config('synchronous_commit', CASE current_setting('synchronous_commit')
+           WHEN 'off' THEN 'local' ELSE current_setting('synchronous_commit') END, false)
+"""
+
+
+class Connection:
+    """Made by `connect`. Whatever fails on it ends it: the next answer could be another request's."""
+
+    def __init__(self, psycopg: Any, raw: Any, backend: str) -> None:
+        self._psycopg, self._raw, self._backend = psycopg, raw, backend
+        self.pid = 0
+        self.version = ""
+
+    @classmethod
+    async def connect(
+        cls, psycopg: Any, given: Mapping[str, Any], backend: str, until: float, limit: float
+    ) -> Connection:
+        """`limit`: seconds after which the server gives up a request, too."""
+        try:
+            raw = await bounded(
+                # Statements that are prepared on the server would be another session's behind a pooler.
+                psycopg.AsyncConnection.connect(
+                    **given, autocommit=True, prepare_threshold=None, row_factory=psycopg.rows.dict_row
+                ),
+                until,
+                lambda late: late.pgconn.finish() if late is not None else None,
+            )
+        except TimeoutError as error:
+            raise BackendUnavailable(f"{backend} did not answer in time: connect") from error
+        except (psycopg.Error, OSError) as error:
+            raise mapped(psycopg, error, backend, "connect") from error
+        connection = cls(psycopg, raw, backend)
+        (told,) = await connection.ask(_SET_UP, {"limit": f"{max(1, int(limit * 1000))}ms"}, until, "connect")
+        connection.pid, connection.version = told["pid"], told["shown"]
+        if told["version"] < OLDEST or told["encoding"] != "UTF8":
+            connection.close()
+            why = f"of encoding {told['encoding']}" if told["version"] >= OLDEST else f"PostgreSQL {told['shown']}"
+            raise BackendRefused(f"{backend}: the database is {why}: PostgreSQL 12 or later with UTF8 is needed")
+        return connection
+
+    @property
+    def is_behind_a_pooler(self) -> bool:
+        """Did somebody else than the server's process greet us?"""
+        return bool(self._raw.pgconn.backend_pid != self.pid)
+
+    @property
+    def is_fresh(self) -> bool:
+        """Is it open, with nothing said since the last answer? A server that ends says so to who does not ask."""
+        if self._raw.closed:
+            return False
+        poll = select.poll()
+        poll.register(self._raw.fileno(), select.POLLIN)
+        return not poll.poll(0)
+
+    async def ask(
+        self, query: str, values: Sequence[Any] | Mapping[str, Any], until: float, doing: str
+    ) -> list[dict[str, Any]]:
+        """The rows. A row that tells a `pid` must tell this one's."""
+        try:
+            rows = await bounded(self._rows(query, values), until, self._close_after)
+        except TimeoutError as error:
+            raise BackendUnavailable(f"{self._backend} did not answer in time: {doing}") from error
+        except (self._psycopg.Error, OSError) as error:
+            self.close()
+            raise mapped(self._psycopg, error, self._backend, doing) from error
+        if self.pid and any(row.get("pid", self.pid) != self.pid for row in rows):
+            self.close()
+            raise pooled(self._backend)
+        return rows
+
+    async def hear(self, seconds: float) -> AsyncIterator[str]:
+        """What is notified in this time."""
+        try:
+            async for notice in self._raw.notifies(timeout=seconds):
+                yield notice.payload
+        except (self._psycopg.Error, OSError) as error:
+            self.close()
+            raise mapped(self._psycopg, error, self._backend, "listen") from error
+
+    def close(self) -> None:
+        """At once; nobody may be at work on it."""
+        self._raw.pgconn.finish()
+
+    async def _rows(self, query: str, values: Sequence[Any] | Mapping[str, Any]) -> list[dict[str, Any]]:
+        cursor = await self._raw.execute(query, values)
+        return await cursor.fetchall() if cursor.description else []
+
+    def _close_after(self, _: object) -> None:
+        self.close()
+
+
+def pooled(backend: str) -> BackendRefused:
+    return BackendRefused(
+        f"{backend}: a pooler in transaction mode stands between us and the server, which forgets whom to notify:"
+        " connect to the server itself, or to a pool in session mode"
+    )

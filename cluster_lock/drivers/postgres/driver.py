@@ -1,0 +1,204 @@
+"""Locks in PostgreSQL 12 and later. The rules stand in schema.sql, one function for each verb; here they are called.
+
+    cluster_lock.lease     who has promised to renew, and until when that holds by the server's clock
+    cluster_lock.key       what stands under a key, and the lease that holds it
+    cluster_lock.space     the turns of those who change keys, by prefix, and the index of the last change
+    cluster_lock.server    which server this was when somebody looked last
+
+Fencing token and index are numbers of one sequence, drawn by who has the turn.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+from cluster_lock import clock
+from cluster_lock.errors import BackendRefused, BackendUnavailable, ConfigError, ForeignValue, LeaseExpired, NoLeaseYet
+from cluster_lock.values import Changes, Entry, Grant, Lease, Traits
+
+from .address import PostgresAccess
+from .inspect import PostgresInspecting
+from .link import Link
+from .listening import Listener
+from .view import Position, View
+
+_SHORTEST = 0.2
+"""Seconds of a ttl."""
+
+
+class PostgresDriver(PostgresInspecting):
+    """A client of one PostgreSQL primary. Durations in seconds.
+
+    `dsn`: as libpq takes it, without a password; what it does not say comes from libpq's variables and service files.
+    Of several hosts the one that takes writes is used. `ca`, `cert`, `key`: PEM files; with `ca` the server's name is
+    checked. `request_timeout`: what one verb may take, over all hosts together. Raises ConfigError.
+    """
+
+    def __init__(
+        self,
+        dsn: str | None = None,
+        *,
+        prefix: str = "cluster-lock/",
+        request_timeout: float,
+        user: str | None = None,
+        password: str | None = None,
+        ca: str | Path | None = None,
+        cert: str | Path | None = None,
+        key: str | Path | None = None,
+    ) -> None:
+        self._access = PostgresAccess(dsn, user=user, password=password, ca=ca, cert=cert, key=key)
+        if not prefix:
+            raise ConfigError(["postgres: the prefix must not be empty"])
+        self._prefix = prefix
+        self._request_timeout = request_timeout
+        self._opened: tuple[Link, Listener] | None = None
+
+    @property
+    def traits(self) -> Traits:
+        return Traits()
+
+    @property
+    def backend(self) -> str:
+        return str(self._access)
+
+    async def open(self) -> None:
+        link = Link(self._access, self._request_timeout)
+        self._opened = link, Listener(link, self._prefix)
+
+    async def init(self) -> bool:
+        """Make the schema if it is not there, as the first verb would. Was it made?
+
+        Raises PermissionRefused that names the right, and what verbs raise."""
+        link, _ = self._parts()
+        connection = await link.connect(link.deadline())
+        connection.close()
+        return link.made_schema
+
+    async def close(self) -> None:
+        if self._opened:
+            link, listener = self._opened
+            listener.close()
+            await link.close()
+
+    # Leases.
+
+    async def grant_lease(self, holder: str, ttl: float) -> Lease:
+        _, listener = self._parts()
+        if ttl < _SHORTEST:
+            raise BackendRefused(f"{self.backend}: a ttl of {ttl:g} s is too short: at least {_SHORTEST:g} s")
+        # Chosen here, so that a second copy of this request makes no second lease.
+        lease = Lease(uuid.uuid4().hex, ttl, holder)
+        told = await self._one("grant_lease(%s, %s, %s)", (lease.id, holder, ttl), f"grant a lease of {ttl:g} s")
+        if told["unsafe"] > 0:
+            raise NoLeaseYet(f"{self.backend}: no lease yet: {_not_yet(told['f'])}")
+        listener.beat = max(listener.beat, ttl / 3)
+        return lease
+
+    async def renew(self, lease: Lease) -> int:
+        told = await self._one("renew(%s)", (lease.id,), f"renew {_shown(lease)}", urgent=True)
+        if told["gone"]:
+            raise self._gone(lease)
+        return 0
+
+    async def revoke(self, lease: Lease) -> None:
+        await self._one("revoke(%s, %s)", (self._prefix, lease.id), f"revoke {_shown(lease)}")
+
+    # Locks.
+
+    async def acquire(self, lease: Lease, name: str, record: bytes) -> Grant | None:
+        values = (self._prefix, name, lease.id, record)
+        told = await self._one("acquire(%s, %s, %s, %s)", values, f"acquire {name}")
+        if told["gone"]:
+            raise self._gone(lease)
+        if told["stranger"]:
+            raise ForeignValue(
+                f"{self.backend}: what stands under {name} was written without a lease, so not by a leader, and will"
+                f" not end: look at it, then delete it"
+                f" (DELETE FROM cluster_lock.key WHERE prefix = '{self._prefix}' AND name = '{name}')"
+            )
+        if told["unsafe"] > 0:
+            raise BackendUnavailable(f"{self.backend}: {name} is given to nobody yet: {_not_yet(told['unsafe'])}")
+        if told["token"] is None:
+            return None
+        return Grant(name, lease, told["token"], told["token"], told["stands"], told["left_before"])
+
+    async def release(self, grant: Grant, farewell: bytes) -> None:
+        values = (self._prefix, grant.name, grant.lease.id, grant.index, farewell)
+        await self._one("release(%s, %s, %s, %s, %s)", values, f"release {grant.name}")
+
+    async def transfer(self, grant: Grant, heir: Entry, record: bytes) -> bool:
+        if heir.lease is None:
+            return False  # nobody waits there; and without a lease the lock would never end
+        values = (self._prefix, grant.name, grant.lease.id, grant.index, heir.name, heir.lease, record)
+        told = await self._one("transfer(%s, %s, %s, %s, %s, %s, %s)", values, f"transfer {grant.name} to {heir.name}")
+        return bool(told["done"])
+
+    # Keys that are not locks.
+
+    async def announce(self, lease: Lease, name: str, record: bytes) -> None:
+        values = (self._prefix, name, lease.id, record)
+        told = await self._one("announce(%s, %s, %s, %s)", values, f"announce {name} under {_shown(lease)}")
+        if told["gone"]:
+            raise self._gone(lease)
+
+    async def withdraw(self, lease: Lease, name: str) -> None:
+        await self._one("withdraw(%s, %s, %s)", (self._prefix, name, lease.id), f"withdraw {name}")
+
+    # Reading and waiting.
+
+    async def read(self, names: Collection[str]) -> Changes:
+        return (await self._look(names)).changes
+
+    async def scan(self, prefix: str) -> list[Entry]:
+        return await self._scan(prefix, everything=False)
+
+    async def wait_changed(self, names: Collection[str], since: object | None, at_most: float) -> Changes:
+        if not isinstance(since, Position) or not names:
+            return await self.read(names)
+        _, listener = self._parts()
+        until = clock.now() + max(at_most - self._request_timeout, at_most / 2)
+        async with listener.bell(names) as bell:
+            while True:
+                # After the bell hangs and before it is waited for: a change is seen here or rings.
+                seen = await self._look(names)
+                if clock.now() >= until or seen.differs_from(since):
+                    return seen.changes
+                # The end of a lease rings no bell.
+                await bell.wait(min(until, seen.first_end))
+
+    async def _look(self, names: Collection[str]) -> View:
+        link, _ = self._parts()
+        asked = clock.now()
+        rows = await link.ask("read(%s, %s)", (self._prefix, list(names)), f"read {_shown_names(names)}")
+        return View(names, rows, asked)
+
+    async def _one(self, call: str, values: tuple[Any, ...], doing: str, *, urgent: bool = False) -> dict[str, Any]:
+        link, _ = self._parts()
+        (told,) = await link.ask(call, values, doing, urgent=urgent)
+        return told
+
+    def _gone(self, lease: Lease) -> LeaseExpired:
+        return LeaseExpired(f"{self.backend}: {_shown(lease)} is gone")
+
+    def _parts(self) -> tuple[Link, Listener]:
+        assert self._opened, "open() comes first"
+        return self._opened
+
+
+def _not_yet(seconds: float) -> str:
+    return (
+        "the server was started, promoted or set up a short time ago, and a leader of before may not know that yet;"
+        f" {seconds:.1f} s to go"
+    )
+
+
+def _shown(lease: Lease) -> str:
+    return f"lease {lease.id} of {lease.holder}"
+
+
+def _shown_names(names: Collection[str]) -> str:
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(list(names)[:3]) + more

@@ -1,0 +1,121 @@
+"""The connections of one driver: a few for requests, opened when needed and kept, and whatever the listener takes."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+from cluster_lock import clock
+from cluster_lock.errors import BackendUnavailable, ClusterLockError
+
+from .address import PostgresAccess
+from .connection import Connection, pooled
+from .errors import SchemaGone
+from .library import load
+from .schema import ensure
+
+_AT_ONCE = 4
+"""Requests; more of them take turns. A renewal waits for nobody."""
+_PID = "SELECT pg_backend_pid() AS pid"
+
+
+class Link:
+    def __init__(self, access: PostgresAccess, request_timeout: float) -> None:
+        self._psycopg = load()
+        self._access = access
+        self.backend = str(access)
+        self.request_timeout = request_timeout
+        self._attempts = list(access.attempts)
+        self._idle: list[Connection] = []
+        self._turns = asyncio.Semaphore(_AT_ONCE)
+        self._closed = False
+        self._is_whole = False
+        self.made_schema = False
+        """Was it missing?"""
+
+    def deadline(self) -> float:
+        return clock.now() + self.request_timeout
+
+    async def ask(self, call: str, values: Sequence[Any], doing: str, *, urgent: bool = False) -> list[dict[str, Any]]:
+        """The rows of `SELECT ... FROM cluster_lock.CALL`, and in each the `pid` of who answered."""
+        until = self.deadline()
+        async with contextlib.nullcontext() if urgent else self._turn(until, doing):
+            connection = self._take() or await self.connect(until)
+            query = f"SELECT pg_backend_pid() AS pid, f.* FROM cluster_lock.{call} AS f"
+            try:
+                rows = await connection.ask(query, values, until, doing)
+            except SchemaGone:
+                self._is_whole = False
+                while self._idle:
+                    self._idle.pop().close()
+                raise
+            self._put_back(connection)
+        return rows
+
+    async def connect(self, until: float) -> Connection:
+        """A new one, to the first host that takes writes, with the schema in place. The host that did not is asked last
+        the next time."""
+        failures: list[ClusterLockError] = []
+        for left in range(len(self._attempts), 0, -1):
+            given = self._attempts[0]
+            now = clock.now()
+            try:
+                connection = await Connection.connect(
+                    self._psycopg, given, self.backend, now + (until - now) / left, self.request_timeout
+                )
+                if connection.is_behind_a_pooler:
+                    await self._check_pooler(connection, until)
+                if not self._is_whole:
+                    self.made_schema |= await ensure(connection, self.backend, until)
+                    self._is_whole = True
+            except ClusterLockError as error:
+                failures.append(error)
+                self._attempts.append(self._attempts.pop(0))
+                continue
+            return connection
+        passing = [error for error in failures if isinstance(error, BackendUnavailable)]
+        raise (passing or failures)[-1]
+
+    async def close(self) -> None:
+        self._closed = True
+        while self._idle:
+            self._idle.pop().close()
+
+    async def _check_pooler(self, connection: Connection, until: float) -> None:
+        """In transaction mode the server's process that answered us answers the next one who comes."""
+        other = await Connection.connect(self._psycopg, self._attempts[0], self.backend, until, self.request_timeout)
+        try:
+            if other.pid == connection.pid:
+                connection.close()
+                raise pooled(self.backend)
+            await connection.ask(_PID, (), until, "look for a pooler")
+        finally:
+            other.close()
+
+    @contextlib.asynccontextmanager
+    async def _turn(self, until: float, doing: str) -> AsyncIterator[None]:
+        try:
+            async with asyncio.timeout(max(0.0, until - clock.now())):
+                await self._turns.acquire()
+        except TimeoutError as error:
+            raise BackendUnavailable(f"{self.backend} did not answer in time: {doing}") from error
+        try:
+            yield
+        finally:
+            self._turns.release()
+
+    def _take(self) -> Connection | None:
+        while self._idle:
+            connection = self._idle.pop()
+            if connection.is_fresh:
+                return connection
+            connection.close()
+        return None
+
+    def _put_back(self, connection: Connection) -> None:
+        if self._closed or len(self._idle) >= _AT_ONCE:
+            connection.close()
+        else:
+            self._idle.append(connection)
