@@ -93,7 +93,7 @@ class PostgresDriver(PostgresInspecting):
         lease = Lease(uuid.uuid4().hex, ttl, holder)
         told = await self._one("grant_lease(%s, %s, %s)", (lease.id, holder, ttl), f"grant a lease of {ttl:g} s")
         if told["unsafe"] > 0:
-            raise NoLeaseYet(f"{self.backend}: no lease yet: {_not_yet(told['f'])}")
+            raise NoLeaseYet(f"{self.backend}: no lease yet: {_not_yet(told['unsafe'])}")
         listener.beat = max(listener.beat, ttl / 3)
         return lease
 

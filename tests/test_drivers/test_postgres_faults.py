@@ -1,0 +1,361 @@
+"""What happens to PostgreSQL, and that the driver stays bounded and safe: on servers of each test's own."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from support.aio import until
+from support.postgres import set_up_long_ago
+
+from cluster_lock import clock
+from cluster_lock.drivers.postgres import PostgresDriver
+from cluster_lock.errors import (
+    BackendRefused,
+    BackendUnavailable,
+    ConfigError,
+    LeaseExpired,
+    NoLeaseYet,
+    PermissionRefused,
+)
+from cluster_lock.testing.servers import PgBouncer, PostgresServer
+from cluster_lock.values import Lease
+
+pytestmark = pytest.mark.postgres
+
+LOCK = "leader/x"
+LIMIT = 1.0
+"""Seconds that a request may take."""
+LATE = 0.5
+"""Seconds by which a busy machine may be late."""
+
+
+@pytest.fixture
+def server(postgres_release: str) -> Iterator[PostgresServer]:
+    with PostgresServer(release=postgres_release) as server:
+        set_up_long_ago(server)
+        yield server
+
+
+@asynccontextmanager
+async def driver_at(dsn: str, **options: Any) -> AsyncIterator[PostgresDriver]:
+    driver = PostgresDriver(dsn, prefix="test/", request_timeout=options.pop("limit", LIMIT), **options)
+    await driver.open()
+    try:
+        yield driver
+    finally:
+        begun = clock.now()
+        await driver.close()
+        assert clock.now() - begun < LATE
+
+
+async def test_a_stopped_server_is_given_up_in_time(server: PostgresServer) -> None:
+    """Each verb on a server that answers nothing ends at its limit, whatever psycopg would wait for; and once the
+    server goes on, so do we, and a lease that ended meanwhile is over."""
+    async with driver_at(server.dsn, limit=5.0) as warm, driver_at(server.dsn) as driver:
+        lease = await warm.grant_lease("a", 3.0)
+        grant = await warm.acquire(lease, LOCK, b"a")
+        assert grant is not None
+        await driver.read([LOCK])
+        server.pause()
+        try:
+            stopped = clock.now()
+            for verb in (
+                driver.read([LOCK]),
+                driver.renew(lease),
+                driver.acquire(lease, LOCK, b"a"),
+                driver.grant_lease("b", 3.0),
+                driver.wait_changed([LOCK], None, 5.0),
+            ):
+                begun = clock.now()
+                with pytest.raises(BackendUnavailable):
+                    await verb
+                assert clock.now() - begun < LIMIT + LATE
+            await asyncio.sleep(max(0.0, stopped + lease.ttl - clock.now()))
+        finally:
+            server.resume()
+        with pytest.raises(LeaseExpired):
+            await warm.renew(lease)
+        heir = await warm.grant_lease("b", 30.0)
+        taken = await warm.acquire(heir, LOCK, b"b")
+        assert taken is not None
+        assert taken.token > grant.token
+        assert taken.previous == b"a"
+
+
+async def test_a_wait_on_a_stopped_server_says_so(server: PostgresServer) -> None:
+    """Who waits while the server stops hears of it by the heartbeat, or at the end of the wait at the latest."""
+    async with driver_at(server.dsn) as driver:
+        position = (await driver.read([LOCK])).position
+        waiting = asyncio.ensure_future(driver.wait_changed([LOCK], position, 30.0))
+        await asyncio.wait([waiting], timeout=0.5)
+        begun = clock.now()
+        server.pause()
+        try:
+            with pytest.raises(BackendUnavailable):
+                await waiting
+            assert clock.now() - begun < 2 * LIMIT + 2 * LATE
+        finally:
+            server.resume()
+
+
+async def test_sockets_of_others_are_left_alone(server: PostgresServer) -> None:
+    """A verb that is given up takes no socket from the watch of the event loop that came to its number since."""
+    async with driver_at(server.dsn, limit=0.3) as driver:
+        await asyncio.gather(*(driver.read([LOCK]) for _ in range(4)))
+        server.pause()
+        try:
+            verbs = [asyncio.ensure_future(driver.read([LOCK])) for _ in range(4)]
+            await asyncio.wait(verbs)
+            heard: list[bytes] = []
+            pairs = [os.pipe() for _ in range(20)]
+            for read, _ in pairs:
+                asyncio.get_running_loop().add_reader(read, lambda read=read: heard.append(os.read(read, 1)))
+            await asyncio.sleep(0.5)  # longer than psycopg looks at what it waits for
+            for _, write in pairs:
+                os.write(write, b"x")
+            await asyncio.sleep(0.1)
+            assert heard == [b"x"] * 20
+        finally:
+            server.resume()
+            for read, write in pairs:
+                asyncio.get_running_loop().remove_reader(read)
+                os.close(read)
+                os.close(write)
+
+
+async def test_killed_and_started_again(server: PostgresServer) -> None:
+    """After kill -9 and a start with its data the lock is still its holder's, who renews; a new lease waits one ttl."""
+    async with driver_at(server.dsn, limit=5.0) as driver:
+        lease = await driver.grant_lease("a", 30.0)
+        grant = await driver.acquire(lease, LOCK, b"a")
+        position = (await driver.read([LOCK])).position
+        waiting = asyncio.ensure_future(driver.wait_changed([LOCK], position, 30.0))
+        await asyncio.wait([waiting], timeout=0.5)
+        server.kill()
+        with pytest.raises(BackendUnavailable):
+            await waiting
+        with pytest.raises(BackendUnavailable):
+            await driver.renew(lease)
+        await asyncio.to_thread(server.start)
+        await driver.renew(lease)
+        again = await driver.acquire(lease, LOCK, b"a")
+        assert grant is not None
+        assert again is not None
+        assert again.token == grant.token
+        with pytest.raises(NoLeaseYet):
+            await driver.grant_lease("b", 2.0)
+        with pytest.raises(BackendUnavailable, match="nobody yet"):
+            await driver.acquire(lease, "leader/other", b"a")
+
+
+async def test_a_server_that_lost_its_data(server: PostgresServer) -> None:
+    """Where everything is gone the schema is made anew, the old lease is over, and a new one waits one ttl."""
+    async with driver_at(server.dsn, limit=5.0) as driver:
+        lease = await driver.grant_lease("a", 2.0)
+        await driver.acquire(lease, LOCK, b"a")
+        server.kill()
+        server.lose_data()
+        await asyncio.to_thread(server.start)
+        started = clock.now()
+        with pytest.raises(BackendUnavailable):
+            await driver.read([LOCK])  # on the connection of before, or on tables that are not there
+        with pytest.raises(LeaseExpired):
+            await driver.renew(lease)
+        await first_lease(driver, 2.0)
+        assert clock.now() - started >= 2.0 - LATE
+
+
+async def first_lease(driver: PostgresDriver, ttl: float) -> Lease:
+    """Ask until there is one."""
+    while True:
+        try:
+            return await driver.grant_lease("b", ttl)
+        except BackendUnavailable:
+            await asyncio.sleep(0.1)
+
+
+@pytest.mark.parametrize("table", ["key", "lease", "space", "server"])
+async def test_a_table_that_was_dropped(server: PostgresServer, table: str) -> None:
+    """A dropped table is told once and made anew; nobody gets the lock for one ttl, and tokens go on growing."""
+    async with driver_at(server.dsn, limit=5.0) as driver:
+        lease = await driver.grant_lease("a", 3.0)
+        grant = await driver.acquire(lease, LOCK, b"a")
+        assert grant is not None
+        dropped = clock.now()
+        await asyncio.to_thread(server.sql, f"DROP TABLE cluster_lock.{table}")
+        told = ""
+        taken = None
+        while taken is None:
+            heir = await first_lease(driver, 3.0)
+            try:
+                taken = await driver.acquire(heir, LOCK, b"b")
+            except BackendUnavailable as error:
+                told = told or str(error)
+            await asyncio.sleep(0.1)
+        assert clock.now() >= dropped + 3.0
+        assert taken.token > grant.token
+        assert table in ("lease", "server") or "is gone; the next request makes it anew" in told
+
+
+async def test_connections_that_the_server_ends(server: PostgresServer) -> None:
+    """pg_terminate_backend costs who waits an error, and the next request nothing."""
+    async with driver_at(server.dsn, limit=5.0) as driver:
+        position = (await driver.read([LOCK])).position
+        waiting = asyncio.ensure_future(driver.wait_changed([LOCK], position, 30.0))
+        await asyncio.wait([waiting], timeout=0.5)
+        ended = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE application_name = 'cluster-lock'"
+        assert int(await asyncio.to_thread(server.sql, ended)) >= 2
+        with pytest.raises(BackendUnavailable):
+            await waiting
+        await driver.read([LOCK])
+
+
+async def test_a_pool_in_session_mode_serves(server: PostgresServer) -> None:
+    """Behind PgBouncer in session mode a wait is told of a change."""
+    with PgBouncer(server, "session") as pool:
+        async with driver_at(pool.dsn, limit=5.0) as driver, driver_at(server.dsn, limit=5.0) as other:
+            position = (await driver.read([LOCK])).position
+            waiting = asyncio.ensure_future(driver.wait_changed([LOCK], position, 20.0))
+            await asyncio.wait([waiting], timeout=0.5)
+            grant = await other.acquire(await other.grant_lease("a", 30.0), LOCK, b"a")
+            begun = clock.now()
+            changes = await waiting
+            assert grant is not None
+            assert changes.entries[LOCK].index == grant.index
+            assert clock.now() - begun < 5
+
+
+async def test_a_pool_in_transaction_mode_is_refused(server: PostgresServer) -> None:
+    """Behind PgBouncer in transaction mode nobody gets a lease, and is told why."""
+    with PgBouncer(server, "transaction") as pool:
+        async with driver_at(pool.dsn, limit=5.0) as driver:
+            with pytest.raises(BackendRefused, match="pooler in transaction mode"):
+                await driver.grant_lease("a", 30.0)
+
+
+async def test_who_may_not_come_in(server: PostgresServer) -> None:
+    """A wrong password, an unknown role, a database that is not there: refused, in the server's words, no secret."""
+    server.sql("CREATE ROLE bot LOGIN PASSWORD 'right-one'")
+    dsn = server.dsn_of("bot")
+    async with driver_at(dsn, limit=5.0, password="wrong-one") as driver:
+        with pytest.raises(PermissionRefused, match="password authentication failed") as refused:
+            await driver.grant_lease("a", 30.0)
+        assert "wrong-one" not in str(refused.value)
+    async with driver_at(dsn, limit=5.0) as driver:
+        with pytest.raises(PermissionRefused, match="no password supplied"):
+            await driver.grant_lease("a", 30.0)
+    nowhere = server.dsn.replace("dbname=postgres", "dbname=nowhere")
+    async with driver_at(nowhere, limit=5.0) as driver:
+        with pytest.raises(BackendRefused, match="does not exist"):
+            await driver.grant_lease("a", 30.0)
+
+
+async def test_a_right_that_is_missing_is_named(server: PostgresServer) -> None:
+    """Who may not use the schema hears which rights it needs; with them it leads."""
+    server.sql("CREATE ROLE bot LOGIN PASSWORD 'right-one'")
+    async with driver_at(server.dsn_of("bot"), limit=5.0, password="right-one") as driver:
+        with pytest.raises(PermissionRefused, match="GRANT USAGE ON SCHEMA cluster_lock"):
+            await driver.grant_lease("a", 30.0)
+        server.sql(
+            "GRANT USAGE ON SCHEMA cluster_lock TO bot;"
+            "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA cluster_lock TO bot;"
+            "GRANT USAGE ON SEQUENCE cluster_lock.token TO bot"
+        )
+        lease = await driver.grant_lease("a", 30.0)
+        grant = await driver.acquire(lease, LOCK, b"a")
+        assert grant is not None
+        await driver.announce(lease, "standby/a", b"a")
+        await driver.release(grant, b"bye")
+        await driver.revoke(lease)
+
+
+async def test_a_schema_that_may_not_be_made(server: PostgresServer) -> None:
+    """Where the schema is missing and may not be made, the right and the command are named; init makes it else."""
+    server.sql("DROP SCHEMA cluster_lock CASCADE; CREATE ROLE bot LOGIN PASSWORD 'right-one'")
+    async with driver_at(server.dsn_of("bot"), limit=5.0, password="right-one") as driver:
+        with pytest.raises(PermissionRefused, match=r"CREATE ON DATABASE postgres; .*init-db"):
+            await driver.grant_lease("a", 30.0)
+    async with driver_at(server.dsn, limit=5.0) as driver:
+        assert await driver.init() is True
+    async with driver_at(server.dsn, limit=5.0) as driver:
+        assert await driver.init() is False
+
+
+async def test_a_server_that_takes_no_writes(server: PostgresServer) -> None:
+    """A read-only server gives no lease, and the text says that it is read-only."""
+    server.sql("ALTER SYSTEM SET default_transaction_read_only = on; SELECT pg_reload_conf()")
+    async with driver_at(server.dsn, limit=5.0) as driver:
+        with pytest.raises(BackendUnavailable, match="read-only"):
+            await driver.grant_lease("a", 30.0)
+
+
+async def test_a_schema_of_a_later_version(server: PostgresServer) -> None:
+    """A schema that a later version made is left alone."""
+    server.sql("UPDATE cluster_lock.server SET version = 2")
+    async with driver_at(server.dsn, limit=5.0) as driver:
+        with pytest.raises(BackendRefused, match="version 2"):
+            await driver.grant_lease("a", 30.0)
+
+
+async def test_a_host_that_is_silent_is_passed_over(server: PostgresServer, postgres_release: str) -> None:
+    """Of two hosts the one that does not answer costs its part of the first request only."""
+    with PostgresServer(release=postgres_release) as silent:
+        silent.pause()
+        try:
+            dsn = f"host=127.0.0.1,127.0.0.1 port={silent.port},{server.port} user=postgres dbname=postgres"
+            async with driver_at(dsn, limit=4.0) as driver:
+                await driver.read([LOCK])
+                begun = clock.now()
+                await asyncio.gather(*(driver.read([LOCK]) for _ in range(4)))
+                assert clock.now() - begun < 2.0
+        finally:
+            silent.resume()
+
+
+async def test_a_renewal_that_waited_for_its_row_is_judged_after_the_wait(server: PostgresServer) -> None:
+    """A lease whose time runs out while its renewal waits for the row is over; so is the one of an heir."""
+    async with driver_at(server.dsn, limit=20.0) as driver:
+        lease = await driver.grant_lease("a", 2.0)
+        await driver.acquire(lease, LOCK, b"a")
+        hold = "BEGIN; SELECT 1 FROM cluster_lock.lease FOR UPDATE; SELECT pg_sleep(3); COMMIT"
+        holding = asyncio.ensure_future(asyncio.to_thread(server.sql, hold))
+        locked = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'"
+        await until(lambda: server.sql(locked) == "1")
+        with pytest.raises(LeaseExpired):
+            await driver.renew(lease)
+        await holding
+
+
+async def test_a_live_lease_is_not_taken_over_after_a_wait_for_its_row(server: PostgresServer) -> None:
+    """Who wants a lock waits for the renewal under way, and then sees that the lease lives."""
+    async with driver_at(server.dsn, limit=20.0) as driver:
+        lease, rival = await driver.grant_lease("a", 2.0), await driver.grant_lease("b", 30.0)
+        await driver.acquire(lease, LOCK, b"a")
+        renew = (
+            "BEGIN; UPDATE cluster_lock.lease SET expires_at = clock_timestamp() + interval '1 minute'"
+            f" WHERE id = '{lease.id}'; SELECT pg_sleep(3); COMMIT"
+        )
+        renewing = asyncio.ensure_future(asyncio.to_thread(server.sql, renew))
+        await asyncio.sleep(2.2)  # the old time of the lease is over, the new one is not yet written
+        assert await driver.acquire(rival, LOCK, b"b") is None
+        await renewing
+        await driver.renew(lease)
+
+
+def test_what_is_wrong_in_the_settings_is_said() -> None:
+    """A password in the dsn, half a certificate, a text that is no dsn: each by a sentence that repeats no secret."""
+    for options, words in (
+        ({"dsn": "host=x password=se-cret"}, "must not hold a password"),
+        ({"dsn": "postgresql://u:se-cret@x/y"}, "must not hold a password"),
+        ({"dsn": "se-cret"}, "no connection string"),
+        ({"cert": "a.pem"}, "needs both"),
+        ({"dsn": "target_session_attrs=read-only"}, "never reaches"),
+    ):
+        with pytest.raises(ConfigError, match=words) as refused:
+            PostgresDriver(request_timeout=1.0, **options)  # type: ignore[arg-type]
+        assert "se-cret" not in str(refused.value)
