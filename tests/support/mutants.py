@@ -809,6 +809,47 @@ def redis_believes_a_silent_subscription() -> None:
     _driver_part("redis.subscription").Subscription.check = trusting
 
 
+def _postgres_schema(old: str, new: str) -> None:
+    schema = _driver_part("postgres.schema")
+    script = schema.ddl()
+    assert old in script, old
+    schema.ddl = lambda: script.replace(old, new)
+
+
+def postgres_judges_before_the_row_lock() -> None:
+    _postgres_schema(
+        "    SELECT expires_at INTO ends FROM cluster_lock.lease WHERE id = a_lease FOR UPDATE;\n    IF NOT FOUND THEN",
+        "    SELECT expires_at INTO ends FROM cluster_lock.lease WHERE id = a_lease;\n    IF NOT FOUND THEN",
+    )
+
+
+def postgres_judges_by_the_begin_of_the_transaction() -> None:
+    _postgres_schema("IF ends > clock_timestamp() THEN", "IF ends > now() THEN")
+
+
+def postgres_releases_without_the_token() -> None:
+    _postgres_schema("AND lease = a_lease AND index = a_index FOR UPDATE", "AND lease = a_lease FOR UPDATE")
+
+
+def postgres_gives_away_at_once() -> None:
+    _postgres_schema("RETURN greatest(0, extract", "RETURN 0 * greatest(0, extract")
+
+
+def postgres_keeps_a_connection_that_was_cancelled() -> None:
+    _driver_part("postgres.connection").Connection._close_after = lambda self, _: None
+    link = _driver_part("postgres.link").Link
+    take = link._take
+    connect = link.connect
+    kept: list[Any] = []
+
+    async def keeping(self: Any, until: float) -> Any:
+        kept.append(await connect(self, until))
+        return kept[-1]
+
+    link.connect = keeping
+    link._take = lambda self: take(self) or (kept[-1] if kept else None)
+
+
 MUTANTS: dict[str, Callable[[], None]] = {
     made.__name__: made
     for made in list(globals().values())

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from cluster_lock.drivers.postgres import ddl
+from cluster_lock.drivers import postgres
 from cluster_lock.testing.servers import PostgresServer
 
 
 def set_up_long_ago(server: PostgresServer) -> None:
     """Make the schema, and let the time be over in which nobody gets a lease."""
-    server.sql(f"BEGIN; {ddl()} COMMIT")
+    server.sql(f"BEGIN; {postgres.ddl()} COMMIT")
     server.sql("UPDATE cluster_lock.server SET base = base - interval '1 hour'")

@@ -117,6 +117,11 @@ KILLED_BY = {
     "gives_back_what_a_program_below_a_shell_held": f"{KEEPER}/test_visitors.py -k below_a_shell",
     "takes_a_late_end_for_a_timely_one": f"{POLLER}/test_handling.py -k not_over_while_a_handler_runs_in_a_thread",
     "lets_an_app_poll_while_it_is_loaded": "tests/test_bot/test_app.py -k imported",
+    "postgres_judges_before_the_row_lock": f"{DRIVERS}/test_postgres_faults.py -k live_lease_is_not",
+    "postgres_judges_by_the_begin_of_the_transaction": f"{DRIVERS}/test_postgres_faults.py -k renewal_that_waited",
+    "postgres_releases_without_the_token": f"{DRIVERS}/test_conformance_postgres.py -k earlier_term",
+    "postgres_gives_away_at_once": f"{DRIVERS}/test_postgres_faults.py -k started_again",
+    "postgres_keeps_a_connection_that_was_cancelled": f"{DRIVERS}/test_postgres_faults.py -k stopped_server_is_given",
     "redis_releases_without_the_token": f"{DRIVERS}/test_redis_faults.py -k late_release",
     "redis_keeps_a_connection_that_was_cancelled": f"{DRIVERS}/test_redis_faults.py -k stands_still",
     "redis_gives_away_at_once": f"{DRIVERS}/test_redis_faults.py -k gives_nothing_away",
@@ -128,6 +133,7 @@ MARKS = {
     "etcd": pytest.mark.etcd,
     "consul": pytest.mark.consul,
     "redis": pytest.mark.redis,
+    "postgres": pytest.mark.postgres,
     "leaves_overdue_work_alone": pytest.mark.etcd,
 }
 """By the mutant's name, or the first word of it."""
