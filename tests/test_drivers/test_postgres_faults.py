@@ -112,9 +112,13 @@ async def test_sockets_of_others_are_left_alone(server: PostgresServer) -> None:
             verbs = [asyncio.ensure_future(driver.read([LOCK])) for _ in range(4)]
             await asyncio.wait(verbs)
             heard: list[bytes] = []
+
+            def hear(read: int) -> None:
+                heard.append(os.read(read, 1))
+
             pairs = [os.pipe() for _ in range(20)]
             for read, _ in pairs:
-                asyncio.get_running_loop().add_reader(read, lambda read=read: heard.append(os.read(read, 1)))
+                asyncio.get_running_loop().add_reader(read, hear, read)
             await asyncio.sleep(0.5)  # longer than psycopg looks at what it waits for
             for _, write in pairs:
                 os.write(write, b"x")
@@ -357,5 +361,5 @@ def test_what_is_wrong_in_the_settings_is_said() -> None:
         ({"dsn": "target_session_attrs=read-only"}, "never reaches"),
     ):
         with pytest.raises(ConfigError, match=words) as refused:
-            PostgresDriver(request_timeout=1.0, **options)  # type: ignore[arg-type]
+            PostgresDriver(request_timeout=1.0, **options)
         assert "se-cret" not in str(refused.value)
