@@ -1,4 +1,4 @@
-# `make demo [BACKEND=file|etcd|consul|redis]` and `make test` do all of their own set-up on a machine with Python and make.
+# `make demo [BACKEND=file|etcd|consul|redis|postgres]` and `make test` do all of their own set-up on a machine with Python and make.
 BACKEND ?= file
 RUNS ?= 20
 ROUNDS ?= 10
@@ -11,12 +11,12 @@ export CLUSTER_LOCK_TOOLS ?= $(CURDIR)/.tools
 .PHONY: chaos demo test test-newest model lock servers lint soak-demo bench clean help
 
 help:
-	@echo 'make demo [BACKEND=file|etcd|consul|redis]   the show-piece, on a real server'
+	@echo 'make demo [BACKEND=file|etcd|consul|redis|postgres]   the show-piece, on a real server'
 	@echo 'make test [TOX="-e etcd35"]            install the real servers, run everything'
 	@echo 'make test-newest                       the same libraries as a user gets today: nothing locked'
 	@echo 'make model [MODEL="lease sweep"]       check the model of the protocol (docs/model), and what each rule is for'
 	@echo 'make lock                              lock today'"'"'s releases in requirements/, for all of these'
-	@echo 'make servers                           install etcd, consul and redis into .tools'
+	@echo 'make servers                           install etcd, consul, redis and postgres into .tools'
 	@echo 'scripts/shape                          how large, how deep, how tangled the code is, and the limits'
 	@echo 'make chaos [BACKEND=etcd35|etcd34|consul] [ROUNDS=10] [SEED=1]   rounds of faults: tests/chaos/README.md'
 	@echo 'make lint | soak-demo [RUNS=20] | bench | clean'
@@ -60,7 +60,7 @@ lock:
 	scripts/lock
 
 servers:
-	scripts/install-servers etcd consul redis
+	scripts/install-servers etcd consul redis postgres
 
 lint:
 	scripts/run-tests -e lint,typing

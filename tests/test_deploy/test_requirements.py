@@ -23,13 +23,13 @@ _PINNED = re.compile(
 
 _EXTRAS = {
     "consul-py": "aiogram consul-py etcd testing",
-    "demo": "aiogram cli consul etcd health redis testing",
+    "demo": "aiogram cli consul etcd health postgres redis testing",
     "etcd3-legacy": "aiogram consul etcd3-legacy testing",
-    "image": "aiogram consul etcd health redis",
-    "oldest": "aiogram cli consul etcd health redis testing",
+    "image": "aiogram consul etcd health postgres redis",
+    "oldest": "aiogram cli consul etcd health postgres redis testing",
     "py315": "cli consul etcd health testing",
-    "test": "aiogram cli consul etcd health redis testing",
-    "typing": "aiogram cli consul etcd health redis testing",
+    "test": "aiogram cli consul etcd health postgres redis testing",
+    "typing": "aiogram cli consul etcd health postgres redis testing",
 }
 _GROUPS = {
     "build": "build",
