@@ -79,14 +79,19 @@ class _Examination:
             return [Finding.warning("servers", f"not told: {error}")]
         if not nodes:
             return []
-        findings = [self.server(node) for node in nodes]
-        if len(nodes) == 1:
-            text = "there is one only: while it is down nobody becomes the leader, and a leader stops at its deadline"
-            findings.append(Finding.warning("servers", text, "run three"))
-        elif len(nodes) % 2 == 0:
-            text = f"{len(nodes)} survive the loss of no more than {len(nodes) - 1} would"
-            findings.append(Finding.warning("servers", text, f"run {len(nodes) - 1} or {len(nodes) + 1}"))
-        return findings
+        return [*(self.server(node) for node in nodes), *self.number(len(nodes))]
+
+    def number(self, nodes: int) -> list[Finding]:
+        """Is that how many there should be?"""
+        lost = "while it is down nobody becomes the leader, and a leader stops at its deadline"
+        if not self.driver.traits.majority:
+            return [Finding.ok("servers", f"one server decides: {lost}, or until a replica is promoted")]
+        if nodes == 1:
+            return [Finding.warning("servers", f"there is one only: {lost}", "run three")]
+        if nodes % 2 == 0:
+            text = f"{nodes} survive the loss of no more than {nodes - 1} would"
+            return [Finding.warning("servers", text, f"run {nodes - 1} or {nodes + 1}")]
+        return []
 
     def server(self, node: BackendNode) -> Finding:
         who = f"{node.name} at {node.address}" if node.name != node.address else node.name
@@ -97,7 +102,8 @@ class _Examination:
             return Finding.ok("servers", f"{who}, version not told{', leads the servers' if node.leads else ''}")
         text = f"{who}, version {node.version}{', leads the servers' if node.leads else ''}"
         if oldest is not None and _version(node.version) < oldest:
-            return Finding.warning("servers", f"{text}: older than any that is tested ({oldest[0]}.{oldest[1]})")
+            tested = ".".join(map(str, oldest))
+            return Finding.warning("servers", f"{text}: older than any that is tested ({tested})")
         return Finding.ok("servers", text)
 
     async def lease(self) -> tuple[Lease | None, list[Finding]]:

@@ -89,7 +89,7 @@ class ConsulDriver(ConsulInspecting):
 
     @property
     def traits(self) -> Traits:
-        return Traits(expiry_factor=2.0)
+        return Traits(expiry_factor=2.0, majority=True)
 
     @property
     def backend(self) -> str:

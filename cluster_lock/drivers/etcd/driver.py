@@ -78,7 +78,7 @@ class EtcdDriver(EtcdInspecting):
 
     @property
     def traits(self) -> Traits:
-        return Traits()
+        return Traits(majority=True)
 
     @property
     def backend(self) -> str:
