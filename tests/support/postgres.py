@@ -1,12 +1,52 @@
-"""A PostgreSQL server that is used as if it had run for long."""
+"""PostgreSQL servers that are used as if they had run for long, and the driver at them."""
 
 from __future__ import annotations
 
+import asyncio
+import subprocess
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from cluster_lock import clock
 from cluster_lock.drivers import postgres
-from cluster_lock.testing.servers import PostgresServer
+from cluster_lock.errors import BackendUnavailable
+from cluster_lock.testing.servers import PostgresServer, find_tool
+from cluster_lock.values import Lease
+
+LATE = 0.5
+"""Seconds by which a busy machine may be late."""
 
 
 def set_up_long_ago(server: PostgresServer) -> None:
     """Make the schema, and let the time be over in which nobody gets a lease."""
     server.sql(f"BEGIN; {postgres.ddl()} COMMIT")
     server.sql("UPDATE cluster_lock.server SET base = base - interval '1 hour'")
+
+
+def dump(server: PostgresServer, release: str) -> str:
+    """What psql makes the same database of."""
+    command = [str(find_tool("postgres", "pg_dump", release)), "--dbname", server.dsn]
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
+
+
+@asynccontextmanager
+async def driver_at(dsn: str, *, limit: float = 5.0, **options: Any) -> AsyncIterator[postgres.PostgresDriver]:
+    """`limit`: seconds that a request may take. Its close waits for nobody."""
+    driver = postgres.PostgresDriver(dsn, prefix="test/", request_timeout=limit, **options)
+    await driver.open()
+    try:
+        yield driver
+    finally:
+        begun = clock.now()
+        await driver.close()
+        assert clock.now() - begun < LATE
+
+
+async def first_lease(driver: postgres.PostgresDriver, ttl: float) -> Lease:
+    """Ask until there is one."""
+    while True:
+        try:
+            return await driver.grant_lease("b", ttl)
+        except BackendUnavailable:
+            await asyncio.sleep(0.1)

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
-from typing import Any
+from collections.abc import Iterator
 
 import pytest
 from support.aio import until
-from support.postgres import set_up_long_ago
+from support.postgres import LATE, driver_at, first_lease, set_up_long_ago
 
 from cluster_lock import clock
 from cluster_lock.drivers.postgres import PostgresDriver
@@ -23,15 +21,12 @@ from cluster_lock.errors import (
     PermissionRefused,
 )
 from cluster_lock.testing.servers import PgBouncer, PostgresServer
-from cluster_lock.values import Lease
 
 pytestmark = pytest.mark.postgres
 
 LOCK = "leader/x"
 LIMIT = 1.0
-"""Seconds that a request may take."""
-LATE = 0.5
-"""Seconds by which a busy machine may be late."""
+"""Seconds that a request may take, where it is waited for."""
 
 
 @pytest.fixture
@@ -41,22 +36,10 @@ def server(postgres_release: str) -> Iterator[PostgresServer]:
         yield server
 
 
-@asynccontextmanager
-async def driver_at(dsn: str, **options: Any) -> AsyncIterator[PostgresDriver]:
-    driver = PostgresDriver(dsn, prefix="test/", request_timeout=options.pop("limit", LIMIT), **options)
-    await driver.open()
-    try:
-        yield driver
-    finally:
-        begun = clock.now()
-        await driver.close()
-        assert clock.now() - begun < LATE
-
-
 async def test_a_stopped_server_is_given_up_in_time(server: PostgresServer) -> None:
     """Each verb on a server that answers nothing ends at its limit, whatever psycopg would wait for; and once the
     server goes on, so do we, and a lease that ended meanwhile is over."""
-    async with driver_at(server.dsn, limit=5.0) as warm, driver_at(server.dsn) as driver:
+    async with driver_at(server.dsn) as warm, driver_at(server.dsn, limit=LIMIT) as driver:
         lease = await warm.grant_lease("a", 3.0)
         grant = await warm.acquire(lease, LOCK, b"a")
         assert grant is not None
@@ -89,7 +72,7 @@ async def test_a_stopped_server_is_given_up_in_time(server: PostgresServer) -> N
 
 async def test_a_wait_on_a_stopped_server_says_so(server: PostgresServer) -> None:
     """Who waits while the server stops hears of it by the heartbeat, or at the end of the wait at the latest."""
-    async with driver_at(server.dsn) as driver:
+    async with driver_at(server.dsn, limit=LIMIT) as driver:
         position = (await driver.read([LOCK])).position
         waiting = asyncio.ensure_future(driver.wait_changed([LOCK], position, 30.0))
         await asyncio.wait([waiting], timeout=0.5)
@@ -134,7 +117,7 @@ async def test_sockets_of_others_are_left_alone(server: PostgresServer) -> None:
 
 async def test_killed_and_started_again(server: PostgresServer) -> None:
     """After kill -9 and a start with its data the lock is still its holder's, who renews; a new lease waits one ttl."""
-    async with driver_at(server.dsn, limit=5.0) as driver:
+    async with driver_at(server.dsn) as driver:
         lease = await driver.grant_lease("a", 30.0)
         grant = await driver.acquire(lease, LOCK, b"a")
         position = (await driver.read([LOCK])).position
@@ -159,7 +142,7 @@ async def test_killed_and_started_again(server: PostgresServer) -> None:
 
 async def test_a_server_that_lost_its_data(server: PostgresServer) -> None:
     """Where everything is gone the schema is made anew, the old lease is over, and a new one waits one ttl."""
-    async with driver_at(server.dsn, limit=5.0) as driver:
+    async with driver_at(server.dsn) as driver:
         lease = await driver.grant_lease("a", 2.0)
         await driver.acquire(lease, LOCK, b"a")
         server.kill()
@@ -174,19 +157,10 @@ async def test_a_server_that_lost_its_data(server: PostgresServer) -> None:
         assert clock.now() - started >= 2.0 - LATE
 
 
-async def first_lease(driver: PostgresDriver, ttl: float) -> Lease:
-    """Ask until there is one."""
-    while True:
-        try:
-            return await driver.grant_lease("b", ttl)
-        except BackendUnavailable:
-            await asyncio.sleep(0.1)
-
-
 @pytest.mark.parametrize("table", ["key", "lease", "space", "server"])
 async def test_a_table_that_was_dropped(server: PostgresServer, table: str) -> None:
     """A dropped table is told once and made anew; nobody gets the lock for one ttl, and tokens go on growing."""
-    async with driver_at(server.dsn, limit=5.0) as driver:
+    async with driver_at(server.dsn) as driver:
         lease = await driver.grant_lease("a", 3.0)
         grant = await driver.acquire(lease, LOCK, b"a")
         assert grant is not None
@@ -208,7 +182,7 @@ async def test_a_table_that_was_dropped(server: PostgresServer, table: str) -> N
 
 async def test_connections_that_the_server_ends(server: PostgresServer) -> None:
     """pg_terminate_backend costs who waits an error, and the next request nothing."""
-    async with driver_at(server.dsn, limit=5.0) as driver:
+    async with driver_at(server.dsn) as driver:
         position = (await driver.read([LOCK])).position
         waiting = asyncio.ensure_future(driver.wait_changed([LOCK], position, 30.0))
         await asyncio.wait([waiting], timeout=0.5)
@@ -222,7 +196,7 @@ async def test_connections_that_the_server_ends(server: PostgresServer) -> None:
 async def test_a_pool_in_session_mode_serves(server: PostgresServer) -> None:
     """Behind PgBouncer in session mode a wait is told of a change."""
     with PgBouncer(server, "session") as pool:
-        async with driver_at(pool.dsn, limit=5.0) as driver, driver_at(server.dsn, limit=5.0) as other:
+        async with driver_at(pool.dsn) as driver, driver_at(server.dsn) as other:
             position = (await driver.read([LOCK])).position
             waiting = asyncio.ensure_future(driver.wait_changed([LOCK], position, 20.0))
             await asyncio.wait([waiting], timeout=0.5)
@@ -237,7 +211,7 @@ async def test_a_pool_in_session_mode_serves(server: PostgresServer) -> None:
 async def test_a_pool_in_transaction_mode_is_refused(server: PostgresServer) -> None:
     """Behind PgBouncer in transaction mode nobody gets a lease, and is told why."""
     with PgBouncer(server, "transaction") as pool:
-        async with driver_at(pool.dsn, limit=5.0) as driver:
+        async with driver_at(pool.dsn) as driver:
             with pytest.raises(BackendRefused, match="pooler in transaction mode"):
                 await driver.grant_lease("a", 30.0)
 
@@ -246,15 +220,15 @@ async def test_who_may_not_come_in(server: PostgresServer) -> None:
     """A wrong password, an unknown role, a database that is not there: refused, in the server's words, no secret."""
     server.sql("CREATE ROLE bot LOGIN PASSWORD 'right-one'")
     dsn = server.dsn_of("bot")
-    async with driver_at(dsn, limit=5.0, password="wrong-one") as driver:
+    async with driver_at(dsn, password="wrong-one") as driver:
         with pytest.raises(PermissionRefused, match="password authentication failed") as refused:
             await driver.grant_lease("a", 30.0)
         assert "wrong-one" not in str(refused.value)
-    async with driver_at(dsn, limit=5.0) as driver:
+    async with driver_at(dsn) as driver:
         with pytest.raises(PermissionRefused, match="no password supplied"):
             await driver.grant_lease("a", 30.0)
     nowhere = server.dsn.replace("dbname=postgres", "dbname=nowhere")
-    async with driver_at(nowhere, limit=5.0) as driver:
+    async with driver_at(nowhere) as driver:
         with pytest.raises(BackendRefused, match="does not exist"):
             await driver.grant_lease("a", 30.0)
 
@@ -262,7 +236,7 @@ async def test_who_may_not_come_in(server: PostgresServer) -> None:
 async def test_a_right_that_is_missing_is_named(server: PostgresServer) -> None:
     """Who may not use the schema hears which rights it needs; with them it leads."""
     server.sql("CREATE ROLE bot LOGIN PASSWORD 'right-one'")
-    async with driver_at(server.dsn_of("bot"), limit=5.0, password="right-one") as driver:
+    async with driver_at(server.dsn_of("bot"), password="right-one") as driver:
         with pytest.raises(PermissionRefused, match="GRANT USAGE ON SCHEMA cluster_lock"):
             await driver.grant_lease("a", 30.0)
         server.sql(
@@ -281,19 +255,19 @@ async def test_a_right_that_is_missing_is_named(server: PostgresServer) -> None:
 async def test_a_schema_that_may_not_be_made(server: PostgresServer) -> None:
     """Where the schema is missing and may not be made, the right and the command are named; init makes it else."""
     server.sql("DROP SCHEMA cluster_lock CASCADE; CREATE ROLE bot LOGIN PASSWORD 'right-one'")
-    async with driver_at(server.dsn_of("bot"), limit=5.0, password="right-one") as driver:
+    async with driver_at(server.dsn_of("bot"), password="right-one") as driver:
         with pytest.raises(PermissionRefused, match=r"CREATE ON DATABASE postgres; .*init-db"):
             await driver.grant_lease("a", 30.0)
-    async with driver_at(server.dsn, limit=5.0) as driver:
+    async with driver_at(server.dsn) as driver:
         assert await driver.init() is True
-    async with driver_at(server.dsn, limit=5.0) as driver:
+    async with driver_at(server.dsn) as driver:
         assert await driver.init() is False
 
 
 async def test_a_server_that_takes_no_writes(server: PostgresServer) -> None:
     """A read-only server gives no lease, and the text says that it is read-only."""
     server.sql("ALTER SYSTEM SET default_transaction_read_only = on; SELECT pg_reload_conf()")
-    async with driver_at(server.dsn, limit=5.0) as driver:
+    async with driver_at(server.dsn) as driver:
         with pytest.raises(BackendUnavailable, match="read-only"):
             await driver.grant_lease("a", 30.0)
 
@@ -301,7 +275,7 @@ async def test_a_server_that_takes_no_writes(server: PostgresServer) -> None:
 async def test_a_schema_of_a_later_version(server: PostgresServer) -> None:
     """A schema that a later version made is left alone."""
     server.sql("UPDATE cluster_lock.server SET version = 2")
-    async with driver_at(server.dsn, limit=5.0) as driver:
+    async with driver_at(server.dsn) as driver:
         with pytest.raises(BackendRefused, match="version 2"):
             await driver.grant_lease("a", 30.0)
 

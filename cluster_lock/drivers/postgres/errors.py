@@ -22,6 +22,7 @@ _NOT_LET_IN = (
     "authentication failed",
     "no pg_hba.conf entry",
     "certificate authentication failed",
+    "connection requires a valid client certificate",
     "is not permitted to log in",
     "permission denied for database",
 )

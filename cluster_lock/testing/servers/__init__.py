@@ -10,7 +10,8 @@ process, also when it is killed (Linux).
 from .base import Cluster, Server, ServerFailed, ServerTLS
 from .consul import ConsulCluster, ConsulServer
 from .etcd import EtcdCluster, EtcdServer
-from .postgres import PgBouncer, PostgresServer
+from .pgbouncer import PgBouncer
+from .postgres import PostgresServer
 from .redis import RedisServer
 from .tools import ServerMissing, find_tool
 

@@ -1,4 +1,4 @@
-"""PostgreSQL, one server, and PgBouncer before it."""
+"""PostgreSQL, one server: a primary, or a replica of one."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ from .tools import find_tool
 
 OWNER = "postgres"
 """The superuser of each server, who needs no password."""
-_SCRAM = "host all all all scram-sha-256"
 
 
 class PostgresServer(Server):
@@ -25,7 +24,8 @@ class PostgresServer(Server):
 
     `release` is "15" or "18" (None: whichever is installed). `fast`: nothing is written through to the disk, so that a
     crash of the machine would lose data; a crash of the server does not. `tls`: it speaks TLS as well, and demands it
-    of all but its owner. It runs as `user` where we are root, since PostgreSQL refuses to be root.
+    of all but its owner; with a `client_cert` who comes is the role that his certificate names. `primary`: it begins as
+    its replica. It runs as `user` where we are root, since PostgreSQL refuses to be root.
     """
 
     def __init__(
@@ -34,6 +34,7 @@ class PostgresServer(Server):
         release: str | None = None,
         fast: bool = True,
         tls: ServerTLS | None = None,
+        primary: PostgresServer | None = None,
         user: str = "nobody",
         host: str = "127.0.0.1",
         port: int | None = None,
@@ -45,6 +46,7 @@ class PostgresServer(Server):
         self.host = host
         self.port = port or next(free_ports())
         self.tls = tls
+        self._primary = primary
         self._fast = fast
         self._user = user
         self.data = self.data_dir / "data"
@@ -77,6 +79,7 @@ class PostgresServer(Server):
             options |= {"fsync": "off", "full_page_writes": "off"}
         if self.tls:
             options |= {"ssl": "on", "ssl_cert_file": self.data / "tls.crt", "ssl_key_file": self.data / "tls.key"}
+            options |= {"ssl_ca_file": self.data / "tls.ca"}
         set_by = [f"-c{name}={value}" for name, value in options.items()]
         return [*self._as_user(), str(self._program), f"-D{self.data}", *set_by]
 
@@ -97,27 +100,25 @@ class PostgresServer(Server):
     def _make_data(self) -> None:
         self.data.mkdir(mode=0o700, exist_ok=True)
         self._own(self.data)
-        made = subprocess.run(
-            [
-                *self._as_user(),
-                str(self._program.with_name("initdb")),
-                *("-D", str(self.data), "-U", OWNER, "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync"),
-            ],
-            capture_output=True,
-            text=True,
-            cwd="/",
-            check=False,
-        )
-        if made.returncode != 0:
-            raise ServerFailed(f"initdb failed: {made.stderr.strip() or made.stdout.strip()}")
+        if self._primary:
+            self._call("pg_basebackup", "-D", self.data, "-R", "-X", "stream", "-c", "fast", "-d", self._primary.dsn)
+            return
+        self._call("initdb", "-D", self.data, "-U", OWNER, "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync")
         kind = "hostssl" if self.tls else "host"
-        rules = [f"host all {OWNER} all trust", f"host replication {OWNER} all trust", _SCRAM.replace("host", kind, 1)]
+        proof = "cert" if self.tls and self.tls.client_cert else "scram-sha-256"
+        rules = (f"host all {OWNER} all trust", f"host replication {OWNER} all trust", f"{kind} all all all {proof}")
         (self.data / "pg_hba.conf").write_text("\n".join(rules) + "\n")
         if self.tls:
-            for source, name in ((self.tls.cert, "tls.crt"), (self.tls.key, "tls.key")):
+            for source, name in ((self.tls.cert, "tls.crt"), (self.tls.key, "tls.key"), (self.tls.ca, "tls.ca")):
                 shutil.copy(source, self.data / name)
                 (self.data / name).chmod(0o600)
                 self._own(self.data / name)
+
+    def _call(self, program: str, *arguments: str | Path) -> None:
+        command = [*self._as_user(), str(self._program.with_name(program)), *map(str, arguments)]
+        made = subprocess.run(command, capture_output=True, text=True, cwd="/", check=False)
+        if made.returncode != 0:
+            raise ServerFailed(f"{program} failed: {made.stderr.strip() or made.stdout.strip()}")
 
     def _is_ready(self) -> bool:
         try:
@@ -147,6 +148,11 @@ class PostgresServer(Server):
         if answer.returncode != 0:
             raise ServerFailed(f"psql: {answer.stderr.strip()}")
         return answer.stdout.strip()
+
+    def promote(self) -> None:
+        """Make a primary of a replica; return when it takes writes."""
+        if self.sql("SELECT pg_promote()") != "t":
+            raise ServerFailed(f"{self} was not promoted")
 
     # Each connection has a process of its own in a session of its own: a signal to a group would miss it.
 
@@ -210,36 +216,3 @@ def _state(pid: int) -> str:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except (OSError, IndexError):
         return ""
-
-
-class PgBouncer(Server):
-    """PgBouncer before a server, in `mode` "session" or "transaction"; who comes is who he says he is."""
-
-    def __init__(self, server: PostgresServer, mode: str, *, pool_size: int = 20, user: str = "nobody") -> None:
-        self._program = find_tool("postgres", "pgbouncer")
-        super().__init__()
-        self._server = server
-        self._user = user
-        self.port = next(free_ports())
-        self.title = f"pgbouncer at 127.0.0.1:{self.port}"
-        users = self.data_dir / "users.txt"
-        users.write_text(f'"{OWNER}" ""\n')
-        (self.data_dir / "pgbouncer.ini").write_text(
-            "[databases]\n"
-            f"postgres = host={server.host} port={server.port} dbname=postgres\n"
-            "[pgbouncer]\n"
-            f"listen_addr = 127.0.0.1\nlisten_port = {self.port}\nunix_socket_dir =\n"
-            f"auth_type = trust\nauth_file = {users}\npool_mode = {mode}\ndefault_pool_size = {pool_size}\n"
-        )
-        self.data_dir.chmod(0o755)
-
-    @property
-    def dsn(self) -> str:
-        return f"host=127.0.0.1 port={self.port} user={OWNER} dbname=postgres"
-
-    def _command(self) -> list[str]:
-        user = ["-u", self._user] if os.geteuid() == 0 else []
-        return [str(self._program), *user, str(self.data_dir / "pgbouncer.ini")]
-
-    def _is_ready(self) -> bool:
-        return "process up" in self.log_tail() or "listening on" in self.log_tail()
