@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,12 +11,14 @@ import pytest
 from support.certs import Authority
 from support.postgres import driver_at, set_up_long_ago
 
+from cluster_lock.drivers.shared.certificates import validities
 from cluster_lock.errors import BackendRefused, ClusterLockError, PermissionRefused
 from cluster_lock.testing.servers import PostgresServer, ServerTLS
 
 pytestmark = pytest.mark.postgres
 
 PASSWORD = "right-one"
+DAY = dt.timedelta(days=1)
 
 
 @pytest.fixture
@@ -56,6 +59,25 @@ async def test_the_servers_name_and_its_ca_count(postgres_release: str, authorit
                 await driver.grant_lease("a", 30.0)
             said_in_one_line(refused)
         assert "password" not in server.log_tail()
+
+
+async def test_when_certificates_end_is_told(postgres_release: str, authority: Authority) -> None:
+    """Of the files of a driver and of what the server shows; a renewed file counts at once, a broken one changes
+    nothing."""
+    server_cert, server_key = authority.issue("server", "127.0.0.1", left=7 * DAY)
+    cert, key = authority.issue("bot", left=5 * DAY)
+    tls = ServerTLS(authority.ca, server_cert, server_key, cert, key)
+    with serving(postgres_release, tls) as server:
+        async with driver_at(server.dsn_of("bot"), ca=authority.ca, cert=cert, key=key) as driver:
+            (shown,) = (await driver.server_certificates()).values()
+            assert [shown] == validities(server_cert.read_bytes())
+            assert driver.certificates()["cert"] == validities(cert.read_bytes())[0]
+            authority.issue("bot", left=9 * DAY)
+            renewed = driver.certificates()["cert"]
+            assert renewed == validities(cert.read_bytes())[0]
+            await driver.grant_lease("a", 30.0)
+            cert.write_text("broken")
+            assert driver.certificates()["cert"] == renewed
 
 
 async def test_a_certificate_for_another_name(postgres_release: str, authority: Authority) -> None:

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from cluster_lock.drivers.shared.addresses import Address
+from cluster_lock.drivers.shared.tls_files import TLSFiles
 from cluster_lock.errors import ConfigError
 
 from .library import load
@@ -44,6 +46,7 @@ class PostgresAccess:
             problems.append(f"postgres: target_session_attrs={attributes} never reaches a server that takes locks")
         if problems:
             raise ConfigError(problems)
+        self.files = TLSFiles("postgres", ca, cert, key) if ca is not None or cert is not None else None
         files = {"sslrootcert": ca, "sslcert": cert, "sslkey": key}
         given |= {name: str(path) for name, path in files.items() if path is not None}
         given |= {name: value for name, value in {"user": user, "password": password}.items() if value}
@@ -72,12 +75,24 @@ class PostgresAccess:
             for host, port in itertools.zip_longest(hosts, ports[: len(hosts)], fillvalue="")
         ]
 
+    @property
+    def addresses(self) -> list[Address]:
+        """Of the servers that are reached by TCP, which is TLS where we know whom to trust."""
+        tls = "sslrootcert" in self._given
+        return [
+            Address(host, int(port), tls, schemes=("postgresql", "postgresql"))
+            for host, port in self._places()
+            if host and not host.startswith(("/", "@")) and port.isdecimal()
+        ]
+
+    def _places(self) -> list[tuple[str, str]]:
+        hosts, ports = self._place["host"].split(","), self._place["port"].split(",")
+        ports = ports * len(hosts) if len(ports) == 1 else ports
+        return [(host, port or "5432") for host, port in zip(hosts, ports, strict=False)]
+
     def __str__(self) -> str:
         """For people: no user, no password."""
-        hosts = self._place["host"].split(",")
-        ports = self._place["port"].split(",")
-        ports = ports * len(hosts) if len(ports) == 1 else ports
-        places = [f"{host or 'localhost'}:{port or 5432}" for host, port in zip(hosts, ports, strict=False)]
+        places = [f"{host or 'localhost'}:{port}" for host, port in self._places()]
         database = self._place["dbname"]
         return f"postgres {','.join(places)}" + (f"/{database}" if database else "")
 

@@ -10,14 +10,24 @@ Fencing token and index are numbers of one sequence, drawn by who has the turn.
 
 from __future__ import annotations
 
+import contextlib
+import struct
 import uuid
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 from cluster_lock import clock
-from cluster_lock.errors import BackendRefused, BackendUnavailable, ConfigError, ForeignValue, LeaseExpired, NoLeaseYet
-from cluster_lock.values import Changes, Entry, Grant, Lease, Traits
+from cluster_lock.errors import (
+    BackendRefused,
+    BackendUnavailable,
+    ConfigError,
+    ForeignValue,
+    LeaseExpired,
+    NoLeaseYet,
+    PermissionRefused,
+)
+from cluster_lock.values import Changes, Entry, Grant, Lease, Traits, Validity
 
 from .address import PostgresAccess
 from .inspect import PostgresInspecting
@@ -25,6 +35,8 @@ from .link import Link
 from .listening import Listener
 from .view import Position, View
 
+_WISH = struct.pack("!ii", 8, 80877103)
+"""SSLRequest of PostgreSQL's protocol: its length and its code."""
 _SHORTEST = 0.2
 """Seconds of a ttl."""
 
@@ -65,6 +77,8 @@ class PostgresDriver(PostgresInspecting):
         return str(self._access)
 
     async def open(self) -> None:
+        if self._access.files is not None:
+            self._access.files.load()
         link = Link(self._access, self._request_timeout)
         self._opened = link, Listener(link, self._prefix)
 
@@ -82,6 +96,22 @@ class PostgresDriver(PostgresInspecting):
             link, listener = self._opened
             listener.close()
             await link.close()
+
+    # Certificates. libpq reads the files anew for each connection.
+
+    def certificates(self) -> dict[str, Validity]:
+        files = self._access.files
+        if files is None:
+            return {}
+        with contextlib.suppress(ConfigError, PermissionRefused):  # the next connection tells of it
+            files.load()
+        return files.validity
+
+    async def server_certificates(self) -> dict[str, Validity]:
+        files = self._access.files
+        if files is None:
+            return {}
+        return await files.shown_by(self._access.addresses, self._request_timeout, _WISH)
 
     # Leases.
 

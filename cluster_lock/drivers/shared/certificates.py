@@ -33,18 +33,25 @@ def validities(pem: bytes) -> list[Validity]:
     return found
 
 
-async def shown_by(addresses: Sequence[Address], context: ssl.SSLContext, within: float) -> dict[str, Validity]:
+async def shown_by(
+    addresses: Sequence[Address], context: ssl.SSLContext, within: float, wish: bytes = b""
+) -> dict[str, Validity]:
     """Of the certificates that these show, by address. Who shows none in so many seconds, or one that is not trusted,
-    is left out."""
-    found = await asyncio.gather(*(_shown(address, context, within) for address in addresses))
+    is left out. `wish`: what asks for TLS, where a connection does not begin with it; "S" is a yes."""
+    found = await asyncio.gather(*(_shown(address, context, within, wish) for address in addresses))
     return {str(address): each for address, each in zip(addresses, found, strict=True) if each is not None}
 
 
-async def _shown(address: Address, context: ssl.SSLContext, within: float) -> Validity | None:
+async def _shown(address: Address, context: ssl.SSLContext, within: float, wish: bytes) -> Validity | None:
     try:
         async with asyncio.timeout(within):
-            _, writer = await asyncio.open_connection(address.host, address.port, ssl=context)
+            reader, writer = await asyncio.open_connection(address.host, address.port, ssl=None if wish else context)
             try:
+                if wish:
+                    writer.write(wish)
+                    if await reader.read(1) != b"S":
+                        return None
+                    await writer.start_tls(context, server_hostname=address.host)
                 return _validity(writer.get_extra_info("ssl_object").getpeercert(binary_form=True))
             finally:
                 writer.close()

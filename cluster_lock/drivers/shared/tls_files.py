@@ -77,10 +77,10 @@ class TLSFiles:
             log.info("%s: the TLS files have changed and were read", self._driver)
             self._trouble = ""
 
-    async def shown_by(self, addresses: Sequence[Address], within: float) -> dict[str, Validity]:
-        """Of the certificates that those with TLS show to who comes with these files; see `_certificates.shown_by`."""
+    async def shown_by(self, addresses: Sequence[Address], within: float, wish: bytes = b"") -> dict[str, Validity]:
+        """Of the certificates that those with TLS show to who comes with these files; see `certificates.shown_by`."""
         secure = [address for address in addresses if address.tls]
-        return await shown_by(secure, self.context, within) if secure else {}
+        return await shown_by(secure, self.context, within, wish) if secure else {}
 
     def __str__(self) -> str:
         ca, cert, _ = self._paths
