@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
-
 from .base import Server, free_ports
-from .postgres import OWNER, PostgresServer
+from .postgres import IS_ROOT, OWNER, PostgresServer
 from .tools import find_tool
 
 
@@ -35,7 +33,7 @@ class PgBouncer(Server):
         return f"host=127.0.0.1 port={self.port} user={OWNER} dbname=postgres"
 
     def _command(self) -> list[str]:
-        user = ["-u", self._user] if os.geteuid() == 0 else []
+        user = ["-u", self._user] if IS_ROOT else []
         return [str(self._program), *user, str(self.data_dir / "pgbouncer.ini")]
 
     def _is_ready(self) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import pwd
 import shutil
 import signal
 import subprocess
@@ -12,11 +11,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from .base import Server, ServerFailed, ServerTLS, free_ports
+from .base import Server, ServerFailed, ServerTLS, free_ports, wait_for
 from .tools import find_tool
 
 OWNER = "postgres"
 """The superuser of each server, who needs no password."""
+IS_ROOT = sys.platform != "win32" and os.geteuid() == 0
 
 
 class PostgresServer(Server):
@@ -51,7 +51,7 @@ class PostgresServer(Server):
         self._user = user
         self.data = self.data_dir / "data"
         self.title = f"postgres {release or ''} at {self.host}:{self.port}".replace("  ", " ")
-        if os.geteuid() == 0:
+        if IS_ROOT:
             self.data_dir.chmod(0o711)
 
     @property
@@ -84,8 +84,10 @@ class PostgresServer(Server):
         return [*self._as_user(), str(self._program), f"-D{self.data}", *set_by]
 
     def _as_user(self) -> list[str]:
-        if os.geteuid() != 0:
+        if sys.platform == "win32" or not IS_ROOT:
             return []
+        import pwd
+
         # The kernel forgets who must die with whom when the user changes.
         setpriv = shutil.which("setpriv")
         if setpriv is None:
@@ -94,7 +96,7 @@ class PostgresServer(Server):
         return [setpriv, f"--reuid={self._user}", f"--regid={group}", "--clear-groups", "--pdeathsig=KILL"]
 
     def _own(self, path: Path) -> None:
-        if os.geteuid() == 0:
+        if IS_ROOT:
             shutil.chown(path, self._user)
 
     def _make_data(self) -> None:
@@ -159,22 +161,24 @@ class PostgresServer(Server):
     def pause(self) -> None:
         """SIGSTOP to the server and each process of it: connections are accepted and nothing is answered."""
         super().pause()
-        self._signal_children(signal.SIGSTOP)
+        if sys.platform != "win32":
+            self._signal(self._children(), signal.SIGSTOP)
 
     def resume(self) -> None:
-        self._signal_children(signal.SIGCONT)
+        if sys.platform == "linux":
+            self._signal(self._children(), signal.SIGCONT)
         super().resume()
 
     def kill(self) -> None:
-        if self.running:
-            super().pause()  # or it would start others meanwhile
-            children = self._children()
+        if sys.platform != "linux" or not self.running:
             super().kill()
-            self._signal(children, signal.SIGKILL)
-            for child in children:
-                with contextlib.suppress(ChildProcessError, ProcessLookupError):
-                    while Path(f"/proc/{child}").exists() and _state(child) not in ("Z", ""):
-                        pass
+            return
+        super().pause()  # or it would start others meanwhile
+        children = self._children()
+        super().kill()
+        self._signal(children, signal.SIGKILL)
+        ended = ("Z", "")
+        wait_for(lambda: all(_state(child) in ended for child in children) or None, 10, f"{self} leaves processes")
 
     def stop(self) -> None:
         """SIGINT: PostgreSQL would wait for its clients after a SIGTERM."""
@@ -195,9 +199,6 @@ class PostgresServer(Server):
     def lose_data(self) -> None:
         """Throw its data away; it must not run. The next start begins with nothing."""
         shutil.rmtree(self.data)
-
-    def _signal_children(self, number: signal.Signals) -> None:
-        self._signal(self._children(), number)
 
     def _signal(self, pids: Sequence[int], number: signal.Signals) -> None:
         for pid in pids:
