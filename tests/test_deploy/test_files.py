@@ -12,7 +12,7 @@ import yaml
 from cluster_lock.config import load
 from cluster_lock.values import Timing
 
-COMPOSED = ("etcd", "consul", "file")
+COMPOSED = ("etcd", "consul", "file", "postgres")
 FILES = [
     *((name, "compose.yaml") for name in (*COMPOSED, "try", "prometheus")),
     ("consul", "compose.agents.yaml"),
@@ -136,7 +136,7 @@ def test_bots_are_confined_and_nothing_is_published(deploy: Path, name: str) -> 
 READS_KEYS_OF_OTHERS = {"DAC_READ_SEARCH"}
 CAPABILITIES = {
     "owner": {"CHOWN", "FOWNER"},
-    **dict.fromkeys(("etcdctl", "consul", "register-node"), READS_KEYS_OF_OTHERS),
+    **dict.fromkeys(("etcdctl", "consul", "psql", "register-node"), READS_KEYS_OF_OTHERS),
 }
 
 
@@ -159,9 +159,11 @@ IMAGES = {
     "BOT_IMAGE": {"cluster-lock-bot", "mybot"},
     "ETCD_IMAGE": {"quay.io/coreos/etcd:v3.5.16"},
     "CONSUL_IMAGE": {"consul:1.8.16"},
+    "POSTGRES_IMAGE": {"postgres:18.6"},
     "PROMETHEUS_IMAGE": {"prom/prometheus:v2.42.0"},
 }
-"""Those of etcd and Prometheus are the releases that are run here; Consul's is of the same line, without its hole."""
+"""Those of etcd, PostgreSQL and Prometheus are the releases that are run here; Consul's is of the same line, without
+its hole."""
 
 
 @pytest.mark.parametrize(("name", "file"), FILES)
