@@ -90,7 +90,7 @@ def postgres_server(postgres_release: str) -> Iterator[PostgresServer]:
         yield server
 
 
-@pytest.fixture(scope="session", params=["file", "etcd34", "etcd35", "consul", "redis"])
+@pytest.fixture(scope="session", params=["file", "etcd34", "etcd35", "consul", "redis", "postgres18"])
 def backend(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Backend]:
     """Each backend in turn, on a real server with its data on disk, as the settings that a process needs for it."""
     name = str(request.param)
@@ -103,6 +103,10 @@ def backend(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
         with RedisServer(persistent=True) as redis:
             redis.wait_age(OLD_ENOUGH)
             yield Backend("redis", {"url": redis.url}, redis)
+    elif name in POSTGRES_RELEASE:
+        with PostgresServer(release=POSTGRES_RELEASE[name]) as postgres:
+            set_up_long_ago(postgres)
+            yield Backend("postgres", {"dsn": postgres.dsn}, postgres)
     else:
         with EtcdServer(release=ETCD_RELEASE[name]) as etcd:
             yield Backend("etcd", {"endpoints": etcd.endpoints}, etcd)

@@ -7,12 +7,13 @@ from typing import Any
 
 import pytest
 from support.backends import Backend
+from support.postgres import let_time_pass
 
 from cluster_lock.driver import Driver
 from cluster_lock.drivers import driver_class
 from cluster_lock.lease.guard import NoGuard
 from cluster_lock.session import Session
-from cluster_lock.testing.servers import ConsulServer, EtcdServer, RedisServer
+from cluster_lock.testing.servers import ConsulServer, EtcdServer, PostgresServer, RedisServer
 from cluster_lock.values import LEADER, Timing
 
 CONSUL = pytest.param("consul", marks=pytest.mark.consul)
@@ -21,8 +22,12 @@ TELL_ALL = [
     pytest.param("etcd35", marks=pytest.mark.etcd),
     CONSUL,
 ]
-"""Those that tell of what a person changes. Redis does not: the next renewal finds it out."""
-SERVERS = [*TELL_ALL, pytest.param("redis", marks=pytest.mark.redis)]
+"""Those that tell of what a person changes. Redis and PostgreSQL do not: the next renewal finds it out."""
+SERVERS = [
+    *TELL_ALL,
+    pytest.param("redis", marks=pytest.mark.redis),
+    pytest.param("postgres18", marks=pytest.mark.postgres),
+]
 """For `parametrize("backend", SERVERS, indirect=True, scope="session")`: servers that people reach behind our back."""
 
 TIMING = Timing(ttl=4.0, margin=1.0, stop_time=0.5, settle=0.25)
@@ -52,7 +57,7 @@ def open_session(backend: Backend, prefix: str, instance: str, timing: Timing = 
 
 
 class Operator:
-    """A person with `consul`, `etcdctl` or `redis-cli` at hand. Sync: run it in a thread beside an event loop."""
+    """A person with the backend's own tool at hand. Sync: run it in a thread beside an event loop."""
 
     def __init__(self, backend: Backend, prefix: str) -> None:
         self.backend = backend
@@ -73,10 +78,17 @@ class Operator:
         assert isinstance(self.backend.server, RedisServer)
         return self.backend.server
 
+    @property
+    def postgres(self) -> PostgresServer:
+        assert isinstance(self.backend.server, PostgresServer)
+        return self.backend.server
+
     def wait_for_leases(self, ttl: int) -> None:
         """Until the server, which another test may have restarted, gives leases of that ttl away."""
         if self.backend.name == "redis":
             self.redis.wait_age(ttl)
+        elif self.backend.name == "postgres":
+            let_time_pass(self.postgres)
 
     def delete_key(self, name: str) -> None:
         """Delete the lock's key."""
@@ -85,6 +97,8 @@ class Operator:
             self.etcd.ctl("del", key)
         elif self.backend.name == "redis":
             self.redis.cli("DEL", key)
+        elif self.backend.name == "postgres":
+            self.postgres.sql(f"DELETE FROM cluster_lock.key WHERE {self._row(name)}")
         else:
             self.consul.request("DELETE", f"/v1/kv/{key}")
 
@@ -95,6 +109,13 @@ class Operator:
             self.etcd.ctl("put", key, value)
         elif self.backend.name == "redis":
             self.redis.cli("SET", key, value)
+        elif self.backend.name == "postgres":
+            row = f"'{self.prefix}', '{LEADER}{name}', '\\x{value.encode().hex()}'"
+            self.postgres.sql(
+                f"INSERT INTO cluster_lock.key (prefix, name, record) VALUES ({row})"
+                " ON CONFLICT (prefix, name) DO UPDATE SET lease = NULL, record = excluded.record,"
+                " index = excluded.index"
+            )
         else:
             self.consul.request("PUT", f"/v1/kv/{key}", value)
 
@@ -103,6 +124,10 @@ class Operator:
         key = self.prefix + LEADER + name
         if self.backend.name == "etcd":
             return self.etcd.ctl("get", key, "--print-value-only").strip()
+        if self.backend.name == "postgres":
+            return self.postgres.sql(
+                f"SELECT convert_from(record, 'UTF8') FROM cluster_lock.key WHERE {self._row(name)}"
+            )
         return self.redis.cli("GET", key).strip()
 
     def keys(self) -> set[str]:
@@ -113,6 +138,9 @@ class Operator:
             return set(self.consul.request("GET", f"/v1/kv/{self.prefix}?keys") or ())
         if self.backend.name == "redis":
             return set(self.redis.cli("KEYS", f"{self.prefix}*").split())
+        if self.backend.name == "postgres":
+            rows = f"FROM cluster_lock.key WHERE prefix = '{self.prefix}' AND num_nonnulls(record, previous) > 0"
+            return set(self.postgres.sql(f"SELECT name {rows}").split())
         folder = Path(self.backend.section["directory"])
         return {path.name for room in ("keys", "leases") for path in (folder / room).glob("*") if path.is_file()}
 
@@ -122,6 +150,8 @@ class Operator:
             self.etcd.ctl("lease", "revoke", lease_id)
         elif self.backend.name == "redis":
             self.redis.cli("DEL", f"{self.prefix}lease/{lease_id}")
+        elif self.backend.name == "postgres":
+            self.postgres.sql(f"DELETE FROM cluster_lock.lease WHERE id = '{lease_id}'")
         else:
             self.consul.request("PUT", f"/v1/session/destroy/{lease_id}")
 
@@ -131,4 +161,10 @@ class Operator:
             return len(self.etcd.ctl("lease", "list").split()) - 3  # "found N leases"
         if self.backend.name == "redis":
             return len(self.redis.cli("KEYS", "*/lease/*").split())
+        if self.backend.name == "postgres":
+            living = "SELECT count(*) FROM cluster_lock.lease WHERE expires_at > clock_timestamp()"
+            return int(self.postgres.sql(living))
         return len(self.consul.request("GET", "/v1/session/list"))
+
+    def _row(self, name: str) -> str:
+        return f"prefix = '{self.prefix}' AND name = '{LEADER}{name}'"

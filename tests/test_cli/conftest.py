@@ -10,7 +10,14 @@ from support.company import TIMING, Company
 
 from cluster_lock.values import Timing
 
-MARKS = {"file": "file", "etcd34": "etcd", "etcd35": "etcd", "consul": "consul", "redis": "redis"}
+MARKS = {
+    "file": "file",
+    "etcd34": "etcd",
+    "etcd35": "etcd",
+    "consul": "consul",
+    "redis": "redis",
+    "postgres18": "postgres",
+}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

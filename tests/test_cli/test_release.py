@@ -19,7 +19,7 @@ from support.proxy import Proxy
 from support.stores import SERVERS
 
 from cluster_lock import clock
-from cluster_lock.testing.servers import EtcdServer
+from cluster_lock.testing.servers import ConsulServer, EtcdServer, PostgresServer, RedisServer
 from cluster_lock.values import Origin, Timing
 
 PATIENT = Timing(ttl=6.0, margin=1.5, stop_time=0.5, settle=0.25, drain=1.0, cancel_grace=0.5)
@@ -59,15 +59,18 @@ class CutOff:
 
     def __init__(self, company: Company) -> None:
         server = company.backend.server
-        assert server is not None
-        port = (
-            server.client_port if isinstance(server, EtcdServer) else int(company.backend.section["url"].split(":")[2])
-        )
+        match server:
+            case EtcdServer():
+                port = server.client_port
+            case ConsulServer():
+                port = server.http_port
+            case RedisServer() | PostgresServer():
+                port = server.port
+            case _:
+                raise AssertionError(server)
         self.company, self.proxy = company, Proxy("127.0.0.1", port)
         company.enter(self.proxy)
-        scheme = "redis" if company.backend.name == "redis" else "http"
-        url = f"{scheme}://127.0.0.1:{self.proxy.port}"
-        way = {"endpoints": [url]} if company.backend.name == "etcd" else {"url": url}
+        way = json.loads(json.dumps(company.backend.section).replace(str(port), str(self.proxy.port)))
         direct, company.backend = company.backend, Backend(company.backend.name, way, server)
         self.member = company.join("web-1")
         company.backend = direct

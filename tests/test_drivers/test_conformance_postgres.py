@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from support.postgres import let_time_pass
 
 from cluster_lock.driver import Driver
 from cluster_lock.drivers.postgres import PostgresDriver
@@ -21,6 +22,7 @@ class TestPostgres(DriverConformance):
     @pytest.fixture(autouse=True)
     def _server(self, postgres_server: PostgresServer) -> None:
         self.server = postgres_server
+        let_time_pass(self.server)  # one test restarts it
 
     async def open_driver(self) -> Driver:
         driver = PostgresDriver(self.server.dsn, prefix=self.prefix, request_timeout=4.0)
@@ -76,6 +78,9 @@ class TestPostgres(DriverConformance):
             for name in ("key", "lease", "space")
         )
         await self._sql(f"BEGIN; {tables} DROP SCHEMA saved CASCADE; COMMIT")
+
+    async def restart_server(self) -> None:
+        await asyncio.to_thread(self.server.restart)
 
     async def _sql(self, text: str) -> str:
         return await asyncio.to_thread(self.server.sql, text)
