@@ -70,7 +70,7 @@ class ShippedServer(Server):
         return [*self._shipped.as_user, "/usr/bin/env", "-C", "/", *given, "sh", str(script), *here]
 
     def _is_ready(self) -> bool:
-        asked = [self._tools / "pg_isready", "-q", "-h", self.data_dir, "-p", str(self.port)]
+        asked = [str(self._tools / "pg_isready"), "-q", "-h", str(self.data_dir), "-p", str(self.port)]
         return subprocess.run(asked, check=False).returncode == 0
 
     def stop(self) -> None:
