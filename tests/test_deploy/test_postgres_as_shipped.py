@@ -25,6 +25,7 @@ from cluster_lock.drivers.postgres import PostgresDriver
 from cluster_lock.errors import NoLeaseYet
 from cluster_lock.testing.servers import Server, find_tool
 from cluster_lock.testing.servers.base import free_ports
+from cluster_lock.testing.servers.postgres import as_user
 
 pytestmark = [pytest.mark.postgres, pytest.mark.slow]
 
@@ -89,15 +90,7 @@ class Shipped:
         self.user = "nobody"
         user = pwd.getpwnam(self.user) if os.geteuid() == 0 else pwd.getpwuid(os.geteuid())
         owner = f"{user.pw_uid}:{user.pw_gid}"
-        self.as_user = [
-            *(
-                shutil.which("setpriv") or "setpriv",
-                f"--reuid={user.pw_uid}",
-                f"--regid={user.pw_gid}",
-                "--clear-groups",
-                "--pdeathsig=KILL",
-            )
-        ] * (os.geteuid() == 0)
+        self.as_user = as_user(self.user, find_tool("postgres", "postgres", RELEASE))
         own = f"{os.geteuid()}:{os.getegid()}"
         subprocess.run(
             [checkout / "deploy/make-certs", self.certs, "postgres"],

@@ -6,6 +6,7 @@ import contextlib
 import os
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -17,6 +18,25 @@ from .tools import find_tool
 OWNER = "postgres"
 """The superuser of each server, who needs no password."""
 IS_ROOT = sys.platform != "win32" and os.geteuid() == 0
+
+
+def as_user(user: str, program: Path) -> list[str]:
+    """What to put before the command line of `program`, so that it runs as `user` where we are root, also in a folder
+    that others may not enter."""
+    if sys.platform == "win32" or not IS_ROOT:
+        return []
+    import pwd
+
+    setpriv = shutil.which("setpriv")
+    if setpriv is None:
+        raise ServerFailed("PostgreSQL refuses to run as root, and there is no setpriv to become another user with")
+    group = str(pwd.getpwnam(user).pw_gid)
+    # The kernel forgets who must die with whom when the user changes.
+    command = [setpriv, f"--reuid={user}", f"--regid={group}", "--clear-groups", "--pdeathsig=KILL"]
+    if any(not folder.stat().st_mode & stat.S_IXOTH for folder in program.resolve().parents):
+        # It asks access(2) about its own files, which forgets capabilities unless it is told not to.
+        command += ["--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search", "--securebits=+no_setuid_fixup"]
+    return command
 
 
 class PostgresServer(Server):
@@ -84,16 +104,7 @@ class PostgresServer(Server):
         return [*self._as_user(), str(self._program), f"-D{self.data}", *set_by]
 
     def _as_user(self) -> list[str]:
-        if sys.platform == "win32" or not IS_ROOT:
-            return []
-        import pwd
-
-        # The kernel forgets who must die with whom when the user changes.
-        setpriv = shutil.which("setpriv")
-        if setpriv is None:
-            raise ServerFailed("PostgreSQL refuses to run as root, and there is no setpriv to become another user with")
-        group = str(pwd.getpwnam(self._user).pw_gid)
-        return [setpriv, f"--reuid={self._user}", f"--regid={group}", "--clear-groups", "--pdeathsig=KILL"]
+        return as_user(self._user, self._program)
 
     def _own(self, path: Path) -> None:
         if IS_ROOT:
