@@ -50,20 +50,31 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _ours(name: str) -> dict[str, Any]:
+    from cluster_lock.config.known_keys import SECTIONS
     from cluster_lock.drivers import why_unusable
     from cluster_lock.version import __version__
 
     libraries = {library: version for library in LIBRARIES[name] if (version := _version(library)) is not None}
     extra = name if LIBRARIES[name] else None
-    return _told(name, extra, f"cluster-lock {__version__}", libraries, why_unusable(name))
+    told = _told(name, extra, f"cluster-lock {__version__}", libraries, why_unusable(name))
+    return {**told, "settings": list(SECTIONS[name])}
 
 
 def _theirs(name: str) -> dict[str, Any]:
+    from cluster_lock.config.foreign import settings_model
     from cluster_lock.drivers import GROUP, why_unusable
+    from cluster_lock.errors import ConfigError
 
     (point, *_) = metadata.entry_points(group=GROUP, name=name)
     source = f"{point.dist.name} {point.dist.version}" if point.dist else point.value
-    return _told(name, None, source, {}, why_unusable(name))
+    problem, settings = why_unusable(name), None
+    if problem is None:
+        try:
+            model = settings_model(name)
+            settings = None if model is None else list(model.model_fields)
+        except ConfigError as error:
+            problem = str(error)
+    return {**_told(name, None, source, {}, problem), "settings": settings}
 
 
 def _told(name: str, extra: str | None, source: str, libraries: dict[str, str], problem: str | None) -> dict[str, Any]:

@@ -16,6 +16,8 @@ from .model import Settings
 def driver_options(settings: Settings) -> dict[str, Any]:
     """What the class of the chosen backend is called with, by keyword. Holds secrets: not for logs."""
     common = {"prefix": settings.prefix, "request_timeout": settings.timing.request}
+    if (theirs := settings.foreign_section) is not None:
+        return {**{name: _plain(getattr(theirs, name)) for name in type(theirs).model_fields}, **common}
     if settings.backend not in BUILTIN:
         return {**settings.foreign(settings.backend), **common}
     section = getattr(settings, settings.backend)

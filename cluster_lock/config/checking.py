@@ -58,7 +58,7 @@ def _explain_value(details: ErrorDetails, written: Written, problems: Problems) 
     for step in details["loc"]:
         if isinstance(step, int) and node is not None and isinstance(node.value, list):
             node = node.value[step]
-    text = _wording(details)
+    text = wording(details)
     if node is not None and isinstance(node.value, str) and path not in SECRETS and not _may_hold_password(node):
         text += f", but is {shortened(node.value, 57)!r}"
     problems.add(NOWHERE if node is None else node.place, path, text)
@@ -82,11 +82,14 @@ def _may_hold_password(node: Node) -> bool:
     return "@" in text or ("://" in text and ("?" in text or "#" in text))
 
 
-def _wording(details: ErrorDetails) -> str:
+def wording(details: ErrorDetails) -> str:
+    """What pydantic found, in our words and without the value."""
     context = details.get("ctx", {})
     match details["type"]:
         case "value_error":
             return str(context["error"])
+        case "missing":
+            return "is missing"
         case "int_parsing" | "int_type" | "int_from_float" | "int_parsing_size":
             return "must be a whole number"
         case "bool_parsing" | "bool_type":

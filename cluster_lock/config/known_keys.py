@@ -22,14 +22,14 @@ def _fields(model: type[BaseModel], above: str = "") -> Iterator[tuple[str, Fiel
             yield f"{above}{name}", info
 
 
-def _mentions(annotation: Any, wanted: type) -> bool:
-    return annotation is wanted or any(_mentions(part, wanted) for part in typing.get_args(annotation))
+def mentions(annotation: Any, wanted: type) -> bool:
+    return annotation is wanted or any(mentions(part, wanted) for part in typing.get_args(annotation))
 
 
 KEYS = dict(_fields(Settings))
 """All keys by their paths."""
 LISTS = {path for path, info in KEYS.items() if typing.get_origin(info.annotation) is tuple}
-SECRETS = {path for path, info in KEYS.items() if _mentions(info.annotation, SecretStr)}
+SECRETS = {path for path, info in KEYS.items() if mentions(info.annotation, SecretStr)}
 NAMES = tuple(Settings.model_fields)
 """What may stand at the top: keys without a section, and sections."""
 SECTIONS: Mapping[str, tuple[str, ...]] = {

@@ -15,6 +15,7 @@ from cluster_lock.host.state_directory import RELATIVE, state_directory
 from cluster_lock.host.trusted_path import check_found
 
 from .checking import checked
+from .foreign import checked_section
 from .known_keys import KEYS, NAMES, fitting, unknown
 from .model import Settings
 from .reading import read_dotenv, read_yaml
@@ -66,7 +67,9 @@ def load(
     home = _home(variables, backend == "file" and DIRECTORY not in written, problems)
     written.setdefault(DIRECTORY, Node(str(home or Path()), NOWHERE))
     note_secrets(written)
-    settings = checked(_printable(written, problems), problems)
+    fit = _printable(written, problems)
+    section = checked_section(backend, _foreign(backend, fit), fit, problems) if _is_foreign(backend) else None
+    settings = checked(fit, problems)
     if problems or settings is None:
         if file is DEFAULT_FILE and problems.are_in(Layer.FILE):
             say_doubt(file, content.keys(), problems)
@@ -74,6 +77,7 @@ def load(
     places = ((path, found) for top, node in written.items() for path, found in (*node.texts(top), (top, node)))
     settings._origins = {path: str(found.place) for path, found in places}
     settings._foreign = {name: _foreign(name, written) for name in foreign}
+    settings._foreign_section = section
     settings._state_directory = home
     return settings
 
@@ -99,6 +103,10 @@ def _file(path: Path | str | None, variables: Variables, problems: Problems) -> 
 def _foreign_sections(names: Collection[str]) -> tuple[str, ...]:
     """Sections that belong to installed drivers of others. Looking for those is slow, and seldom needed."""
     return () if {*names} <= {*NAMES} else tuple(name for name in available() if name not in BUILTIN)
+
+
+def _is_foreign(backend: str) -> bool:
+    return backend not in BUILTIN and backend in available()
 
 
 def _from_overrides(overrides: Mapping[str, str], foreign: Collection[str], problems: Problems) -> Written:

@@ -238,6 +238,7 @@ class Settings(Section):
 
     _origins: dict[str, str] = PrivateAttr(default_factory=dict)
     _foreign: dict[str, dict[str, Any]] = PrivateAttr(default_factory=dict)
+    _foreign_section: BaseModel | None = PrivateAttr(None)
     _state_directory: Path | None = PrivateAttr(None)
 
     @field_validator("backend")
@@ -317,6 +318,11 @@ class Settings(Section):
     def foreign(self, section: str) -> Mapping[str, Any]:
         """The section of a driver that is not ours, as it was written."""
         return self._foreign.get(section, {})
+
+    @property
+    def foreign_section(self) -> BaseModel | None:
+        """The section of the chosen backend as the model of its driver made it; None if it is ours, or names none."""
+        return self._foreign_section
 
 
 TIMING_KEYS: dict[str, tuple[str, str]] = {

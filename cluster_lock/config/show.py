@@ -24,7 +24,9 @@ def shown(settings: Settings) -> dict[str, Any]:
     content = settings.model_dump(mode="json")
     others = {*BUILTIN} - {settings.backend}
     content = {name: value for name, value in content.items() if name not in others}
-    if settings.foreign(settings.backend):
+    if (theirs := settings.foreign_section) is not None:
+        content[settings.backend] = _masked(theirs.model_dump(mode="json"))
+    elif settings.foreign(settings.backend):
         content[settings.backend] = _masked(dict(settings.foreign(settings.backend)))
     return content
 

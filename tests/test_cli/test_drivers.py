@@ -44,7 +44,7 @@ def test_our_own(capsys: pytest.CaptureFixture[str]) -> None:
     assert set(BUILTIN) == set(LIBRARIES) <= set(found)
     assert found["file"] == {
         "name": "file", "usable": True, "extra": None, "from": f"cluster-lock {__version__}", "libraries": {},
-        "problem": None,
+        "problem": None, "settings": ["directory"],
     }  # fmt: skip
     for name in ("etcd", "consul"):
         assert found[name]["extra"] == name
