@@ -67,6 +67,11 @@ class ForeignValue(BackendRefused):
     """Something that is not ours stands under the key. It is named and never overwritten: a person must look."""
 
 
+class ContractBroken(ClusterLockError):
+    """A driver answered, or raised, what its contract does not allow; the text names driver, verb and sentence. It is a
+    bug of the driver: nothing is tried again, and nobody leads on such an answer."""
+
+
 class LeaseExpired(ClusterLockError):
     """The backend says that the lease is gone. All that it held is free, or somebody else's."""
 

@@ -6,6 +6,9 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+ASK_AGAIN = 10.0
+"""Seconds: longer than any of ours tidies up. A driver that swallowed its cancellation hears of it again."""
+
 
 class BackgroundTasks:
     """`failed(error)`: a task of it has ended with an error, which is a bug."""
@@ -21,11 +24,12 @@ class BackgroundTasks:
         task.add_done_callback(self._ended)
 
     async def end(self) -> None:
-        """Cancel what still runs, and wait for its end."""
-        tasks = list(self._tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)  # each has said itself what it died of
+        """Cancel what still runs, and wait for its end: each has said itself what it died of."""
+        tasks = set(self._tasks)
+        while tasks:
+            for task in tasks:
+                task.cancel()
+            _, tasks = await asyncio.wait(tasks, timeout=ASK_AGAIN)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)

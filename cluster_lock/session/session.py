@@ -10,7 +10,8 @@ from cluster_lock import clock
 from cluster_lock.aio import finish
 from cluster_lock.driver import Driver
 from cluster_lock.drivers.bounded import BoundedDriver
-from cluster_lock.errors import ClusterLockError
+from cluster_lock.drivers.checked import CheckedDriver
+from cluster_lock.errors import ClusterLockError, ContractBroken
 from cluster_lock.lease.guard import Guard, NoGuard, process_guard
 from cluster_lock.observer import SILENT, Observer
 from cluster_lock.values import Lease, Timing
@@ -57,7 +58,8 @@ class Session:
     ) -> None:
         self.driver, self.timing = driver, timing or Timing()
         identity = Identity(instance, health=health, config=config, fencing_floor=fencing_floor)
-        bounded, background = BoundedDriver(driver, self.timing.request), BackgroundTasks(self._stopped_working)
+        checked = CheckedDriver(driver, self.timing.request)
+        bounded, background = BoundedDriver(checked, self.timing.request), BackgroundTasks(self._stopped_working)
         watch = Watch(
             bounded,
             at_most=self.timing.ttl,
@@ -65,7 +67,7 @@ class Session:
             went_back=lambda why: self._upkeep.went_back(why),
             renews=lambda: lease.current is not None,
         )
-        lease = SessionLease(driver, self.timing, identity.holder, watch, observer, fail_fast=fail_fast)
+        lease = SessionLease(checked, self.timing, identity.holder, watch, observer, fail_fast=fail_fast)
         lease.failure = ClusterLockError("the session is not open: enter it with `async with`")
         self.context = Context(
             driver=bounded,
@@ -84,7 +86,7 @@ class Session:
             background=background,
         )
         self._reconciler = Reconciler(self.context)
-        self._upkeep = Upkeep(self.context, self._reconciler, driver)
+        self._upkeep = Upkeep(self.context, self._reconciler, checked)
 
     async def __aenter__(self) -> Self:
         await self.driver.open()
@@ -139,6 +141,10 @@ class Session:
             await self.driver.close()
 
     def _stopped_working(self, error: BaseException) -> None:
-        """A bug of ours. Nobody may rely on this session any more; say why."""
-        log.error("the session stopped working", exc_info=error)
-        self.context.lease.fail(ClusterLockError(f"the session stopped working: {error!r}"))
+        """A bug, of ours or of the driver. Nobody may rely on this session any more; say why."""
+        if isinstance(error, ContractBroken):
+            log.error("the session stopped working: %s", error)
+            self.context.lease.fail(error)
+        else:
+            log.error("the session stopped working", exc_info=error)
+            self.context.lease.fail(ClusterLockError(f"the session stopped working: {error!r}"))

@@ -140,8 +140,7 @@ class SessionLease:
                 # For long: a store that comes back may still have it, counting anew, and no lease is to be had before.
                 await self.give_up(watchdog.lease, clock.now() + GIVE_UP * watchdog.timing.ttl)
         except ClusterLockError as error:
-            self.failure = error
-            self._watch.wake()
+            self.fail(error)
 
     async def give_up(self, lease: Lease, until: float) -> None:
         """Revoke, trying until `until`: an abandoned lease must not stand beside the next one

@@ -850,6 +850,21 @@ def postgres_keeps_a_connection_that_was_cancelled() -> None:
     link._take = lambda self: take(self) or (kept[-1] if kept else None)
 
 
+def believes_whatever_a_driver_says() -> None:
+    from cluster_lock.drivers.checked import CheckedDriver
+
+    setattr(CheckedDriver, "_broken", lambda *said: None)  # noqa: B010
+
+
+def leaves_the_work_under_a_broken_driver_alone() -> None:
+    from cluster_lock.session.session_lease import SessionLease
+
+    def only_noting(self: SessionLease, error: Any) -> None:
+        self.failure = self.failure or error
+
+    setattr(SessionLease, "fail", only_noting)  # noqa: B010
+
+
 MUTANTS: dict[str, Callable[[], None]] = {
     made.__name__: made
     for made in list(globals().values())

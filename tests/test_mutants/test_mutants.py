@@ -126,6 +126,8 @@ KILLED_BY = {
     "redis_keeps_a_connection_that_was_cancelled": f"{DRIVERS}/test_redis_faults.py -k stands_still",
     "redis_gives_away_at_once": f"{DRIVERS}/test_redis_faults.py -k gives_nothing_away",
     "redis_believes_a_silent_subscription": f"{DRIVERS}/test_redis_faults.py -k subscription_that_hears",
+    "believes_whatever_a_driver_says": f"{CORE}/test_contract_broken.py -k another_lock",
+    "leaves_the_work_under_a_broken_driver_alone": f"{CORE}/test_contract_broken.py -k before_anybody_else",
 }
 
 
