@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import select
+import selectors
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
@@ -72,9 +72,9 @@ class Connection:
         """Is it open, with nothing said since the last answer? A server that ends says so to who does not ask."""
         if self._raw.closed:
             return False
-        poll = select.poll()
-        poll.register(self._raw.fileno(), select.POLLIN)
-        return not poll.poll(0)
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._raw.fileno(), selectors.EVENT_READ)
+            return not selector.select(0)
 
     async def ask(
         self, query: str, values: Sequence[Any] | Mapping[str, Any], until: float, doing: str
