@@ -10,7 +10,7 @@ from .findings import Finding
 from .output import duration
 
 SOON, SHARE = 30 * 86_400.0, 0.25
-"""Seconds before its end at which a certificate is worth a warning, but no more than this part of its life: whoever
+"""Seconds before its end at which a certificate is worth a warning, but no more than this part of its life: who
 uses short ones has them renewed by then."""
 CHECK = "certificate"
 ADVICE = "renew it, then its file is read without a restart (deploy/README.md, Certificates)"

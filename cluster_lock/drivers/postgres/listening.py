@@ -2,7 +2,7 @@
 
 A notification is a hint and no more: who waits looks before it waits, when it is woken, and at the end. What the hint
 must not do is to be silent unnoticed, so that a session which has forgotten us, or a server that does not answer, is
-found out by a heartbeat on the same session, and fails whoever waits.
+found out by a heartbeat on the same session, and fails those who wait.
 """
 
 from __future__ import annotations

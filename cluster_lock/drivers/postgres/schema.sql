@@ -46,7 +46,7 @@ CREATE TABLE IF NOT EXISTS cluster_lock.server (
     base      timestamptz NOT NULL
 );
 
--- Seconds until a new holder is safe: whoever holds a lease that this server has never seen, because another server
+-- Seconds until a new holder is safe: who holds a lease that this server has never seen, because another server
 -- was in its place or a part of the tables was lost, has stopped one ttl after that.
 CREATE OR REPLACE FUNCTION cluster_lock.unsafe_for(a_ttl double precision) RETURNS double precision
 LANGUAGE plpgsql AS $$

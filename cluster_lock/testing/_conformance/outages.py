@@ -52,7 +52,7 @@ class Outages(Backend):
     @check
     async def test_a_restart_doubles_nothing(self, bench: Bench) -> None:
         """Over a restart of the server a lock stays, as it was, with a lease that can still be renewed, and is refused
-        to others; whoever gets it next has a larger token. The clients find the server again by themselves."""
+        to others; who gets it next has a larger token. The clients find the server again by themselves."""
         bench.needs_hook("restart_server")
         driver, other = await bench.clients()
         lease = await bench.lease(driver, ttl=max(self.ttl, TTL))

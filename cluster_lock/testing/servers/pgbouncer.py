@@ -8,7 +8,7 @@ from .tools import find_tool
 
 
 class PgBouncer(Server):
-    """PgBouncer before a server, in `mode` "session" or "transaction"; who comes is who he says he is."""
+    """PgBouncer before a server, in `mode` "session" or "transaction"; who comes is believed."""
 
     def __init__(self, server: PostgresServer, mode: str, *, pool_size: int = 20, user: str = "nobody") -> None:
         self._program = find_tool("postgres", "pgbouncer")

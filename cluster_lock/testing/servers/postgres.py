@@ -44,7 +44,7 @@ class PostgresServer(Server):
 
     `release` is "15" or "18" (None: whichever is installed). `fast`: nothing is written through to the disk, so that a
     crash of the machine would lose data; a crash of the server does not. `tls`: it speaks TLS as well, and demands it
-    of all but its owner; with a `client_cert` who comes is the role that his certificate names. `primary`: it begins as
+    of all but its owner; with a `client_cert` a client is the role that its certificate names. `primary`: it begins as
     its replica. It runs as `user` where we are root, since PostgreSQL refuses to be root.
     """
 
