@@ -2,8 +2,8 @@
 
     python benchmarks/postgres_driver.py [--release 18] [--rounds 300]
 
-The server is a real one, with its data on disk; who takes a lock by hand inserts a row with an expiry, deletes what is its own,
-and notifies.
+The server is a real one, with its data on disk; who takes a lock by hand inserts a row with an expiry, deletes what is
+its own, and notifies.
 """
 
 from __future__ import annotations

@@ -2,8 +2,7 @@
 
     python benchmarks/redis_driver.py [--release 7.0] [--rounds 300]
 
-The server is a real one; who takes a lock by hand uses SET NX PX, a
-script that deletes what is its own, and a channel.
+The server is a real one; who takes a lock by hand uses SET NX PX, a script that deletes what is its own, and a channel.
 """
 
 from __future__ import annotations
