@@ -141,7 +141,8 @@ class CheckedDriver:
         seconds = (self._seconds if limit is None else limit) + PATIENCE
         loop = asyncio.get_running_loop()
         # Looked at twice: after a stop of the process a first timer may come before the answer that is there already.
-        looks = [loop.call_later(seconds, lambda: looks.append(loop.call_later(1.0, self._hangs, verb, seconds)))]
+        looks: list[asyncio.TimerHandle] = []
+        looks.append(loop.call_later(seconds, lambda: looks.append(loop.call_later(1.0, self._hangs, verb, seconds))))
         try:
             return await request
         except allowed:

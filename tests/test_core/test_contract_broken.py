@@ -172,8 +172,7 @@ class Deaf(MemoryDriver):
     hangs = False
 
     async def renew(self, lease: Any) -> int:
-        let_go = asyncio.get_running_loop().create_future()
-        asyncio.get_running_loop().call_later(100, lambda: let_go.done() or let_go.set_result(None))
+        let_go = asyncio.ensure_future(asyncio.sleep(100))
         hangs, self.hangs = self.hangs, False
         while hangs and not let_go.done():
             try:

@@ -18,7 +18,8 @@ from cluster_lock import clock
 from cluster_lock.errors import BackendRefused, BackendUnavailable, ForeignValue, LeaseExpired
 from cluster_lock.values import Changes, Entry, Grant, Lease, Traits
 
-P, T = ParamSpec("P"), TypeVar("T")
+P = ParamSpec("P")
+T = TypeVar("T")
 MIN_TTL, ASK_EVERY = 0.1, 0.05
 # A row is never deleted, only replaced, and gets a number that no row ever had: index, fencing token and position.
 SCHEMA = """CREATE TABLE IF NOT EXISTS leases (id TEXT PRIMARY KEY, ttl REAL, expires REAL);
