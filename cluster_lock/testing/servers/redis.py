@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import socket
 import subprocess
@@ -19,14 +20,14 @@ _PROGRAMS = {
 
 
 class RedisServer(Server):
-    """One server. `release`: "7.0" (what is installed as redis-server), "8.0" or "valkey-9.1". `persistent`: what it
-    was told is on its disk before it answers; else a restart forgets all. `tls` adds a port for it, of which `url`
-    is then."""
+    """One server. `release`: "7.0" (what is installed as redis-server), "8.0" or "valkey-9.1"; None: that of
+    `CLUSTER_LOCK_TEST_REDIS`, or "7.0". `persistent`: what it was told is on its disk before it answers; else a restart
+    forgets all. `tls` adds a port for it, of which `url` is then."""
 
     def __init__(
         self,
         *,
-        release: str = "7.0",
+        release: str | None = None,
         persistent: bool = False,
         tls: ServerTLS | None = None,
         host: str = "127.0.0.1",
@@ -34,7 +35,7 @@ class RedisServer(Server):
         data_dir: Path | None = None,
         wrapper: Sequence[str] = (),
     ) -> None:
-        name, version = _PROGRAMS[release]
+        name, version = _PROGRAMS[release or os.environ.get("CLUSTER_LOCK_TEST_REDIS") or "7.0"]
         self._program = find_tool(name, f"{name}-server", version)
         self._client = find_tool(name, f"{name}-cli", version)
         super().__init__(data_dir=data_dir, wrapper=wrapper)
