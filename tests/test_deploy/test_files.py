@@ -12,7 +12,7 @@ import yaml
 from cluster_lock.config import load
 from cluster_lock.values import Timing
 
-COMPOSED = ("etcd", "consul", "file", "postgres")
+COMPOSED = ("etcd", "consul", "file", "postgres", "redis")
 FILES = [
     *((name, "compose.yaml") for name in (*COMPOSED, "try", "prometheus")),
     ("consul", "compose.agents.yaml"),
@@ -39,7 +39,7 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 def timing_of(deploy: Path, name: str, tmp_path: Path) -> Timing:
     """The times of a shipped bot.yaml, read as a bot reads it."""
     text = (deploy / name / "bot.yaml").read_text()
-    for secret in ("telegram_token", "consul_token"):
+    for secret in ("telegram_token", "consul_token", "redis_bot"):
         (tmp_path / secret).write_text("4242:a-token-for-nobody")
         text = text.replace(f"/run/secrets/{secret}", str(tmp_path / secret))
     config = tmp_path / "config.yaml"
@@ -136,7 +136,7 @@ def test_bots_are_confined_and_nothing_is_published(deploy: Path, name: str) -> 
 READS_KEYS_OF_OTHERS = {"DAC_READ_SEARCH"}
 CAPABILITIES = {
     "owner": {"CHOWN", "FOWNER"},
-    **dict.fromkeys(("etcdctl", "consul", "psql", "register-node"), READS_KEYS_OF_OTHERS),
+    **dict.fromkeys(("etcdctl", "consul", "psql", "redis-cli", "register-node"), READS_KEYS_OF_OTHERS),
 }
 
 
@@ -160,10 +160,10 @@ IMAGES = {
     "ETCD_IMAGE": {"quay.io/coreos/etcd:v3.5.16"},
     "CONSUL_IMAGE": {"consul:1.8.16"},
     "POSTGRES_IMAGE": {"postgres:18.6"},
+    "REDIS_IMAGE": {"redis:7.0.15"},
     "PROMETHEUS_IMAGE": {"prom/prometheus:v2.42.0"},
 }
-"""Those of etcd, PostgreSQL and Prometheus are the releases that are run here; Consul's is of the same line, without
-its hole."""
+"""They are the releases that are run here, but for Consul's, which is of the same line without its hole."""
 
 
 @pytest.mark.parametrize(("name", "file"), FILES)
