@@ -89,7 +89,7 @@ def sent_texts(simulator: TelegramSimulator) -> list[str]:
     [
         ((), {"TELEGRAM_BOT_TOKEN": ""}, "telegram.token: is missing: set TELEGRAM_BOT_TOKEN"),
         ((), {"TELEGRAM_BOT_TOKEN": "sesame"}, "is not a bot token"),
-        (("--backend", "zookeeper"), {}, "must be one of file, etcd, consul, redis, but is 'zookeeper'"),
+        (("--backend", "zookeeper"), {}, "must be one of file, etcd, consul, redis, postgres, but is 'zookeeper'"),
         (("--set", "lock.margin=15s"), {}, "margin (15 s) must be less than ttl (15 s)"),
         (("--config", "nowhere.yaml"), {}, "nowhere.yaml: cannot be read"),
     ],

@@ -7,6 +7,7 @@ import contextlib
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.aio import until
@@ -229,7 +230,11 @@ async def test_a_replica(server: RedisServer) -> None:
 async def test_tls_with_a_wrong_ca(tls: ServerTLS, tmp_path: Path) -> None:
     """A server whose certificate another CA signed is refused, by its address, and never spoken to: nor is the next one
     of the addresses."""
-    wrong = {"ca": str(Authority(tmp_path, "other").ca), "cert": str(tls.client_cert), "key": str(tls.client_key)}
+    wrong: dict[str, Any] = {
+        "ca": str(Authority(tmp_path, "other").ca),
+        "cert": str(tls.client_cert),
+        "key": str(tls.client_key),
+    }
     with RedisServer(tls=tls) as secure, RedisServer(tls=tls) as other:
         driver = RedisDriver([secure.url, other.url], prefix=PREFIX, request_timeout=REQUEST, **wrong)
         with pytest.raises(BackendRefused, match="certificate is not trusted") as refused:

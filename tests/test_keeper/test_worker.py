@@ -242,7 +242,7 @@ async def test_a_crash_right_after_an_exec_that_failed(tmp_path: Path) -> None:
         assert await first.ended() == 137
         second = await them.worker("b")
         await second.says("b: leading")
-        assert "released {}" in second.output
+        assert "released earlier {}" in second.output
         assert "another program" not in first.output
 
 
