@@ -5,8 +5,9 @@ Importing this loads pydantic and yaml, which `import cluster_lock` does not.
 """
 
 from .backend import driver_options, open_driver
+from .backend_sections import ConsulSection, EtcdSection, FileSection, PostgresSection, RedisSection
 from .loading import load
-from .model import ConsulSection, EtcdSection, FileSection, LockSection, RedisSection, Settings, TelegramSection
+from .model import LockSection, Settings, TelegramSection
 from .show import example, origins, schema, shown, shown_line, shown_text
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "EtcdSection",
     "FileSection",
     "LockSection",
+    "PostgresSection",
     "RedisSection",
     "Settings",
     "TelegramSection",
