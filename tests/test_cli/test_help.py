@@ -55,7 +55,7 @@ def test_every_help_has_examples_that_are_right() -> None:
         examples = command.format_help().partition("\nexamples:\n")[2].splitlines()
         assert examples, command.prog
         for example in examples:
-            assert cli.parser().parse_args(shlex.split(example.partition(" >")[0])[1:])
+            assert cli.parser().parse_args(shlex.split(re.split(r" [>|]", example)[0])[1:])
 
 
 def test_the_module_is_the_command() -> None:
