@@ -48,6 +48,8 @@ class ShippedServer(Server):
         for file in ("postgresql.conf", "pg_hba.conf"):
             text = (shipped.home / file).read_text()
             (self.conf / file).write_text(text.replace("/etc/cluster-lock", str(self.conf)))
+        # Beside them: the checkout may be where that user may not go.
+        shutil.copy2(shipped.home / "start-server", self.conf)
         certs = {"ca.crt": "ca.crt", f"{name}.crt": "node.crt", f"{name}.key": "node.key"}
         for file, inside in certs.items():
             shutil.copy2(shipped.certs / file, self.conf / inside)
@@ -67,7 +69,7 @@ class ShippedServer(Server):
         }
         here = (f"-cport={self.port}", "-clisten_addresses=127.0.0.1", f"-cunix_socket_directories={self.data_dir}")
         given = [f"{name}={value}" for name, value in variables.items()]
-        script = self._shipped.home / "start-server"
+        script = self.conf / "start-server"
         return [*self._shipped.as_user, "/usr/bin/env", "-C", "/", *given, "sh", str(script), *here]
 
     def _is_ready(self) -> bool:
