@@ -30,6 +30,10 @@ Round = Callable[[], Awaitable[float]]
 class Raw(Protocol):
     """A client of the same server by hand: no other addresses, no errors, no last word."""
 
+    async def open(self) -> None: ...
+
+    async def close(self) -> None: ...
+
     async def acquire(self, key: str) -> None: ...
 
     async def release(self, key: str) -> None: ...
@@ -50,13 +54,19 @@ class Clock:
 
 
 async def compare(raws: Sequence[Raw], drivers: Sequence[Driver], rounds: int) -> bool:
-    """Two clients of each. Prints both ratios; whether both are on target."""
-    leases = [await driver.grant_lease(f"web-{number}", TTL) for number, driver in enumerate(drivers)]
-    good = [
-        await _report("acquire + release", *_uncontended(raws[0], drivers[0], leases[0]), rounds, 1.3),
-        await _report("hand-over", *await _hand_over(raws, drivers, leases), rounds, 0.95),
-    ]
-    return all(good)
+    """Two clients of each, opened and closed here. Prints both ratios; whether both are on target."""
+    for client in (*raws, *drivers):
+        await client.open()
+    try:
+        leases = [await driver.grant_lease(f"web-{number}", TTL) for number, driver in enumerate(drivers)]
+        good = [
+            await _report("acquire + release", *_uncontended(raws[0], drivers[0], leases[0]), rounds, 1.3),
+            await _report("hand-over", *await _hand_over(raws, drivers, leases), rounds, 0.95),
+        ]
+        return all(good)
+    finally:
+        for client in (*drivers, *raws):
+            await client.close()
 
 
 def _uncontended(raw: Raw, driver: Driver, lease: Lease) -> tuple[Round, Round]:

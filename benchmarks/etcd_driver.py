@@ -61,17 +61,7 @@ class Raw:
 async def run(server: EtcdServer, rounds: int) -> bool:
     raws = [Raw(f"{server.host}:{server.client_port}", lease) for lease in (1001, 1002)]
     drivers = [EtcdDriver(server.endpoints, prefix="bench/", request_timeout=4.0) for _ in range(2)]
-    for raw in raws:
-        await raw.open()
-    for driver in drivers:
-        await driver.open()
-    try:
-        return await compare(raws, drivers, rounds)
-    finally:
-        for driver in drivers:
-            await driver.close()
-        for raw in raws:
-            await raw.close()
+    return await compare(raws, drivers, rounds)
 
 
 def main() -> int:

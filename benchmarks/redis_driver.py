@@ -54,17 +54,7 @@ class Raw:
 async def run(server: RedisServer, rounds: int) -> bool:
     raws = Raw(server, 1), Raw(server, 2)
     drivers = [RedisDriver([server.url], prefix="bench/", request_timeout=4.0) for _ in range(2)]
-    for raw in raws:
-        await raw.open()
-    for driver in drivers:
-        await driver.open()
-    try:
-        return await compare(raws, drivers, rounds)
-    finally:
-        for driver in drivers:
-            await driver.close()
-        for raw in raws:
-            await raw.close()
+    return await compare(raws, drivers, rounds)
 
 
 def main() -> int:

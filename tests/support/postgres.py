@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -10,9 +9,7 @@ from typing import Any
 
 from cluster_lock import clock
 from cluster_lock.drivers import postgres
-from cluster_lock.errors import BackendUnavailable
 from cluster_lock.testing.servers import PostgresServer, find_tool
-from cluster_lock.values import Lease
 
 LATE = 0.5
 """Seconds by which a busy machine may be late."""
@@ -46,12 +43,3 @@ async def driver_at(dsn: str, *, limit: float = 5.0, **options: Any) -> AsyncIte
         begun = clock.now()
         await driver.close()
         assert clock.now() - begun < LATE
-
-
-async def first_lease(driver: postgres.PostgresDriver, ttl: float) -> Lease:
-    """Ask until there is one."""
-    while True:
-        try:
-            return await driver.grant_lease("b", ttl)
-        except BackendUnavailable:
-            await asyncio.sleep(0.1)

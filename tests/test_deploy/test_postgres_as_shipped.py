@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 import yaml
 from support.aio import until
-from support.postgres import first_lease
+from support.leases import first_lease
 
 from cluster_lock.config import Settings, driver_options, load
 from cluster_lock.drivers.postgres import PostgresDriver

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import shutil
 import subprocess
 from collections.abc import Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 from support.aio import until
+from support.leases import first_lease
 
 from cluster_lock.config import Settings, driver_options, load
 from cluster_lock.drivers.redis import RedisDriver
 from cluster_lock.errors import BackendUnavailable, NoLeaseYet
 from cluster_lock.testing.servers import Server, find_tool
 from cluster_lock.testing.servers.base import free_ports
-from cluster_lock.values import Lease
 
 pytestmark = [pytest.mark.redis, pytest.mark.slow]
 
@@ -158,14 +157,6 @@ async def test_the_runbook(shipped: Shipped) -> None:
         await until(lambda: shipped.role(1) == "slave")
     finally:
         await driver.close()
-
-
-async def first_lease(driver: RedisDriver, ttl: float) -> Lease:
-    """As soon as the primary gives one away."""
-    while True:
-        with suppress(BackendUnavailable):
-            return await driver.grant_lease("a", ttl)
-        await asyncio.sleep(0.1)
 
 
 def test_who_may_what(shipped: Shipped) -> None:

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 from support.aio import until
-from support.postgres import LATE, driver_at, dump, first_lease, set_up_long_ago
+from support.leases import first_lease
+from support.postgres import LATE, driver_at, dump, set_up_long_ago
 from support.stores import TIMING
 
 from cluster_lock import clock

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 
 import pytest
 from support.aio import until
-from support.postgres import LATE, driver_at, first_lease, set_up_long_ago
+from support.leases import first_lease
+from support.postgres import LATE, driver_at, set_up_long_ago
 
 from cluster_lock import clock
 from cluster_lock.drivers.postgres import PostgresDriver

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support.aio import until
 from support.certs import Authority
+from support.leases import first_lease
 from support.proxy import Proxy
 
 from cluster_lock import clock
@@ -44,12 +45,7 @@ async def opened(server: RedisServer, port: int | None = None, **options: object
 
 
 async def leased(driver: RedisDriver, ttl: float = TTL) -> Lease:
-    """A lease, as soon as there is one to be had."""
-    while True:
-        try:
-            return await driver.grant_lease("somebody", ttl)
-        except BackendUnavailable:  # NoLeaseYet; or the first verb after a fault, which finds its connection dead
-            await asyncio.sleep(0.05)
+    return await first_lease(driver, ttl)
 
 
 async def taken(driver: RedisDriver, lease: Lease) -> Grant:
@@ -254,7 +250,7 @@ async def test_a_grant_waits_for_a_replica(server: RedisServer) -> None:
             lease = await leased(driver, 30)
 
             async def granted() -> Grant | None:
-                with suppress(BackendUnavailable):  # the replica takes its time
+                with contextlib.suppress(BackendUnavailable):  # the replica takes its time
                     return await driver.acquire(lease, LOCK, b"{}")
                 return None
 
