@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Self
 
-from cluster_lock.testing.servers import Server
+from cluster_lock.testing.servers import ConsulServer, EtcdServer, PostgresServer, RedisServer, Server
 
 ETCD_RELEASE = {"etcd34": "3.4", "etcd35": "3.5"}
 POSTGRES_RELEASE = {"postgres15": "15", "postgres18": "18"}
@@ -20,6 +21,23 @@ class Backend:
     name: str
     section: dict[str, Any]
     server: Server | None
+
+    @property
+    def port(self) -> int:
+        """Of the server, for clients."""
+        match self.server:
+            case EtcdServer():
+                return self.server.client_port
+            case ConsulServer():
+                return self.server.http_port
+            case RedisServer() | PostgresServer():
+                return self.server.port
+        raise AssertionError(f"{self.name} has no port")
+
+    def by_way_of(self, port: int) -> Self:
+        """The same, reached over a proxy on this port."""
+        section = json.loads(json.dumps(self.section).replace(str(self.port), str(port)))
+        return replace(self, section=section)
 
 
 def selected_backends() -> frozenset[str]:

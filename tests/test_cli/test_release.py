@@ -13,13 +13,11 @@ from typing import Any
 
 import pytest
 from support.aio import PATIENCE, until
-from support.backends import Backend
 from support.company import Company, Member
 from support.proxy import Proxy
 from support.stores import SERVERS
 
 from cluster_lock import clock
-from cluster_lock.testing.servers import ConsulServer, EtcdServer, PostgresServer, RedisServer
 from cluster_lock.values import Origin, Timing
 
 PATIENT = Timing(ttl=6.0, margin=1.5, stop_time=0.5, settle=0.25, drain=1.0, cancel_grace=0.5)
@@ -58,20 +56,10 @@ class CutOff:
     """A member whose way to the server goes over a proxy that can swallow everything."""
 
     def __init__(self, company: Company) -> None:
-        server = company.backend.server
-        match server:
-            case EtcdServer():
-                port = server.client_port
-            case ConsulServer():
-                port = server.http_port
-            case RedisServer() | PostgresServer():
-                port = server.port
-            case _:
-                raise AssertionError(server)
-        self.company, self.proxy = company, Proxy("127.0.0.1", port)
+        direct = company.backend
+        self.company, self.proxy = company, Proxy("127.0.0.1", direct.port)
         company.enter(self.proxy)
-        way = json.loads(json.dumps(company.backend.section).replace(str(port), str(self.proxy.port)))
-        direct, company.backend = company.backend, Backend(company.backend.name, way, server)
+        company.backend = direct.by_way_of(self.proxy.port)
         self.member = company.join("web-1")
         company.backend = direct
 

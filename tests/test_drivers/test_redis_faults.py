@@ -145,6 +145,18 @@ async def test_a_subscription_that_hears_nothing(server: RedisServer) -> None:
         assert clock.now() - began < 10
 
 
+async def test_all_connections_are_cut(server: RedisServer) -> None:
+    """However many connections an outage ended, one request finds it out: the next one is answered."""
+    async with Proxy(server.host, server.port) as proxy, opened(server, proxy.port) as driver:
+        await asyncio.gather(*(driver.read([LOCK]) for _ in range(5)))
+        assert proxy.connections >= 5
+        proxy.cut()
+        await until(lambda: proxy.connections == 0)
+        with pytest.raises(BackendUnavailable):
+            await driver.read([LOCK])
+        await driver.read([LOCK])
+
+
 async def test_a_late_release_of_an_earlier_term(server: RedisServer) -> None:
     """A copy of an old release that arrives in the next term of the same lease changes nothing."""
     async with opened(server) as driver:

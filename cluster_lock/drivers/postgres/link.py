@@ -57,6 +57,8 @@ class Link:
     async def connect(self, until: float) -> Connection:
         """A new one, to the first host that takes writes, with the schema in place. The host that did not is asked last
         the next time."""
+        if self._closed:
+            raise BackendUnavailable(f"{self.backend}: the driver is closed")
         failures: list[ClusterLockError] = []
         for left in range(len(self._attempts), 0, -1):
             given = self._attempts[0]
@@ -65,11 +67,7 @@ class Link:
                 connection = await Connection.connect(
                     self._psycopg, given, self.backend, now + (until - now) / left, self.request_timeout
                 )
-                if connection.is_behind_a_pooler:
-                    await self._check_pooler(connection, until)
-                if not self._is_whole:
-                    self.made_schema |= await ensure(connection, self.backend, until)
-                    self._is_whole = True
+                await self._check(connection, until)
             except ClusterLockError as error:
                 failures.append(error)
                 self._attempts.append(self._attempts.pop(0))
@@ -83,12 +81,29 @@ class Link:
         while self._idle:
             self._idle.pop().close()
 
+    async def _check(self, connection: Connection, until: float) -> None:
+        """Does it serve us, with the schema in place? One that does not is closed."""
+        try:
+            if connection.is_behind_a_pooler:
+                await self._check_pooler(connection, until)
+            if not self._is_whole:
+                self.made_schema |= await ensure(connection, self.backend, until)
+                self._is_whole = True
+        except ClusterLockError:
+            connection.close()  # cancelled in the middle of a request it would end by itself
+            raise
+
     async def _check_pooler(self, connection: Connection, until: float) -> None:
         """In transaction mode the server's process that answered us answers the next one who comes."""
-        other = await Connection.connect(self._psycopg, self._attempts[0], self.backend, until, self.request_timeout)
+        try:
+            other = await Connection.connect(
+                self._psycopg, self._attempts[0], self.backend, until, self.request_timeout
+            )
+        except BaseException:
+            connection.close()
+            raise
         try:
             if other.pid == connection.pid:
-                connection.close()
                 raise pooled(self.backend)
             await connection.ask(_PID, (), until, "look for a pooler")
         finally:

@@ -39,7 +39,6 @@ async def ensure(connection: Connection, backend: str, until: float) -> bool:
         await init(connection, backend, until, told["role"], told["database"])
     rows = await connection.ask("SELECT version FROM cluster_lock.server", (), until, "read the schema's version")
     if [row["version"] for row in rows] != [VERSION]:
-        connection.close()
         raise BackendRefused(
             f"{backend}: the schema cluster_lock is of version {', '.join(str(row['version']) for row in rows) or '?'}"
             f" and this is cluster-lock for version {VERSION}"

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -27,8 +27,9 @@ class RedisLink:
 
     def __init__(self, library: Any, access: RedisAccess, limit: float, replicas: int = 0) -> None:
         self._library, self._access, self._limit, self._replicas = library, access, limit, replicas
+        self._open: set[Any] = set()
+        """Each connection that was begun and not dropped: what `close` has to end."""
         self._idle: list[Any] = []
-        self._under_way: set[Any] = set()
         self._closed = False
         self.known = KnownServer(access.shown)
         self.server: Server | None = None
@@ -41,9 +42,8 @@ class RedisLink:
 
     async def close(self) -> None:
         self._closed = True
-        for connection in [*self._idle, *self._under_way]:
-            await self.drop(connection)
         self._idle.clear()
+        await self._drop_all(list(self._open))
 
     async def run(self, script: Script, *arguments: str | bytes, before: Callable[[], None] | None = None) -> Any:
         """What the script answers. `before`: asked when the server is known and nothing is sent yet; what it raises is
@@ -68,8 +68,7 @@ class RedisLink:
 
     async def connect(self) -> Any:
         """A new connection to the primary, whose server is then known; who asks for it drops it."""
-        if self._closed:
-            raise BackendUnavailable(f"{self._access.shown}: the driver is closed")
+        self._check_open()
         found: list[tuple[Any, Server]] = []
         problems: list[str] = []
         for address in await self._primaries():
@@ -78,12 +77,12 @@ class RedisLink:
             except BackendUnavailable as error:
                 problems.append(str(error))
             except BaseException:
-                await self._drop_all(found)
+                await self._drop_all([one for one, _ in found])
                 raise
         writing = [one for one in found if one[1].writes]
-        await self._drop_all([one for one in found if one not in writing[:1]])
+        await self._drop_all([one[0] for one in found if one not in writing[:1]])
         if len({server.identity for _, server in writing}) > 1:
-            await self._drop_all(writing[:1])
+            await self.drop(writing[0][0])
             raise BackendRefused(
                 f"{self._access.shown}: {len(writing)} of these are primaries, so that two could lead: name one, or"
                 " the Sentinels and the service"
@@ -98,9 +97,19 @@ class RedisLink:
 
     async def drop(self, connection: Any) -> None:
         """Close it, whatever it is doing."""
-        self._under_way.discard(connection)
+        self._open.discard(connection)
         with contextlib.suppress(Exception):  # it may be half made; closing is all that is wanted
             await connection.disconnect(nowait=True)
+
+    async def send(self, connection: Any, *command: Any) -> None:
+        """Raises BackendUnavailable if `close` took the connection away: the library would make it again by itself, to
+        whatever server is there now, and nobody would end it."""
+        self._check_open()
+        try:
+            await connection.send_command(*command)
+        except AttributeError as error:
+            # asyncio's writelines() of Python 3.12.1 and 3.13.0, on a connection that was reset while it was idle.
+            raise self._library.exceptions.ConnectionError("the connection was reset") from error
 
     # Below one request.
 
@@ -115,20 +124,21 @@ class RedisLink:
 
     async def _with(self, connection: Any, exchange: Any, doing: str) -> Any:
         errors = self._library.exceptions
-        self._under_way.add(connection)
         try:
             answer = await exchange(connection)
         except ClusterLockError:
-            self._keep(connection)
+            await self._keep(connection)
             raise
         except errors.ResponseError as error:
             if isinstance(error, errors.ReadOnlyError):  # it was the primary once: the next one is to be found
                 await self.drop(connection)
             else:
-                self._keep(connection)
+                await self._keep(connection)
             raise self.mapped(error, doing) from error
         except (errors.ConnectionError, errors.TimeoutError, OSError, EOFError) as error:
-            await self.drop(connection)
+            # Those that wait have ended with it, most likely: each would fail a request more.
+            idle, self._idle = self._idle, []
+            await self._drop_all([connection, *idle])
             raise BackendUnavailable(f"{self._access.shown}: {doing}: {error}") from error
         except errors.RedisError as error:
             await self.drop(connection)
@@ -136,15 +146,21 @@ class RedisLink:
         except BaseException:
             await self.drop(connection)
             raise
-        self._keep(connection)
+        await self._keep(connection)
         return answer
 
-    def _keep(self, connection: Any) -> None:
-        self._under_way.discard(connection)
-        self._idle.append(connection)
+    async def _keep(self, connection: Any) -> None:
+        if self._closed:
+            await self.drop(connection)
+        else:
+            self._idle.append(connection)
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise BackendUnavailable(f"{self._access.shown}: the driver is closed")
 
     async def _exchange(self, connection: Any, *command: Any) -> Any:
-        await connection.send_command(*command)
+        await self.send(connection, *command)
         # What becomes of the connection is decided above, in one place.
         return await connection.read_response(disconnect_on_error=False)
 
@@ -197,7 +213,7 @@ class RedisLink:
     async def _connected(self, address: Any) -> tuple[Any, Server]:
         errors = self._library.exceptions
         connection = self._access.connection(address, self._library)
-        self._under_way.add(connection)
+        self._open.add(connection)
         try:
             async with asyncio.timeout(self._limit / (1 + len(self._access.addresses))):
                 await connection.connect()
@@ -219,11 +235,10 @@ class RedisLink:
         except BaseException:
             await self.drop(connection)
             raise
-        self._under_way.discard(connection)
         return connection, server
 
-    async def _drop_all(self, found: list[tuple[Any, Server]]) -> None:
-        for connection, _ in found:
+    async def _drop_all(self, connections: Iterable[Any]) -> None:
+        for connection in connections:
             await self.drop(connection)
 
     def mapped(self, error: Exception, doing: str) -> ClusterLockError:

@@ -76,9 +76,9 @@ class Subscription:
         pong = self._pongs[payload] = asyncio.get_running_loop().create_future()
         try:
             async with asyncio.timeout(self._limit):
-                await connection.send_command("PING", payload)
+                await self._link.send(connection, "PING", payload)
                 await pong
-        except (TimeoutError, OSError, self._library.exceptions.RedisError):
+        except (TimeoutError, OSError, BackendUnavailable, self._library.exceptions.RedisError):
             await self._end()
         finally:
             self._pongs.pop(payload, None)
@@ -89,7 +89,7 @@ class Subscription:
     async def _begin(self) -> None:
         connection = await self._link.connect()
         try:
-            await connection.send_command("SUBSCRIBE", self._channel)
+            await self._link.send(connection, "SUBSCRIBE", self._channel)
             await connection.read_response()
         except (OSError, self._library.exceptions.RedisError) as error:
             await self._link.drop(connection)
@@ -116,8 +116,8 @@ class Subscription:
         except (OSError, EOFError, self._library.exceptions.RedisError):
             pass  # who waits is woken below, and reads
         finally:
-            await self._link.drop(connection)
             self._connection = None
+            await self._link.drop(connection)
             self.generation += 1
             self._wake(lambda names: True)
 

@@ -87,7 +87,9 @@ class Outages(Backend):
         await interrupted
         patience = bench.expiry(lease, driver)
         again = await outlasting(lambda: bench.lease(driver, "again", max(self.ttl, TTL)), patience)
-        await driver.revoke(lease)
+        await outlasting(lambda: driver.revoke(lease), patience)
         taken = await got(lambda: driver.acquire(again, LOCK, record("again")), patience)
-        seen = await bench.until(waiter, LOCK, lambda entry: entry.lease == again.id, since=position)
+        seen = await outlasting(
+            lambda: bench.until(waiter, LOCK, lambda entry: entry.lease == again.id, since=position), patience
+        )
         assert seen.index == taken.index
