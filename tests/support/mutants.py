@@ -828,7 +828,7 @@ def postgres_judges_by_the_begin_of_the_transaction() -> None:
 
 
 def postgres_releases_without_the_token() -> None:
-    _postgres_schema("AND lease = a_lease AND index = a_index FOR UPDATE", "AND lease = a_lease FOR UPDATE")
+    _postgres_schema("AND lease = a_lease AND index = a_index;", "AND lease = a_lease;")
 
 
 def postgres_gives_away_at_once() -> None:

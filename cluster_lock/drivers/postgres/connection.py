@@ -42,7 +42,6 @@ class Connection:
         """`limit`: seconds after which the server gives up a request, too."""
         try:
             raw = await bounded(
-                # Statements that are prepared on the server would be another session's behind a pooler.
                 psycopg.AsyncConnection.connect(
                     **given, autocommit=True, prepare_threshold=None, row_factory=psycopg.rows.dict_row
                 ),
@@ -60,6 +59,8 @@ class Connection:
             connection.close()
             why = f"of encoding {told['encoding']}" if told["version"] >= OLDEST else f"PostgreSQL {told['shown']}"
             raise BackendRefused(f"{backend}: the database is {why}: PostgreSQL 12 or later with UTF8 is needed")
+        if not connection.is_behind_a_pooler:  # else what is prepared may be another session's
+            raw.prepare_threshold = 0
         return connection
 
     @property
@@ -106,7 +107,8 @@ class Connection:
         self._raw.pgconn.finish()
 
     async def _rows(self, query: str, values: Sequence[Any] | Mapping[str, Any]) -> list[dict[str, Any]]:
-        cursor = await self._raw.execute(query, values)
+        # The parts of a script are not prepared: only one statement can be.
+        cursor = await self._raw.execute(query, values, prepare=None if values else False)
         return await cursor.fetchall() if cursor.description else []
 
     def _close_after(self, _: object) -> None:

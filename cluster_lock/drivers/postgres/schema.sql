@@ -24,6 +24,7 @@ CREATE TABLE IF NOT EXISTS cluster_lock.lease (
 );
 
 -- A key that is free has a row without a lease and a record. One with a record and no lease was put there by a person.
+-- No index has the lease, which changes with each holder: an update that no index sees is a cheap one.
 CREATE TABLE IF NOT EXISTS cluster_lock.key (
     prefix     text COLLATE "C" NOT NULL,
     name       text COLLATE "C" NOT NULL,
@@ -34,7 +35,6 @@ CREATE TABLE IF NOT EXISTS cluster_lock.key (
     changed_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     PRIMARY KEY (prefix, name)
 );
-CREATE INDEX IF NOT EXISTS key_lease ON cluster_lock.key (lease);
 
 -- Which server this was when somebody looked last, and since when nothing can have been lost.
 CREATE TABLE IF NOT EXISTS cluster_lock.server (
@@ -51,28 +51,29 @@ CREATE TABLE IF NOT EXISTS cluster_lock.server (
 CREATE OR REPLACE FUNCTION cluster_lock.unsafe_for(a_ttl double precision) RETURNS double precision
 LANGUAGE plpgsql AS $$
 DECLARE
-    known cluster_lock.server;
-    my_system text := (SELECT system_identifier::text FROM pg_control_system());
     my_timeline text := substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8);
-    longest double precision;
+    known_base timestamptz;
 BEGIN
-    SELECT * INTO known FROM cluster_lock.server;
-    IF (known.system, known.timeline, known.started)
-            IS DISTINCT FROM (my_system, my_timeline, pg_postmaster_start_time()) THEN
+    SELECT base INTO known_base FROM cluster_lock.server, pg_control_system() AS my
+        WHERE (system, timeline, started)
+            IS NOT DISTINCT FROM (my.system_identifier::text, my_timeline, pg_postmaster_start_time());
+    IF NOT FOUND THEN
         UPDATE cluster_lock.server
-            SET system = my_system, timeline = my_timeline, started = pg_postmaster_start_time(),
+            SET system = my.system_identifier::text, timeline = my_timeline, started = pg_postmaster_start_time(),
                 -- By a restart alone nothing that was promised later than it is lost.
-                base = CASE WHEN (system, timeline) IS NOT DISTINCT FROM (my_system, my_timeline)
+                base = CASE WHEN (system, timeline) IS NOT DISTINCT FROM (my.system_identifier::text, my_timeline)
                     THEN pg_postmaster_start_time() ELSE clock_timestamp() END
+            FROM pg_control_system() AS my
             WHERE (system, timeline, started)
-                IS DISTINCT FROM (my_system, my_timeline, pg_postmaster_start_time());
-        SELECT * INTO known FROM cluster_lock.server;
+                IS DISTINCT FROM (my.system_identifier::text, my_timeline, pg_postmaster_start_time());
+        SELECT base INTO known_base FROM cluster_lock.server;
     END IF;
-    SELECT greatest(a_ttl, max(ttl)) INTO longest FROM cluster_lock.lease;
-    RETURN greatest(0, extract(epoch FROM known.base - clock_timestamp())::double precision + longest);
+    RETURN greatest(0, extract(epoch FROM coalesce(known_base, clock_timestamp()) - clock_timestamp())::double precision
+        + greatest(a_ttl, (SELECT max(ttl) FROM cluster_lock.lease)));
 END $$;
 
--- Wait for our turn, and get the index of our change. It is drawn after the wait: the order of indexes is that of turns.
+-- Wait for our turn; then get the index of our change. It is drawn after the wait: the order of indexes is that of
+-- turns.
 CREATE OR REPLACE FUNCTION cluster_lock.take_turn(a_prefix text) RETURNS void
 LANGUAGE plpgsql AS $$
 BEGIN
@@ -86,9 +87,9 @@ END $$;
 CREATE OR REPLACE FUNCTION cluster_lock.next_index(a_prefix text) RETURNS bigint
 LANGUAGE plpgsql AS $$
 DECLARE
-    drawn bigint := nextval('cluster_lock.token');
+    drawn bigint;
 BEGIN
-    UPDATE cluster_lock.space SET index = drawn WHERE prefix = a_prefix;
+    UPDATE cluster_lock.space SET index = nextval('cluster_lock.token') WHERE prefix = a_prefix RETURNING index INTO drawn;
     RETURN drawn;
 END $$;
 
@@ -217,16 +218,13 @@ CREATE OR REPLACE FUNCTION cluster_lock.release(
 LANGUAGE plpgsql AS $$
 BEGIN
     PERFORM cluster_lock.take_turn(a_prefix);
-    PERFORM 1 FROM cluster_lock.key
-        WHERE prefix = a_prefix AND name = a_name AND lease = a_lease AND index = a_index FOR UPDATE;
-    IF NOT FOUND THEN
-        RETURN;
-    END IF;
     UPDATE cluster_lock.key
         SET lease = NULL, record = NULL, previous = a_farewell, changed_at = clock_timestamp(),
             index = cluster_lock.next_index(a_prefix)
-        WHERE prefix = a_prefix AND name = a_name;
-    PERFORM cluster_lock.tell(a_prefix, a_name);
+        WHERE prefix = a_prefix AND name = a_name AND lease = a_lease AND index = a_index;
+    IF FOUND THEN
+        PERFORM cluster_lock.tell(a_prefix, a_name);
+    END IF;
 END $$;
 
 CREATE OR REPLACE FUNCTION cluster_lock.transfer(
@@ -284,14 +282,12 @@ CREATE OR REPLACE FUNCTION cluster_lock.withdraw(a_prefix text, a_name text, a_l
 LANGUAGE plpgsql AS $$
 BEGIN
     PERFORM cluster_lock.take_turn(a_prefix);
-    PERFORM 1 FROM cluster_lock.key WHERE prefix = a_prefix AND name = a_name AND lease = a_lease FOR UPDATE;
-    IF NOT FOUND THEN
-        RETURN;
-    END IF;
     UPDATE cluster_lock.key
         SET lease = NULL, record = NULL, changed_at = clock_timestamp(), index = cluster_lock.next_index(a_prefix)
-        WHERE prefix = a_prefix AND name = a_name;
-    PERFORM cluster_lock.tell(a_prefix, a_name);
+        WHERE prefix = a_prefix AND name = a_name AND lease = a_lease;
+    IF FOUND THEN
+        PERFORM cluster_lock.tell(a_prefix, a_name);
+    END IF;
 END $$;
 
 -- Rows of keys that nobody holds and nobody touched for an hour. Locks stay whose rows have the last word of a holder. We
