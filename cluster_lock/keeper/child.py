@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import errno
 import os
+import signal
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
@@ -123,8 +124,7 @@ class Child:
         self._tell(b"kill\n")
         if not await self.ended_within(INIT_LIMIT):
             # The init does not do its work: stopped, or in trouble. Without it all of it is ours.
-            with contextlib.suppress(ProcessLookupError):
-                self._process.kill()
+            self._kill()
         if not await self.ended_within(HOPELESS):
             _give_up()
         return await self.wait()
@@ -145,6 +145,12 @@ class Child:
             except (BrokenPipeError, BlockingIOError):
                 # It is just ending; or it is stopped, and has not read 64 KiB of this: then its end of file ends it.
                 self._close()
+
+    def _kill(self) -> None:
+        if self._process.returncode is None:
+            # asyncio's own kill() looks whether it has ended, and would take its exit status from who waits for it.
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGKILL)
 
     def _close(self) -> None:
         if self._control >= 0:

@@ -8,7 +8,7 @@ import secrets
 import signal
 import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -46,7 +46,9 @@ class KeeperProcess:
 
     def signal(self, number: int) -> None:
         if self._process.returncode is None:
-            self._process.send_signal(number)
+            # asyncio's own send_signal() looks whether it has ended, and would take its exit status from `ended`.
+            with suppress(ProcessLookupError):
+                os.kill(self.pid, number)
 
     async def says(self, text: str, *, times: int = 1, timeout: float = 60.0) -> None:
         """Wait until it, or its command, has written `text` so often."""
