@@ -181,6 +181,15 @@ async def test_a_table_that_was_dropped(server: PostgresServer, table: str) -> N
         assert table in ("lease", "server") or "is gone; the next request makes it anew" in told
 
 
+async def test_the_row_of_the_server_was_deleted(server: PostgresServer) -> None:
+    """Where nothing tells since when the server stands, it gives nothing away."""
+    async with driver_at(server.dsn) as driver:
+        await driver.grant_lease("a", 3.0)
+        await asyncio.to_thread(server.sql, "DELETE FROM cluster_lock.server")
+        with pytest.raises(NoLeaseYet):
+            await driver.grant_lease("b", 3.0)
+
+
 async def test_connections_that_the_server_ends(server: PostgresServer) -> None:
     """pg_terminate_backend costs who waits an error, and the next request nothing."""
     async with driver_at(server.dsn) as driver:
