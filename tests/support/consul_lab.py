@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 from urllib.parse import quote
 
+from support.aio import PATIENCE
 from support.proxy import Proxy, Rule
 
 from cluster_lock import clock
@@ -127,7 +128,7 @@ class Twice(Recorder):
         reader, writer = await self.connect()
         try:
             writer.write(request)
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(PATIENCE):
                 return await reader.readline()
         finally:
             writer.close()

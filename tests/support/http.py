@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
+from support.aio import PATIENCE
+
 
 @dataclass(frozen=True, slots=True)
 class Answer:
@@ -60,7 +62,7 @@ class Stream:
 
     async def event(self) -> Any:
         """The next one's JSON. Raises IncompleteReadError at the end of the stream."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             while not (line := await self._reader.readuntil(b"\n")).startswith(b"data: "):
                 pass
         return json.loads(line.removeprefix(b"data: "))

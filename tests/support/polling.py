@@ -16,6 +16,7 @@ import pytest
 from aiogram import Bot, Dispatcher
 from aiogram.client.telegram import TelegramAPIServer
 from aiogram.types import Message, Update
+from support.aio import PATIENCE
 from support.leadership_double import TermDouble
 
 from cluster_lock import clock
@@ -71,7 +72,7 @@ class Handled:
         self.changed.set()
         self.changed = asyncio.Event()
 
-    async def until(self, condition: Callable[[], bool], timeout: float = 30.0) -> None:
+    async def until(self, condition: Callable[[], bool], timeout: float = PATIENCE) -> None:
         """Wait for something about the runs."""
         async with asyncio.timeout(timeout):
             while not condition():
@@ -202,7 +203,7 @@ async def polling(
             await poller.close()
 
 
-async def until(condition: Callable[[], Any], timeout: float = 30.0) -> None:
+async def until(condition: Callable[[], Any], timeout: float = PATIENCE) -> None:
     """Wait for something that tells nobody."""
     async with asyncio.timeout(timeout):
         while not condition():  # noqa: ASYNC110 - it tells nobody
@@ -222,7 +223,7 @@ def simulator_thread() -> Iterator[tuple[TelegramSimulator, Callable[..., None]]
 
     thread = threading.Thread(target=asyncio.run, args=(serve(),))
     thread.start()
-    simulator, loop, stop = ready.result(timeout=10)
+    simulator, loop, stop = ready.result(timeout=PATIENCE)
 
     def call(method: Callable[..., Any], *arguments: Any, **named: Any) -> None:
         loop.call_soon_threadsafe(partial(method, *arguments, **named))

@@ -13,6 +13,7 @@ import aiohttp
 import pytest
 from aiogram import Bot, Dispatcher
 from support import aio
+from support.aio import PATIENCE
 from support.polling import ClientBot, Handled, dispatcher_with, until
 from support.settings import load_text
 
@@ -38,7 +39,7 @@ async def polling(settings: Settings, dispatcher: Dispatcher, *bots: Bot) -> Asy
     finally:
         if not running.done():
             await dispatcher.stop_polling()
-        await asyncio.wait([running], timeout=10)
+        await asyncio.wait([running], timeout=PATIENCE)
 
 
 async def test_two_bots_of_one_instance_both_poll(tmp_path: Path) -> None:

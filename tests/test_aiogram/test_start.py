@@ -17,6 +17,7 @@ from aiogram.fsm.storage.memory import MemoryStorage
 from aiogram.types import Message
 from aiogram.utils.backoff import BackoffConfig
 from support import aio
+from support.aio import PATIENCE
 from support.leadership_double import LeadershipDouble
 from support.polling import BOT, TOKEN, ClientBot, Handled, dispatcher_with, until
 
@@ -46,7 +47,7 @@ async def started(
         yield leadership, running
     finally:
         leadership.stop()
-        await asyncio.wait([running], timeout=10)
+        await asyncio.wait([running], timeout=PATIENCE)
         running.cancel()
         await asyncio.wait([running])
 
@@ -187,7 +188,7 @@ async def test_aiograms_parameters_do_what_they_say() -> None:
                 simulator.inject(Fault(status=502, times=5))
                 simulator.push_many(BOT, 6, chats=range(1, 7))
                 leadership.grant(LOCK)
-                await handled.until(partial(has_handled, handled, 6), timeout=3)
+                await handled.until(partial(has_handled, handled, 6), timeout=8)
                 assert highest == most
                 assert simulator.push(BOT, kind="callback_query") is None
                 await until(lambda: len(simulator.oracle.polls()) >= 8)

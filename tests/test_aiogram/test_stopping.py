@@ -12,6 +12,7 @@ import pytest
 from aiogram import Bot, Dispatcher
 from aiogram.types import Message
 from support import aio
+from support.aio import PATIENCE
 from support.leadership_double import LeadershipDouble
 from support.polling import BOT, ClientBot, Handled, dispatcher_with, until
 from support.sessions import session
@@ -120,7 +121,7 @@ async def test_a_cancellation_drains() -> None:
                     task.cancel()
                 else:
                     handled.go_on.set()
-                await asyncio.wait([task], timeout=10)
+                await asyncio.wait([task], timeout=PATIENCE)
                 assert task.cancelled()
             assert [run.outcome for run in handled.runs] == ["cancelled" if twice else "ok"]
             assert said == ["shutdown"]

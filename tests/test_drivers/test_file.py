@@ -9,7 +9,7 @@ import stat
 from pathlib import Path
 
 import pytest
-from support.aio import run
+from support.aio import PATIENCE, run
 
 from cluster_lock.drivers.file import FileDriver
 from cluster_lock.drivers.file.counter import Counter
@@ -36,7 +36,7 @@ async def taken(driver: FileDriver, record: bytes = b"{}") -> Grant:
 async def taken_at_last(driver: FileDriver) -> Grant:
     """Of a folder that was replaced: not at once."""
     lease = await driver.grant_lease("me", 10)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         while (grant := await driver.acquire(lease, LOCK, b"{}")) is None:
             await driver.wait_changed([LOCK], (await driver.read([LOCK])).position, 0.1)
     return grant

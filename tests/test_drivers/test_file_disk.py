@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from support.aio import run, until
+from support.aio import PATIENCE, run, until
 
 from cluster_lock import clock
 from cluster_lock.drivers.file import FileDriver
@@ -201,11 +201,11 @@ async def test_a_holder_hears_at_once_that_its_folder_was_replaced(
     swap(folder)
     lease = await standby.grant_lease("standby", 10)
     assert await standby.acquire(lease, LOCK, RECORD) is None
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         assert (await waiting).entries[LOCK].lease is None
     with pytest.raises(LeaseExpired):
         await holder.renew(grant.lease)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         while (again := await standby.acquire(lease, LOCK, RECORD)) is None:
             await standby.wait_changed([LOCK], (await standby.read([LOCK])).position, 0.1)
     assert clock.now() - began > 1

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.aio import run
+from support.aio import PATIENCE, run
 
 from cluster_lock import clock
 from cluster_lock.drivers.file import FileDriver
@@ -77,7 +77,7 @@ async def taken(driver: FileDriver) -> Grant:
 
 
 async def until_free(driver: FileDriver, position: object) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         while True:
             changes = await driver.wait_changed([LOCK], position, 10)
             position = changes.position

@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from support.aio import run
+from support.aio import PATIENCE, run
 from support.health import LOCK, TIMING, TRUSTED, leader_board, poller, standby_board
 
 from cluster_lock import clock
@@ -35,7 +35,7 @@ class Manager:
 
     async def line(self, wanted: str) -> list[str]:
         """The first datagram with this line, as lines."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             while True:
                 lines = (await asyncio.get_running_loop().sock_recv(self.socket, 4096)).decode().split("\n")
                 if any(line.startswith(wanted) for line in lines):

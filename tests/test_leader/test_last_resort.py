@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from support.aio import PATIENCE
 
 PROGRAM = """
 import asyncio, os, sys, time
@@ -81,7 +82,7 @@ def test_work_that_does_not_end_is_ended_with_its_process(deed: str) -> None:
             [sys.executable, "-c", PROGRAM.replace("{deed}", code)],
             capture_output=True,
             text=True,
-            timeout=20,
+            timeout=PATIENCE,
             check=False,
             cwd=Path(__file__).parents[2],
         )
