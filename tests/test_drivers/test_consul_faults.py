@@ -29,7 +29,7 @@ def fetch(what: str | urllib.request.Request) -> bytes:
 async def test_stopped_agent_is_noticed_in_time() -> None:
     """While the agent is stopped every verb ends within its request timeout, a wait within its own; then all go on."""
     with ConsulServer(dev=True) as server:
-        async with client(server.url, request_timeout=0.5) as driver:
+        async with client(server.url, request_timeout=1.0) as driver:
             lease = await driver.grant_lease("a", 60)
             grant, changes = await taken(driver, lease), await driver.read([LOCK])
             entry = changes.entries[LOCK]
@@ -46,7 +46,7 @@ async def test_stopped_agent_is_noticed_in_time() -> None:
                 driver.grant_lease("b", 60),
                 driver.revoke(lease),
             ):
-                await unavailable(call, 0.5)
+                await unavailable(call, 1.0)
             await unavailable(driver.wait_changed([LOCK], changes.position, 1.0), 1.0)
             server.resume()
             # Some of them may be applied now: what matters is that the client works and nothing is half done.

@@ -148,7 +148,7 @@ async def hangs(server: EtcdServer) -> bool:
 async def test_deaf_server_costs_the_time_limit_and_no_more(etcd_release: str) -> None:
     """With the one server stopped every verb says unavailable when its time is over; it works again afterwards."""
     with EtcdServer(release=etcd_release) as server:
-        async with opened(server.endpoints, request_timeout=0.7) as driver:
+        async with opened(server.endpoints, request_timeout=1.0) as driver:
             lease = await driver.grant_lease("a", 60)
             grant = await taken(driver, lease)
             contender = await entry(driver)
@@ -171,7 +171,7 @@ async def test_deaf_server_costs_the_time_limit_and_no_more(etcd_release: str) -
                 begun = clock.now()
                 with pytest.raises(BackendUnavailable):
                     await verb()
-                assert clock.now() - begun < 0.7 + SLACK
+                assert clock.now() - begun < 1.0 + SLACK
             server.resume()
             await until(lambda: works(driver))
             # What timed out may have been applied or not; whichever it was, going on from here is sound.
@@ -183,7 +183,7 @@ async def test_black_hole_and_healing(etcd_server: EtcdServer) -> None:
     """A connection that swallows everything fails verbs in time; when the network heals the driver works again."""
     async with (
         Proxy(etcd_server.host, etcd_server.client_port) as proxy,
-        opened([f"http://127.0.0.1:{proxy.port}"], request_timeout=0.5) as driver,
+        opened([f"http://127.0.0.1:{proxy.port}"], request_timeout=1.5) as driver,
     ):
         lease = await driver.grant_lease("a", 60)
         proxy.black_hole()
@@ -191,7 +191,7 @@ async def test_black_hole_and_healing(etcd_server: EtcdServer) -> None:
             begun = clock.now()
             with pytest.raises(BackendUnavailable):
                 await driver.renew(lease)
-            assert clock.now() - begun < 0.5 + SLACK
+            assert clock.now() - begun < 1.5 + SLACK
         proxy.heal()
         await until(lambda: works(driver))
         await driver.renew(lease)
