@@ -151,11 +151,15 @@ def test_a_lock_that_nobody_leads(company: Company, capsys: pytest.CaptureFixtur
 async def test_a_thousand_locks(backend: Backend, prefix: str, leases: int) -> None:
     """A picture of 1,000 locks costs this process less than half a second of its processor, no matter who leads them,
     and few requests."""
-    await asyncio.to_thread(Operator(backend, prefix).wait_for_leases, 30)
+    ttl = 60.0  # a busy machine takes half of it to make them
+    await asyncio.to_thread(Operator(backend, prefix).wait_for_leases, int(ttl))
     driver = open_driver(backend, prefix, request_timeout=10)
     await driver.open()
     try:
-        granted = [await driver.grant_lease(f"web-{number}", 30) for number in range(leases)]
+        granted = []
+        for start in range(0, leases, 50):
+            asking = (driver.grant_lease(f"web-{number}", ttl) for number in range(start, min(leases, start + 50)))
+            granted += await asyncio.gather(*asking)
         record = Record(holder="a", instance="a", host="h", pid=1, since="", version="0").to_bytes()
         for start in range(0, 1000, 50):
             taking = (
@@ -168,7 +172,7 @@ async def test_a_thousand_locks(backend: Backend, prefix: str, leases: int) -> N
         took = time.process_time() - begun
         assert len(overview.locks) == 1000
         times = {lock.times.ttl for lock in overview.locks}
-        assert times == ({None} if leases > LEASES else {30.0})
+        assert times == ({None} if leases > LEASES else {ttl})
         assert took < 0.5
         assert len((await look(driver, only=["telegram/7"], request=10)).locks) == 1
         for lease in granted[:3]:
