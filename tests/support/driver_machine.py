@@ -194,6 +194,7 @@ class DriverMachine(RuleBasedStateMachine):
         driver = self.by(client, lease)
         answer = self.under(lease, driver.acquire(lease, name, record))
         grant = answer[0] if answer else None
+        assert answer is None or held is not None or lease.id in self.model.leases, "refused, but the lease is over"
         if lease.id not in self.model.leases or (held is not None and held.lease != lease.id):
             assert grant is None, f"{grant} was granted, but {held} stands there"
             return
