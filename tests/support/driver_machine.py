@@ -258,12 +258,16 @@ class DriverMachine(RuleBasedStateMachine):
             self.run(self.clients[client].release(grant, self.record(released=True)))
             self.note("released late, in a later term" if self.leads_again(grant) else "released late")
 
-    @rule(client=CLIENTS, name=st.sampled_from(LOCKS))
-    def lead_again(self, client: int, name: str) -> None:
-        """The next term under the same lease."""
+    @rule(lease=leases, client=CLIENTS, name=st.sampled_from(LOCKS), heir=contenders)
+    def lead_again(self, lease: Lease, client: int, name: str, heir: Entry) -> None:
+        """The next term under the same lease, in which late copies of the requests of the last one arrive."""
+        self.acquire(lease, client, name)
         if grant := self.standing(name):
             self.release(client, name)
             self.acquire(grant.lease, client, name)
+            self.release_late(client, 0)
+            self.reads_as_the_model()
+            self.transfer_late(client, 0, heir)
 
     @rule(lease=leases, client=CLIENTS, name=st.sampled_from(LOCKS), heir=contenders)
     def transfer(self, lease: Lease, client: int, name: str, heir: Entry) -> None:
