@@ -16,7 +16,8 @@ from hypothesis import Phase, settings
 from hypothesis.configuration import set_hypothesis_home_dir
 from hypothesis.stateful import run_state_machine_as_test
 from support.backends import Backend
-from support.driver_machine import TTL, DriverMachine, runner
+from support.driver_ground import TTL, runner
+from support.driver_machine import DriverMachine
 from support.stores import CONSUL, Operator, open_driver
 
 from cluster_lock.drivers.memory import MemoryBackend, MemoryDriver
