@@ -113,9 +113,10 @@ class Driver(Protocol):
         """Wait until one of `names` has changed after position `since`, for at most `at_most` seconds.
 
         ONE waiting request whatever the number of names. `since=None`: as `read`.
-        Otherwise `entries` has at least every name that changed; none of the changes after `since` is lost. It
-        may return early with nothing changed and must return in time. A position that the backend has forgotten is not
-        an error: the answer is then a fresh read of all names.
+        Otherwise `entries` has at least every name that changed; none of the changes after `since` is lost, but that of
+        a key that was announced and is gone again, which looks as before. It may return early with nothing changed and
+        must return in time. A position that the backend has forgotten is not an error: the answer is then a fresh read
+        of all names.
         """
         ...
 
