@@ -32,13 +32,13 @@ def longest(history: History) -> float:
 def take_over(history: History) -> float:
     """Seconds that a take-over takes at most: the store frees the lock, a waiter hears of it, settles and polls."""
     ttl = history.timing["ttl"]
-    return (2 if history.backend == "consul" else 1) * ttl + ttl + START
+    return history.timing["freed"] + ttl + START
 
 
 def too_long(history: History) -> list[Span]:
     """Gaps longer than a take-over in which nothing kept everybody from leading. What a fault did to the store or to
-    all is over when it ends; only then the time counts."""
-    hindrances = [(fault.began, fault.ended) for fault in history.faults if fault.leaderless]
+    all is over when it ends, and when the store gives locks away again; only then the time counts."""
+    hindrances = [(fault.began, fault.ended + fault.silent) for fault in history.faults if fault.leaderless]
     limit = take_over(history)
     found = []
     for gap in gaps(history):
