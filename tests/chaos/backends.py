@@ -8,8 +8,9 @@ import base64
 import json
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
+from pathlib import Path
 from typing import Any, ClassVar
 
 import aiohttp
@@ -28,8 +29,8 @@ LOOK_WITHIN = 0.5
 
 
 class Backend(ABC):
-    """`room` has the driver. `has`: what faults may need. `frees_after`, in ttl: until the lock of one who
-    is silent is free. `silent_after_start`, in ttl: a server that was started gives nothing away so long."""
+    """`room` has the driver. `has`: what faults may need. `frees_after`, in ttl: until the lock of one who is silent is
+    free. `silent_after_start`, in ttl: a server that was started gives nothing away so long."""
 
     room: ClassVar[str]
     has: ClassVar[frozenset[str]]
@@ -38,8 +39,8 @@ class Backend(ABC):
 
     @classmethod
     @abstractmethod
-    def looking(cls, scene: Scene) -> AsyncIterator[Look]:
-        """A context in which one may look again and again."""
+    def looking(cls, scene: Scene) -> AbstractAsyncContextManager[Look]:
+        """In this context one may look again and again."""
 
 
 class _OverHttp(Backend):
@@ -120,7 +121,8 @@ class Redis(Backend):
 
             async def look() -> Json | None:
                 try:
-                    lease, index, _ = (await client.get(scene.lock) or b"").split(b" ", 2)
+                    stands: Any = await client.get(scene.lock) or b""
+                    lease, index, _ = stands.split(b" ", 2)
                     return {"lease": lease.decode(), "index": int(index)}
                 except (redis.exceptions.RedisError, ValueError):  # the nemesis was there, or a person
                     return None
@@ -170,7 +172,8 @@ class File(Backend):
     @classmethod
     @asynccontextmanager
     async def looking(cls, scene: Scene) -> AsyncIterator[Look]:
-        path = scene.hosts.store.path / "keys" / file_name(scene.lock)
+        folder = Path(scene.hosts.store.backend().section["directory"])
+        path = folder / "keys" / file_name(scene.lock)
 
         async def look() -> Json | None:
             try:

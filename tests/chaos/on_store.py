@@ -92,10 +92,14 @@ class ServerPaused(_OnServer):
     lasts = (0.3, 1.3)
 
     async def begin(self) -> None:
-        await asyncio.to_thread(self.server.pause)
+        if self.server.running:
+            await asyncio.to_thread(self.server.pause)
+        else:
+            self.detail = "not done: it did not run"
 
     async def end(self) -> None:
-        self.server.resume()
+        if self.server.running:
+            self.server.resume()
 
 
 class ServerRestarted(_OnServer):

@@ -45,6 +45,9 @@ TIMES = ("ttl", "margin", "stop_time", "settle", "invite", "drain", "cancel_grac
 ETCD34 = pytest.param("etcd34", marks=pytest.mark.etcd)
 ETCD35 = pytest.param("etcd35", marks=pytest.mark.etcd)
 CONSUL = pytest.param("consul", marks=pytest.mark.consul)
+REDIS = pytest.param("redis", marks=pytest.mark.redis)
+POSTGRES18 = pytest.param("postgres18", marks=pytest.mark.postgres)
+FILE = pytest.param("file", marks=pytest.mark.file)
 
 
 def on(*backends: Any) -> pytest.MarkDecorator:
