@@ -11,11 +11,12 @@ START = 8.0
 
 
 def gaps(history: History) -> list[Span]:
-    """When nobody had a live getUpdates, from the first one to the heal and what follows."""
+    """When nobody had a live getUpdates, from the begin to the heal and what follows. What was open before the round is
+    not known: for a moment nobody seems to poll."""
     spans = sorted(span for poll in history.polls for span in history.live(poll))
     if not spans:
         return [(history.began, history.ended)]
-    found, until = [], spans[0][0]
+    found, until = [], history.began
     for start, end in spans:
         if start > until:
             found.append((until, start))

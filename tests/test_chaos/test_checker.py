@@ -223,6 +223,13 @@ def test_time_in_which_nobody_can_lead_does_not_count() -> None:
     assert check(made.history).violations == []
 
 
+def test_time_before_the_first_poll_counts() -> None:
+    """Who loses the lock before it has polled in this round leaves a gap as any other."""
+    made = MadeHistory()
+    made.history.began = -20.0
+    assert [finding.check for finding in check(made.history).violations] == ["no_leader"]
+
+
 def test_a_store_that_was_started_may_be_silent() -> None:
     """The time in which a new server gives nothing away counts as little as that in which it was down; what comes
     after does."""
