@@ -20,7 +20,7 @@ from support.hosts import Scene
 from cluster_lock.drivers.file.keyfile import file_name
 from cluster_lock.testing.servers import ConsulServer, EtcdServer, PostgresServer, RedisServer
 
-from .faults import FORGETFUL, ONE_SERVER, SEVERAL_NODES, WIRES
+from .faults import FOLDER, FORGETFUL, ONE_SERVER, SEVERAL_NODES, WIRES
 
 Json = dict[str, Any]
 Look = Callable[[], Awaitable[Json | None]]
@@ -167,7 +167,7 @@ class File(Backend):
     """The bots share a folder of the one machine: nothing can come between them and it."""
 
     room = "drivers/file"
-    has = frozenset()
+    has = frozenset({FOLDER})
 
     @classmethod
     @asynccontextmanager

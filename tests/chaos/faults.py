@@ -17,9 +17,10 @@ if TYPE_CHECKING:
     from .ground import Ground
 
 LEADER, STANDBY = "leader", "standby"
-WIRES, SEVERAL_NODES, ONE_SERVER, FORGETFUL = "wires", "several nodes", "one server", "forgetful"
-"""What a fault may need of the store: wires that lead to it; nodes that go on without one of them; a server that nobody
-stands in for; one that is safe also when it begins anew without its data."""
+WIRES, FOLDER = "wires", "folder"
+SEVERAL_NODES, ONE_SERVER, FORGETFUL = "several nodes", "one server", "forgetful"
+"""What a fault may need of the store: that wires lead to it, or that it is a folder; that the other nodes go on without
+one; that it is one server alone; that it is safe also when that one begins anew without its data."""
 
 
 class Fault(ABC):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from abc import abstractmethod
 from typing import Any
 
@@ -12,7 +13,7 @@ from support.stores import Operator
 from cluster_lock.values import LEADER as LEADER_KEYS
 
 from .backends import BACKENDS
-from .faults import FORGETFUL, LEADER, ONE_SERVER, SEVERAL_NODES, Fault, OnNode
+from .faults import FOLDER, FORGETFUL, LEADER, ONE_SERVER, SEVERAL_NODES, Fault, OnNode
 
 
 class NodeKilled(OnNode):
@@ -189,6 +190,17 @@ class LeaseRevoked(_ByHand):
         return lease or "not done: nobody held the lock"
 
 
+class FolderDeleted(_ByHand):
+    """With every lease, every last word and the counter of tokens."""
+
+    name = "folder deleted by hand"
+    needs = FOLDER
+
+    async def strike(self, operator: Operator) -> str:
+        await asyncio.to_thread(shutil.rmtree, operator.folder, ignore_errors=True)
+        return str(operator.folder)
+
+
 ALL = (
     NodeKilled,
     NodeRestarted,
@@ -202,4 +214,5 @@ ALL = (
     ServerRestarted,
     ServerKilled,
     ServerForgets,
+    FolderDeleted,
 )

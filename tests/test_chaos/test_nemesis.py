@@ -37,7 +37,7 @@ def test_each_makes_sense_somewhere() -> None:
     [
         ("etcd35", {"store killed", "store begins without its data"}),
         ("consul", {"store paused"}),
-        ("redis", {"store node killed", "store node cut from the others", "store without majority"}),
+        ("redis", {"store node killed", "store without majority", "folder deleted by hand"}),
         ("postgres18", {"store node paused", "store begins without its data"}),
         ("file", {"bot cut from store", "store refuses the bot", "store killed", "store node killed"}),
     ],
