@@ -70,8 +70,9 @@ async def on_one_ground(options: argparse.Namespace, results: Results, hosts: Ho
     async with hosts.scene(kind=KeptScene if options.kept else Scene) as scene:
         began = clock.now()
         await scene.start(3)
-        print(f"{hosts.backend}: three bots are up after {clock.now() - began:.1f} s", flush=True)
-        ground = Ground(hosts, scene)
+        starting = clock.now() - began
+        print(f"{hosts.backend}: three bots are up after {starting:.1f} s", flush=True)
+        ground = Ground(hosts, scene, starting=starting)
         for done, seed in enumerate(seeds, 1):
             wrong, spoilt = await one_round(options, results, ground, seed, last=seed == seeds[-1])
             if wrong or spoilt:

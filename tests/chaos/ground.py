@@ -18,10 +18,11 @@ from .traffic import Traffic
 
 
 class Ground:
-    """`hosts` outlive many scenes."""
+    """`hosts` outlive many scenes. `starting`: seconds that the bots took to come up; one that is started anew may take
+    as long on this machine."""
 
-    def __init__(self, hosts: Hosts, scene: Scene) -> None:
-        self.hosts, self.scene = hosts, scene
+    def __init__(self, hosts: Hosts, scene: Scene, *, starting: float = 0.0) -> None:
+        self.hosts, self.scene, self.starting = hosts, scene, starting
         self.network = hosts.network
         self.store: HostedStore[Any] = hosts.store
         self.kept = isinstance(scene, KeptScene)

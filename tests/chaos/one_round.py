@@ -136,7 +136,7 @@ class Round:
             self._unwell = f"no record of {missing}" if missing else ""
             return not missing
 
-        limit = 3 * ground.freed + ground.silent_after_start + 2 * START
+        limit = 3 * ground.freed + ground.silent_after_start + ground.starting + 2 * START
         return clock.now() if await _until(well, limit) else None
 
     async def _drained(self, scene: Scene) -> None:
