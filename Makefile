@@ -18,7 +18,8 @@ help:
 	@echo 'make lock                              lock today'"'"'s releases in requirements/, for all of these'
 	@echo 'make servers                           install etcd, consul, redis and postgres into .tools'
 	@echo 'scripts/shape                          how large, how deep, how tangled the code is, and the limits'
-	@echo 'make chaos [BACKEND=etcd35|etcd34|consul] [ROUNDS=10] [SEED=1]   rounds of faults: tests/chaos/README.md'
+	@echo 'make chaos [BACKEND=etcd35] [ROUNDS=10] [SEED=1]   rounds of faults (tests/chaos/README.md), also on'
+	@echo '                                       etcd34, consul, redis, postgres18, postgres15, file'
 	@echo 'make lint | soak-demo [RUNS=20] | bench | clean'
 
 PIP := $(PYTHON) -m pip install -qq --disable-pip-version-check

@@ -15,13 +15,14 @@ from support.nursery import Nursery
 
 from cluster_lock import clock
 
+from .backends import BACKENDS
 from .checker import check
 from .evidence import keep
 from .ground import Ground
 from .kept import KeptScene
-from .nemesis import KINDS, choices
+from .nemesis import choices, possible
 from .one_round import Round
-from .results import DRIVER, Results, code_of, summary
+from .results import Results, code_of, summary
 
 ON_ONE_CLUSTER = 10
 """Rounds before the hosts and the store are made anew."""
@@ -29,7 +30,7 @@ ON_ONE_CLUSTER = 10
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m chaos", description=__doc__)
-    parser.add_argument("--backend", choices=sorted(DRIVER), default="etcd35")
+    parser.add_argument("--backend", choices=sorted(BACKENDS), default="etcd35")
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--seed", type=int, default=1, help="of the first round; each further one has the next")
     parser.add_argument("--only", type=lambda text: text.split(","), default=[], help="names of faults, with commas")
@@ -37,10 +38,10 @@ def main() -> int:
     parser.add_argument("--kept", action="store_true", help="with a keeper above each bot")
     parser.add_argument("--until-found", action="store_true", help="stop at the first violation")
     parser.add_argument("--folder", type=Path, default=Path(".chaos"), help="for the results and the evidence")
-    parser.add_argument("--list", action="store_true", help="name the faults")
+    parser.add_argument("--list", action="store_true", help="name the faults that make sense there")
     options = parser.parse_args()
     if options.list:
-        print("\n".join(sorted(KINDS)))
+        print("\n".join(sorted(possible(options.backend, kept=True))))
         return 0
     if options.mutant:
         os.environ[CHOSEN] = options.mutant
@@ -69,8 +70,9 @@ async def on_one_ground(options: argparse.Namespace, results: Results, hosts: Ho
     async with hosts.scene(kind=KeptScene if options.kept else Scene) as scene:
         began = clock.now()
         await scene.start(3)
-        print(f"{hosts.backend}: three bots are up after {clock.now() - began:.1f} s", flush=True)
-        ground = Ground(hosts, scene)
+        starting = clock.now() - began
+        print(f"{hosts.backend}: three bots are up after {starting:.1f} s", flush=True)
+        ground = Ground(hosts, scene, starting=starting)
         for done, seed in enumerate(seeds, 1):
             wrong, spoilt = await one_round(options, results, ground, seed, last=seed == seeds[-1])
             if wrong or spoilt:
@@ -82,7 +84,7 @@ async def one_round(
     options: argparse.Namespace, results: Results, ground: Ground, seed: int, *, last: bool
 ) -> tuple[bool, bool]:
     """Was something wrong, and did the laboratory spoil it?"""
-    plan = choices(seed, ground.scene.timing.ttl, options.only, kept=options.kept)
+    plan = choices(options.backend, seed, ground.scene.timing.ttl, options.only, kept=options.kept)
     code = code_of(options.backend)
     history = await Round(ground, seed, plan, last=last).run()
     verdict = check(history)

@@ -11,11 +11,12 @@ START = 8.0
 
 
 def gaps(history: History) -> list[Span]:
-    """When nobody had a live getUpdates, from the first one to the heal and what follows."""
+    """When nobody had a live getUpdates, from the begin to the heal and what follows. What was open before the round is
+    not known: for a moment nobody seems to poll."""
     spans = sorted(span for poll in history.polls for span in history.live(poll))
     if not spans:
         return [(history.began, history.ended)]
-    found, until = [], spans[0][0]
+    found, until = [], history.began
     for start, end in spans:
         if start > until:
             found.append((until, start))
@@ -32,13 +33,13 @@ def longest(history: History) -> float:
 def take_over(history: History) -> float:
     """Seconds that a take-over takes at most: the store frees the lock, a waiter hears of it, settles and polls."""
     ttl = history.timing["ttl"]
-    return (2 if history.backend == "consul" else 1) * ttl + ttl + START
+    return history.timing["freed"] + ttl + START
 
 
 def too_long(history: History) -> list[Span]:
     """Gaps longer than a take-over in which nothing kept everybody from leading. What a fault did to the store or to
-    all is over when it ends; only then the time counts."""
-    hindrances = [(fault.began, fault.ended) for fault in history.faults if fault.leaderless]
+    all is over when it ends, and when the store gives locks away again; only then the time counts."""
+    hindrances = [(fault.began, fault.ended + fault.silent) for fault in history.faults if fault.leaderless]
     limit = take_over(history)
     found = []
     for gap in gaps(history):

@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from .ground import Ground
 
 LEADER, STANDBY = "leader", "standby"
+WIRES, FOLDER = "wires", "folder"
+SEVERAL_NODES, ONE_SERVER, FORGETFUL = "several nodes", "one server", "forgetful"
+"""What a fault may need of the store: that wires lead to it, or that it is a folder; that the other nodes go on without
+one; that it is one server alone; that it is safe also when that one begins anew without its data."""
 
 
 class Fault(ABC):
@@ -28,6 +32,9 @@ class Fault(ABC):
     weight: ClassVar[float] = 1.0
     stops: ClassVar[bool] = False
     leaderless: ClassVar[bool] = False
+    restarts: ClassVar[bool] = False
+    """The whole store: it may be silent for a while after that."""
+    needs: ClassVar[str | None] = None
     kept: ClassVar[bool] = False
     """There must be a keeper."""
     by_hand: ClassVar[bool] = False
@@ -56,8 +63,9 @@ class Fault(ABC):
         ended = clock.now() if self.ended is None else self.ended
         # A keeper that is stopped stops no worker.
         stops = self.stops and self.kept == self.ground.kept
+        silent = self.ground.silent_after_start if self.restarts else 0.0
         return history.Fault(
-            self.name, self.on, self.began, ended, self.client, [], self.detail, stops, self.leaderless
+            self.name, self.on, self.began, ended, self.client, [], self.detail, stops, self.leaderless, silent
         )
 
 
@@ -86,6 +94,7 @@ class OnNode(Fault):
     """Something that is done to one node of the store, chosen when it begins."""
 
     of = ("store leader", "store follower")
+    needs = SEVERAL_NODES
     index: int
 
     async def begin(self) -> None:

@@ -5,26 +5,46 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+from support.hosted import HostedStore
 from support.hosts import HostedBot, Hosts, Scene
+from support.stores import Operator
 
-from cluster_lock.testing.servers import Cluster, ConsulServer, EtcdServer
+from cluster_lock.testing.servers import Server
 
+from .backends import BACKENDS
 from .faults import STANDBY
 from .kept import KeptScene
 from .traffic import Traffic
 
 
 class Ground:
-    """`hosts` outlive many scenes."""
+    """`hosts` outlive many scenes. `starting`: seconds that the bots took to come up; one that is started anew may take
+    as long on this machine."""
 
-    def __init__(self, hosts: Hosts, scene: Scene) -> None:
-        self.hosts, self.scene = hosts, scene
+    def __init__(self, hosts: Hosts, scene: Scene, *, starting: float = 0.0) -> None:
+        self.hosts, self.scene, self.starting = hosts, scene, starting
         self.network = hosts.network
-        self.store: Cluster[Any] = hosts.store
+        self.store: HostedStore[Any] = hosts.store
         self.kept = isinstance(scene, KeptScene)
         self.traffic = Traffic(scene, 0, stubborn=False)
         """That of the present round."""
         self._replaced: set[str] = set()
+
+    @property
+    def freed(self) -> float:
+        """Seconds until the lock of one who is silent is free."""
+        return BACKENDS[self.hosts.backend].frees_after * self.scene.timing.ttl
+
+    @property
+    def silent_after_start(self) -> float:
+        """Seconds in which a store that was started gives nothing away."""
+        return BACKENDS[self.hosts.backend].silent_after_start * self.scene.timing.ttl
+
+    async def operator(self) -> Operator:
+        """A person at the node that leads the store, as soon as one does."""
+        nodes = self.store.nodes
+        node = nodes[await asyncio.to_thread(lambda: self.store.leader)] if nodes else None
+        return Operator(self.store.backend(node), self.scene.prefix)
 
     @property
     def bots(self) -> list[HostedBot]:
@@ -48,6 +68,6 @@ class Ground:
 
     async def start_node(self, index: int) -> None:
         """Until it is one of the cluster again."""
-        node: EtcdServer | ConsulServer = self.store.nodes[index]
+        node: Server = self.store.nodes[index]
         node.launch()
         await asyncio.to_thread(node.wait_ready)

@@ -36,6 +36,8 @@ class Fault:
     """The process stood still meanwhile (SIGSTOP)."""
     leaderless: bool = False
     """Nobody can lead as long as it lasts."""
+    silent: float = 0.0
+    """Seconds after its end in which the store gives nothing away."""
 
 
 @dataclass(slots=True)
@@ -80,6 +82,7 @@ class History:
     backend: str
     seed: int
     timing: Mapping[str, float]
+    """Of the lock; and `freed`, the seconds until that of one who is silent is free."""
     began: float
     healed: float
     recovered: float | None

@@ -7,6 +7,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from . import on_bots, on_network, on_store, on_telegram, on_workers
+from .backends import BACKENDS
 from .faults import Fault
 
 KINDS: dict[str, type[Fault]] = {
@@ -26,13 +27,19 @@ class Choice:
     lasts: float
 
 
-def choices(seed: int, ttl: float, only: Collection[str] = (), *, kept: bool = False) -> list[Choice]:
-    """What this seed stands for, for bots with or without keepers. `only`: among these kinds of faults. ValueError for
-    one that there is not."""
-    if unknown := set(only) - KINDS.keys():
-        raise ValueError(f"there are no faults {sorted(unknown)}; there are {sorted(KINDS)}")
+def possible(backend: str, *, kept: bool) -> dict[str, type[Fault]]:
+    """What makes sense on this backend, for bots with or without keepers."""
+    has = {None, *BACKENDS[backend].has}
+    return {name: kind for name, kind in KINDS.items() if kind.needs in has and kind.kept <= kept}
+
+
+def choices(backend: str, seed: int, ttl: float, only: Collection[str] = (), *, kept: bool = False) -> list[Choice]:
+    """What this seed stands for. `only`: among these kinds of faults. ValueError for one that is not possible."""
+    those = possible(backend, kept=kept)
+    if unknown := set(only) - those.keys():
+        raise ValueError(f"on {backend} there are no faults {sorted(unknown)}; there are {sorted(those)}")
     source = random.Random(seed)
-    kinds = [kind for name, kind in KINDS.items() if (not only or name in only) and kind.kept <= kept]
+    kinds = [kind for name, kind in those.items() if not only or name in only]
     count = 2 if source.random() < TWICE and len(kinds) > 1 else 1
     picked: list[type[Fault]] = []
     while len(picked) < count:

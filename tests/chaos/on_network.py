@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from support.hosts import STORES, TELEGRAM
 
-from .faults import OnBot
+from .faults import WIRES, OnBot
 
 
 class _Cut(OnBot):
@@ -26,6 +26,7 @@ class _Cut(OnBot):
 class CutFromStore(_Cut):
     name = "bot cut from store"
     far = STORES
+    needs = WIRES
 
 
 class CutFromTelegram(_Cut):
@@ -36,6 +37,7 @@ class CutFromTelegram(_Cut):
 class CutFromAll(_Cut):
     name = "bot cut from store and Telegram"
     far = (*STORES, TELEGRAM)
+    needs = WIRES
 
 
 class _Mute(_Cut):
@@ -46,6 +48,7 @@ class _Mute(_Cut):
 class MuteToStore(_Mute):
     name = "bot's words do not reach the store"
     far = STORES
+    needs = WIRES
 
 
 class MuteToTelegram(_Mute):
@@ -61,6 +64,7 @@ class _Deaf(_Cut):
 class DeafToStore(_Deaf):
     name = "store's words do not reach the bot"
     far = STORES
+    needs = WIRES
 
 
 class DeafToTelegram(_Deaf):
@@ -82,6 +86,7 @@ class Refused(_Cut):
 
     name = "store refuses the bot"
     far = STORES
+    needs = WIRES
 
     async def strike(self) -> None:
         self.ground.network.refuse(self.bot.host, self.far)

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import re
+import shutil
+from abc import abstractmethod
+from typing import Any
 
 from support.hosts import STORES
+from support.stores import Operator
 
-from cluster_lock.testing.servers import ConsulServer, EtcdServer
+from cluster_lock.values import LEADER as LEADER_KEYS
 
-from .faults import LEADER, Fault, OnNode
+from .backends import BACKENDS
+from .faults import FOLDER, FORGETFUL, LEADER, ONE_SERVER, SEVERAL_NODES, Fault, OnNode
 
 
 class NodeKilled(OnNode):
@@ -59,6 +63,7 @@ class NoMajority(Fault):
 
     name = "store without majority"
     of = ("store",)
+    needs = SEVERAL_NODES
     leaderless = True
     lasts = (0.3, 1.3)
 
@@ -71,30 +76,91 @@ class NoMajority(Fault):
             node.resume()
 
 
+class _OnServer(Fault):
+    """The store is one server."""
+
+    of = ("store",)
+    needs = ONE_SERVER
+    leaderless = True
+
+    @property
+    def server(self) -> Any:
+        return self.ground.store.nodes[0]
+
+
+class ServerPaused(_OnServer):
+    name = "store paused"
+    lasts = (0.3, 1.3)
+
+    async def begin(self) -> None:
+        if self.server.running:
+            await asyncio.to_thread(self.server.pause)
+        else:
+            self.detail = "not done: it did not run"
+
+    async def end(self) -> None:
+        if self.server.running:
+            self.server.resume()
+
+
+class ServerRestarted(_OnServer):
+    """Often before the leader's lease ends: who leads may go on, and nobody else begins for a while."""
+
+    name = "store restarted"
+    restarts = True
+    lasts = (0.05, 1.3)
+
+    async def begin(self) -> None:
+        await asyncio.to_thread(self.server.stop)
+
+    async def end(self) -> None:
+        await self.ground.start_node(0)
+
+
+class ServerKilled(ServerRestarted):
+    name = "store killed"
+
+    async def begin(self) -> None:
+        await asyncio.to_thread(self.server.kill)
+
+
+class ServerForgets(ServerKilled):
+    """It begins anew without a word of what it had promised."""
+
+    name = "store begins without its data"
+    needs = FORGETFUL
+    lasts = (0.05, 0.6)
+
+    async def begin(self) -> None:
+        await super().begin()
+        await asyncio.to_thread(self.server.lose_data)
+
+
 class _ByHand(Fault):
     of = (LEADER,)
     lasts = (0.3, 0.6)
     by_hand = True
 
-    async def begin(self) -> None:
-        nodes = self.ground.store.nodes
-        node = nodes[await asyncio.to_thread(lambda: self.ground.store.leader)]
-        self.detail = str(await asyncio.to_thread(self.strike, node, self.ground.scene.lock))
+    @property
+    def lock(self) -> str:
+        """Its name, as people know it."""
+        scene = self.ground.scene
+        return scene.lock.removeprefix(scene.prefix).removeprefix(LEADER_KEYS)
 
-    def strike(self, node: EtcdServer | ConsulServer, key: str) -> str:
-        """Do it, with the store's own tools."""
-        raise NotImplementedError
+    async def begin(self) -> None:
+        self.detail = await self.strike(await self.ground.operator())
+
+    @abstractmethod
+    async def strike(self, operator: Operator) -> str:
+        """Do it, with the store's own tools; to what it was done."""
 
 
 class KeyDeleted(_ByHand):
     name = "key deleted by hand"
 
-    def strike(self, node: EtcdServer | ConsulServer, key: str) -> str:
-        if isinstance(node, ConsulServer):
-            node.request("DELETE", f"/v1/kv/{key}")
-        else:
-            node.ctl("del", key)
-        return key
+    async def strike(self, operator: Operator) -> str:
+        await asyncio.to_thread(operator.delete_key, self.lock)
+        return self.lock
 
 
 class KeyOverwritten(_ByHand):
@@ -103,33 +169,50 @@ class KeyOverwritten(_ByHand):
     name = "key overwritten by hand"
     leaderless = True
 
-    def strike(self, node: EtcdServer | ConsulServer, key: str) -> str:
-        if isinstance(node, ConsulServer):
-            node.request("PUT", f"/v1/kv/{key}", "by hand")
-        else:
-            node.ctl("put", key, "by hand")
-        return key
+    async def strike(self, operator: Operator) -> str:
+        await asyncio.to_thread(operator.overwrite, self.lock, "by hand")
+        return self.lock
 
     async def end(self) -> None:
-        nodes = self.ground.store.nodes
-        node = nodes[await asyncio.to_thread(lambda: self.ground.store.leader)]
-        await asyncio.to_thread(KeyDeleted.strike, self, node, self.ground.scene.lock)  # type: ignore[arg-type]
+        operator = await self.ground.operator()
+        await asyncio.to_thread(operator.delete_key, self.lock)
 
 
 class LeaseRevoked(_ByHand):
     name = "lease revoked by hand"
 
-    def strike(self, node: EtcdServer | ConsulServer, key: str) -> str:
-        if isinstance(node, ConsulServer):
-            rows = node.request("GET", f"/v1/kv/{key}?consistent") or [{}]
-            session = rows[0].get("Session")
-            if session:
-                node.request("PUT", f"/v1/session/destroy/{session}")
-            return str(session)
-        leases = [int(lease) for lease in re.findall(r'"Lease" : (\d+)', node.ctl("get", "-w", "fields", key))]
-        for lease in filter(None, leases):
-            node.ctl("lease", "revoke", f"{lease:x}")
-        return str(leases)
+    async def strike(self, operator: Operator) -> str:
+        async with BACKENDS[self.ground.hosts.backend].looking(self.ground.scene) as look:
+            stands = await look()
+        lease = str(stands["lease"]) if stands else ""
+        if lease:
+            await asyncio.to_thread(operator.end_lease, lease)
+        return lease or "not done: nobody held the lock"
 
 
-ALL = (NodeKilled, NodeRestarted, NodePaused, NodeCut, NoMajority, KeyDeleted, KeyOverwritten, LeaseRevoked)
+class FolderDeleted(_ByHand):
+    """With every lease, every last word and the counter of tokens."""
+
+    name = "folder deleted by hand"
+    needs = FOLDER
+
+    async def strike(self, operator: Operator) -> str:
+        await asyncio.to_thread(shutil.rmtree, operator.folder, ignore_errors=True)
+        return str(operator.folder)
+
+
+ALL = (
+    NodeKilled,
+    NodeRestarted,
+    NodePaused,
+    NodeCut,
+    NoMajority,
+    KeyDeleted,
+    KeyOverwritten,
+    LeaseRevoked,
+    ServerPaused,
+    ServerRestarted,
+    ServerKilled,
+    ServerForgets,
+    FolderDeleted,
+)

@@ -11,7 +11,7 @@ import aiohttp
 from support.hosts import TIMES, Scene
 
 from cluster_lock import clock
-from cluster_lock.testing.servers import ConsulServer, EtcdServer, ServerFailed
+from cluster_lock.testing.servers import ServerFailed
 from cluster_lock.testing.telegram import SimulatorError
 
 from . import history
@@ -73,7 +73,7 @@ class Round:
         return History(
             ground.hosts.backend,
             self.seed,
-            {name: getattr(scene.timing, name) for name in TIMES},
+            {**{name: getattr(scene.timing, name) for name in TIMES}, "freed": ground.freed},
             began,
             healed,
             recovered,
@@ -136,7 +136,7 @@ class Round:
             self._unwell = f"no record of {missing}" if missing else ""
             return not missing
 
-        limit = 3 * scene.timing.ttl * (2 if ground.hosts.backend == "consul" else 1) + 2 * START
+        limit = 3 * ground.freed + ground.silent_after_start + ground.starting + 2 * START
         return clock.now() if await _until(well, limit) else None
 
     async def _drained(self, scene: Scene) -> None:
@@ -166,13 +166,13 @@ class Round:
 
     async def _nothing_left(self, ground: Ground) -> None:
         """The leases of those that were killed end by themselves."""
-        node = ground.store.nodes[await asyncio.to_thread(lambda: ground.store.leader)]
+        operator = await ground.operator()
         limit = 3 * ground.scene.timing.ttl + START
         left = 0
 
         async def none() -> bool:
             nonlocal left
-            left = await asyncio.to_thread(_leases, node)
+            left = await asyncio.to_thread(operator.leases)
             return left == 0
 
         if not await _until(none, limit):
@@ -188,12 +188,6 @@ async def _until(condition: Callable[[], Awaitable[bool]], within: float) -> boo
         if clock.now() > end:
             return False
         await asyncio.sleep(LOOK_EVERY)
-
-
-def _leases(node: EtcdServer | ConsulServer) -> int:
-    if isinstance(node, ConsulServer):
-        return len(node.request("GET", "/v1/session/list?consistent"))
-    return len(node.ctl("lease", "list").split()) - 3  # "found N leases"
 
 
 def _processes(scene: Scene, since: float) -> list[Process]:

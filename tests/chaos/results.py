@@ -14,20 +14,22 @@ from typing import Any
 import cluster_lock
 
 from .availability import longest
+from .backends import BACKENDS
 from .checker import Verdict
 from .history import History
 
+CODE = (".py", ".sql")
 Json = dict[str, Any]
 ROOT = Path(cluster_lock.__file__).parent
 ROOMS = ("values", "lease", "session", "election", "aiogram", "telegram", "process", "host", "drivers/shared", "keeper")
-DRIVER = {"etcd35": "drivers/etcd", "etcd34": "drivers/etcd", "consul": "drivers/consul"}
 
 
 def code_of(backend: str, root: Path = ROOT) -> str:
     """A name for the code that runs with this backend: another one as soon as a line of it changes."""
     found = hashlib.sha256()
-    files = [*root.glob("*.py"), *(path for room in (*ROOMS, DRIVER[backend]) for path in (root / room).rglob("*.py"))]
-    for path in sorted(files):
+    rooms = (root / room for room in (*ROOMS, BACKENDS[backend].room))
+    files = [*root.glob("*.py"), *root.glob("drivers/*.py"), *(path for room in rooms for path in room.rglob("*.*"))]
+    for path in sorted(path for path in files if path.suffix in CODE):
         found.update(str(path.relative_to(root)).encode() + b"\0" + path.read_bytes())
     return found.hexdigest()[:12]
 

@@ -1,4 +1,5 @@
-"""A cluster of hosts: three for the store, one for Telegram, three for the bots, and what is needed to judge them.
+"""A cluster of hosts: three for the store, one for Telegram, three for the bots, and what is needed to judge them. A
+store of one server uses the first of its three.
 
     with Nursery(folder) as nursery, Hosts("etcd35", nursery) as hosts:
         async with hosts.scene() as scene:
@@ -23,16 +24,14 @@ import pytest
 from cluster_lock import clock
 from cluster_lock.config.field_types import duration_text
 from cluster_lock.telegram.times import TelegramTimes
-from cluster_lock.testing.servers import ConsulServer, EtcdServer, ServerFailed
-from cluster_lock.testing.servers.base import Cluster, wait_for
 from cluster_lock.testing.telegram import Report, SimulatorControl
 from cluster_lock.values import LEADER, STANDBY, Record, Timing
 
 from .aio import PATIENCE, until
-from .backends import ETCD_RELEASE, Backend
 from .bot_process import environment
 from .diaries import DiaryReader, Json
 from .diary_bot import CLIENT, DIARY, MUTANT, SLACK, client_name
+from .hosted import HostedStore, hosted
 from .mutants import CHOSEN, module
 from .netns import Network
 from .nursery import Child, Nursery
@@ -46,6 +45,9 @@ TIMES = ("ttl", "margin", "stop_time", "settle", "invite", "drain", "cancel_grac
 ETCD34 = pytest.param("etcd34", marks=pytest.mark.etcd)
 ETCD35 = pytest.param("etcd35", marks=pytest.mark.etcd)
 CONSUL = pytest.param("consul", marks=pytest.mark.consul)
+REDIS = pytest.param("redis", marks=pytest.mark.redis)
+POSTGRES18 = pytest.param("postgres18", marks=pytest.mark.postgres)
+FILE = pytest.param("file", marks=pytest.mark.file)
 
 
 def on(*backends: Any) -> pytest.MarkDecorator:
@@ -58,16 +60,6 @@ QUICK = Timing(ttl=4, margin=1, stop_time=0.6, drain=2, cancel_grace=0.5)
 QUICK_TIMES = TelegramTimes(poll_timeout=2, telegram_grace=3, handler_timeout=20)
 FIRST_LOGGED = " INFO "
 """What comes before is the settings."""
-
-
-class _Etcds(Cluster[EtcdServer]):
-    def leads(self, node: EtcdServer) -> bool:
-        return node.is_leader
-
-
-class _Consuls(Cluster[ConsulServer]):
-    def leads(self, node: ConsulServer) -> bool:
-        return node.is_leader
 
 
 class HostedBot(DiaryReader):
@@ -127,11 +119,13 @@ class Hosts:
     def __enter__(self) -> Self:
         with ExitStack() as stack:
             stack.enter_context(self.network)
-            self.store: Cluster[Any] = stack.enter_context(self._cluster())
-            if isinstance(node := self.store.nodes[0], ConsulServer):
-                # By default a node that was away is forgotten, and gets its vote back only after a while: with the next
-                # one away, there would be no majority.
-                node.request("PUT", "/v1/operator/autopilot/configuration", {"CleanupDeadServers": False})
+            store = hosted(
+                self.backend,
+                [self.network.hosts[index] for index in STORES],
+                self.nursery.folder,
+                fast=self.fast,
+            )
+            self.store: HostedStore[Any] = stack.enter_context(store)
             self._stack = stack.pop_all()
         return self
 
@@ -140,27 +134,9 @@ class Hosts:
     ) -> None:
         self._stack.close()
 
-    def _cluster(self) -> Cluster[Any]:
-        hosts = [self.network.hosts[index] for index in STORES]
-        if self.backend == "consul":
-            consuls = [ConsulServer(fast=self.fast, host=host.address, wrapper=host.wrapper) for host in hosts]
-            for consul in consuls:
-                consul.expects = len(consuls)
-                consul.join = [each.serf_address for each in consuls]
-            return _Consuls(consuls)
-        release = ETCD_RELEASE[self.backend]
-        etcds = [
-            EtcdServer(release=release, fast=self.fast, name=host.name, host=host.address, wrapper=host.wrapper)
-            for host in hosts
-        ]
-        for etcd in etcds:
-            etcd.members = {each.name: each.peer_url for each in etcds}
-        return _Etcds(etcds)
-
     def addresses(self, first: int = 0) -> list[str]:
         """Where the store is, beginning with the node `first`."""
-        nodes = [*self.store.nodes[first:], *self.store.nodes[:first]]
-        return [node.url if isinstance(node, ConsulServer) else node.endpoint for node in nodes]
+        return self.store.addresses(first)
 
     def repair(self) -> None:
         """Everything runs and reaches everything."""
@@ -169,19 +145,9 @@ class Hosts:
             self.network.plug(index)
         for node in self.store.nodes:
             node.launch()
+        self.store.rejoin()
         for node in self.store.nodes:
-            if isinstance(node, ConsulServer):
-                # By itself a Consul that was cut off looks for the others again every 30 s only.
-                wait_for(lambda node=node: self._join(node) or None, 10, f"{node} does not join")  # type: ignore[misc]
             node.wait_ready()
-
-    def _join(self, node: ConsulServer) -> bool:
-        try:
-            for address in node.join:
-                node.request("PUT", f"/v1/agent/join/{address}", timeout=2)
-        except (OSError, ServerFailed):  # just started
-            return False
-        return True
 
     @asynccontextmanager
     async def scene(
@@ -281,11 +247,10 @@ class Scene:
 
     def settings(self, addresses: Sequence[str] | None = None) -> list[str]:
         """Its arguments."""
-        timing, where = self.timing, ",".join(addresses or self.hosts.addresses())
-        consul = self.hosts.backend == "consul"
+        timing, store = self.timing, self.hosts.store
         values: Mapping[str, str] = {
-            "backend": "consul" if consul else "etcd",
-            "consul.url" if consul else "etcd.endpoints": where,
+            "backend": store.name,
+            f"{store.name}.{store.setting}": ",".join(addresses or store.addresses()),
             "prefix": self.prefix,
             "telegram.api": self._url,
             "telegram.poll_timeout": duration_text(self.times.poll_timeout),
@@ -299,10 +264,7 @@ class Scene:
 
     async def contenders(self) -> set[str]:
         """The instances whose contender record stands in the store."""
-        consul = self.hosts.backend == "consul"
-        nodes = [node for node in self.hosts.store.nodes if node.running]
-        section = {"url": nodes[0].url} if consul else {"endpoints": [node.endpoint for node in nodes]}
-        driver = open_driver(Backend("consul" if consul else "etcd", section, None), self.prefix, 2.0)
+        driver = open_driver(self.hosts.store.backend(), self.prefix, 2.0)
         await driver.open()
         try:
             records = [Record.from_bytes(entry.record or b"") for entry in await driver.scan(STANDBY)]

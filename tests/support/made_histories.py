@@ -7,7 +7,7 @@ from chaos.history import Fault, History, Process
 from cluster_lock.testing.telegram import BotKey, Delivery, Poll, Run, Update
 
 BOT = BotKey(42)
-TIMING = {"ttl": 4.0, "margin": 1.0, "stop_time": 0.6, "settle": 0.25, "invite": 0.5, "drain": 2.0}
+TIMING = {"ttl": 4.0, "margin": 1.0, "stop_time": 0.6, "settle": 0.25, "invite": 0.5, "drain": 2.0, "freed": 4.0}
 
 
 class MadeHistory:

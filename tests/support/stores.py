@@ -11,6 +11,8 @@ from support.postgres import let_time_pass
 
 from cluster_lock.driver import Driver
 from cluster_lock.drivers import driver_class
+from cluster_lock.drivers.file.keyfile import file_name
+from cluster_lock.host.flock import is_locked
 from cluster_lock.lease.guard import NoGuard
 from cluster_lock.session import Session
 from cluster_lock.testing.servers import ConsulServer, EtcdServer, PostgresServer, RedisServer
@@ -83,6 +85,11 @@ class Operator:
         assert isinstance(self.backend.server, PostgresServer)
         return self.backend.server
 
+    @property
+    def folder(self) -> Path:
+        """Of the file backend."""
+        return Path(self.backend.section["directory"])
+
     def wait_for_leases(self, ttl: int) -> None:
         """Until the server, which another test may have restarted, gives leases of that ttl away."""
         if self.backend.name == "redis":
@@ -99,6 +106,8 @@ class Operator:
             self.redis.cli("DEL", key)
         elif self.backend.name == "postgres":
             self.postgres.sql(f"DELETE FROM cluster_lock.key WHERE {self._row(name)}")
+        elif self.backend.name == "file":
+            (self.folder / "keys" / file_name(key)).unlink(missing_ok=True)
         else:
             self.consul.request("DELETE", f"/v1/kv/{key}")
 
@@ -116,6 +125,8 @@ class Operator:
                 " ON CONFLICT (prefix, name) DO UPDATE SET lease = NULL, record = excluded.record,"
                 " index = excluded.index"
             )
+        elif self.backend.name == "file":
+            (self.folder / "keys" / file_name(key)).write_text(value)
         else:
             self.consul.request("PUT", f"/v1/kv/{key}", value)
 
@@ -141,8 +152,8 @@ class Operator:
         if self.backend.name == "postgres":
             rows = f"FROM cluster_lock.key WHERE prefix = '{self.prefix}' AND num_nonnulls(record, previous) > 0"
             return set(self.postgres.sql(f"SELECT name {rows}").split())
-        folder = Path(self.backend.section["directory"])
-        return {path.name for room in ("keys", "leases") for path in (folder / room).glob("*") if path.is_file()}
+        rooms = (self.folder / "keys", self.folder / "leases")
+        return {path.name for room in rooms for path in room.glob("*") if path.is_file()}
 
     def end_lease(self, lease_id: str) -> None:
         """Revoke the lease, destroy the session."""
@@ -152,6 +163,8 @@ class Operator:
             self.redis.cli("DEL", f"{self.prefix}lease/{lease_id}")
         elif self.backend.name == "postgres":
             self.postgres.sql(f"DELETE FROM cluster_lock.lease WHERE id = '{lease_id}'")
+        elif self.backend.name == "file":
+            (self.folder / "leases" / lease_id).unlink(missing_ok=True)
         else:
             self.consul.request("PUT", f"/v1/session/destroy/{lease_id}")
 
@@ -164,6 +177,8 @@ class Operator:
         if self.backend.name == "postgres":
             living = "SELECT count(*) FROM cluster_lock.lease WHERE expires_at > clock_timestamp()"
             return int(self.postgres.sql(living))
+        if self.backend.name == "file":
+            return sum(is_locked(path) for path in (self.folder / "leases").iterdir())
         return len(self.consul.request("GET", "/v1/session/list"))
 
     def _row(self, name: str) -> str:

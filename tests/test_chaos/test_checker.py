@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 from chaos.checker import CHECKS, check
-from support.made_histories import MadeHistory
+from support.made_histories import TIMING, MadeHistory
 
 from cluster_lock.testing.telegram import Delivery
 
@@ -220,4 +220,32 @@ def test_time_in_which_nobody_can_lead_does_not_count() -> None:
     made = MadeHistory()
     nobody_leads_for_long(made)
     made.fault("store without majority", 6.0, 38.0, leaderless=True)
+    assert check(made.history).violations == []
+
+
+def test_time_before_the_first_poll_counts() -> None:
+    """Who loses the lock before it has polled in this round leaves a gap as any other."""
+    made = MadeHistory()
+    made.history.began = -20.0
+    assert [finding.check for finding in check(made.history).violations] == ["no_leader"]
+
+
+def test_a_store_that_was_started_may_be_silent() -> None:
+    """The time in which a new server gives nothing away counts as little as that in which it was down; what comes
+    after does."""
+    made = MadeHistory()
+    nobody_leads_for_long(made)
+    fault = made.fault("store killed", 6.0, 22.0, leaderless=True, silent=4.0)
+    assert check(made.history).violations == []
+    fault.silent = 0.0
+    assert [finding.check for finding in check(made.history).violations] == ["no_leader"]
+
+
+def test_who_frees_locks_late_is_given_the_time() -> None:
+    """A take-over may take as long as the store needs to free the lock of one who is silent, and no longer."""
+    made = MadeHistory()
+    made.poll(made.b, 23.5, 9, deadline=26.5)
+    made.history.ended = made.history.recovered = 24.0
+    assert [finding.check for finding in check(made.history).violations] == ["no_leader"]
+    made.history.timing = {**TIMING, "freed": 8.0}
     assert check(made.history).violations == []

@@ -3,34 +3,59 @@
 from __future__ import annotations
 
 import pytest
-from chaos.nemesis import KINDS, choices
+from chaos.backends import BACKENDS
+from chaos.nemesis import KINDS, choices, possible
 
 SEEDS = range(2000)
 
 
 def test_a_seed_is_the_same_every_time() -> None:
     """A seed repeats its choices, and others make others."""
-    assert [choices(seed, 4.0) for seed in range(50)] == [choices(seed, 4.0) for seed in range(50)]
-    assert len({tuple(choices(seed, 4.0)) for seed in range(50)}) == 50
+    assert [choices("etcd35", seed, 4.0) for seed in range(50)] == [choices("etcd35", seed, 4.0) for seed in range(50)]
+    assert len({tuple(choices("etcd35", seed, 4.0)) for seed in range(50)}) == 50
 
 
-def test_everything_comes() -> None:
-    """Each kind of fault is chosen, on everybody that it can be done to, alone and with another one."""
-    plans = [choices(seed, 4.0, kept=True) for seed in SEEDS]
+@pytest.mark.parametrize("backend", sorted(BACKENDS))
+def test_everything_comes(backend: str) -> None:
+    """Each kind of fault that makes sense is chosen, on everybody that it can be done to, alone and with another one,
+    and none besides."""
+    plans = [choices(backend, seed, 4.0, kept=True) for seed in SEEDS]
     assert {(choice.name, choice.on) for plan in plans for choice in plan} == {
-        (name, on) for name, kind in KINDS.items() for on in kind.of
+        (name, on) for name, kind in possible(backend, kept=True).items() for on in kind.of
     }
     assert {len(plan) for plan in plans} == {1, 2}
     assert all(len({choice.name for choice in plan}) == len(plan) for plan in plans)
 
 
+def test_each_makes_sense_somewhere() -> None:
+    """There is no kind of fault that no backend can have."""
+    assert set().union(*(possible(backend, kept=True) for backend in BACKENDS)) == set(KINDS)
+
+
+@pytest.mark.parametrize(
+    ("backend", "never"),
+    [
+        ("etcd35", {"store killed", "store begins without its data"}),
+        ("consul", {"store paused"}),
+        ("redis", {"store node killed", "store without majority", "folder deleted by hand"}),
+        ("postgres18", {"store node paused", "store begins without its data"}),
+        ("file", {"bot cut from store", "store refuses the bot", "store killed", "store node killed"}),
+    ],
+)
+def test_what_makes_no_sense(backend: str, never: set[str]) -> None:
+    """No part of a lone server fails, no cluster as one server, and no wire to a folder."""
+    assert never <= KINDS.keys()
+    assert not never & possible(backend, kept=True).keys()
+
+
 def test_what_needs_a_keeper() -> None:
     """Nothing is done to a keeper's worker where there is none."""
-    assert not any(KINDS[choice.name].kept for seed in SEEDS for choice in choices(seed, 4.0))
+    assert not any(KINDS[choice.name].kept for seed in SEEDS for choice in choices("etcd35", seed, 4.0))
 
 
 def test_some_only() -> None:
     """The choice can be narrowed, by names that there are."""
-    assert {choice.name for seed in SEEDS for choice in choices(seed, 4.0, ["bot killed"])} == {"bot killed"}
-    with pytest.raises(ValueError, match="no faults"):
-        choices(1, 4.0, ["bot kissed"])
+    assert {choice.name for seed in SEEDS for choice in choices("file", seed, 4.0, ["bot killed"])} == {"bot killed"}
+    for name in ("bot kissed", "bot cut from store"):
+        with pytest.raises(ValueError, match="on file there are no faults"):
+            choices("file", 1, 4.0, [name])

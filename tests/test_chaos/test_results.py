@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
+from chaos.backends import BACKENDS
 from chaos.checker import check
 from chaos.evidence import picture, story
-from chaos.results import DRIVER, ROOMS, ROOT, Results, code_of, summary
+from chaos.results import ROOMS, ROOT, Results, code_of, summary
 from support.made_histories import MadeHistory
 
 
@@ -24,15 +25,19 @@ def test_rounds_of_other_code_do_not_count(tmp_path: Path) -> None:
 
 
 def test_the_code_has_a_name(tmp_path: Path) -> None:
-    """A line that changes in a room of the backend changes the name, one of another backend does not."""
-    assert all((ROOT / room).is_dir() for room in (*ROOMS, *DRIVER.values()))
-    for room in {*ROOMS, *DRIVER.values()}:
+    """A line that changes in a room of the backend changes the name, one of another backend does not;
+    what is common to all drivers and what is no Python counts."""
+    rooms = {*ROOMS, *(backend.room for backend in BACKENDS.values())}
+    assert all((ROOT / room).is_dir() for room in rooms)
+    for room in rooms:
         (tmp_path / room).mkdir(parents=True)
-    before = code_of("etcd35", tmp_path)
+    names = [code_of("postgres18", tmp_path)]
     (tmp_path / "drivers/consul/driver.py").write_text("another")
-    assert code_of("etcd35", tmp_path) == before
-    (tmp_path / "session/lock.py").write_text("another")
-    assert code_of("etcd35", tmp_path) != before
+    assert code_of("postgres18", tmp_path) == names[0]
+    for path in ("session/lock.py", "drivers/checked.py", "drivers/postgres/schema.sql"):
+        (tmp_path / path).write_text("another")
+        names.append(code_of("postgres18", tmp_path))
+    assert len(set(names)) == len(names)
 
 
 def test_a_violation_is_told() -> None:

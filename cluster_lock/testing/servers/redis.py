@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import socket
 import subprocess
 from collections.abc import Sequence
@@ -61,6 +62,10 @@ class RedisServer(Server):
         """Return when it has run for so long: before that a driver takes it for one that may have lost locks."""
         wait_for(lambda: self.age >= seconds or None, seconds + 60, f"{self.title} is not {seconds:g} s old")
 
+    def lose_data(self) -> None:
+        """Throw its data away; it must not run. The next start begins with nothing."""
+        shutil.rmtree(self.data_dir / "appendonlydir", ignore_errors=True)
+
     def cli(self, *command: str) -> str:
         """What its own client prints."""
         return subprocess.run(
@@ -76,6 +81,7 @@ class RedisServer(Server):
             str(self._program),
             *("--port", str(self.port)),
             *("--bind", self.host),
+            *("--protected-mode", "no"),  # else it refuses all who do not come from loopback
             *("--save", ""),
             *("--appendonly", "yes" if self._persistent else "no"),
             *("--appendfsync", "always"),

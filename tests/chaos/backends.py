@@ -1,0 +1,194 @@
+"""What is special about each backend: what can befall its store, what its promises are worth in seconds, and how one
+sees what stands under the lock's key. All else that a person does there is `support.stores.Operator`'s."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any, ClassVar
+
+import aiohttp
+from support.backends import ETCD_RELEASE, POSTGRES_RELEASE
+from support.hosts import Scene
+
+from cluster_lock.drivers.file.keyfile import file_name
+from cluster_lock.testing.servers import ConsulServer, EtcdServer, PostgresServer, RedisServer
+
+from .faults import FOLDER, FORGETFUL, ONE_SERVER, SEVERAL_NODES, WIRES
+
+Json = dict[str, Any]
+Look = Callable[[], Awaitable[Json | None]]
+"""The lease that stands under the lock's key, and its index; None when nothing does, or nobody can say."""
+LOOK_WITHIN = 0.5
+
+
+class Backend(ABC):
+    """`room` has the driver. `has`: what faults may need. `frees_after`, in ttl: until the lock of one who is silent is
+    free. `silent_after_start`, in ttl: a server that was started gives nothing away so long."""
+
+    room: ClassVar[str]
+    has: ClassVar[frozenset[str]]
+    frees_after: ClassVar[float] = 1.0
+    silent_after_start: ClassVar[float] = 0.0
+
+    @classmethod
+    @abstractmethod
+    def looking(cls, scene: Scene) -> AbstractAsyncContextManager[Look]:
+        """In this context one may look again and again."""
+
+
+class _OverHttp(Backend):
+    """Whichever node answers."""
+
+    has = frozenset({WIRES, SEVERAL_NODES})
+
+    @classmethod
+    @asynccontextmanager
+    async def looking(cls, scene: Scene) -> AsyncIterator[Look]:
+        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=LOOK_WITHIN)) as client:
+            yield partial(cls._first, scene, client)
+
+    @classmethod
+    async def _first(cls, scene: Scene, client: aiohttp.ClientSession) -> Json | None:
+        for node in scene.hosts.store.nodes:
+            try:
+                return await cls._asked(node, client, scene.lock)
+            except (aiohttp.ClientError, TimeoutError, ValueError):  # the nemesis was there
+                continue
+        return None
+
+    @classmethod
+    @abstractmethod
+    async def _asked(cls, node: Any, client: aiohttp.ClientSession, key: str) -> Json | None:
+        """What one node says."""
+
+
+class Etcd(_OverHttp):
+    room = "drivers/etcd"
+
+    @classmethod
+    async def _asked(cls, node: EtcdServer, client: aiohttp.ClientSession, key: str) -> Json | None:
+        body = {"key": base64.b64encode(key.encode()).decode()}
+        async with client.post(f"{node.endpoint}/v3/kv/range", json=body) as answer:
+            answer.raise_for_status()
+            found = (await answer.json(content_type=None)).get("kvs", [])
+        if not found:
+            return None
+        lease = int(found[0].get("lease", 0))
+        return {"lease": f"{lease:x}" if lease else "", "index": int(found[0]["mod_revision"])}
+
+
+class Consul(_OverHttp):
+    """A session lives for up to twice its ttl."""
+
+    room = "drivers/consul"
+    frees_after = 2.0
+
+    @classmethod
+    async def _asked(cls, node: ConsulServer, client: aiohttp.ClientSession, key: str) -> Json | None:
+        async with client.get(f"{node.url}/v1/kv/{key}?consistent") as answer:
+            rows = await answer.json() if answer.status == 200 else []
+        return {"lease": rows[0].get("Session", ""), "index": rows[0]["ModifyIndex"]} if rows else None
+
+
+class Redis(Backend):
+    """Nothing is lost with its data but time: tokens are made of the clock."""
+
+    room = "drivers/redis"
+    has = frozenset({WIRES, ONE_SERVER, FORGETFUL})
+    silent_after_start = 1.0
+
+    @classmethod
+    @asynccontextmanager
+    async def looking(cls, scene: Scene) -> AsyncIterator[Look]:
+        import redis.asyncio
+        from redis.backoff import NoBackoff
+
+        node: RedisServer = scene.hosts.store.nodes[0]
+        async with redis.asyncio.Redis(
+            host=node.host,
+            port=node.port,
+            socket_timeout=LOOK_WITHIN,
+            socket_connect_timeout=LOOK_WITHIN,
+            retry=redis.asyncio.retry.Retry(NoBackoff(), 0),
+        ) as client:
+
+            async def look() -> Json | None:
+                try:
+                    stands: Any = await client.get(scene.lock) or b""
+                    lease, index, _ = stands.split(b" ", 2)
+                    return {"lease": lease.decode(), "index": int(index)}
+                except (redis.exceptions.RedisError, ValueError):  # the nemesis was there, or a person
+                    return None
+
+            yield look
+
+
+class Postgres(Backend):
+    room = "drivers/postgres"
+    has = frozenset({WIRES, ONE_SERVER})
+    silent_after_start = 1.0
+
+    @classmethod
+    @asynccontextmanager
+    async def looking(cls, scene: Scene) -> AsyncIterator[Look]:
+        import psycopg
+
+        node: PostgresServer = scene.hosts.store.nodes[0]
+        where = {"prefix": scene.prefix, "name": scene.lock.removeprefix(scene.prefix)}
+        question = "SELECT lease, index FROM cluster_lock.key WHERE prefix = %(prefix)s AND name = %(name)s"
+        connection: psycopg.AsyncConnection | None = None
+
+        async def look() -> Json | None:
+            nonlocal connection
+            try:
+                async with asyncio.timeout(LOOK_WITHIN):
+                    if connection is None or connection.closed:
+                        connection = await psycopg.AsyncConnection.connect(node.dsn, autocommit=True)
+                    row = await (await connection.execute(question, where)).fetchone()
+                return {"lease": row[0], "index": row[1]} if row and row[0] else None
+            except (psycopg.Error, TimeoutError):  # the nemesis was there
+                return None
+
+        try:
+            yield look
+        finally:
+            if connection is not None:
+                await connection.close()
+
+
+class File(Backend):
+    """The bots share a folder of the one machine: nothing can come between them and it."""
+
+    room = "drivers/file"
+    has = frozenset({FOLDER})
+
+    @classmethod
+    @asynccontextmanager
+    async def looking(cls, scene: Scene) -> AsyncIterator[Look]:
+        folder = Path(scene.hosts.store.backend().section["directory"])
+        path = folder / "keys" / file_name(scene.lock)
+
+        async def look() -> Json | None:
+            try:
+                head = json.loads(path.read_bytes().partition(b"\n")[0])
+                return {"lease": head["lease"], "index": head["index"]} if head["lease"] else None
+            except (OSError, ValueError, KeyError):  # free, or a person was there
+                return None
+
+        yield look
+
+
+BACKENDS: dict[str, type[Backend]] = {
+    **dict.fromkeys(ETCD_RELEASE, Etcd),
+    "consul": Consul,
+    "redis": Redis,
+    **dict.fromkeys(POSTGRES_RELEASE, Postgres),
+    "file": File,
+}
