@@ -23,6 +23,9 @@ from support.stores import CONSUL, Operator, open_driver
 from cluster_lock.drivers.memory import MemoryBackend, MemoryDriver
 from cluster_lock.values import Changes, Entry, Grant, Lease, Traits
 
+# It cannot tell, since Python 3.14, whether a generator of its own is held by anybody.
+pytestmark = pytest.mark.filterwarnings("ignore:It looks like `register_random` was passed")
+
 SLOW_REQUEST = 30.0
 """Seconds: no request fails here because the machine is busy."""
 BACKENDS = [
