@@ -7,7 +7,7 @@ or others with `--hypothesis-profile=search`.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import ClassVar
 
@@ -18,10 +18,11 @@ from hypothesis.stateful import run_state_machine_as_test
 from support.backends import Backend
 from support.driver_ground import TTL, runner
 from support.driver_machine import DriverMachine
+from support.faulty_drivers import AcquiringAgainWritesAgain, ComparingStates, WaitingFromNow, WithdrawingAnything
 from support.stores import CONSUL, Operator, open_driver
 
 from cluster_lock.drivers.memory import MemoryBackend, MemoryDriver
-from cluster_lock.values import Changes, Entry, Grant, Lease, Traits
+from cluster_lock.values import Entry, Grant, Lease, Traits
 
 # It cannot tell, since Python 3.14, whether a generator of its own is held by anybody.
 pytestmark = pytest.mark.filterwarnings("ignore:It looks like `register_random` was passed")
@@ -161,34 +162,17 @@ class TransferGuardedByTheLeaseOnly(Fault):
 
 class WaitFromNow(Fault):
     told = "not told of"
-
-    class driver(MemoryDriver):  # noqa: N801
-        async def wait_changed(self, names: Collection[str], since: object | None, at_most: float) -> Changes:
-            now = since if since is None else self._backend.index
-            return await super().wait_changed(names, now, at_most)
+    driver = WaitingFromNow
 
 
 class WaitThatComparesStates(Fault):
     told = "not told of"
-
-    class driver(MemoryDriver):  # noqa: N801
-        async def wait_changed(self, names: Collection[str], since: object | None, at_most: float) -> Changes:
-            changes = await super().wait_changed(names, since, at_most)
-            if since is not None and all(entry.lease is None for entry in changes.entries.values()):
-                return Changes(changes.position, {})
-            return changes
+    driver = ComparingStates
 
 
 class AcquireAgainWritesAgain(Fault):
     told = "acquired again, it is another grant"
-
-    class store(MemoryBackend):  # noqa: N801
-        def acquire(self, lease: Lease, key: str, name: str, record: bytes) -> Grant | None:
-            grant = super().acquire(lease, key, name, record)
-            if grant is not None and grant.record != record:
-                stands = self._put(key, lease.id, record)
-                return Grant(name, lease, stands.index, stands.index, record)
-            return grant
+    store = AcquiringAgainWritesAgain
 
 
 class CloseEndsTheLeases(Fault):
@@ -202,10 +186,7 @@ class CloseEndsTheLeases(Fault):
 
 class WithdrawalOfAnything(Fault):
     told = "but Held"
-
-    class store(MemoryBackend):  # noqa: N801
-        def withdraw(self, lease: Lease, key: str) -> None:
-            self.stranger_deletes(key)
+    store = WithdrawingAnything
 
 
 class FarewellThatIsLost(Fault):

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import ClassVar
 
 import pytest
+from support.faulty_drivers import AcquiringAgainWritesAgain, ComparingStates, WaitingFromNow, WithdrawingAnything
 
 from cluster_lock import clock
 from cluster_lock.driver import Driver
@@ -62,14 +63,7 @@ class TransferThatDeletesFirst(Fault):
 
 class AcquireAgainWritesAgain(Fault):
     caught_by = "test_acquire_again_is_the_same_grant"
-
-    class store(MemoryBackend):  # noqa: N801
-        def acquire(self, lease: Lease, key: str, name: str, record: bytes) -> Grant | None:
-            grant = super().acquire(lease, key, name, record)
-            if grant is not None and grant.record != record:
-                stands = self._put(key, lease.id, record)
-                return Grant(name, lease, stands.index, stands.index, record)
-            return grant
+    store = AcquiringAgainWritesAgain
 
 
 class TwoHolders(Fault):
@@ -181,10 +175,7 @@ class AnnouncementOfTheFirst(Fault):
 
 class WithdrawalOfAnything(Fault):
     caught_by = "test_withdraw_deletes_its_own_only"
-
-    class store(MemoryBackend):  # noqa: N801
-        def withdraw(self, lease: Lease, key: str) -> None:
-            self.stranger_deletes(key)
+    store = WithdrawingAnything
 
 
 class CorpsesInTheScan(Fault):
@@ -211,22 +202,12 @@ class ScanByName(Fault):
 
 class WaitFromNow(Fault):
     caught_by = "test_change_before_the_wait_is_told_at_once"
-
-    class driver(MemoryDriver):  # noqa: N801
-        async def wait_changed(self, names: Collection[str], since: object | None, at_most: float) -> Changes:
-            now = since if since is None else self._backend.index
-            return await super().wait_changed(names, now, at_most)
+    driver = WaitingFromNow
 
 
 class WaitThatComparesStates(Fault):
     caught_by = "test_short_life_between_two_waits_is_told"
-
-    class driver(MemoryDriver):  # noqa: N801
-        async def wait_changed(self, names: Collection[str], since: object | None, at_most: float) -> Changes:
-            changes = await super().wait_changed(names, since, at_most)
-            if since is not None and all(entry.lease is None for entry in changes.entries.values()):
-                return Changes(changes.position, {})
-            return changes
+    driver = ComparingStates
 
 
 class WaitThatIsLate(Fault):
