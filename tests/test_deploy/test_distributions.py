@@ -93,7 +93,8 @@ def test_the_source_distribution_can_be_tested(built: Path, tmp_path: Path) -> N
     environment = {
         name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "CLUSTER_LOCK_"))
     }
-    pytest_there = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
+    of_its_own = f"--basetemp={tmp_path / 'pytest'}"
+    pytest_there = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", of_its_own]
     for arguments in (["--collect-only", "tests"], ["tests/test_config/test_example.py"]):
         done = subprocess.run(
             [*pytest_there, *arguments],

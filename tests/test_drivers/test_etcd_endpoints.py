@@ -23,7 +23,7 @@ from cluster_lock.testing.servers.base import free_ports
 
 pytestmark = pytest.mark.etcd
 
-SLACK = 1.5
+SLACK = 3.0
 """Seconds that a busy machine may add to a time limit."""
 
 
@@ -71,7 +71,7 @@ async def test_next_endpoint_is_asked_in_time(etcd_release: str, fault: str) -> 
     with EtcdCluster(3, release=etcd_release, fast=False) as cluster:
         leader = cluster.leader
         nodes = [cluster.nodes[leader], *(node for index, node in enumerate(cluster.nodes) if index != leader)]
-        async with opened([node.endpoint for node in nodes], request_timeout=3.0) as driver:
+        async with opened([node.endpoint for node in nodes], request_timeout=9.0) as driver:
             lease = await driver.grant_lease("a", 30)
             grant = await taken(driver, lease)
             position = (await driver.read([LOCK])).position
@@ -81,10 +81,10 @@ async def test_next_endpoint_is_asked_in_time(etcd_release: str, fault: str) -> 
             await asyncio.to_thread(cluster.wait_leader, other_than=leader)
             begun = clock.now()
             await driver.renew(lease)
-            assert clock.now() - begun < 1.0 + SLACK, "the deaf endpoint had more than its share"
+            assert clock.now() - begun < 3.0 + SLACK, "the deaf endpoint had more than its share"
             begun = clock.now()
             assert (await entry(driver)).index == grant.index
-            assert clock.now() - begun < 1.0, "the deaf endpoint was asked first again"
+            assert clock.now() - begun < 3.0, "the deaf endpoint was asked first again"
             await driver.release(grant, b"farewell")
             changes = await driver.wait_changed([LOCK], position, 5.0)
             assert changes.entries[LOCK].lease is None, "the watch stayed with the deaf endpoint"

@@ -140,7 +140,7 @@ async def test_what_refuses_takes_no_time_of_its_own(etcd_release: str) -> None:
                 begun = clock.now()
                 with pytest.raises(BackendUnavailable):
                     await verb
-                assert clock.now() - begun < 1.0 + 1.0
+                assert clock.now() - begun < 1.0 + 3.0
             silent.resume()
 
 

@@ -19,7 +19,7 @@ from cluster_lock.values import Changes
 
 pytestmark = pytest.mark.etcd
 
-SLACK = 1.5
+SLACK = 3.0
 """Seconds that a busy machine may add to a time limit."""
 
 
@@ -98,7 +98,7 @@ async def test_cancelled_wait_leaves_no_watcher(etcd_release: str, moment: str) 
                 waiting.cancel()
                 await asyncio.wait([waiting])
                 assert waiting.cancelled()
-                assert clock.now() - begun < 1  # and not the 30 s of the wait
+                assert clock.now() - begun < 10  # and not the 30 s of the wait
                 await driver.read([LOCK])  # on the same connection, so what came before it has arrived
             await until(lambda: watchers(server) == 0)
             await until(lambda: server.metric("etcd_debugging_mvcc_watch_stream_total") == 0)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 from support.aio import until
 from support.leases import first_lease
-from support.postgres import LATE, driver_at, dump, set_up_long_ago
+from support.postgres import driver_at, dump, set_up_long_ago
 from support.stores import TIMING
 
 from cluster_lock import clock
@@ -21,7 +21,7 @@ from cluster_lock.testing.servers import PostgresServer
 pytestmark = pytest.mark.postgres
 
 LOCK = "leader/x"
-TTL = 3.0
+TTL = 5.0
 
 
 @pytest.fixture
@@ -128,12 +128,12 @@ async def test_what_the_replica_never_saw_is_lost(primary: PostgresServer, repli
         assert lost is not None
         primary.kill()
         await asyncio.to_thread(replica.start)
-        replica.promote()
         promoted = clock.now()
+        replica.promote()
         with pytest.raises(LeaseExpired):
             await driver.renew(lease)
         heir = await first_lease(driver, TTL)
-        assert clock.now() - promoted >= TTL - LATE
+        assert clock.now() - promoted >= TTL
         taken = await driver.acquire(heir, LOCK, b"b")
         assert taken is not None
         assert taken.previous is None
@@ -150,13 +150,13 @@ async def test_the_same_tables_on_another_server(primary: PostgresServer, postgr
     primary.kill()
     primary.lose_data()
     await asyncio.to_thread(primary.start)
+    begun = clock.now()
     primary.sql(saved)
     async with driver_at(primary.dsn) as driver:
         with pytest.raises(NoLeaseYet):
             await driver.grant_lease("b", TTL)
-        begun = clock.now()
         heir = await first_lease(driver, TTL)
-        assert clock.now() - begun >= TTL - LATE
+        assert clock.now() - begun >= TTL
         taken = await driver.acquire(heir, LOCK, b"b")
         assert taken is not None
         assert taken.token > grant.token

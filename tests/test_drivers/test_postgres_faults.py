@@ -147,14 +147,14 @@ async def test_a_server_that_lost_its_data(server: PostgresServer) -> None:
         await driver.acquire(lease, LOCK, b"a")
         server.kill()
         server.lose_data()
-        await asyncio.to_thread(server.start)
         started = clock.now()
+        await asyncio.to_thread(server.start)
         with pytest.raises(BackendUnavailable):
             await driver.read([LOCK])  # on the connection of before, or on tables that are not there
         with pytest.raises(LeaseExpired):
             await driver.renew(lease)
         await first_lease(driver, 2.0)
-        assert clock.now() - started >= 2.0 - LATE
+        assert clock.now() - started >= 2.0
 
 
 @pytest.mark.parametrize("table", ["key", "lease", "space", "server"])
@@ -214,7 +214,7 @@ async def test_a_pool_in_session_mode_serves(server: PostgresServer) -> None:
             changes = await waiting
             assert grant is not None
             assert changes.entries[LOCK].index == grant.index
-            assert clock.now() - begun < 5
+            assert clock.now() - begun < 15
 
 
 async def test_a_pool_in_transaction_mode_is_refused(server: PostgresServer) -> None:
@@ -295,11 +295,11 @@ async def test_a_host_that_is_silent_is_passed_over(server: PostgresServer, post
         silent.pause()
         try:
             dsn = f"host=127.0.0.1,127.0.0.1 port={silent.port},{server.port} user=postgres dbname=postgres"
-            async with driver_at(dsn, limit=4.0) as driver:
+            async with driver_at(dsn, limit=12.0) as driver:
                 await driver.read([LOCK])
                 begun = clock.now()
                 await asyncio.gather(*(driver.read([LOCK]) for _ in range(4)))
-                assert clock.now() - begun < 2.0
+                assert clock.now() - begun < 5.0
         finally:
             silent.resume()
 

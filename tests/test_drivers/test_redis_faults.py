@@ -24,7 +24,7 @@ from cluster_lock.values import Grant, Lease
 pytestmark = pytest.mark.redis
 
 PREFIX, LOCK = "faults/", "leader/x"
-TTL, REQUEST = 2.0, 1.0
+TTL, REQUEST = 4.0, 2.0
 
 
 @pytest.fixture

@@ -18,10 +18,11 @@ PACKAGE = CHECKOUT / "docs/examples/driver_package"
 pytestmark = [pytest.mark.process, pytest.mark.slow]
 
 
-def test_it_keeps_the_contract() -> None:
+def test_it_keeps_the_contract(tmp_path: Path) -> None:
     """Its own tests pass, which are the conformance suite and nothing else."""
     path = os.pathsep.join([str(PACKAGE), *filter(None, sys.path)])
-    tests = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-n", "0", str(PACKAGE / "tests")]
+    there = (f"--basetemp={tmp_path / 'pytest'}", str(PACKAGE / "tests"))
+    tests = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-n", "0", *there]
     ended = subprocess.run(
         tests, env={**os.environ, "PYTHONPATH": path}, cwd=CHECKOUT, capture_output=True, text=True, timeout=500
     )
