@@ -73,13 +73,26 @@ class _Examination:
     async def servers(self) -> list[Finding]:
         if not isinstance(self.driver, Inspectable):
             return [Finding.warning("servers", "this driver does not tell of its servers")]
+        asked = clock.wall()
         try:
             nodes = await self.within(self.driver.nodes())
         except (BackendUnavailable, BackendRefused) as error:
             return [Finding.warning("servers", f"not told: {error}")]
         if not nodes:
             return []
-        return [*(self.server(node) for node in nodes), *self.number(len(nodes))]
+        clocks = [self.compared(node, node.told_at, asked) for node in nodes if node.told_at is not None]
+        return [*(self.server(node) for node in nodes), *clocks, *self.number(len(nodes))]
+
+    def compared(self, node: BackendNode, told_at: float, asked: float) -> Finding:
+        """A server whose leases end by the wall clock, beside this host. Who sets such a clock moves their ends."""
+        answered = clock.wall()
+        ahead = told_at - (asked + answered) / 2
+        text = f"the clock of {node.address} is {abs(ahead):.1f} s {'ahead of' if ahead > 0 else 'behind'} this host's"
+        margin = self.settings.timing.margin
+        if abs(ahead) > margin + (answered - asked):
+            danger = f"leases end by it: set by more than lock.margin ({margin:g} s) while bots run, it ends them early"
+            return Finding.warning("clocks", f"{text}; {danger}", "see to the time of both hosts, then start the bots")
+        return Finding.ok("clocks", text)
 
     def number(self, nodes: int) -> list[Finding]:
         """Is that how many there should be?"""

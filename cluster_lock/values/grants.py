@@ -122,6 +122,8 @@ class BackendNode:
     """Of the server; None: not told."""
     problem: str | None = None
     """Why it did not answer; None if it did."""
+    told_at: float | None = None
+    """Seconds since 1970 by its wall clock, where its leases end by that; None: by another clock, or not told."""
 
 
 @dataclass(frozen=True, slots=True)

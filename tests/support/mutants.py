@@ -836,7 +836,7 @@ def postgres_gives_away_at_once() -> None:
 
 
 def postgres_keeps_a_connection_that_was_cancelled() -> None:
-    _driver_part("postgres.connection").Connection._close_after = lambda self, _: None
+    _driver_part("postgres.connection").Connection.close = lambda self: None
     link = _driver_part("postgres.link").Link
     take = link._take
     connect = link.connect

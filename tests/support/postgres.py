@@ -12,7 +12,7 @@ from cluster_lock.drivers import postgres
 from cluster_lock.testing.servers import PostgresServer, find_tool
 
 LATE = 3.0
-"""Seconds by which a busy machine may be late; far from the 10 s for which psycopg itself would wait."""
+"""Seconds by which a busy machine may be late; far from the 10 s for which a cursor of psycopg would wait."""
 
 
 def set_up_long_ago(server: PostgresServer) -> None:

@@ -145,6 +145,19 @@ def test_a_right_that_is_missing_on_consul(
         assert not server.request("GET", "/v1/kv/?keys")
 
 
+@pytest.mark.parametrize("backend", ["redis", "postgres18"], indirect=True, scope="session")
+@pytest.mark.parametrize(("off", "says"), [(0, ""), (3600, "s behind this host's"), (-3600, "s ahead of this host's")])
+def test_the_clocks(
+    company: Company, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], off: int, says: str
+) -> None:
+    """Where leases end by the server's wall clock, one that differs from this host's is a warning."""
+    here = clock.wall
+    monkeypatch.setattr(clock, "wall", lambda: here() + off)
+    result, text = outcome(examined(company, capsys, "--no-telegram"), "clocks")
+    assert result == ("warning" if off else "ok")
+    assert says in text
+
+
 @pytest.mark.consul
 def test_the_floor_of_consul(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A ttl below session_ttl_min is a problem of the settings, with the server's number."""

@@ -103,7 +103,7 @@ async def test_sockets_of_others_are_left_alone(server: PostgresServer) -> None:
             pairs = [os.pipe() for _ in range(20)]
             for read, _ in pairs:
                 asyncio.get_running_loop().add_reader(read, hear, read)
-            await asyncio.sleep(0.5)  # longer than psycopg looks at what it waits for
+            await asyncio.sleep(0.5)  # whatever was given up has ended by now
             for _, write in pairs:
                 os.write(write, b"x")
             await until(lambda: len(heard) == len(pairs))

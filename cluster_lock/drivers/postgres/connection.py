@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import selectors
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from cluster_lock import clock
 from cluster_lock.errors import BackendRefused, BackendUnavailable
 
-from .bounded_work import bounded
 from .errors import mapped
+from .exchange import Exchange
 
 OLDEST = 120000
 """Of the server, as it tells its version."""
@@ -20,8 +22,8 @@ SELECT pg_backend_pid() AS pid,
        current_setting('server_version') AS shown,
        current_setting('server_encoding') AS encoding,
        set_config('default_transaction_isolation', 'read committed', false),
-       set_config('lock_timeout', %(limit)s, false),
-       set_config('statement_timeout', %(limit)s, false),
+       set_config('lock_timeout', $1, false),
+       set_config('statement_timeout', $1, false),
        set_config('synchronous_commit', CASE current_setting('synchronous_commit')
            WHEN 'off' THEN 'local' ELSE current_setting('synchronous_commit') END, false)
 """
@@ -32,6 +34,8 @@ class Connection:
 
     def __init__(self, psycopg: Any, raw: Any, backend: str) -> None:
         self._psycopg, self._raw, self._backend = psycopg, raw, backend
+        self._exchange = Exchange(psycopg, raw)
+        self._prepares = False
         self.pid = 0
         self.version = ""
 
@@ -41,26 +45,21 @@ class Connection:
     ) -> Connection:
         """`limit`: seconds after which the server gives up a request, too."""
         try:
-            raw = await bounded(
-                psycopg.AsyncConnection.connect(
-                    **given, autocommit=True, prepare_threshold=None, row_factory=psycopg.rows.dict_row
-                ),
-                until,
-                lambda late: late.pgconn.finish() if late is not None else None,
-            )
+            async with asyncio.timeout(max(0.0, until - clock.now())):
+                raw = await psycopg.AsyncConnection.connect(**given, autocommit=True)
         except TimeoutError as error:
             raise BackendUnavailable(f"{backend} did not answer in time: connect") from error
         except (psycopg.Error, OSError) as error:
             raise mapped(psycopg, error, backend, "connect") from error
         connection = cls(psycopg, raw, backend)
-        (told,) = await connection.ask(_SET_UP, {"limit": f"{max(1, int(limit * 1000))}ms"}, until, "connect")
+        (told,) = await connection.ask(_SET_UP, (f"{max(1, int(limit * 1000))}ms",), until, "connect")
         connection.pid, connection.version = told["pid"], told["shown"]
         if told["version"] < OLDEST or told["encoding"] != "UTF8":
             connection.close()
             why = f"of encoding {told['encoding']}" if told["version"] >= OLDEST else f"PostgreSQL {told['shown']}"
             raise BackendRefused(f"{backend}: the database is {why}: PostgreSQL 12 or later with UTF8 is needed")
-        if not connection.is_behind_a_pooler:  # else what is prepared may be another session's
-            raw.prepare_threshold = 0
+        # Behind a pooler what is prepared may be another session's.
+        connection._prepares = not connection.is_behind_a_pooler
         return connection
 
     @property
@@ -77,27 +76,30 @@ class Connection:
             selector.register(self._raw.fileno(), selectors.EVENT_READ)
             return not selector.select(0)
 
-    async def ask(
-        self, query: str, values: Sequence[Any] | Mapping[str, Any], until: float, doing: str
-    ) -> list[dict[str, Any]]:
+    async def ask(self, query: str, values: Sequence[Any], until: float, doing: str) -> list[dict[str, Any]]:
         """The rows. A row that tells a `pid` must tell this one's."""
+        prepare = self._prepares and bool(values)
         try:
-            rows = await bounded(self._rows(query, values), until, self._close_after)
+            async with asyncio.timeout(max(0.0, until - clock.now())):
+                rows = await self._exchange.rows(query, values, prepare=prepare)
         except TimeoutError as error:
+            self.close()
             raise BackendUnavailable(f"{self._backend} did not answer in time: {doing}") from error
         except (self._psycopg.Error, OSError) as error:
             self.close()
             raise mapped(self._psycopg, error, self._backend, doing) from error
+        except BaseException:
+            self.close()
+            raise
         if self.pid and any(row.get("pid", self.pid) != self.pid for row in rows):
             self.close()
             raise pooled(self._backend)
         return rows
 
-    async def hear(self, seconds: float) -> AsyncIterator[str]:
-        """What is notified in this time."""
+    async def hear(self, seconds: float) -> list[str]:
+        """What is notified: as soon as there is something, or nothing after this time."""
         try:
-            async for notice in self._raw.notifies(timeout=seconds):
-                yield notice.payload
+            return await self._exchange.notified(seconds)
         except (self._psycopg.Error, OSError) as error:
             self.close()
             raise mapped(self._psycopg, error, self._backend, "listen") from error
@@ -105,14 +107,6 @@ class Connection:
     def close(self) -> None:
         """At once; nobody may be at work on it."""
         self._raw.pgconn.finish()
-
-    async def _rows(self, query: str, values: Sequence[Any] | Mapping[str, Any]) -> list[dict[str, Any]]:
-        # The parts of a script are not prepared: only one statement can be.
-        cursor = await self._raw.execute(query, values, prepare=None if values else False)
-        return await cursor.fetchall() if cursor.description else []
-
-    def _close_after(self, _: object) -> None:
-        self.close()
 
 
 def pooled(backend: str) -> BackendRefused:

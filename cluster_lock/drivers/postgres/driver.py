@@ -94,7 +94,7 @@ class PostgresDriver(PostgresInspecting):
     async def close(self) -> None:
         if self._opened:
             link, listener = self._opened
-            listener.close()
+            await listener.close()
             await link.close()
 
     # Certificates. libpq reads the files anew for each connection.
@@ -121,26 +121,26 @@ class PostgresDriver(PostgresInspecting):
             raise BackendRefused(f"{self.backend}: a ttl of {ttl:g} s is too short: at least {_SHORTEST:g} s")
         # Chosen here, so that a second copy of this request makes no second lease.
         lease = Lease(uuid.uuid4().hex, ttl, holder)
-        told = await self._one("grant_lease(%s, %s, %s)", (lease.id, holder, ttl), f"grant a lease of {ttl:g} s")
+        told = await self._one("grant_lease", (lease.id, holder, ttl), f"grant a lease of {ttl:g} s")
         if told["unsafe"] > 0:
             raise NoLeaseYet(f"{self.backend}: no lease yet: {_not_yet(told['unsafe'])}")
         listener.beat = max(listener.beat, ttl / 3)
         return lease
 
     async def renew(self, lease: Lease) -> int:
-        told = await self._one("renew(%s)", (lease.id,), f"renew {_shown(lease)}", urgent=True)
+        told = await self._one("renew", (lease.id,), f"renew {_shown(lease)}", urgent=True)
         if told["gone"]:
             raise self._gone(lease)
         return 0
 
     async def revoke(self, lease: Lease) -> None:
-        await self._one("revoke(%s, %s)", (self._prefix, lease.id), f"revoke {_shown(lease)}")
+        await self._one("revoke", (self._prefix, lease.id), f"revoke {_shown(lease)}")
 
     # Locks.
 
     async def acquire(self, lease: Lease, name: str, record: bytes) -> Grant | None:
         values = (self._prefix, name, lease.id, record)
-        told = await self._one("acquire(%s, %s, %s, %s)", values, f"acquire {name}")
+        told = await self._one("acquire", values, f"acquire {name}")
         if told["gone"]:
             raise self._gone(lease)
         if told["stranger"]:
@@ -157,25 +157,25 @@ class PostgresDriver(PostgresInspecting):
 
     async def release(self, grant: Grant, farewell: bytes) -> None:
         values = (self._prefix, grant.name, grant.lease.id, grant.index, farewell)
-        await self._one("release(%s, %s, %s, %s, %s)", values, f"release {grant.name}")
+        await self._one("release", values, f"release {grant.name}")
 
     async def transfer(self, grant: Grant, heir: Entry, record: bytes) -> bool:
         if heir.lease is None:
             return False  # nobody waits there; and without a lease the lock would never end
         values = (self._prefix, grant.name, grant.lease.id, grant.index, heir.name, heir.lease, record)
-        told = await self._one("transfer(%s, %s, %s, %s, %s, %s, %s)", values, f"transfer {grant.name} to {heir.name}")
+        told = await self._one("transfer", values, f"transfer {grant.name} to {heir.name}")
         return bool(told["done"])
 
     # Keys that are not locks.
 
     async def announce(self, lease: Lease, name: str, record: bytes) -> None:
         values = (self._prefix, name, lease.id, record)
-        told = await self._one("announce(%s, %s, %s, %s)", values, f"announce {name} under {_shown(lease)}")
+        told = await self._one("announce", values, f"announce {name} under {_shown(lease)}")
         if told["gone"]:
             raise self._gone(lease)
 
     async def withdraw(self, lease: Lease, name: str) -> None:
-        await self._one("withdraw(%s, %s, %s)", (self._prefix, name, lease.id), f"withdraw {name}")
+        await self._one("withdraw", (self._prefix, name, lease.id), f"withdraw {name}")
 
     # Reading and waiting.
 
@@ -202,7 +202,7 @@ class PostgresDriver(PostgresInspecting):
     async def _look(self, names: Collection[str]) -> View:
         link, _ = self._parts()
         asked = clock.now()
-        rows = await link.ask("read(%s, %s)", (self._prefix, list(names)), f"read {_shown_names(names)}")
+        rows = await link.ask("read", (self._prefix, list(names)), f"read {_shown_names(names)}")
         return View(names, rows, asked)
 
     async def _one(self, call: str, values: tuple[Any, ...], doing: str, *, urgent: bool = False) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from cluster_lock.errors import DriverMissing
 
 _INSTALL = "pip install 'cluster-lock[postgres]'"
 _OLDEST = (3, 3, 9)
-"""Before it a request that was cancelled on a silent server never ended."""
+"""In older ones a cancellation on a silent server may never end; they are not tested."""
 
 
 @cache

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Sequence
+from functools import cache
 from typing import Any
 
 from cluster_lock import clock
@@ -38,14 +39,13 @@ class Link:
     def deadline(self) -> float:
         return clock.now() + self.request_timeout
 
-    async def ask(self, call: str, values: Sequence[Any], doing: str, *, urgent: bool = False) -> list[dict[str, Any]]:
-        """The rows of `SELECT ... FROM cluster_lock.CALL`, and in each the `pid` of who answered."""
+    async def ask(self, verb: str, values: Sequence[Any], doing: str, *, urgent: bool = False) -> list[dict[str, Any]]:
+        """The rows that the function `cluster_lock.VERB` gives, and in each the `pid` of who answered."""
         until = self.deadline()
         async with contextlib.nullcontext() if urgent else self._turn(until, doing):
             connection = self._take() or await self.connect(until)
-            query = f"SELECT pg_backend_pid() AS pid, f.* FROM cluster_lock.{call} AS f"
             try:
-                rows = await connection.ask(query, values, until, doing)
+                rows = await connection.ask(_query(verb, len(values)), values, until, doing)
             except SchemaGone:
                 self._is_whole = False
                 while self._idle:
@@ -134,3 +134,9 @@ class Link:
             connection.close()
         else:
             self._idle.append(connection)
+
+
+@cache
+def _query(verb: str, values: int) -> str:
+    places = ", ".join(f"${number}" for number in range(1, values + 1))
+    return f"SELECT pg_backend_pid() AS pid, f.* FROM cluster_lock.{verb}({places}) AS f"

@@ -13,14 +13,14 @@ import hashlib
 from collections.abc import AsyncIterator, Collection
 
 from cluster_lock import clock
+from cluster_lock.aio import end
 from cluster_lock.errors import BackendUnavailable, ClusterLockError
 
-from .bounded_work import give_up
 from .connection import pooled
 from .link import Link
 
 _HEARTBEAT = """
-SELECT pg_backend_pid() AS pid, EXISTS (SELECT FROM pg_listening_channels() c WHERE c = %s) AS listens
+SELECT pg_backend_pid() AS pid, EXISTS (SELECT FROM pg_listening_channels() c WHERE c = $1) AS listens
 """
 
 
@@ -74,9 +74,9 @@ class Listener:
         finally:
             self._bells.discard(bell)
 
-    def close(self) -> None:
+    async def close(self) -> None:
         if self._task is not None:
-            give_up(self._task, lambda _: None)
+            await end([self._task])
 
     async def _listen(self, listening: asyncio.Event) -> None:
         """Until nobody waits any more, for the time of a heartbeat."""
@@ -87,9 +87,11 @@ class Listener:
             await connection.ask(f"LISTEN {self._channel}", (), until, "listen")
             listening.set()
             while self._bells:
-                async for topic in connection.hear(self.beat):
-                    for bell in self._bells:
-                        bell.hear(topic)
+                beat = clock.now() + self.beat
+                while (left := beat - clock.now()) > 0:
+                    for topic in await connection.hear(left):
+                        for bell in self._bells:
+                            bell.hear(topic)
                 (told,) = await connection.ask(_HEARTBEAT, (self._channel,), self._link.deadline(), "listen")
                 if not told["listens"]:
                     raise pooled(self._link.backend)

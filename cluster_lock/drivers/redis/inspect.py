@@ -53,10 +53,11 @@ class RedisInspecting:
 
     async def nodes(self) -> list[BackendNode]:
         link, _ = self._parts()
-        await link.ask("PING")
+        seconds, microseconds = await link.ask("TIME")
         server = link.server
         assert server is not None
-        return [BackendNode(server.identity[0][:12], link.where, True, f"{server.version} ({server.product})", None)]
+        version, now = f"{server.version} ({server.product})", int(seconds) + int(microseconds) / 1e6
+        return [BackendNode(server.identity[0][:12], link.where, True, version, told_at=now)]
 
 
 def _literally(text: bytes) -> bytes:
