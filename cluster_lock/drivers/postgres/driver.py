@@ -203,7 +203,10 @@ class PostgresDriver(PostgresInspecting):
         link, _ = self._parts()
         asked = clock.now()
         rows = await link.ask("read", (self._prefix, list(names)), f"read {_shown_names(names)}")
-        return View(names, rows, asked)
+        view = View(names, rows, asked)
+        if view.overlong:
+            await self._one("shorten", (view.overlong,), "shorten leases that the server's clock made longer")
+        return view
 
     async def _one(self, call: str, values: tuple[Any, ...], doing: str, *, urgent: bool = False) -> dict[str, Any]:
         link, _ = self._parts()

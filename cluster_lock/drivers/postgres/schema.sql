@@ -68,6 +68,10 @@ BEGIN
                 IS DISTINCT FROM (my.system_identifier::text, my_timeline, pg_postmaster_start_time());
         SELECT base INTO known_base FROM cluster_lock.server;
     END IF;
+    IF known_base > clock_timestamp() THEN  -- the clock was set back: nobody waits for it to be there again
+        UPDATE cluster_lock.server SET base = clock_timestamp() WHERE base > clock_timestamp();
+        known_base := clock_timestamp();
+    END IF;
     RETURN greatest(0, extract(epoch FROM coalesce(known_base, clock_timestamp()) - clock_timestamp())::double precision
         + greatest(a_ttl, (SELECT max(ttl) FROM cluster_lock.lease)));
 END $$;
@@ -314,14 +318,22 @@ END $$;
 -- What stands under the names, in one view of one moment. `held`: by a lease that lives, for `ends_in` seconds more.
 CREATE OR REPLACE FUNCTION cluster_lock.read(a_prefix text, a_names text[])
 RETURNS TABLE (name text, lease text, index bigint, record bytea, held boolean, ends_in double precision,
-               space_index bigint, swept bigint)
+               ttl double precision, space_index bigint, swept bigint)
 LANGUAGE sql STABLE AS $$
     SELECT k.name, k.lease, k.index, k.record, l.id IS NOT NULL, extract(epoch FROM l.expires_at - clock_timestamp())::double precision,
-           coalesce(s.index, 0), coalesce(s.swept, 0)
+           l.ttl, coalesce(s.index, 0), coalesce(s.swept, 0)
         FROM (SELECT 1) AS always
         LEFT JOIN cluster_lock.space s ON s.prefix = a_prefix
         LEFT JOIN cluster_lock.key k ON k.prefix = a_prefix AND k.name = ANY (a_names)
         LEFT JOIN cluster_lock.lease l ON l.id = k.lease AND l.expires_at > clock_timestamp()
+$$;
+
+-- Leases that have more time left than they were given for: the clock was set back. From now on they have that, which is
+-- as much as any renewal gives.
+CREATE OR REPLACE FUNCTION cluster_lock.shorten(ids text[]) RETURNS void
+LANGUAGE sql AS $$
+    UPDATE cluster_lock.lease SET expires_at = clock_timestamp() + make_interval(secs => ttl)
+        WHERE id = ANY (ids) AND expires_at > clock_timestamp() + make_interval(secs => ttl)
 $$;
 
 -- What stands under names that begin so; `everything`: also what nobody holds.

@@ -8,6 +8,9 @@ from typing import Any
 
 from cluster_lock.values import Changes, Entry
 
+_ROUNDING = 0.001
+"""Seconds."""
+
 
 @dataclass(frozen=True, slots=True)
 class Position:
@@ -30,7 +33,10 @@ class View:
         position = Position(max([self._space, *(row["index"] for row in found.values())]), ended)
         self._ended = ended
         self.changes = Changes(position, {name: self._entry(name) for name in names})
-        self.first_end = asked + min((row["ends_in"] for row in found.values() if row["held"]), default=1e9) + 0.002
+        held = [row for row in found.values() if row["held"]]
+        self.overlong = [row["lease"] for row in held if row["ends_in"] > row["ttl"] + _ROUNDING]
+        """Leases with more time left than they were given for."""
+        self.first_end = asked + min((min(row["ends_in"], row["ttl"]) for row in held), default=1e9) + 0.002
         """When the first of the leases is over if it is not renewed; a moment."""
 
     def differs_from(self, since: Position) -> bool:

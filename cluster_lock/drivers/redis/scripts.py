@@ -29,6 +29,22 @@ local function alive(lease)
   return redis.call('EXISTS', prefix .. 'lease/' .. lease) == 1
 end
 
+-- Milliseconds that a lease has left; -2: it is gone. It may have more than it was given for, or no end at all, where
+-- the clock was set back, or by a person's hand: then it is given for that from now on, which is as much as any renewal
+-- gives.
+local function left_of(lease)
+  local key = prefix .. 'lease/' .. lease
+  local left = redis.call('PTTL', key)
+  if left == -2 then return left end
+  local value = redis.pcall('GET', key)
+  local ttl = type(value) == 'string' and tonumber(string.match(value, '^(%d+) '))
+  if ttl and ttl > 0 and (left == -1 or left > ttl) then
+    redis.call('PEXPIRE', key, ttl)
+    return ttl
+  end
+  return left
+end
+
 -- What stands under a name: its lease, index and record; nil if nothing does. Without a lease it is not ours.
 local function standing(name)
   local value = redis.pcall('GET', prefix .. name)
@@ -243,8 +259,8 @@ local function row(name)
   local stands = standing(name)
   if stands and not stands.lease then return {'', '0', stands.record, -1, stands.sum} end
   if stands then
-    local left = redis.call('PTTL', prefix .. 'lease/' .. stands.lease)
-    -- -2: it is gone, and with it what it held. -1, without an end: somebody wrote it.
+    local left = left_of(stands.lease)
+    -- -2: it is gone, and with it what it held. -1: somebody wrote it.
     if left ~= -2 then return {stands.lease, stands.index, stands.record, left, ''} end
   end
   local _, index = last_word(name)
