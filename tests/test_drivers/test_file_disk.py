@@ -7,7 +7,6 @@ import os
 import resource
 import shutil
 import stat
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from support.aio import PATIENCE, run, until
+from support.small_disk import AS_ROOT, fill, small_disk
 
 from cluster_lock import clock
 from cluster_lock.drivers.file import FileDriver
@@ -26,7 +26,6 @@ from cluster_lock.host.private_files import make_private_directory
 from cluster_lock.values import Grant
 
 LOCK, RECORD = "leader/x", b'{"holder": "me"}'
-AS_ROOT = pytest.mark.skipif(sys.platform == "win32" or os.geteuid() != 0, reason="only root may")
 
 
 async def opened(directory: Path) -> FileDriver:
@@ -42,34 +41,23 @@ async def taken(driver: FileDriver) -> Grant:
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
+def disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 256 KiB."""
-    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k,mode=700", "tmpfs", tmp_path], capture_output=True)
-    if done.returncode:
-        pytest.skip(f"no mount here: {done.stderr.decode()}")
-    try:
-        yield tmp_path
-    finally:
-        subprocess.run(["umount", "-l", tmp_path], check=True)
-
-
-def fill(disk: Path) -> None:
-    with open(disk / "fill", "wb", buffering=0) as file, pytest.raises(OSError, match="space"):
-        while True:
-            file.write(b"x" * 4096)
+    with small_disk(tmp_path, "size=256k,mode=700") as disk:
+        yield disk
 
 
 @AS_ROOT
-async def test_a_full_disk_takes_nothing_and_loses_nothing(small_disk: Path) -> None:
+async def test_a_full_disk_takes_nothing_and_loses_nothing(disk: Path) -> None:
     """On a full disk the holder renews and is seen; no acquire, release, hand-over or lease is told as done, each says
     that there is no space and where; no half of a file is left; with room again all of it works, on a larger token."""
-    folder = small_disk / "locks"
+    folder = disk / "locks"
     driver, other = await opened(folder), await opened(folder)
     grant, rival = await taken(driver), await other.grant_lease("rival", 10)
     await other.announce(rival, "standby/other", RECORD)
     heir = (await driver.read(["standby/other"])).entries["standby/other"]
     before = {path: path.read_bytes() for path in (folder / "keys").iterdir()}
-    fill(small_disk)
+    fill(disk)
     for attempt in (
         driver.release(grant, b"farewell"),
         driver.transfer(grant, heir, RECORD),
@@ -84,7 +72,7 @@ async def test_a_full_disk_takes_nothing_and_loses_nothing(small_disk: Path) -> 
     assert {path: path.read_bytes() for path in (folder / "keys").iterdir()} == before
     assert not (folder / "keys.new").exists()
     assert len(list((folder / "leases").iterdir())) == 2
-    (small_disk / "fill").unlink()
+    (disk / "fill").unlink()
     await driver.release(grant, b"farewell")
     again = await other.acquire(rival, LOCK, RECORD)
     assert again is not None
@@ -95,15 +83,15 @@ async def test_a_full_disk_takes_nothing_and_loses_nothing(small_disk: Path) -> 
 
 
 @AS_ROOT
-async def test_a_lease_ends_on_a_full_disk(small_disk: Path) -> None:
+async def test_a_lease_ends_on_a_full_disk(disk: Path) -> None:
     """Who cannot release its lock for want of room can still revoke its lease, and the lock is free at once."""
-    driver, other = await opened(small_disk / "locks"), await opened(small_disk / "locks")
+    driver, other = await opened(disk / "locks"), await opened(disk / "locks")
     grant = await taken(driver)
     position = (await other.read([LOCK])).position
-    fill(small_disk)
+    fill(disk)
     await driver.revoke(grant.lease)
     assert (await other.wait_changed([LOCK], position, 5)).entries[LOCK].lease is None
-    (small_disk / "fill").unlink()
+    (disk / "fill").unlink()
     assert (await taken(other)).token > grant.token
     await driver.close()
     await other.close()
@@ -295,18 +283,12 @@ def test_the_group_of_one_user_alone_may_write(tmp_path: Path) -> None:
 def test_the_root_of_a_volume_of_ours_may_be_open(tmp_path: Path, mode: str, group: int, trusted: bool) -> None:
     """A volume as Kubernetes gives it to a group of ours (root's, setgid) holds a folder of ours, though all may write
     to its root; another mount that all may write to does not."""
-    options = f"mode={mode},gid={group}"
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", tmp_path], capture_output=True)
-    if mounted.returncode:
-        pytest.skip("no mount here")
-    try:
+    with small_disk(tmp_path, f"mode={mode},gid={group}"):
         if trusted:
             run(opened(tmp_path / "state"))
         else:
             with pytest.raises(PermissionRefused, match=f"others may write to {tmp_path} above it"):
                 run(opened(tmp_path / "state"))
-    finally:
-        subprocess.run(["umount", "-l", tmp_path], check=True)
 
 
 def test_a_fifo_in_the_place_of_a_folder_is_refused_at_once(tmp_path: Path) -> None:
