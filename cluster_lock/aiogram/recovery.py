@@ -15,6 +15,7 @@ from aiogram.methods import DeleteWebhook, GetMe
 
 from cluster_lock import clock
 from cluster_lock.aio import Backoff
+from cluster_lock.drivers import FOR_SEVERAL_HOSTS
 from cluster_lock.election import Term
 from cluster_lock.errors import BackendRefused, BackendUnavailable
 from cluster_lock.telegram.errors import ConflictPersists, TelegramTokenRefused
@@ -39,7 +40,7 @@ source, where the newest poll wins; by reports from the field.)"""
 SECOND = 2
 """Conflicts in a row. Where the lock serves one host alone the likely reason is an instance on another one, which has a
 lock of its own and goes on: the first may be an accident, this one is said."""
-ELSEWHERE = "an instance on another host (the file backend serves one host: for several choose etcd or consul), "
+ELSEWHERE = f"an instance on another host (the file backend serves one host: for several choose {FOR_SEVERAL_HOSTS}), "
 OTHER_CALL = 10.0
 """Seconds for a call to Telegram that is no poll, and for a callback of the user's."""
 

@@ -14,6 +14,8 @@ from cluster_lock import clock
 from cluster_lock.admin.first_lease import first_lease
 from cluster_lock.config import Settings
 from cluster_lock.driver import Driver, Inspectable
+from cluster_lock.drivers import FOR_SEVERAL_HOSTS
+from cluster_lock.drivers.checked import CheckedDriver
 from cluster_lock.errors import BackendRefused, BackendUnavailable, ClusterLockError, PermissionRefused
 from cluster_lock.values import INVITE, LEADER, REPLY, REQUEST, STANDBY, BackendNode, Entry, Lease, Record
 from cluster_lock.version import __version__
@@ -47,8 +49,9 @@ async def examine_backend(driver: Driver, settings: Settings) -> list[Finding]:
         return findings
     if driver.traits.one_host:
         text = "locks in files serve this host alone: an instance on another host would lead beside this one"
-        findings.append(Finding.ok("hosts", f"{text}; for several hosts choose backend etcd, consul or postgres"))
+        findings.append(Finding.ok("hosts", f"{text}; for several hosts choose backend {FOR_SEVERAL_HOSTS}"))
     findings += await examination.servers()
+    findings += await examination.inspection()
     lease, found = await examination.lease()
     findings += found
     if lease is not None:
@@ -59,7 +62,8 @@ async def examine_backend(driver: Driver, settings: Settings) -> list[Finding]:
 
 class _Examination:
     def __init__(self, driver: Driver, settings: Settings) -> None:
-        self.driver, self.settings, self.request = driver, settings, settings.timing.request
+        self.own, self.settings, self.request = driver, settings, settings.timing.request
+        self.driver = CheckedDriver(driver, self.request)
         self.name = f"doctor/{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
 
     async def reach(self) -> Finding:
@@ -71,11 +75,11 @@ class _Examination:
         return Finding.ok("backend", f"{self.driver.backend} answered after {(clock.now() - sent) * 1000:.1f} ms")
 
     async def servers(self) -> list[Finding]:
-        if not isinstance(self.driver, Inspectable):
-            return [Finding.warning("servers", "this driver does not tell of its servers")]
+        if not isinstance(self.own, Inspectable):
+            return [Finding.warning("servers", "this driver does not tell of its servers (docs/drivers.md)")]
         asked = clock.wall()
         try:
-            nodes = await self.within(self.driver.nodes())
+            nodes = await self.within(self.own.nodes())
         except (BackendUnavailable, BackendRefused) as error:
             return [Finding.warning("servers", f"not told: {error}")]
         if not nodes:
@@ -118,6 +122,16 @@ class _Examination:
             tested = ".".join(map(str, oldest))
             return Finding.warning("servers", f"{text}: older than any that is tested ({tested})")
         return Finding.ok("servers", text)
+
+    async def inspection(self) -> list[Finding]:
+        """May one see what stands there, as `cluster-lock status` does?"""
+        if not isinstance(self.own, Inspectable):
+            return []
+        try:
+            await self.within(self.own.inspect(LEADER))
+        except ClusterLockError as error:
+            return [Finding.warning("status", f"`cluster-lock status` cannot look: {error}", "a bot leads without it")]
+        return []
 
     async def lease(self) -> tuple[Lease | None, list[Finding]]:
         """A lease as a bot would get it. The server's floor shows in its answer."""

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from cluster_lock.config import Settings
 
 GRANTS = """
--- What an instance needs, for its role:
+-- What an instance needs that comes as another role, here `bot`:
 -- GRANT USAGE ON SCHEMA cluster_lock TO bot;
 -- GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA cluster_lock TO bot;
 -- GRANT USAGE ON SEQUENCE cluster_lock.token TO bot;"""
@@ -55,4 +55,6 @@ async def _init(settings: Settings) -> int:
     finally:
         await driver.close()
     print(f"{driver.backend}: the schema cluster_lock {'was made' if made else 'is there already'}")
+    if made:
+        print(GRANTS.lstrip())
     return 0

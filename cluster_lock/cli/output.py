@@ -51,9 +51,10 @@ def run(work: Coroutine[Any, Any, T]) -> T:
 async def opened(settings: Settings) -> AsyncIterator[Driver]:
     """The driver that the settings choose, open."""
     from cluster_lock.config import open_driver
+    from cluster_lock.drivers.checked import CheckedDriver
 
     driver = open_driver(settings)
-    await driver.open()
+    await CheckedDriver(driver, settings.timing.request).open()
     try:
         yield driver
     finally:

@@ -33,12 +33,15 @@ def open_driver(settings: Settings) -> Driver:
     """
     made = driver_class(settings.backend)
     options = driver_options(settings)
-    try:
+    if settings.backend in BUILTIN:
         return made(**options)
+    try:
+        driver = made(**options)
     except TypeError as error:
-        if settings.backend not in BUILTIN:
-            raise ConfigError([f"{settings.backend}: the driver does not take these settings: {error}"]) from error
-        raise
+        raise ConfigError([f"{settings.backend}: the driver does not take these settings: {error}"]) from error
+    if lacks := [name for name in vars(Driver) if not name.startswith("_") and not hasattr(driver, name)]:
+        raise ConfigError([f"{settings.backend}: the driver lacks {', '.join(lacks)}, which the contract asks for"])
+    return driver
 
 
 def _plain(value: Any) -> Any:

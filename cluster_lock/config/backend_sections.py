@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 
 from cluster_lock.host.state_directory import state_directory
 
-from .field_types import Addresses, FilePath, RedisAddresses, ShortDuration, Texts
+from .field_types import Addresses, Dsn, FilePath, RedisAddresses, ShortDuration, Texts
 
 
 class Section(BaseModel):
@@ -108,7 +108,7 @@ class RedisSection(Section):
 class PostgresSection(Section):
     pairs = (("cert", "key"),)
 
-    dsn: str | None = None
+    dsn: Dsn | None = None
     """Where it is, as libpq reads it (host=db1,db2 dbname=locks), without a password; PGHOST etc. fill in the rest."""
     user: str | None = None
     """The role to log in as; empty: as libpq finds it."""

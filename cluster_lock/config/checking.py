@@ -10,7 +10,7 @@ from pydantic_core import ErrorDetails
 
 from cluster_lock.host.masking import shortened
 
-from .known_keys import KEYS, SECRETS, SECTIONS
+from .known_keys import KEYS, SECTIONS, UNREPEATED
 from .model import CONTRADICTION, Settings
 from .source_tree import NOWHERE, Node, Problems, Written
 
@@ -59,7 +59,7 @@ def _explain_value(details: ErrorDetails, written: Written, problems: Problems) 
         if isinstance(step, int) and node is not None and isinstance(node.value, list):
             node = node.value[step]
     text = wording(details)
-    if node is not None and isinstance(node.value, str) and path not in SECRETS and not _may_hold_password(node):
+    if node is not None and isinstance(node.value, str) and path not in UNREPEATED and not _may_hold_password(node):
         text += f", but is {shortened(node.value, 57)!r}"
     problems.add(NOWHERE if node is None else node.place, path, text)
     return path

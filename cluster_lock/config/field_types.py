@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, PlainSerializer, SecretStr, WithJsonSchema
 
+from cluster_lock.drivers.shared.libpq import dsn_problem
 from cluster_lock.host.listen_address import OFF, listen_address
 
 LONGEST = 24 * 3600.0
@@ -113,6 +114,15 @@ Address = Annotated[str, AfterValidator(_address)]
 Addresses = Annotated[tuple[Address, ...], BeforeValidator(_list), AfterValidator(_one_or_more), _LIST_SCHEMA]
 RedisAddress = Annotated[str, AfterValidator(partial(_address, plain="redis", port=6379))]
 RedisAddresses = Annotated[tuple[RedisAddress, ...], BeforeValidator(_list), AfterValidator(_one_or_more), _LIST_SCHEMA]
+
+
+def _dsn(value: str) -> str:
+    if (problem := dsn_problem(value)) is not None:
+        raise ValueError(problem)
+    return value
+
+
+Dsn = Annotated[str, AfterValidator(_dsn)]
 
 
 def _listening(value: str) -> str:

@@ -30,6 +30,8 @@ KEYS = dict(_fields(Settings))
 """All keys by their paths."""
 LISTS = {path for path, info in KEYS.items() if typing.get_origin(info.annotation) is tuple}
 SECRETS = {path for path, info in KEYS.items() if mentions(info.annotation, SecretStr)}
+UNREPEATED = SECRETS | {path for path in KEYS if path.endswith(".dsn")}
+"""Whose values no message repeats: where one is wrong, a secret may stand in it."""
 NAMES = tuple(Settings.model_fields)
 """What may stand at the top: keys without a section, and sections."""
 SECTIONS: Mapping[str, tuple[str, ...]] = {

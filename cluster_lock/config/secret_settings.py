@@ -60,7 +60,7 @@ def _read(file: Node, path: str, problems: Problems) -> str | None:
     given = str(file.value).strip()
     if os.sep not in given and not os.path.exists(given):  # people put the secret itself here
         keep_secret(given)
-        wrong = f"names no file that is there; if it is the secret itself: {instead_of(path)}"
+        wrong = f"names no file in the working directory; if it is the secret itself: {instead_of(path)}"
     else:
         reading = Problems()
         text = read_text(Path(os.path.expanduser(given)), file.place.layer, reading)

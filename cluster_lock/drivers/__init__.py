@@ -11,6 +11,7 @@ from cluster_lock.driver import Driver
 from cluster_lock.errors import ConfigError
 
 BUILTIN = ("file", "etcd", "consul", "redis", "postgres")
+FOR_SEVERAL_HOSTS = "etcd, consul, redis or postgres"
 GROUP = "cluster_lock.drivers"
 _WITH_LIBRARY = ("etcd", "consul", "redis", "postgres")
 """Those of ours that need a client library, which is loaded late."""

@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Collection
 from typing import Any, NoReturn, TypeVar
 
 from cluster_lock.driver import Driver
-from cluster_lock.errors import BackendRefused, BackendUnavailable, ContractBroken, LeaseExpired
+from cluster_lock.errors import BackendRefused, BackendUnavailable, ClusterLockError, ContractBroken, LeaseExpired
 from cluster_lock.values import Changes, Entry, Grant, Lease, Traits
 
 log = logging.getLogger("cluster_lock.driver")
@@ -41,7 +41,14 @@ class CheckedDriver:
         return self._driver.backend
 
     async def open(self) -> None:
-        await self._driver.open()
+        try:
+            await self._driver.open()
+        except ClusterLockError:
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is no word of the contract
+            self._broken(
+                "open", f"raised {error!r}", "raises only for what will not pass, with an error of ours", error
+            )
 
     async def close(self) -> None:
         await self._driver.close()

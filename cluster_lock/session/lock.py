@@ -15,6 +15,7 @@ from cluster_lock.errors import BackendUnavailable, ForeignValue, HeldElsewhere,
 from cluster_lock.lease.threads import Threads, watch_threads
 from cluster_lock.values import INVITE, LEADER, REQUEST, Entry, Grant, Lease, Origin, Record
 
+from .asked import Asked
 from .context import Context
 from .found import Found, ask_contenders
 from .hold import Hold, describe
@@ -36,8 +37,7 @@ class Lock:
         self.name = name
         self.key = LEADER + name
         self._context, self._reconciler = context, reconciler
-        self._record: tuple[str, bytes] | None = None
-        """Under which lease, and what is asked with."""
+        self._asked = Asked(lambda: context.identity.record(name).to_bytes())
         self._asked_anew = False
 
     @asynccontextmanager
@@ -201,7 +201,8 @@ class Lock:
         return await self._hold(found)
 
     async def _ask(self, lease: Lease) -> Found | None:
-        grant = await self._context.driver.acquire(lease, self.key, record := self._record_for(lease))
+        grant = await self._context.driver.acquire(lease, self.key, self._asked.record(lease.id))
+        self._asked.answered()
         if grant is None:
             return None
         last = Record.from_bytes(grant.previous or b"")
@@ -209,7 +210,9 @@ class Lock:
         if last is not None and last.released:
             heard_of = self._context.identity.tokens.largest(self.name) == last.known(self.name)
             origin = Origin.RELEASED if heard_of else Origin.RELEASED_EARLIER
-        return Found(grant, origin, last, grant.previous or b"", was_there=grant.record != record)
+        return Found(
+            grant, origin, last, grant.previous or b"", was_there=not self._asked.wrote(lease.id, grant.record)
+        )
 
     async def _confirm(self, lease: Lease) -> Found | None:
         """The watch says that the lock stands under our lease: a leader gave it to us, an acquire of ours came late, or
@@ -222,14 +225,8 @@ class Lock:
         given = record is not None and record.handed_over_by is not None
         origin = Origin.HANDED_OVER if given else Origin.FOUND_FREE
         # What our own record says we knew before; one that was given to us holds the giver's token.
-        was_there = entry.record != self._record_for(lease)
+        was_there = not self._asked.wrote(lease.id, entry.record)
         return Found(grant, origin, record, entry.record, was_there)
-
-    def _record_for(self, lease: Lease) -> bytes:
-        """The same for each attempt under one lease, so that a copy of an old one is known by it."""
-        if self._record is None or self._record[0] != lease.id:
-            self._record = lease.id, self._context.identity.record(self.name).to_bytes()
-        return self._record[1]
 
     async def _evidence(self, found: Found, known: Evidence) -> Evidence | None:
         """What speaks against leading on this grant: somebody knows of a token that is not smaller."""

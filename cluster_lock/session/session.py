@@ -9,6 +9,7 @@ from typing import Self
 from cluster_lock import clock
 from cluster_lock.aio import finish
 from cluster_lock.driver import Driver
+from cluster_lock.drivers import FOR_SEVERAL_HOSTS
 from cluster_lock.drivers.bounded import BoundedDriver
 from cluster_lock.drivers.checked import CheckedDriver
 from cluster_lock.errors import ClusterLockError, ContractBroken
@@ -90,7 +91,7 @@ class Session:
 
     async def __aenter__(self) -> Self:
         await self.driver.open()
-        only = ", which serves this host alone (for several: backend etcd or consul)"
+        only = f", which serves this host alone (for several: backend {FOR_SEVERAL_HOSTS})"
         where = f"{self.driver.backend}{only if self.driver.traits.one_host else ''}"
         log.info("instance %s on %s", self.context.identity.instance, where)
         self.context.lease.failure = None

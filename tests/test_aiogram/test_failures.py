@@ -72,7 +72,7 @@ def test_a_lock_of_one_host_is_the_first_suspect(caplog: pytest.LogCaptureFixtur
     aio.run(main())
     (said,) = [record for record in caplog.records if "outside of the lock" in record.getMessage()]
     assert said.levelno == logging.ERROR
-    assert "serves one host: for several choose etcd or consul" in said.getMessage()
+    assert "serves one host: for several choose etcd, consul, redis or postgres" in said.getMessage()
 
 
 async def test_a_rogue_poller_does_not_stop_the_guarded_one() -> None:

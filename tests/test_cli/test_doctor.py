@@ -29,7 +29,7 @@ from cluster_lock.cli.findings import Severity
 from cluster_lock.cli.pages import Unreachable, ask
 from cluster_lock.config import Settings
 from cluster_lock.drivers.memory import MemoryDriver
-from cluster_lock.testing.servers import ConsulServer, EtcdServer
+from cluster_lock.testing.servers import ConsulServer, EtcdServer, RedisServer
 from cluster_lock.testing.telegram import TelegramSimulator
 from cluster_lock.values import Record, Timing
 
@@ -156,6 +156,32 @@ def test_the_clocks(
     result, text = outcome(examined(company, capsys, "--no-telegram"), "clocks")
     assert result == ("warning" if off else "ok")
     assert says in text
+
+
+@pytest.mark.redis
+def test_a_right_that_is_missing_on_redis(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A user who may not write is told where the rights stand, and 77; one who may not look round is warned."""
+    rights = "+@all -scan -pexpire"
+    with RedisServer() as server:
+        for user, more in (("reader", "-set"), ("bot", "+pexpire")):
+            server.cli("ACL", "SETUSER", user, "on", ">pass-word", "~*", "&*", *rights.split(), more)
+
+        def checks_of(user: str, code: int) -> Checks:
+            section = {"url": server.url, "user": user, "password": "pass-word"}
+            timing = Timing(ttl=4.0, margin=1.0, stop_time=0.5)
+            config = write_config(tmp_path / "c.yaml", Backend("redis", section, server), "cluster-lock/", timing)
+            assert main(["doctor", "--no-telegram", "--json", "--config", str(config)]) == code
+            return found(capsys, ok=code == 0)
+
+        result, text = outcome(checks_of("reader", 77), "lease")
+        assert result == "problem"
+        assert text.endswith("what it needs: docs/redis.md#rights")
+        assert "user_script" not in text
+        checks = checks_of("bot", 0)
+        assert outcome(checks, "rights")[0] == "ok"
+        result, text = outcome(checks, "status")
+        assert result == "warning"
+        assert "`cluster-lock status` cannot look" in text
 
 
 @pytest.mark.consul

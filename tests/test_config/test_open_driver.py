@@ -12,13 +12,16 @@ from support.settings import load_text, problems_of
 
 from cluster_lock.cli.run import plan_for
 from cluster_lock.config import driver_options, open_driver, shown, shown_text
+from cluster_lock.driver import Driver
 from cluster_lock.drivers.file import FileDriver
+from cluster_lock.drivers.memory import MemoryDriver
 from cluster_lock.errors import ConfigError
 from cluster_lock.host.masking import masked
 
 
-class ForeignDriver:
+class ForeignDriver(MemoryDriver):
     def __init__(self, *, prefix: str, request_timeout: float, **options: Any) -> None:
+        super().__init__(prefix=prefix)
         if "wrong" in options:
             raise TypeError("unexpected argument 'wrong'")
         self.options = options
@@ -117,6 +120,23 @@ def test_somebody_elses_driver_refuses(tmp_path: Path) -> None:
     settings = load_text(tmp_path, "backend: ether\nether: {wrong: 1}\n")
     with pytest.raises(ConfigError, match="ether: the driver does not take these settings"):
         open_driver(settings)
+
+
+@pytest.mark.usefixtures("installed")
+def test_somebody_elses_driver_that_lacks_a_verb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is refused before anybody leads with it, and what is missing is named."""
+
+    class Half:
+        backend = "half"
+
+        def __init__(self, **options: Any) -> None:
+            for name in vars(Driver):
+                if not name.startswith("_") and name not in ("backend", "renew", "traits"):
+                    setattr(self, name, None)
+
+    monkeypatch.setattr(metadata.EntryPoint, "load", lambda self: Half)
+    with pytest.raises(ConfigError, match="ether: the driver lacks traits, renew, which the contract asks for"):
+        open_driver(load_text(tmp_path, "backend: ether\nether: {port: 1}\n"))
 
 
 @pytest.mark.usefixtures("installed")

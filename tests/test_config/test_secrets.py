@@ -203,3 +203,44 @@ def test_a_secret_in_the_place_of_its_file_is_not_quoted(tmp_path: Path) -> None
 def test_arguments_are_masked(arguments: list[str]) -> None:
     """A command line is shown without what looks like a secret in it."""
     assert "hunter2" not in " ".join(masked_arguments(arguments))
+
+
+DSNS = {
+    "host=db password=se-cret": "must not hold a password",
+    "password = 'se-cret x'": "must not hold a password",
+    "sslpassword=se-cret": "must not hold a password",
+    "PassWord=se-cret": "must not hold a password",
+    "pasword=se-cret": "none of libpq's",
+    "host=db se-cret=x": "must be a connection string",
+    "se-cret": "must be a connection string",
+    "postgresql://bot:se-cret@db/locks": "must not hold a password",
+    "postgresql://bot:se-cret/x@db:5432/locks": "must not hold a password",
+    "postgresql://bot:1/se-cret@db/locks": "must not hold a password",
+    "postgresql://bot@db/locks?password=se-cret": "must not hold a password",
+    "postgresql://bot@db/locks?pwd=se-cret": "none of libpq's",
+}
+
+
+@pytest.mark.parametrize("dsn", DSNS)
+def test_a_dsn_that_may_hold_a_password_is_refused(tmp_path: Path, dsn: str) -> None:
+    """However it is spelt, at the settings, with its line, and not a word of it is repeated."""
+    (said,) = problems_of(tmp_path, f"backend: postgres\npostgres:\n  dsn: {json.dumps(dsn)}\n")
+    assert DSNS[dsn] in said
+    assert ":3: postgres.dsn: " in said
+    assert "se-cret" not in said
+
+
+@pytest.mark.parametrize(
+    "dsn",
+    [
+        "host=db1,db2 dbname=locks",
+        "service=locks",
+        "host = '/var/run/pg sql' port=5433 passfile=/run/pass",
+        "postgresql://",
+        "postgresql://bot@db1:5432,[::1]:5433/locks?target_session_attrs=read-write&sslmode=verify-full",
+        "postgres:///locks?host=/var/run/postgresql",
+    ],
+)
+def test_a_dsn_without_one_is_taken(tmp_path: Path, dsn: str) -> None:
+    """As libpq takes it."""
+    assert load_text(tmp_path, f"backend: postgres\npostgres:\n  dsn: {json.dumps(dsn)}\n").postgres.dsn == dsn

@@ -112,6 +112,17 @@ BROKEN: list[tuple[str, Spoil, str]] = [
 ]
 
 
+async def test_an_open_that_raises(store: MemoryBackend) -> None:
+    """Whatever it is, it is told as the other verbs' errors are."""
+
+    class Broken(MemoryDriver):
+        async def open(self) -> None:
+            raise ValueError("no such place")
+
+    with pytest.raises(ContractBroken, match="open raised ValueError\\('no such place'\\); the contract says: "):
+        await CheckedDriver(Broken(store), 4).open()
+
+
 @pytest.mark.parametrize(("verb", "spoil", "sentence"), BROKEN)
 async def test_each_sentence(store: MemoryBackend, verb: str, spoil: Spoil, sentence: str) -> None:
     """What breaks a sentence of the contract is an error that names driver, verb and sentence."""

@@ -610,3 +610,28 @@ async def test_a_refusal_that_is_over_ends_nobody(store: MemoryBackend) -> None:
             driver.always(verb, None)
         await hold.end({})
         await (await waiting).end({})
+
+
+async def test_the_record_says_when_the_term_began(store: MemoryBackend, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who takes over after a wait, and who leads again under the same lease, leads since then."""
+    monkeypatch.setattr(clock, "utc_text", lambda: f"{clock.now():.1f}")
+
+    def since() -> float:
+        record = Record.from_bytes(store.entry(key_of("x"), "x").record or b"")
+        assert record is not None
+        return float(record.since)
+
+    async with session(store, "a") as a, session(store, "b") as b:
+        first = await a.lock("x").acquire()
+        taking = asyncio.create_task(b.lock("x").acquire())
+        await asyncio.sleep(100)
+        began = clock.now()
+        store.end_lease(first.grant.lease.id)
+        second = await taking
+        assert began <= since() <= clock.now()
+        await second.end({})
+        await asyncio.sleep(100)
+        began = clock.now()
+        async with b.lock("x").hold():
+            assert began <= since() <= clock.now()
+        await first.end({})

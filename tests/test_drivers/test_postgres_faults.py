@@ -342,7 +342,7 @@ def test_what_is_wrong_in_the_settings_is_said() -> None:
     for options, words in (
         ({"dsn": "host=x password=se-cret"}, "must not hold a password"),
         ({"dsn": "postgresql://u:se-cret@x/y"}, "must not hold a password"),
-        ({"dsn": "se-cret"}, "no connection string"),
+        ({"dsn": "se-cret"}, "must be a connection string"),
         ({"cert": "a.pem"}, "needs both"),
         ({"dsn": "target_session_attrs=read-only"}, "never reaches"),
     ):

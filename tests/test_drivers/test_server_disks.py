@@ -83,10 +83,13 @@ async def test_redis(tmp_path: Path, fsync: str) -> None:
 @pytest.fixture
 def postgres_disk(postgres_release: str) -> Iterator[tuple[PostgresServer, Path]]:
     # Its user may not enter the folders of pytest.
-    with tempfile.TemporaryDirectory(prefix="cluster-lock-") as folder, small_disk(Path(folder), "size=120m") as disk:
-        with PostgresServer(release=postgres_release, data_dir=disk) as server:
-            set_up_long_ago(server)
-            yield server, disk
+    with (
+        tempfile.TemporaryDirectory(prefix="cluster-lock-") as folder,
+        small_disk(Path(folder), "size=120m") as disk,
+        PostgresServer(release=postgres_release, data_dir=disk) as server,
+    ):
+        set_up_long_ago(server)
+        yield server, disk
 
 
 @pytest.mark.postgres

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster_lock.drivers.shared.addresses import Address
+from cluster_lock.drivers.shared.libpq import NO_DSN, dsn_problem
 from cluster_lock.drivers.shared.tls_files import TLSFiles
 from cluster_lock.errors import ConfigError
 
@@ -29,16 +30,14 @@ class PostgresAccess:
         key: str | Path | None = None,
     ) -> None:
         psycopg = load()
+        if (problem := dsn_problem(dsn or "")) is not None:
+            raise ConfigError([f"postgres: dsn {problem}"])
         try:
             given: dict[str, Any] = psycopg.conninfo.conninfo_to_dict(dsn or "")
-        except psycopg.ProgrammingError as error:
-            # libpq's own words may quote what stands in it.
-            raise ConfigError(
-                ["postgres: dsn is no connection string of libpq, such as host=db1,db2 dbname=locks or postgresql://"]
-            ) from error
+        except psycopg.ProgrammingError:
+            # libpq's own words quote what stands in it.
+            raise ConfigError([f"postgres: dsn {NO_DSN}"]) from None
         problems = []
-        if "password" in given:
-            problems.append("postgres: dsn must not hold a password: use password_file or password")
         if (cert is None) != (key is None):
             problems.append("postgres: a client certificate needs both of cert and key")
         attributes = given.get("target_session_attrs", "read-write")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import ssl
 from collections.abc import Callable, Iterable
 from dataclasses import replace
@@ -20,6 +21,10 @@ from .server import KnownServer, Server
 
 _MAY_PASS = ("MISCONF", "OOM", "NOREPLICAS", "LOADING", "BUSY", "MASTERDOWN", "READONLY", "CLUSTERDOWN", "TRYAGAIN")
 """What an error answer begins with that says nothing of the request: the server takes no writes now."""
+_NOT_LET_IN = ("NOAUTH", "WRONGPASS", "invalid password")
+_MUST_NOT = ("NOPERM", "No permissions", "executing the script can't")
+_IN_SCRIPT = re.compile(r" script: [0-9a-f]{40}, on @user_script:\d+\.?")
+"""Where in a script it happened: of no use to its reader."""
 
 
 class RedisLink:
@@ -243,11 +248,11 @@ class RedisLink:
 
     def mapped(self, error: Exception, doing: str) -> ClusterLockError:
         """What an error of the client library means."""
-        errors, text = self._library.exceptions, str(error)
+        errors, text = self._library.exceptions, _IN_SCRIPT.sub("", str(error))
         said = f"{self._access.shown}: {doing}: {text}"
-        refused = ("NOAUTH", "WRONGPASS", "NOPERM", "No permissions", "invalid password", "executing the script can't")
-        is_refused = isinstance(error, errors.AuthenticationError | errors.NoPermissionError)
-        if is_refused or any(word in text for word in refused):
+        if isinstance(error, errors.NoPermissionError) or any(word in text for word in _MUST_NOT):
+            return PermissionRefused(f"{said}; what it needs: docs/redis.md#rights")
+        if isinstance(error, errors.AuthenticationError) or any(word in text for word in _NOT_LET_IN):
             return PermissionRefused(said)
         passing = (
             OSError,
