@@ -50,7 +50,8 @@ async def until_over(
             heir = inviting.result()
             if heir is None and request.conditional:
                 if term.request is request:  # and not one that came meanwhile, without a condition
-                    log.info("%s: leading on, nobody is able to take over (%s)", held.name, request.reason)
+                    why = _nobody(request.to)
+                    log.info("%s: leading on, nobody is able to take over: %s (%s)", held.name, why, request.reason)
                     term.decline_step_down()
                     if request.ask is not None:
                         held.reply(Reply(request.ask.number, declined=_nobody(request.to)))
