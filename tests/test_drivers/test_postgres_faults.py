@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from support.aio import until
@@ -13,6 +14,8 @@ from support.postgres import LATE, driver_at, set_up_long_ago
 
 from cluster_lock import clock
 from cluster_lock.drivers.postgres import PostgresDriver
+from cluster_lock.drivers.postgres.address import PostgresAccess
+from cluster_lock.drivers.postgres.view import Position, View
 from cluster_lock.errors import (
     BackendRefused,
     BackendUnavailable,
@@ -254,7 +257,7 @@ async def test_a_right_that_is_missing_is_named(server: PostgresServer) -> None:
         server.sql(
             "GRANT USAGE ON SCHEMA cluster_lock TO bot;"
             "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA cluster_lock TO bot;"
-            "GRANT USAGE ON SEQUENCE cluster_lock.token TO bot"
+            "GRANT USAGE, UPDATE ON SEQUENCE cluster_lock.token TO bot"
         )
         lease = await driver.grant_lease("a", 30.0)
         grant = await driver.acquire(lease, LOCK, b"a")
@@ -337,6 +340,78 @@ async def test_a_live_lease_is_not_taken_over_after_a_wait_for_its_row(server: P
         await driver.renew(lease)
 
 
+async def test_requests_at_once_pass_over_a_silent_host(server: PostgresServer, postgres_release: str) -> None:
+    """Each of them asks the other host, whoever finds out first that the one is silent."""
+    with PostgresServer(release=postgres_release) as silent:
+        silent.pause()
+        try:
+            dsn = f"host=127.0.0.1,127.0.0.1 port={silent.port},{server.port} user=postgres dbname=postgres"
+            async with driver_at(dsn, limit=6.0) as driver:
+                await asyncio.gather(*(driver.read([LOCK]) for _ in range(4)))
+        finally:
+            silent.resume()
+
+
+async def test_a_function_that_is_gone(server: PostgresServer) -> None:
+    """One request finds it out, and the next one makes it anew."""
+    async with driver_at(server.dsn) as driver:
+        await driver.read([LOCK])
+        server.sql("DROP FUNCTION cluster_lock.read")
+        with pytest.raises(BackendUnavailable, match="the next request makes it anew"):
+            await driver.read([LOCK])
+        await driver.read([LOCK])
+
+
+async def test_a_process_without_a_descriptor_left_renews(server: PostgresServer) -> None:
+    """The connection that it has is enough."""
+    resource = pytest.importorskip("resource")
+    async with driver_at(server.dsn) as driver:
+        lease = await driver.grant_lease("a", 60.0)
+        before = resource.getrlimit(resource.RLIMIT_NOFILE)
+        free = os.dup(0)
+        os.close(free)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (free, before[1]))
+        try:
+            with pytest.raises(OSError, match="Too many open files"):
+                os.dup(0)
+            await driver.renew(lease)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+async def test_a_host_that_is_no_name(server: PostgresServer) -> None:
+    """A name that cannot be one is an error of ours."""
+    async with driver_at(server.dsn.replace("127.0.0.1", "a..b")) as driver:
+        with pytest.raises(BackendUnavailable):
+            await driver.read([LOCK])
+
+
+def test_a_lease_that_was_renewed_after_all_is_told() -> None:
+    """It looked ended while its renewal was under way: who waits since then is told that it is held."""
+    row = {"name": LOCK, "lease": "a", "index": 5, "record": b"a", "ends_in": -0.1, "ttl": 4.0}
+    row |= {"space_index": 5, "swept": 0}
+    ended = View([LOCK], [{**row, "held": False}], 0.0).changes.position
+    assert isinstance(ended, Position)
+    assert not View([LOCK], [{**row, "held": False}], 0.0).differs_from(ended)
+    assert View([LOCK], [{**row, "held": True, "ends_in": 3.0}], 0.0).differs_from(ended)
+
+
+def test_each_host_is_one_attempt(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By their names, their addresses or both; and with a CA TLS is asked for, whatever PGSSLMODE says."""
+
+    def hosts(dsn: str) -> list[tuple[Any, ...]]:
+        attempts = PostgresAccess(dsn).attempts
+        return [tuple(attempt.get(name) for name in ("host", "hostaddr", "port")) for attempt in attempts]
+
+    assert hosts("host=a,b port=1,2") == [("a", None, "1"), ("b", None, "2")]
+    assert hosts("host=a,b port=1") == [("a", None, "1"), ("b", None, "1")]
+    assert hosts("hostaddr=::1,::2 port=1,2") == [(None, "::1", "1"), (None, "::2", "2")]
+    assert hosts("host=a,b hostaddr=::1,::2") == [("a", "::1", "5432"), ("b", "::2", "5432")]
+    assert len(hosts("host=a")) == 1
+    monkeypatch.setenv("PGSSLMODE", "disable")
+    assert PostgresAccess("host=a", ca="ca.pem").attempts[0]["sslmode"] == "verify-full"
+
+
 def test_what_is_wrong_in_the_settings_is_said() -> None:
     """A password in the dsn, half a certificate, a text that is no dsn: each by a sentence that repeats no secret."""
     for options, words in (
@@ -344,6 +419,7 @@ def test_what_is_wrong_in_the_settings_is_said() -> None:
         ({"dsn": "postgresql://u:se-cret@x/y"}, "must not hold a password"),
         ({"dsn": "se-cret"}, "must be a connection string"),
         ({"cert": "a.pem"}, "needs both"),
+        ({"dsn": "sslmode=prefer", "ca": "ca.pem"}, "ca asks for TLS"),
         ({"dsn": "target_session_attrs=read-only"}, "never reaches"),
     ):
         with pytest.raises(ConfigError, match=words) as refused:

@@ -297,6 +297,57 @@ async def test_a_replica_that_becomes_the_primary(server: RedisServer) -> None:
         await driver.close()
 
 
+async def test_who_starts_after_a_failover(server: RedisServer) -> None:
+    """A process that never knew the primary before waits one ttl at a replica that was promoted, however long that has
+    run; the next process need not wait again."""
+    with RedisServer() as replica:
+        replica.cli("REPLICAOF", server.host, str(server.port))
+        await until(lambda: "master_link_status:up" in replica.cli("INFO", "replication"))
+        await asyncio.to_thread(replica.wait_age, TTL + 1)
+        server.kill()
+        replica.cli("REPLICAOF", "NO", "ONE")
+        begun = clock.now()
+        async with opened(replica) as driver:
+            with pytest.raises(NoLeaseYet, match="became the primary"):
+                await driver.grant_lease("a", TTL)
+            await leased(driver)
+            assert clock.now() - begun >= TTL - 1  # by the whole seconds of the server's clock
+        async with opened(replica) as later:
+            await later.grant_lease("b", TTL)
+
+
+async def test_a_primary_that_falls_silent(server: RedisServer) -> None:
+    """However many connections to it there are, a request or two find it out, and not one for each of them."""
+    with RedisServer() as replica:
+        replica.cli("REPLICAOF", server.host, str(server.port))
+        driver = RedisDriver([server.url, replica.url], prefix=PREFIX, request_timeout=REQUEST)
+        await driver.open()
+        await asyncio.gather(*(driver.read([LOCK]) for _ in range(4)))
+        server.pause()
+        replica.cli("REPLICAOF", "NO", "ONE")
+        failed = 0
+        while True:
+            try:
+                await driver.read([LOCK])
+                break
+            except BackendUnavailable:
+                failed += 1
+        assert failed <= 2
+        server.resume()
+        await driver.close()
+
+
+async def test_a_contender_whose_name_is_no_text(server: RedisServer) -> None:
+    """What strangers put there makes no verb fail."""
+    async with opened(server) as driver:
+        lease = await leased(driver)
+        await driver.announce(lease, "standby/a", b"{}")
+        script = "for _, n in ipairs({'standby/' .. string.char(255)}) do redis.call('SADD', ARGV[1] .. 'names', n)"
+        script += " redis.call('SET', ARGV[1] .. n, ARGV[2] .. ' 5 x') end return 1"
+        server.cli("EVAL", script, "0", PREFIX, lease.id)
+        assert [entry.name for entry in await driver.scan("standby/")] == ["standby/a"]
+
+
 async def granted_or_told(driver: RedisDriver) -> None:
     """The first verb may find its connection dead."""
     try:

@@ -43,6 +43,8 @@ class PostgresAccess:
         attributes = given.get("target_session_attrs", "read-write")
         if attributes not in ("read-write", "primary", "any"):
             problems.append(f"postgres: target_session_attrs={attributes} never reaches a server that takes locks")
+        if ca is not None and given.get("sslmode") in ("disable", "allow", "prefer"):
+            problems.append(f"postgres: ca asks for TLS, which sslmode={given['sslmode']} does not")
         if problems:
             raise ConfigError(problems)
         self.files = TLSFiles("postgres", ca, cert, key) if ca is not None or cert is not None else None
@@ -55,23 +57,28 @@ class PostgresAccess:
         self._given = given
         defaults = _defaults(psycopg)
         self._place = {name: str(given.get(name) or defaults.get(name) or "") for name in ("host", "port", "dbname")}
-        if "sslmode" not in given and not defaults.get("sslmode_set"):
-            if ca is not None:
-                given["sslmode"] = "verify-full"
-            elif not all(map(_is_here, self._place["host"].split(","))) and "service" not in given:
-                given["sslmode"] = "require"
+        elsewhere = not all(map(_is_here, self._place["host"].split(",")))
+        if ca is not None:
+            given.setdefault("sslmode", "verify-full")
+        elif elsewhere and not defaults.get("sslmode_set") and "service" not in given:
+            given.setdefault("sslmode", "require")
 
     @property
     def attempts(self) -> list[Mapping[str, Any]]:
         """What to connect with, a mapping for each host, in their order."""
-        hosts = self._place["host"].split(",")
-        if len(hosts) < 2 or "hostaddr" in self._given:
+        lists = {
+            name: text.split(",")
+            for name, text in (("host", self._place["host"]), ("hostaddr", str(self._given.get("hostaddr", ""))))
+            if text
+        }
+        count = max(map(len, lists.values()), default=1)
+        if count < 2:
             return [self._given]
         ports = self._place["port"].split(",")
-        ports = ports * len(hosts) if len(ports) == 1 else ports
+        lists["port"] = ports * count if len(ports) == 1 else ports[:count]
         return [
-            {**self._given, "host": host, "port": port}
-            for host, port in itertools.zip_longest(hosts, ports[: len(hosts)], fillvalue="")
+            {**self._given, **dict(zip(lists, place, strict=True))}
+            for place in itertools.zip_longest(*lists.values(), fillvalue="")
         ]
 
     @property

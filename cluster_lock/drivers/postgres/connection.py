@@ -16,6 +16,9 @@ from .exchange import Exchange
 OLDEST = 120000
 """Of the server, as it tells its version."""
 
+_Selector = getattr(selectors, "PollSelector", selectors.SelectSelector)
+"""One that takes no descriptor of its own: there may be none left."""
+
 _SET_UP = """
 SELECT pg_backend_pid() AS pid,
        current_setting('server_version_num')::int AS version,
@@ -49,7 +52,7 @@ class Connection:
                 raw = await psycopg.AsyncConnection.connect(**given, autocommit=True)
         except TimeoutError as error:
             raise BackendUnavailable(f"{backend} did not answer in time: connect") from error
-        except (psycopg.Error, OSError) as error:
+        except (psycopg.Error, OSError, ValueError) as error:  # the last: a name that is none, of IDNA
             raise mapped(psycopg, error, backend, "connect") from error
         connection = cls(psycopg, raw, backend)
         (told,) = await connection.ask(_SET_UP, (f"{max(1, int(limit * 1000))}ms",), until, "connect")
@@ -72,7 +75,7 @@ class Connection:
         """Is it open, with nothing said since the last answer? A server that ends says so to who does not ask."""
         if self._raw.closed:
             return False
-        with selectors.DefaultSelector() as selector:
+        with _Selector() as selector:
             selector.register(self._raw.fileno(), selectors.EVENT_READ)
             return not selector.select(0)
 

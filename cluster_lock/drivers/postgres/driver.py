@@ -117,7 +117,7 @@ class PostgresDriver(PostgresInspecting):
 
     async def grant_lease(self, holder: str, ttl: float) -> Lease:
         _, listener = self._parts()
-        if ttl < _SHORTEST:
+        if not ttl >= _SHORTEST:
             raise BackendRefused(f"{self.backend}: a ttl of {ttl:g} s is too short: at least {_SHORTEST:g} s")
         # Chosen here, so that a second copy of this request makes no second lease.
         lease = Lease(uuid.uuid4().hex, ttl, holder)

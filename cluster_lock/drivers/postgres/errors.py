@@ -13,7 +13,7 @@ class SchemaGone(BackendUnavailable):
 
 _GRANTS = (
     "what it needs: GRANT USAGE ON SCHEMA cluster_lock, SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA"
-    " cluster_lock and USAGE ON SEQUENCE cluster_lock.token"
+    " cluster_lock and USAGE, UPDATE ON SEQUENCE cluster_lock.token"
 )
 # While it connects, libpq tells no code, only the server's words.
 _NOT_LET_IN = (
@@ -45,6 +45,8 @@ def mapped(psycopg: Any, error: Exception, backend: str, doing: str) -> ClusterL
                 f"{backend}: {doing}: {text}: a part of the schema cluster_lock is gone; the next request makes it anew"
             )
         case errors.LockNotAvailable() | errors.QueryCanceled():
+            return BackendUnavailable(f"{backend}: {doing}: {text}")
+        case errors.ProgramLimitExceeded() if "NOTIFY" in text:  # a session that listens has not read for long
             return BackendUnavailable(f"{backend}: {doing}: {text}")
         case errors.DataError() | errors.ProgramLimitExceeded() | errors.UndefinedColumn():
             return BackendRefused(f"{backend}: {doing}: {text}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -48,8 +48,10 @@ class Link:
                 rows = await connection.ask(_query(verb, len(values)), values, until, doing)
             except SchemaGone:
                 self._is_whole = False
-                while self._idle:
-                    self._idle.pop().close()
+                self._drop_idle()
+                raise
+            except BackendUnavailable:
+                self._drop_idle()  # most likely they have ended with it: each would cost a request its time
                 raise
             self._put_back(connection)
         return rows
@@ -60,32 +62,39 @@ class Link:
         if self._closed:
             raise BackendUnavailable(f"{self.backend}: the driver is closed")
         failures: list[ClusterLockError] = []
-        for left in range(len(self._attempts), 0, -1):
-            given = self._attempts[0]
+        for left, given in zip(range(len(self._attempts), 0, -1), list(self._attempts), strict=True):
             now = clock.now()
             try:
                 connection = await Connection.connect(
                     self._psycopg, given, self.backend, now + (until - now) / left, self.request_timeout
                 )
-                await self._check(connection, until)
+                await self._check(connection, given, until)
             except ClusterLockError as error:
                 failures.append(error)
-                self._attempts.append(self._attempts.pop(0))
+                if self._attempts[0] is given:  # else another request has found it out before us
+                    self._attempts.append(self._attempts.pop(0))
                 continue
             return connection
         passing = [error for error in failures if isinstance(error, BackendUnavailable)]
-        raise (passing or failures)[-1]
+        try:
+            raise (passing or failures)[-1]
+        finally:
+            # Else the error would hold itself, and with it the sockets of these attempts.
+            del failures, passing
 
     async def close(self) -> None:
         self._closed = True
+        self._drop_idle()
+
+    def _drop_idle(self) -> None:
         while self._idle:
             self._idle.pop().close()
 
-    async def _check(self, connection: Connection, until: float) -> None:
+    async def _check(self, connection: Connection, given: Mapping[str, Any], until: float) -> None:
         """Does it serve us, with the schema in place? One that does not is closed."""
         try:
             if connection.is_behind_a_pooler:
-                await self._check_pooler(connection, until)
+                await self._check_pooler(connection, given, until)
             if not self._is_whole:
                 self.made_schema |= await ensure(connection, self.backend, until)
                 self._is_whole = True
@@ -93,12 +102,10 @@ class Link:
             connection.close()  # cancelled in the middle of a request it would end by itself
             raise
 
-    async def _check_pooler(self, connection: Connection, until: float) -> None:
+    async def _check_pooler(self, connection: Connection, given: Mapping[str, Any], until: float) -> None:
         """In transaction mode the server's process that answered us answers the next one who comes."""
         try:
-            other = await Connection.connect(
-                self._psycopg, self._attempts[0], self.backend, until, self.request_timeout
-            )
+            other = await Connection.connect(self._psycopg, given, self.backend, until, self.request_timeout)
         except BaseException:
             connection.close()
             raise

@@ -36,7 +36,7 @@ CREATE TABLE IF NOT EXISTS cluster_lock.key (
     PRIMARY KEY (prefix, name)
 );
 
--- Which server this was when somebody looked last, and since when nothing can have been lost.
+-- Which server, with which tables, this was when somebody looked last, and since when nothing can have been lost.
 CREATE TABLE IF NOT EXISTS cluster_lock.server (
     one       boolean PRIMARY KEY DEFAULT true CHECK (one),
     version   integer NOT NULL,
@@ -46,26 +46,39 @@ CREATE TABLE IF NOT EXISTS cluster_lock.server (
     base      timestamptz NOT NULL
 );
 
+-- Tokens that were given may be lost, be it with a backup, a replica that was behind, or a schema that was dropped. From
+-- here on they are larger than all that a sequence can have reached that was put to an earlier time.
+CREATE OR REPLACE FUNCTION cluster_lock.pass_lost_tokens() RETURNS void
+LANGUAGE plpgsql AS $$
+DECLARE
+    now_in_microseconds bigint := extract(epoch FROM clock_timestamp()) * 1000000;
+BEGIN
+    IF now_in_microseconds > nextval('cluster_lock.token') THEN
+        PERFORM setval('cluster_lock.token', now_in_microseconds);
+    END IF;
+END $$;
+
 -- Seconds until a new holder is safe: who holds a lease that this server has never seen, because another server
--- was in its place or a part of the tables was lost, has stopped one ttl after that.
+-- was in its place, the tables were made anew or restored, or a part of them was lost, has stopped one ttl after that.
 CREATE OR REPLACE FUNCTION cluster_lock.unsafe_for(a_ttl double precision) RETURNS double precision
 LANGUAGE plpgsql AS $$
 DECLARE
     my_timeline text := substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8);
+    my_system text := (SELECT system_identifier || '.' || 'cluster_lock.lease'::regclass::oid FROM pg_control_system());
     known_base timestamptz;
 BEGIN
-    SELECT base INTO known_base FROM cluster_lock.server, pg_control_system() AS my
-        WHERE (system, timeline, started)
-            IS NOT DISTINCT FROM (my.system_identifier::text, my_timeline, pg_postmaster_start_time());
+    SELECT base INTO known_base FROM cluster_lock.server
+        WHERE (system, timeline, started) IS NOT DISTINCT FROM (my_system, my_timeline, pg_postmaster_start_time());
     IF NOT FOUND THEN
         UPDATE cluster_lock.server
-            SET system = my.system_identifier::text, timeline = my_timeline, started = pg_postmaster_start_time(),
+            SET system = my_system, timeline = my_timeline, started = pg_postmaster_start_time(),
                 -- By a restart alone nothing that was promised later than it is lost.
-                base = CASE WHEN (system, timeline) IS NOT DISTINCT FROM (my.system_identifier::text, my_timeline)
+                base = CASE WHEN (system, timeline) IS NOT DISTINCT FROM (my_system, my_timeline)
                     THEN pg_postmaster_start_time() ELSE clock_timestamp() END
-            FROM pg_control_system() AS my
-            WHERE (system, timeline, started)
-                IS DISTINCT FROM (my.system_identifier::text, my_timeline, pg_postmaster_start_time());
+            WHERE (system, timeline, started) IS DISTINCT FROM (my_system, my_timeline, pg_postmaster_start_time());
+        IF FOUND THEN  -- so by one who comes, and the others wait for that
+            PERFORM cluster_lock.pass_lost_tokens();
+        END IF;
         SELECT base INTO known_base FROM cluster_lock.server;
     END IF;
     IF known_base > clock_timestamp() THEN  -- the clock was set back: nobody waits for it to be there again
@@ -363,7 +376,9 @@ $$;
 
 -- Whatever stood here before: from now on nothing is lost.
 INSERT INTO cluster_lock.server (version, system, timeline, started, base)
-    SELECT 1, system_identifier::text, substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8),
+    SELECT 1, system_identifier || '.' || 'cluster_lock.lease'::regclass::oid, substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8),
             pg_postmaster_start_time(), clock_timestamp()
         FROM pg_control_system()
     ON CONFLICT (one) DO UPDATE SET version = excluded.version, base = excluded.base;
+
+SELECT cluster_lock.pass_lost_tokens();

@@ -43,6 +43,8 @@ class View:
         """May anything have changed since then? Also if the store was set back, or has forgotten."""
         if since.index > self.changes_index or since.index < self._swept:
             return True
+        if any(row["held"] and name in since.ended for name, row in self._rows.items()):
+            return True  # a renewal was under way when its old time was over
         return bool(self._ended - since.ended) or any(row["index"] > since.index for row in self._rows.values())
 
     @property

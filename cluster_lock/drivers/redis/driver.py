@@ -90,7 +90,7 @@ class RedisDriver(RedisInspecting):
         library = load()
         if any(address.tls for address in self._access.addresses):
             self._access.files.load()
-        link = RedisLink(library, self._access, self._request_timeout, self._replicas)
+        link = RedisLink(library, self._access, self._prefix, self._request_timeout, self._replicas)
         self._opened = link, Subscription(library, link, f"{self._prefix}changes", self._request_timeout / 2)
         try:
             await link.ask("PING")
@@ -178,7 +178,11 @@ class RedisDriver(RedisInspecting):
 
     async def scan(self, prefix: str) -> list[Entry]:
         found = await self._run(scripts.SCAN, prefix)
-        entries = [Entry(name.decode(), lease.decode(), int(index), record) for name, lease, index, record in found]
+        entries = [
+            Entry(name.decode(), lease.decode(), int(index), record)
+            for name, lease, index, record in found
+            if _is_text(name)  # else it is none of ours
+        ]
         return sorted(entries, key=lambda entry: entry.index)
 
     async def wait_changed(self, names: Collection[str], since: object | None, at_most: float) -> Changes:
@@ -229,3 +233,11 @@ class RedisDriver(RedisInspecting):
     def _parts(self) -> tuple[RedisLink, Subscription]:
         assert self._opened, "open() comes first"
         return self._opened
+
+
+def _is_text(name: bytes) -> bool:
+    try:
+        name.decode()
+    except UnicodeDecodeError:
+        return False
+    return True

@@ -16,7 +16,7 @@ from typing import Any
 from cluster_lock.errors import BackendRefused, BackendUnavailable, ClusterLockError, PermissionRefused
 
 from .address import RedisAccess
-from .scripts import Script
+from .scripts import PRIMARY_FOR, Script
 from .server import KnownServer, Server
 
 _MAY_PASS = ("MISCONF", "OOM", "NOREPLICAS", "LOADING", "BUSY", "MASTERDOWN", "READONLY", "CLUSTERDOWN", "TRYAGAIN")
@@ -30,8 +30,9 @@ _IN_SCRIPT = re.compile(r" script: [0-9a-f]{40}, on @user_script:\d+\.?")
 class RedisLink:
     """`limit`: seconds that one request may take, with all that it needs."""
 
-    def __init__(self, library: Any, access: RedisAccess, limit: float, replicas: int = 0) -> None:
+    def __init__(self, library: Any, access: RedisAccess, prefix: str, limit: float, replicas: int = 0) -> None:
         self._library, self._access, self._limit, self._replicas = library, access, limit, replicas
+        self._prefix = prefix
         self._open: set[Any] = set()
         """Each connection that was begun and not dropped: what `close` has to end."""
         self._idle: list[Any] = []
@@ -125,6 +126,8 @@ class RedisLink:
                 connection = self._idle.pop() if self._idle else await self.connect()
                 return await self._with(connection, exchange, doing)
         except TimeoutError as error:
+            idle, self._idle = self._idle, []
+            await self._drop_all(idle)  # each of them would cost a request its time
             raise BackendUnavailable(f"{self._access.shown} did not answer in time ({doing})") from error
 
     async def _with(self, connection: Any, exchange: Any, doing: str) -> Any:
@@ -223,6 +226,8 @@ class RedisLink:
             async with asyncio.timeout(self._limit / (1 + len(self._access.addresses))):
                 await connection.connect()
                 server = Server.of(await self._exchange(connection, "INFO"))
+                if server.writes and server.promoted and not self.known.is_known(server):
+                    server = replace(server, age=await self._primary_for(connection, server))
             server.check(str(address))
         except ClusterLockError:
             await self.drop(connection)
@@ -241,6 +246,11 @@ class RedisLink:
             await self.drop(connection)
             raise
         return connection, server
+
+    async def _primary_for(self, connection: Any, server: Server) -> float:
+        """Seconds since somebody met it as the primary that it is."""
+        who = ":".join(server.identity)
+        return float(await self._exchange(connection, "EVAL", PRIMARY_FOR.text, 0, self._prefix, who))
 
     async def _drop_all(self, connections: Iterable[Any]) -> None:
         for connection in connections:

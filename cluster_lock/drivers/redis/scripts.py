@@ -8,6 +8,7 @@ Under the prefix stand, beside a key for each name:
     before/NAME       what the holder of now found there
     held/ID           the names that a lease holds; swept when the lease is gone
     leases, names     the leases and names that there may be
+    primary           which server this is, if it was a replica once, and since when somebody knows it for the primary
     index             the last index. It is a time in microseconds, or one more than the one before it: it grows,
                       whatever is deleted, as long as the server's clock does
 
@@ -74,8 +75,8 @@ end
 local function present_index()
   local value = redis.pcall('GET', prefix .. 'index')
   local number = type(value) == 'string' and tonumber(value) or 0
-  -- No clock gets there: junk, which must not become a token.
-  if not (number > 0 and number < 9007199254740992) then return 0 end
+  -- No clock gets there before the year 2128: junk, which must not become a token.
+  if not (number > 0 and number < 5000000000000000) then return 0 end
   return math.floor(number)
 end
 
@@ -164,6 +165,18 @@ local id, holder, ttl = ARGV[2], ARGV[3], ARGV[4]
 redis.call('SET', prefix .. 'lease/' .. id, ttl .. ' ' .. holder, 'PX', ttl)
 add(prefix .. 'leases', id)
 return 1
+""",
+)
+
+PRIMARY_FOR = Script(
+    "see for how long it is the primary",
+    """
+local who, now = ARGV[2], tonumber(redis.call('TIME')[1])
+local value = redis.pcall('GET', prefix .. 'primary')
+local known, since = string.match(type(value) == 'string' and value or '', '^(%S+) (%d+)$')
+if known == who and tonumber(since) <= now then return now - tonumber(since) end
+redis.call('SET', prefix .. 'primary', who .. ' ' .. now)
+return 0
 """,
 )
 

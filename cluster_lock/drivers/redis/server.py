@@ -3,7 +3,8 @@
 A server that was started anew may have lost locks whose holders still work, and so may a replica that became the
 primary. So a primary that we did not know gives nothing away until every lease that the one before could have granted
 is over by our own clock, whose ttl the first request for a lease tells. One that has run for longer than that, and that
-we meet for the first time, has all its locks.
+we meet for the first time, has all its locks. Of one that was a replica once its age says nothing, nor does INFO say
+when it was promoted: who meets it first writes that down there.
 """
 
 from __future__ import annotations
@@ -27,8 +28,10 @@ class Server:
     version: str
     role: str
     identity: tuple[str, str]
-    uptime: float
-    """Seconds, by its own clock."""
+    age: float
+    """Seconds, by its own clock, for which it runs; of one that was promoted, for which that is known."""
+    promoted: bool
+    """Was it a replica of another one?"""
     cluster: bool
     policy: str
     limited: bool
@@ -51,7 +54,8 @@ class Server:
             version=found["valkey_version"] if valkey else found["redis_version"],
             role=found["role"],
             identity=(found["run_id"], found["master_replid"]),
-            uptime=float(found["uptime_in_seconds"]),
+            age=float(found["uptime_in_seconds"]),
+            promoted=found["master_replid2"].strip("0") != "",
             cluster=found.get("cluster_enabled") == "1",
             policy=found["maxmemory_policy"],
             limited=found.get("maxmemory", "0") != "0",
@@ -86,12 +90,15 @@ class KnownServer:
         self._since = 0.0
         self._ttl = 0.0
 
+    def is_known(self, server: Server) -> bool:
+        return server.identity == self._identity
+
     def met(self, server: Server) -> None:
         """A new connection leads to this one."""
-        if server.identity == self._identity:
+        if self.is_known(server):
             return
         # At first contact its age tells whether it may have lost something; after a change it has, for all we know.
-        age = server.uptime if self._identity is None else 0.0
+        age = server.age if self._identity is None else 0.0
         self._identity, self._since = server.identity, clock.now() - age
 
     def expect_lease(self, ttl: float) -> None:
