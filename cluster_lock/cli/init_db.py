@@ -17,7 +17,7 @@ GRANTS = """
 -- What an instance needs that comes as another role, here `bot`:
 -- GRANT USAGE ON SCHEMA cluster_lock TO bot;
 -- GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA cluster_lock TO bot;
--- GRANT USAGE, UPDATE ON SEQUENCE cluster_lock.token TO bot;"""
+-- GRANT USAGE ON SEQUENCE cluster_lock.token TO bot;"""
 
 
 def add(commands: Any) -> None:

@@ -257,7 +257,7 @@ async def test_a_right_that_is_missing_is_named(server: PostgresServer) -> None:
         server.sql(
             "GRANT USAGE ON SCHEMA cluster_lock TO bot;"
             "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA cluster_lock TO bot;"
-            "GRANT USAGE, UPDATE ON SEQUENCE cluster_lock.token TO bot"
+            "GRANT USAGE ON SEQUENCE cluster_lock.token TO bot"
         )
         lease = await driver.grant_lease("a", 30.0)
         grant = await driver.acquire(lease, LOCK, b"a")

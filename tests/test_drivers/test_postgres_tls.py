@@ -34,7 +34,7 @@ def serving(release: str, tls: ServerTLS | None) -> Iterator[PostgresServer]:
         server.sql(
             f"CREATE ROLE bot LOGIN PASSWORD '{PASSWORD}'; GRANT USAGE ON SCHEMA cluster_lock TO bot;"
             "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA cluster_lock TO bot;"
-            "GRANT USAGE, UPDATE ON SEQUENCE cluster_lock.token TO bot"
+            "GRANT USAGE ON SEQUENCE cluster_lock.token TO bot"
         )
         yield server
 

@@ -108,6 +108,20 @@ async def test_a_server_that_stands_still(server: RedisServer) -> None:
             await driver.renew(lease)
 
 
+async def test_a_verb_that_is_cancelled(server: RedisServer) -> None:
+    """Its answer comes late, and is not taken for that of the next one."""
+    async with opened(server) as driver:
+        lease = await leased(driver, 8.0)
+        await taken(driver, lease)
+        server.pause()
+        asked = asyncio.create_task(driver.renew(lease))
+        await asyncio.wait([asked], timeout=0.1)
+        asked.cancel()
+        await asyncio.wait([asked])
+        server.resume()
+        assert (await driver.read([LOCK])).entries[LOCK].lease == lease.id
+
+
 @pytest.mark.parametrize("kind", ["normal", "pubsub"])
 async def test_connections_that_are_killed(server: RedisServer, kind: str) -> None:
     """Whichever connections the server ends, the next verb makes another one, and a wait loses no change."""

@@ -123,7 +123,7 @@ KILLED_BY = {
     "postgres_gives_away_at_once": f"{DRIVERS}/test_postgres_faults.py -k started_again",
     "postgres_keeps_a_connection_that_was_cancelled": f"{DRIVERS}/test_postgres_faults.py -k stopped_server_is_given",
     "redis_releases_without_the_token": f"{DRIVERS}/test_redis_faults.py -k late_release",
-    "redis_keeps_a_connection_that_was_cancelled": f"{DRIVERS}/test_redis_faults.py -k stands_still",
+    "redis_keeps_a_connection_that_was_cancelled": f"{DRIVERS}/test_redis_faults.py -k verb_that_is_cancelled",
     "redis_gives_away_at_once": f"{DRIVERS}/test_redis_faults.py -k gives_nothing_away",
     "redis_believes_a_silent_subscription": f"{DRIVERS}/test_redis_faults.py -k subscription_that_hears",
     "believes_whatever_a_driver_says": f"{CORE}/test_contract_broken.py -k another_lock",

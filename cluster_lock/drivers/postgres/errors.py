@@ -13,7 +13,7 @@ class SchemaGone(BackendUnavailable):
 
 _GRANTS = (
     "what it needs: GRANT USAGE ON SCHEMA cluster_lock, SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA"
-    " cluster_lock and USAGE, UPDATE ON SEQUENCE cluster_lock.token"
+    " cluster_lock and USAGE ON SEQUENCE cluster_lock.token"
 )
 # While it connects, libpq tells no code, only the server's words.
 _NOT_LET_IN = (

@@ -48,8 +48,9 @@ CREATE TABLE IF NOT EXISTS cluster_lock.server (
 
 -- Tokens that were given may be lost, be it with a backup, a replica that was behind, or a schema that was dropped. From
 -- here on they are larger than all that a sequence can have reached that was put to an earlier time.
+-- As its owner: who may draw tokens may not set them.
 CREATE OR REPLACE FUNCTION cluster_lock.pass_lost_tokens() RETURNS void
-LANGUAGE plpgsql AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog AS $$
 DECLARE
     now_in_microseconds bigint := extract(epoch FROM clock_timestamp()) * 1000000;
 BEGIN
