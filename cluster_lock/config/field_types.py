@@ -99,6 +99,8 @@ def _address(value: str, plain: str = "http", port: int = 8500) -> str:
         good = False
     if is_bare and (parts.path.strip("/") or (parts.hostname or "").isdigit()):
         good = False  # a port alone, or a slash too few
+    if plain == "redis" and parts.path.strip("/"):
+        raise ValueError("must end behind the port: the number of the database is redis.db")
     if not good or re.search(r"\s", value) or parts.query or parts.fragment:
         raise ValueError(f"must be an address such as {plain}://127.0.0.1:{port} or {plain}s://host:port")
     return value.rstrip("/")

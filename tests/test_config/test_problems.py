@@ -355,3 +355,9 @@ def test_a_quote_that_does_not_end_takes_nothing_of_ours(folder: Path) -> None:
     """A value over several lines that would take one of our variables with it is a value that does not end."""
     (folder / ".env").write_text('A="b\nCLUSTER_LOCK_PREFIX=found/\nB="\n')
     assert load().prefix == "found/"
+
+
+def test_a_database_in_the_address_of_redis(tmp_path: Path) -> None:
+    """It is told where that goes."""
+    (said,) = problems_of(tmp_path, "backend: redis\nredis: {url: 'redis://db:6379/3'}\n")
+    assert "the number of the database is redis.db" in said

@@ -189,7 +189,8 @@ class RedisDriver(RedisInspecting):
         if not isinstance(since, Position) or not names:
             return await self.read(names)
         _, subscription = self._parts()
-        until = clock.now() + max(at_most - self._request_timeout, at_most / 2)
+        # Less a sign of life that does not come, and a look at the end.
+        until = clock.now() + max(at_most - 1.5 * self._request_timeout, at_most / 2)
         names = frozenset(names)
         generation = await subscription.ready()
         if generation != since.generation or not names <= since.states.keys():
