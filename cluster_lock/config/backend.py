@@ -39,9 +39,14 @@ def open_driver(settings: Settings) -> Driver:
         driver = made(**options)
     except TypeError as error:
         raise ConfigError([f"{settings.backend}: the driver does not take these settings: {error}"]) from error
-    if lacks := [name for name in vars(Driver) if not name.startswith("_") and not hasattr(driver, name)]:
+    if lacks := [name for name in vars(Driver) if not name.startswith("_") and not _has(driver, name)]:
         raise ConfigError([f"{settings.backend}: the driver lacks {', '.join(lacks)}, which the contract asks for"])
     return driver
+
+
+def _has(driver: object, name: str) -> bool:
+    """Without asking a property, which may want an open driver."""
+    return hasattr(type(driver), name) or name in vars(driver)
 
 
 def _plain(value: Any) -> Any:

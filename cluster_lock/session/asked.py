@@ -1,4 +1,4 @@
-"""What a lock was asked for with: a record for each request that was answered, and how a late copy of one is known."""
+"""What a lock was asked for with: a record for each time that it was free, and how a late copy of one is known."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Asked:
         self._written: deque[bytes] = deque(maxlen=REMEMBERED)
 
     def record(self, lease_id: str) -> bytes:
-        """The same until a request is answered. It has the moment when that was first made: then the term begins."""
+        """The same until it is `over`. It has the moment when the lock was first asked for: then the term begins."""
         if lease_id != self._lease:
             self._lease, self._open = lease_id, None
             self._written.clear()
@@ -28,7 +28,8 @@ class Asked:
             self._written.append(self._open)
         return self._open
 
-    def answered(self) -> None:
+    def over(self) -> None:
+        """It was given, or somebody else holds it: the next time is another one."""
         self._open = None
 
     def wrote(self, lease_id: str, record: bytes | None) -> bool:

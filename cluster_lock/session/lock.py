@@ -136,6 +136,7 @@ class Lock:
                 if entry is not None and entry.lease not in (None, lease.id):
                     if not wait:
                         raise HeldElsewhere(f"{self.name} is held by {describe(entry)}")
+                    self._asked.over()
                     told.held(entry)
                 if entry is None and watch.refused is not None:
                     raise watch.refused
@@ -164,6 +165,7 @@ class Lock:
         try:
             hold = await self._attempt(lease)
         except ForeignValue as error:
+            self._asked.over()
             if not wait:
                 raise
             told.foreign(error)
@@ -202,9 +204,9 @@ class Lock:
 
     async def _ask(self, lease: Lease) -> Found | None:
         grant = await self._context.driver.acquire(lease, self.key, self._asked.record(lease.id))
-        self._asked.answered()
         if grant is None:
             return None
+        self._asked.over()
         last = Record.from_bytes(grant.previous or b"")
         origin = Origin.FOUND_FREE
         if last is not None and last.released:

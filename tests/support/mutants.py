@@ -783,19 +783,24 @@ def redis_releases_without_the_token() -> None:
 
 def redis_keeps_a_connection_that_was_cancelled() -> None:
     link = _driver_part("redis.link").RedisLink
-    given = link._with
+    given = link._with, link._bounded
+    last: list[Any] = []
 
-    async def keeping(self: Any, connection: Any, exchange: Any, doing: str) -> Any:
+    async def remembering(self: Any, connection: Any, exchange: Any, doing: str) -> Any:
+        last[:] = [connection]
+        return await given[0](self, connection, exchange, doing)
+
+    async def keeping(self: Any, exchange: Any, doing: str) -> Any:
         try:
-            return await given(self, connection, exchange, doing)
+            return await given[1](self, exchange, doing)
         except asyncio.CancelledError:
-            self._idle.append(connection)
+            self._idle += last
             raise
 
     async def nothing(self: Any, connection: Any) -> None:
         pass
 
-    link._with, link.drop = keeping, nothing
+    link._with, link._bounded, link.drop = remembering, keeping, nothing
 
 
 def redis_gives_away_at_once() -> None:

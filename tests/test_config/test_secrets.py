@@ -218,6 +218,10 @@ DSNS = {
     "postgresql://bot:1/se-cret@db/locks": "must not hold a password",
     "postgresql://bot@db/locks?password=se-cret": "must not hold a password",
     "postgresql://bot@db/locks?pwd=se-cret": "none of libpq's",
+    "host=\xa0 password=se-cret": "must not hold a password",
+    "dbname=\n dbname='%x password = se-cret%'": "must be a connection string",
+    "host= password=se-cret": "must not hold a password",
+    "host=postgresql://bot:se-cret@db": "must not hold a password",
 }
 
 
@@ -239,6 +243,7 @@ def test_a_dsn_that_may_hold_a_password_is_refused(tmp_path: Path, dsn: str) -> 
         "postgresql://",
         "postgresql://bot@db1:5432,[::1]:5433/locks?target_session_attrs=read-write&sslmode=verify-full",
         "postgres:///locks?host=/var/run/postgresql",
+        "postgresql://[fe80::1%25eth0]/db?ssl=true&user=bot@srv",
     ],
 )
 def test_a_dsn_without_one_is_taken(tmp_path: Path, dsn: str) -> None:

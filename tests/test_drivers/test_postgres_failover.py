@@ -12,6 +12,7 @@ from support.postgres import driver_at, dump, set_up_long_ago
 from support.stores import TIMING
 
 from cluster_lock import clock
+from cluster_lock.drivers.bounded import BoundedDriver
 from cluster_lock.drivers.postgres import PostgresDriver
 from cluster_lock.errors import BackendUnavailable, LeaseExpired, LockLost, NoLeaseYet
 from cluster_lock.lease.guard import NoGuard
@@ -190,7 +191,8 @@ async def test_a_backup_in_the_place_of_the_tables(primary: PostgresServer, post
 async def test_a_primary_that_falls_silent(primary: PostgresServer, replica: PostgresServer) -> None:
     """However many connections to it there are, a request or two find it out, and not one for each of them: the leases
     that the replica knows go on there."""
-    async with driver_at(both(primary, replica), limit=2.0) as driver:
+    async with driver_at(both(primary, replica), limit=2.0) as own:
+        driver = BoundedDriver(own, 2.0)  # as a session has it
         lease = await driver.grant_lease("a", 60.0)
         await asyncio.gather(*(driver.read([LOCK]) for _ in range(4)))
         await until(lambda: replica.sql("SELECT count(*) FROM cluster_lock.lease") == "1")

@@ -353,9 +353,10 @@ async def test_requests_at_once_pass_over_a_silent_host(server: PostgresServer, 
 
 
 async def test_a_function_that_is_gone(server: PostgresServer) -> None:
-    """One request finds it out, and the next one makes it anew."""
+    """One request finds it out, and the next one makes it anew, whatever others have put there."""
     async with driver_at(server.dsn) as driver:
         await driver.read([LOCK])
+        server.sql("CREATE FUNCTION cluster_lock.of_others() RETURNS int LANGUAGE sql AS 'SELECT 1'")
         server.sql("DROP FUNCTION cluster_lock.read")
         with pytest.raises(BackendUnavailable, match="the next request makes it anew"):
             await driver.read([LOCK])
@@ -408,6 +409,12 @@ def test_each_host_is_one_attempt(monkeypatch: pytest.MonkeyPatch) -> None:
     assert hosts("hostaddr=::1,::2 port=1,2") == [(None, "::1", "1"), (None, "::2", "2")]
     assert hosts("host=a,b hostaddr=::1,::2") == [("a", "::1", "5432"), ("b", "::2", "5432")]
     assert len(hosts("host=a")) == 1
+    assert "sslmode" not in PostgresAccess("hostaddr=127.0.0.1").attempts[0]
+    assert PostgresAccess("host=localhost hostaddr=10.0.0.1").attempts[0]["sslmode"] == "require"
+    assert str(PostgresAccess("hostaddr=10.0.0.1")) == "postgres 10.0.0.1:5432"
+    monkeypatch.setenv("PGHOST", "c,d")
+    assert [host for host, *_ in hosts("port=1")] == ["c", "d"]
+    assert hosts("service=locks") == [(None, None, None)]
     monkeypatch.setenv("PGSSLMODE", "disable")
     assert PostgresAccess("host=a", ca="ca.pem").attempts[0]["sslmode"] == "verify-full"
 

@@ -56,8 +56,11 @@ class PostgresAccess:
         given["client_encoding"] = "UTF8"
         self._given = given
         defaults = _defaults(psycopg)
-        self._place = {name: str(given.get(name) or defaults.get(name) or "") for name in ("host", "port", "dbname")}
-        elsewhere = not all(map(_is_here, self._place["host"].split(",")))
+        # What a service says comes before the variables, and only libpq reads it.
+        others = {} if "service" in given else defaults
+        names = ("host", "hostaddr", "port", "dbname")
+        self._place = {name: str(given.get(name) or others.get(name) or "") for name in names}
+        elsewhere = not all(map(_is_here, (self._place["hostaddr"] or self._place["host"]).split(",")))
         if ca is not None:
             given.setdefault("sslmode", "verify-full")
         elif elsewhere and not defaults.get("sslmode_set") and "service" not in given:
@@ -66,11 +69,7 @@ class PostgresAccess:
     @property
     def attempts(self) -> list[Mapping[str, Any]]:
         """What to connect with, a mapping for each host, in their order."""
-        lists = {
-            name: text.split(",")
-            for name, text in (("host", self._place["host"]), ("hostaddr", str(self._given.get("hostaddr", ""))))
-            if text
-        }
+        lists = {name: self._place[name].split(",") for name in ("host", "hostaddr") if self._place[name]}
         count = max(map(len, lists.values()), default=1)
         if count < 2:
             return [self._given]
@@ -92,7 +91,8 @@ class PostgresAccess:
         ]
 
     def _places(self) -> list[tuple[str, str]]:
-        hosts, ports = self._place["host"].split(","), self._place["port"].split(",")
+        hosts = (self._place["host"] or self._place["hostaddr"]).split(",")
+        ports = self._place["port"].split(",")
         ports = ports * len(hosts) if len(ports) == 1 else ports
         return [(host, port or "5432") for host, port in zip(hosts, ports, strict=False)]
 

@@ -50,7 +50,7 @@ class Link:
                 self._is_whole = False
                 self._drop_idle()
                 raise
-            except BackendUnavailable:
+            except (BackendUnavailable, asyncio.CancelledError):  # the latter by a limit of who asks, most likely
                 self._drop_idle()  # most likely they have ended with it: each would cost a request its time
                 raise
             self._put_back(connection)

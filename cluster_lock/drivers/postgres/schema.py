@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import cache
 from importlib.resources import files
 
@@ -17,7 +18,8 @@ _PARTS = """
 SELECT array_remove(ARRAY[to_regclass('cluster_lock.token')::text, to_regclass('cluster_lock.space')::text,
     to_regclass('cluster_lock.lease')::text, to_regclass('cluster_lock.key')::text,
     to_regclass('cluster_lock.server')::text], NULL) AS parts,
-    (SELECT count(*) FROM pg_proc WHERE pronamespace = to_regnamespace('cluster_lock')) AS functions,
+    (SELECT count(DISTINCT proname) FROM pg_proc
+        WHERE pronamespace = to_regnamespace('cluster_lock') AND proname = ANY ($1)) AS functions,
     current_database() AS database, current_user AS role
 """
 _ALL = 5
@@ -34,8 +36,9 @@ async def ensure(connection: Connection, backend: str, until: float) -> bool:
 
     Raises PermissionRefused that names the right, BackendRefused for a schema of another version.
     """
-    (told,) = await connection.ask(_PARTS, (), until, "look for the schema cluster_lock")
-    made = len(told["parts"]) < _ALL or told["functions"] < ddl().count("CREATE OR REPLACE FUNCTION")
+    functions = sorted(set(re.findall(r"CREATE OR REPLACE FUNCTION cluster_lock\.(\w+)", ddl())))
+    (told,) = await connection.ask(_PARTS, (functions,), until, "look for the schema cluster_lock")
+    made = len(told["parts"]) < _ALL or told["functions"] < len(functions)
     if made:
         await init(connection, backend, until, told["role"], told["database"])
     rows = await connection.ask("SELECT version FROM cluster_lock.server", (), until, "read the schema's version")

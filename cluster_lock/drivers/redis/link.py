@@ -126,9 +126,11 @@ class RedisLink:
                 connection = self._idle.pop() if self._idle else await self.connect()
                 return await self._with(connection, exchange, doing)
         except TimeoutError as error:
-            idle, self._idle = self._idle, []
-            await self._drop_all(idle)  # each of them would cost a request its time
+            await self._drop_idle()
             raise BackendUnavailable(f"{self._access.shown} did not answer in time ({doing})") from error
+        except asyncio.CancelledError:  # most likely by a limit of who asks
+            await self._drop_idle()
+            raise
 
     async def _with(self, connection: Any, exchange: Any, doing: str) -> Any:
         errors = self._library.exceptions
@@ -144,9 +146,8 @@ class RedisLink:
                 await self._keep(connection)
             raise self.mapped(error, doing) from error
         except (errors.ConnectionError, errors.TimeoutError, OSError, EOFError) as error:
-            # Those that wait have ended with it, most likely: each would fail a request more.
-            idle, self._idle = self._idle, []
-            await self._drop_all([connection, *idle])
+            await self.drop(connection)
+            await self._drop_idle()
             raise BackendUnavailable(f"{self._access.shown}: {doing}: {error}") from error
         except errors.RedisError as error:
             await self.drop(connection)
@@ -251,6 +252,12 @@ class RedisLink:
         """Seconds since somebody met it as the primary that it is."""
         who = ":".join(server.identity)
         return float(await self._exchange(connection, "EVAL", PRIMARY_FOR.text, 0, self._prefix, who))
+
+    async def _drop_idle(self) -> None:
+        """After a request that got no answer: those that wait have ended with it, most likely, and each would cost a
+        request more."""
+        idle, self._idle = self._idle, []
+        await self._drop_all(idle)
 
     async def _drop_all(self, connections: Iterable[Any]) -> None:
         for connection in connections:

@@ -174,7 +174,8 @@ PRIMARY_FOR = Script(
 local who, now = ARGV[2], tonumber(redis.call('TIME')[1])
 local value = redis.pcall('GET', prefix .. 'primary')
 local known, since = string.match(type(value) == 'string' and value or '', '^(%S+) (%d+)$')
-if known == who and tonumber(since) <= now then return now - tonumber(since) end
+-- Both are whole seconds.
+if known == who and tonumber(since) <= now then return math.max(0, now - tonumber(since) - 1) end
 redis.call('SET', prefix .. 'primary', who .. ' ' .. now)
 return 0
 """,

@@ -14,16 +14,21 @@ _HARMLESS = frozenset(
         application_name channel_binding client_encoding connect_timeout dbname fallback_application_name gssdelegation
         gssencmode gsslib host hostaddr keepalives keepalives_count keepalives_idle keepalives_interval krbsrvname
         load_balance_hosts max_protocol_version min_protocol_version options passfile port require_auth requirepeer
-        service servicefile ssl_max_protocol_version ssl_min_protocol_version sslcert sslcertmode sslcompression sslcrl
-        sslcrldir sslkey sslmode sslnegotiation sslrootcert sslsni target_session_attrs tcp_user_timeout user
+        service servicefile ssl ssl_max_protocol_version ssl_min_protocol_version sslcert sslcertmode sslcompression
+        sslcrl sslcrldir sslkey sslmode sslnegotiation sslrootcert sslsni target_session_attrs tcp_user_timeout user
         """,
     )
 )
-_PAIR = re.compile(r"\s*(?P<name>\w+)\s*=\s*(?:'(?:\\.|[^'\\])*'|(?:\\.|[^\s\\'])*)(?=\s|\Z)", re.DOTALL)
-_URI = re.compile(
-    r"postgres(?:ql)?://(?P<user>[^/?#@\s]*@)?(?P<places>[^/?#@\s]*)(?:/[^/?#@:\s]*)?(?:\?(?P<pairs>[^#@\s]*))?"
+# Spaces are those of C, as for libpq.
+_PAIR = re.compile(
+    r"\s*(?P<name>\w+)\s*=\s*(?!\s)(?P<value>'(?:\\.|[^'\\])*'|(?:\\.|[^\s\\'])*)(?=\s|\Z)",
+    re.DOTALL | re.ASCII,
 )
-_PLACE = re.compile(r"(?:\[[0-9A-Fa-f:.%]+\]|[^:\[\]]*)(?::\d*)?")
+_SHOWN = ("host", "hostaddr", "port", "dbname", "user")
+_URI = re.compile(
+    r"postgres(?:ql)?://(?P<user>[^/?#@\s]*@)?(?P<places>[^/?#@\s]*)(?:/[^/?#@:\s]*)?(?:\?(?P<pairs>[^#\s]*))?"
+)
+_PLACE = re.compile(r"(?:\[[\w:.%-]+\]|[^:\[\]]*)(?::\d*)?")
 
 
 def dsn_problem(text: str) -> str | None:
@@ -46,7 +51,9 @@ def _names(text: str) -> list[str] | None:
             pair = _PAIR.match(text, at)
             if pair is None:
                 return None
-            names.append(pair["name"].lower())
+            # A value that was left out takes the next pair for itself; and an address in one is shown.
+            inside = pair["name"] in _SHOWN and re.search("=|://", pair["value"])
+            names.append("password" if inside else pair["name"].lower())
             at = pair.end()
         return names
     uri = _URI.fullmatch(text.strip())
