@@ -54,7 +54,7 @@ async def until_over(
                     log.info("%s: leading on, nobody is able to take over: %s (%s)", held.name, why, request.reason)
                     term.decline_step_down()
                     if request.ask is not None:
-                        held.reply(Reply(request.ask.number, declined=_nobody(request.to)))
+                        held.reply(Reply(request.ask.number, declined=why))
                 requested = asyncio.ensure_future(term.wait_request())
                 continue
             fields = about(held, request.reason)

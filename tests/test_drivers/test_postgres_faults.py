@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -295,19 +296,25 @@ async def test_a_schema_of_a_later_version(server: PostgresServer) -> None:
             await driver.grant_lease("a", 30.0)
 
 
-async def test_a_host_that_is_silent_is_passed_over(server: PostgresServer, postgres_release: str) -> None:
-    """Of two hosts the one that does not answer costs its part of the first request only."""
-    with PostgresServer(release=postgres_release) as silent:
+@contextmanager
+def behind_a_silent_one(server: PostgresServer, release: str) -> Iterator[str]:
+    """A dsn of two hosts, of which the first answers nothing."""
+    with PostgresServer(release=release) as silent:
         silent.pause()
         try:
-            dsn = f"host=127.0.0.1,127.0.0.1 port={silent.port},{server.port} user=postgres dbname=postgres"
-            async with driver_at(dsn, limit=12.0) as driver:
-                await driver.read([LOCK])
-                begun = clock.now()
-                await asyncio.gather(*(driver.read([LOCK]) for _ in range(4)))
-                assert clock.now() - begun < 5.0
+            yield f"host=127.0.0.1,127.0.0.1 port={silent.port},{server.port} user=postgres dbname=postgres"
         finally:
             silent.resume()
+
+
+async def test_a_host_that_is_silent_is_passed_over(server: PostgresServer, postgres_release: str) -> None:
+    """Of two hosts the one that does not answer costs its part of the first request only."""
+    with behind_a_silent_one(server, postgres_release) as dsn:
+        async with driver_at(dsn, limit=12.0) as driver:
+            await driver.read([LOCK])
+            begun = clock.now()
+            await asyncio.gather(*(driver.read([LOCK]) for _ in range(4)))
+            assert clock.now() - begun < 5.0
 
 
 async def test_a_renewal_that_waited_for_its_row_is_judged_after_the_wait(server: PostgresServer) -> None:
@@ -342,14 +349,9 @@ async def test_a_live_lease_is_not_taken_over_after_a_wait_for_its_row(server: P
 
 async def test_requests_at_once_pass_over_a_silent_host(server: PostgresServer, postgres_release: str) -> None:
     """Each of them asks the other host, whoever finds out first that the one is silent."""
-    with PostgresServer(release=postgres_release) as silent:
-        silent.pause()
-        try:
-            dsn = f"host=127.0.0.1,127.0.0.1 port={silent.port},{server.port} user=postgres dbname=postgres"
-            async with driver_at(dsn, limit=6.0) as driver:
-                await asyncio.gather(*(driver.read([LOCK]) for _ in range(4)))
-        finally:
-            silent.resume()
+    with behind_a_silent_one(server, postgres_release) as dsn:
+        async with driver_at(dsn, limit=6.0) as driver:
+            await asyncio.gather(*(driver.read([LOCK]) for _ in range(4)))
 
 
 async def test_a_function_that_is_gone(server: PostgresServer) -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
 
 import pytest
+from support import drivers
 from support.aio import until
 from support.certs import Authority
 from support.leases import first_lease
@@ -34,15 +35,9 @@ def server(tmp_path: Path) -> Iterator[RedisServer]:
         yield server
 
 
-@asynccontextmanager
-async def opened(server: RedisServer, port: int | None = None, **options: object) -> AsyncIterator[RedisDriver]:
+def opened(server: RedisServer, port: int | None = None, **options: object) -> AbstractAsyncContextManager[RedisDriver]:
     url = f"redis://{server.host}:{port or server.port}"
-    driver = RedisDriver([url], prefix=PREFIX, request_timeout=REQUEST, **options)  # type: ignore[arg-type]
-    await driver.open()
-    try:
-        yield driver
-    finally:
-        await driver.close()
+    return drivers.opened(RedisDriver([url], prefix=PREFIX, request_timeout=REQUEST, **options))  # type: ignore[arg-type]
 
 
 async def leased(driver: RedisDriver, ttl: float = TTL) -> Lease:

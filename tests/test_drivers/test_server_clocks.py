@@ -4,10 +4,11 @@ things end, so to move that by an hour is to move the clock by an hour the other
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
+from contextlib import AbstractAsyncContextManager
 
 import pytest
+from support.drivers import opened
 from support.leases import first_lease
 from support.postgres import set_up_long_ago
 
@@ -26,14 +27,8 @@ HOUR = 3600
 class Ground(ABC):
     """A server of the test's own."""
 
-    @asynccontextmanager
-    async def driver(self) -> AsyncIterator[Driver]:
-        driver = self.make()
-        await driver.open()
-        try:
-            yield driver
-        finally:
-            await driver.close()
+    def driver(self) -> AbstractAsyncContextManager[Driver]:
+        return opened(self.make())
 
     @abstractmethod
     def make(self) -> Driver: ...

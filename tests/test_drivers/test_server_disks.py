@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from support.aio import until
+from support.drivers import opened
 from support.leases import first_lease
 from support.postgres import let_time_pass, set_up_long_ago
 from support.small_disk import AS_ROOT, fill, small_disk
@@ -26,15 +26,6 @@ pytestmark = AS_ROOT
 LOCK = "leader/x"
 TTL = 4.0
 RECORD = b"x" * 100_000
-
-
-@asynccontextmanager
-async def opened(driver: Driver) -> AsyncIterator[Driver]:
-    await driver.open()
-    try:
-        yield driver
-    finally:
-        await driver.close()
 
 
 async def until_it_takes_no_more(driver: Driver, ttl: float = TTL) -> list[Grant]:

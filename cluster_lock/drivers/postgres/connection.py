@@ -38,7 +38,6 @@ class Connection:
     def __init__(self, psycopg: Any, raw: Any, backend: str) -> None:
         self._psycopg, self._raw, self._backend = psycopg, raw, backend
         self._exchange = Exchange(psycopg, raw)
-        self._prepares = False
         self.pid = 0
         self.version = ""
 
@@ -49,7 +48,7 @@ class Connection:
         """`limit`: seconds after which the server gives up a request, too."""
         try:
             async with asyncio.timeout(max(0.0, until - clock.now())):
-                raw = await psycopg.AsyncConnection.connect(**given, autocommit=True)
+                raw = await psycopg.AsyncConnection.connect(**given)
         except TimeoutError as error:
             raise BackendUnavailable(f"{backend} did not answer in time: connect") from error
         except (psycopg.Error, OSError, ValueError) as error:  # the last: a name that is none, of IDNA
@@ -61,8 +60,6 @@ class Connection:
             connection.close()
             why = f"of encoding {told['encoding']}" if told["version"] >= OLDEST else f"PostgreSQL {told['shown']}"
             raise BackendRefused(f"{backend}: the database is {why}: PostgreSQL 12 or later with UTF8 is needed")
-        # Behind a pooler what is prepared may be another session's.
-        connection._prepares = not connection.is_behind_a_pooler
         return connection
 
     @property
@@ -81,7 +78,8 @@ class Connection:
 
     async def ask(self, query: str, values: Sequence[Any], until: float, doing: str) -> list[dict[str, Any]]:
         """The rows. A row that tells a `pid` must tell this one's."""
-        prepare = self._prepares and bool(values)
+        # Behind a pooler what is prepared may be another session's; nor is it known yet, while `pid` is not.
+        prepare = bool(values) and not self.is_behind_a_pooler
         try:
             async with asyncio.timeout(max(0.0, until - clock.now())):
                 rows = await self._exchange.rows(query, values, prepare=prepare)

@@ -46,12 +46,12 @@ class Link:
             connection = self._take() or await self.connect(until)
             try:
                 rows = await connection.ask(_query(verb, len(values)), values, until, doing)
-            except SchemaGone:
-                self._is_whole = False
-                self._drop_idle()
-                raise
-            except (BackendUnavailable, asyncio.CancelledError):  # the latter by a limit of who asks, most likely
-                self._drop_idle()  # most likely they have ended with it: each would cost a request its time
+            except (
+                BackendUnavailable,
+                asyncio.CancelledError,
+            ) as error:  # the latter most likely by a limit of who asks
+                self._is_whole &= not isinstance(error, SchemaGone)
+                self._drop_idle()  # they have ended with it, most likely: each would cost a request its time
                 raise
             self._put_back(connection)
         return rows
