@@ -30,9 +30,8 @@ local function alive(lease)
   return redis.call('EXISTS', prefix .. 'lease/' .. lease) == 1
 end
 
--- Milliseconds that a lease has left; -2: it is gone. It may have more than it was given for, or no end at all, where
--- the clock was set back, or by a person's hand: then it is given for that from now on, which is as much as any renewal
--- gives.
+-- Milliseconds that a lease has left; -2: it is gone. After the clock was set back, or by a person's hand, it may have
+-- more than it was given for, or no end: then it is given for that from now on, as much as any renewal gives.
 local function left_of(lease)
   local key = prefix .. 'lease/' .. lease
   local left = redis.call('PTTL', key)
