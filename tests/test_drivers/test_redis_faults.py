@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 from collections.abc import Iterator
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 
 import pytest
 from support import drivers
-from support.aio import until
+from support.aio import in_a_thread, run, until
 from support.certs import Authority
 from support.leases import first_lease
 from support.proxy import Proxy
@@ -259,6 +260,22 @@ async def test_tls_with_a_wrong_ca(tls: ServerTLS, tmp_path: Path) -> None:
             await driver.open()
         assert secure.url.removeprefix("rediss://") in str(refused.value)
         await driver.close()
+
+
+def test_a_goodbye_that_takes_its_time(tls: ServerTLS) -> None:
+    """With TLS no socket is left to a loop that ends right after the driver was closed, however far the server is."""
+    with RedisServer(tls=tls) as server, in_a_thread(Proxy(server.host, int(server.url.rpartition(":")[2]))) as far:
+        far.delay = 0.1
+        url = f"rediss://{far.host}:{far.port}"
+        files: dict[str, Any] = {"ca": tls.ca, "cert": tls.client_cert, "key": tls.client_key}
+
+        async def a_short_life() -> None:
+            async with drivers.opened(RedisDriver([url], prefix=PREFIX, request_timeout=10.0, **files)) as driver:
+                seen = await driver.read([LOCK])
+                await driver.wait_changed([LOCK], seen.position, 0.1)  # a subscription has a connection of its own
+
+        run(a_short_life())
+        gc.collect()  # what was left says so now
 
 
 async def test_a_grant_waits_for_a_replica(server: RedisServer) -> None:

@@ -103,8 +103,8 @@ class RedisDriver(RedisInspecting):
     async def close(self) -> None:
         if self._opened:
             link, subscription = self._opened
+            await link.close()  # first: it ends the connection of the subscription as it ends the others
             await subscription.close()
-            await link.close()
 
     def certificates(self) -> dict[str, Validity]:
         return self._access.files.validity

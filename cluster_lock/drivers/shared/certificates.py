@@ -4,7 +4,6 @@ are read here from their DER form (RFC 5280, 4.1)."""
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import re
 import ssl
 from collections.abc import Iterator, Sequence
@@ -54,9 +53,7 @@ async def _shown(address: Address, context: ssl.SSLContext, within: float, wish:
                     await writer.start_tls(context, server_hostname=address.host)
                 return _validity(writer.get_extra_info("ssl_object").getpeercert(binary_form=True))
             finally:
-                writer.close()
-                with contextlib.suppress(OSError):  # it does not like how we leave, and we have what we came for
-                    await writer.wait_closed()
+                writer.transport.abort()  # we have what we came for, and a goodbye may never be answered
     except (OSError, TimeoutError):
         return None
 
