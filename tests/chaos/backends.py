@@ -8,19 +8,20 @@ import base64
 import json
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
 import aiohttp
 from support.backends import ETCD_RELEASE, POSTGRES_RELEASE
+from support.hosted import Pair
 from support.hosts import Scene
 
 from cluster_lock.drivers.file.keyfile import file_name
 from cluster_lock.testing.servers import ConsulServer, EtcdServer, PostgresServer, RedisServer
 
-from .faults import FOLDER, FORGETFUL, ONE_SERVER, SEVERAL_NODES, WIRES
+from .faults import FOLDER, FORGETFUL, ONE_PRIMARY, SEVERAL_NODES, WIRES
 
 Json = dict[str, Any]
 Look = Callable[[], Awaitable[Json | None]]
@@ -97,31 +98,56 @@ class Consul(_OverHttp):
         return {"lease": rows[0].get("Session", ""), "index": rows[0]["ModifyIndex"]} if rows else None
 
 
-class Redis(Backend):
-    """Nothing is lost with its data but time: tokens are made of the clock."""
+class _Replicated(Backend):
+    """Whichever is the primary. What a replica has may be old."""
 
-    room = "drivers/redis"
-    has = frozenset({WIRES, ONE_SERVER, FORGETFUL})
     silent_after_start = 1.0
 
     @classmethod
     @asynccontextmanager
     async def looking(cls, scene: Scene) -> AsyncIterator[Look]:
+        async with AsyncExitStack() as stack:
+            pair = scene.hosts.store
+            assert isinstance(pair, Pair)
+            looks = [await stack.enter_async_context(cls._looking_at(node, scene)) for node in pair.nodes]
+
+            async def look() -> Json | None:
+                return await looks[pair.primary]()
+
+            yield look
+
+    @classmethod
+    @abstractmethod
+    def _looking_at(cls, node: Any, scene: Scene) -> AbstractAsyncContextManager[Look]:
+        """None from a replica."""
+
+
+class Redis(_Replicated):
+    """Nothing is lost with its data but time: tokens are made of the clock."""
+
+    room = "drivers/redis"
+    has = frozenset({WIRES, ONE_PRIMARY, FORGETFUL})
+
+    @classmethod
+    @asynccontextmanager
+    async def _looking_at(cls, node: RedisServer, scene: Scene) -> AsyncIterator[Look]:
         import redis.asyncio
         from redis.backoff import NoBackoff
 
-        node: RedisServer = scene.hosts.store.nodes[0]
-        async with redis.asyncio.Redis(
+        client: Any = redis.asyncio.Redis(
             host=node.host,
             port=node.port,
             socket_timeout=LOOK_WITHIN,
             socket_connect_timeout=LOOK_WITHIN,
             retry=redis.asyncio.retry.Retry(NoBackoff(), 0),
-        ) as client:
+        )
+        async with client:
 
             async def look() -> Json | None:
                 try:
-                    stands: Any = await client.get(scene.lock) or b""
+                    stands = await client.get(scene.lock) or b""
+                    if (await client.execute_command("ROLE"))[0] != b"master":
+                        return None
                     lease, index, _ = stands.split(b" ", 2)
                     return {"lease": lease.decode(), "index": int(index)}
                 except (redis.exceptions.RedisError, ValueError):  # the nemesis was there, or a person
@@ -130,19 +156,20 @@ class Redis(Backend):
             yield look
 
 
-class Postgres(Backend):
+class Postgres(_Replicated):
     room = "drivers/postgres"
-    has = frozenset({WIRES, ONE_SERVER})
-    silent_after_start = 1.0
+    has = frozenset({WIRES, ONE_PRIMARY})
 
     @classmethod
     @asynccontextmanager
-    async def looking(cls, scene: Scene) -> AsyncIterator[Look]:
+    async def _looking_at(cls, node: PostgresServer, scene: Scene) -> AsyncIterator[Look]:
         import psycopg
 
-        node: PostgresServer = scene.hosts.store.nodes[0]
         where = {"prefix": scene.prefix, "name": scene.lock.removeprefix(scene.prefix)}
-        question = "SELECT lease, index FROM cluster_lock.key WHERE prefix = %(prefix)s AND name = %(name)s"
+        question = (
+            "SELECT lease, index FROM cluster_lock.key"
+            " WHERE prefix = %(prefix)s AND name = %(name)s AND NOT pg_is_in_recovery()"
+        )
         connection: psycopg.AsyncConnection | None = None
 
         async def look() -> Json | None:

@@ -180,6 +180,11 @@ def tokens_grow(history: History) -> Iterator[tuple[float, str]]:
             yield at, f"{client} got token {term} after {max(led)} was given"
         if led.setdefault(term, client) != client:
             yield at, f"{client} and {led[term]} both led with token {term}"
+
+
+@_check
+def index_goes_on(history: History) -> Iterator[tuple[float, str]]:
+    """The lock stood in the store under a smaller index than before."""
     for before, after in zip(history.stands, history.stands[1:], strict=False):
         if after["index"] < before["index"]:
             yield after["at"], f"the store's index went back from {before['index']} to {after['index']}"

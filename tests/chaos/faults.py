@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
 LEADER, STANDBY = "leader", "standby"
 WIRES, FOLDER = "wires", "folder"
-SEVERAL_NODES, ONE_SERVER, FORGETFUL = "several nodes", "one server", "forgetful"
+SEVERAL_NODES, ONE_PRIMARY, FORGETFUL = "several nodes", "one primary", "forgetful"
 """What a fault may need of the store: that wires lead to it, or that it is a folder; that the other nodes go on without
-one; that it is one server alone; that it is safe also when that one begins anew without its data."""
+one; that it is a primary with a replica; that it is safe also when the primary begins anew without its data."""
 
 
 class Fault(ABC):
@@ -39,6 +39,8 @@ class Fault(ABC):
     """There must be a keeper."""
     by_hand: ClassVar[bool] = False
     """A person breaks the lock: unsafe while its holder cannot be reached."""
+    excuses: ClassVar[Sequence[str]] = ()
+    """Checks whose findings it explains."""
 
     def __init__(self, ground: Ground, on: str) -> None:
         self.ground = ground
@@ -65,7 +67,16 @@ class Fault(ABC):
         stops = self.stops and self.kept == self.ground.kept
         silent = self.ground.silent_after_start if self.restarts else 0.0
         return history.Fault(
-            self.name, self.on, self.began, ended, self.client, [], self.detail, stops, self.leaderless, silent
+            self.name,
+            self.on,
+            self.began,
+            ended,
+            self.client,
+            list(self.excuses),
+            self.detail,
+            stops,
+            self.leaderless,
+            silent,
         )
 
 

@@ -7,13 +7,14 @@ import shutil
 from abc import abstractmethod
 from typing import Any
 
+from support.hosted import Pair
 from support.hosts import STORES
 from support.stores import Operator
 
 from cluster_lock.values import LEADER as LEADER_KEYS
 
 from .backends import BACKENDS
-from .faults import FOLDER, FORGETFUL, LEADER, ONE_SERVER, SEVERAL_NODES, Fault, OnNode
+from .faults import FOLDER, FORGETFUL, LEADER, ONE_PRIMARY, SEVERAL_NODES, Fault, OnNode
 
 
 class NodeKilled(OnNode):
@@ -76,25 +77,38 @@ class NoMajority(Fault):
             node.resume()
 
 
-class _OnServer(Fault):
-    """The store is one server."""
-
+class _OnPrimary(Fault):
     of = ("store",)
-    needs = ONE_SERVER
+    needs = ONE_PRIMARY
     leaderless = True
+    index: int
+
+    @property
+    def pair(self) -> Pair[Any]:
+        assert isinstance(self.ground.store, Pair)
+        return self.ground.store
 
     @property
     def server(self) -> Any:
-        return self.ground.store.nodes[0]
+        return self.pair.nodes[self.index]
+
+    async def begin(self) -> None:
+        self.index = self.pair.primary
+        self.detail = f"node {self.index}"
+        await asyncio.to_thread(self.strike)
+
+    @abstractmethod
+    def strike(self) -> None:
+        """Do it to `server`."""
 
 
-class ServerPaused(_OnServer):
+class PrimaryPaused(_OnPrimary):
     name = "store paused"
     lasts = (0.3, 1.3)
 
-    async def begin(self) -> None:
+    def strike(self) -> None:
         if self.server.running:
-            await asyncio.to_thread(self.server.pause)
+            self.server.pause()
         else:
             self.detail = "not done: it did not run"
 
@@ -103,37 +117,53 @@ class ServerPaused(_OnServer):
             self.server.resume()
 
 
-class ServerRestarted(_OnServer):
+class PrimaryRestarted(_OnPrimary):
     """Often before the leader's lease ends: who leads may go on, and nobody else begins for a while."""
 
     name = "store restarted"
     restarts = True
     lasts = (0.05, 1.3)
 
-    async def begin(self) -> None:
-        await asyncio.to_thread(self.server.stop)
+    def strike(self) -> None:
+        self.server.stop()
 
     async def end(self) -> None:
-        await self.ground.start_node(0)
+        await self.ground.start_node(self.index)
 
 
-class ServerKilled(ServerRestarted):
+class PrimaryKilled(PrimaryRestarted):
     name = "store killed"
 
-    async def begin(self) -> None:
-        await asyncio.to_thread(self.server.kill)
+    def strike(self) -> None:
+        self.server.kill()
 
 
-class ServerForgets(ServerKilled):
+class PrimaryForgets(PrimaryKilled):
     """It begins anew without a word of what it had promised."""
 
     name = "store begins without its data"
     needs = FORGETFUL
     lasts = (0.05, 0.6)
 
-    async def begin(self) -> None:
-        await super().begin()
-        await asyncio.to_thread(self.server.lose_data)
+    def strike(self) -> None:
+        super().strike()
+        self.server.lose_data()
+
+
+class FailedOver(_OnPrimary):
+    """The primary dies, its replica is promoted, and the dead one comes back as the replica. What had not come to the
+    replica is lost, and may be a release or a whole term."""
+
+    name = "store fails over to its replica"
+    restarts = True
+    lasts = (0.05, 1.3)
+    excuses = ("index_goes_on",)
+
+    def strike(self) -> None:
+        self.pair.lose_primary()
+
+    async def end(self) -> None:
+        await asyncio.to_thread(self.pair.launch)
 
 
 class _ByHand(Fault):
@@ -210,9 +240,10 @@ ALL = (
     KeyDeleted,
     KeyOverwritten,
     LeaseRevoked,
-    ServerPaused,
-    ServerRestarted,
-    ServerKilled,
-    ServerForgets,
+    PrimaryPaused,
+    PrimaryRestarted,
+    PrimaryKilled,
+    PrimaryForgets,
+    FailedOver,
     FolderDeleted,
 )

@@ -1,13 +1,12 @@
-"""The store of each backend on hosts of its own: three servers that are one, one server alone, or a folder of this
-machine, whose namespaces share their files."""
+"""The store of each backend on hosts of its own: three servers that are one, a primary and its replica, or a folder of
+this machine, whose namespaces share their files."""
 
 from __future__ import annotations
 
-import subprocess
 from abc import abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, TypeVar
 
 from cluster_lock.testing.servers import (
     Cluster,
@@ -19,6 +18,7 @@ from cluster_lock.testing.servers import (
     ServerFailed,
 )
 from cluster_lock.testing.servers.base import S, wait_for
+from cluster_lock.testing.servers.postgres import OWNER
 
 from .backends import ETCD_RELEASE, POSTGRES_RELEASE, Backend
 from .netns import Host
@@ -44,6 +44,11 @@ class HostedStore(Cluster[S]):
         """For who wants a driver of it, or its operator: `server` is then the one that is asked."""
         running = [self.address(node) for node in self.nodes if node.running]
         return Backend(self.name, {self.setting: running[0]}, server)
+
+    def launch(self) -> None:
+        """Every server that does not run."""
+        for node in self.nodes:
+            node.launch()
 
     def rejoin(self) -> None:
         """After all were started, and reach each other again."""
@@ -94,6 +99,11 @@ class Consuls(HostedStore[ConsulServer]):
     def address(self, node: ConsulServer) -> str:
         return node.url
 
+    def launch(self) -> None:
+        """Every server that does not run."""
+        for node in self.nodes:
+            node.launch()
+
     def rejoin(self) -> None:
         # By itself a Consul that was cut off looks for the others again every 30 s only.
         for node in self.nodes:
@@ -108,38 +118,83 @@ class Consuls(HostedStore[ConsulServer]):
         return True
 
 
-class OneRedis(HostedStore[RedisServer]):
+P = TypeVar("P", RedisServer, PostgresServer)
+
+
+class Pair(HostedStore[P]):
+    """A primary and its replica. `primary`: the index of the one that is it, or that will be promoted."""
+
+    primary = 0
+
+    def leads(self, node: P) -> bool:
+        """A paused one does not."""
+        return node is self.nodes[self.primary] and node.is_primary
+
+    def start(self, **options: Any) -> Self:
+        try:
+            self.launch()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def launch(self) -> None:
+        """The primary first: a replica that begins anew asks it for all that there is. A replica in its place is
+        promoted."""
+        primary, replica = self.nodes[self.primary], self.nodes[1 - self.primary]
+        primary.launch()
+        primary.wait_ready()
+        if not primary.is_primary:
+            primary.promote()
+        replica.launch()
+        replica.wait_ready()
+        replica.wait_follows()
+
+    def lose_primary(self) -> None:
+        """It dies, and by whomever it is started, it is a replica from then on. There is no other primary before
+        `launch`."""
+        lost, heir = self.nodes[self.primary], self.nodes[1 - self.primary]
+        self.primary = 1 - self.primary
+        lost.follow(heir)
+        lost.kill()
+
+    def backend(self, server: Server | None = None) -> Backend:
+        where = self.nodes[self.primary]
+        return Backend(self.name, {self.setting: self.address(where)}, server)
+
+
+class Redises(Pair[RedisServer]):
     name, setting = "redis", "url"
 
-    def __init__(self, host: Host) -> None:
-        super().__init__([RedisServer(persistent=True, host=host.address, wrapper=host.wrapper)])
-
-    def leads(self, node: RedisServer) -> bool:
-        """Does it answer? A paused one does when it goes on."""
-        try:
-            return node.cli("PING").strip() == "PONG"
-        except subprocess.SubprocessError:
-            return False
+    def __init__(self, hosts: Sequence[Host]) -> None:
+        first, second = hosts
+        primary = RedisServer(persistent=True, host=first.address, wrapper=first.wrapper)
+        replica = RedisServer(persistent=True, host=second.address, wrapper=second.wrapper, primary=primary)
+        super().__init__((primary, replica))
 
     def address(self, node: RedisServer) -> str:
         return node.url
 
 
-class OnePostgres(HostedStore[PostgresServer]):
+class Postgreses(Pair[PostgresServer]):
     name, setting = "postgres", "dsn"
 
-    def __init__(self, host: Host, release: str, *, fast: bool) -> None:
-        super().__init__([PostgresServer(release=release, fast=fast, host=host.address, wrapper=host.wrapper)])
-
-    def leads(self, node: PostgresServer) -> bool:
-        """Does it answer? A paused one does when it goes on."""
-        try:
-            return node.sql("SELECT 1") == "1"
-        except ServerFailed:
-            return False
+    def __init__(self, hosts: Sequence[Host], release: str, *, fast: bool) -> None:
+        first, second = hosts
+        primary = PostgresServer(release=release, fast=fast, host=first.address, wrapper=first.wrapper)
+        replica = PostgresServer(
+            release=release, fast=fast, host=second.address, wrapper=second.wrapper, primary=primary
+        )
+        super().__init__((primary, replica))
 
     def address(self, node: PostgresServer) -> str:
         return f"{node.dsn} sslmode=disable"
+
+    def addresses(self, first: int = 0) -> list[str]:
+        """One: of both, as libpq wants it."""
+        nodes = (*self.nodes[first:], *self.nodes[:first])
+        hosts, ports = (",".join(parts) for parts in zip(*((node.host, str(node.port)) for node in nodes), strict=True))
+        return [f"host={hosts} port={ports} user={OWNER} dbname=postgres sslmode=disable"]
 
 
 class Folder(HostedStore[Server]):
@@ -170,7 +225,7 @@ def hosted(backend: str, hosts: Sequence[Host], folder: Path, *, fast: bool) -> 
     if backend == "consul":
         return Consuls(hosts, fast=fast)
     if backend == "redis":
-        return OneRedis(hosts[0])
+        return Redises(hosts[:2])
     if backend in POSTGRES_RELEASE:
-        return OnePostgres(hosts[0], POSTGRES_RELEASE[backend], fast=fast)
+        return Postgreses(hosts[:2], POSTGRES_RELEASE[backend], fast=fast)
     return Etcds(hosts, ETCD_RELEASE[backend], fast=fast)

@@ -1,5 +1,5 @@
 """A cluster of hosts: three for the store, one for Telegram, three for the bots, and what is needed to judge them. A
-store of one server uses the first of its three.
+primary and its replica are on the first two of the store's.
 
     with Nursery(folder) as nursery, Hosts("etcd35", nursery) as hosts:
         async with hosts.scene() as scene:
@@ -143,8 +143,7 @@ class Hosts:
         self.network.heal()
         for index in range(len(self.network.hosts)):
             self.network.plug(index)
-        for node in self.store.nodes:
-            node.launch()
+        self.store.launch()
         self.store.rejoin()
         for node in self.store.nodes:
             node.wait_ready()

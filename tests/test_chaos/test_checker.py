@@ -120,7 +120,7 @@ def one_token_for_two(made: MadeHistory) -> None:
     made.role(made.a, 6.0, 9)
 
 
-@bad("tokens_grow")
+@bad("index_goes_on")
 def the_store_went_back(made: MadeHistory) -> None:
     made.history.stands = [{"at": 1.0, "lease": "x", "index": 5}, {"at": 2.0, "lease": "x", "index": 4}]
 

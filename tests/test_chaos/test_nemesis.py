@@ -35,7 +35,7 @@ def test_each_makes_sense_somewhere() -> None:
 @pytest.mark.parametrize(
     ("backend", "never"),
     [
-        ("etcd35", {"store killed", "store begins without its data"}),
+        ("etcd35", {"store killed", "store begins without its data", "store fails over to its replica"}),
         ("consul", {"store paused"}),
         ("redis", {"store node killed", "store without majority", "folder deleted by hand"}),
         ("postgres18", {"store node paused", "store begins without its data"}),
@@ -43,7 +43,8 @@ def test_each_makes_sense_somewhere() -> None:
     ],
 )
 def test_what_makes_no_sense(backend: str, never: set[str]) -> None:
-    """No part of a lone server fails, no cluster as one server, and no wire to a folder."""
+    """No member of a cluster fails where there is a primary, no primary where there is a cluster, and no wire to a
+    folder."""
     assert never <= KINDS.keys()
     assert not never & possible(backend, kept=True).keys()
 

@@ -316,7 +316,7 @@ async def test_a_replica_that_becomes_the_primary(server: RedisServer) -> None:
         before = await taken(driver, await leased(driver))
         last = clock.now()
         server.kill()
-        replica.cli("REPLICAOF", "NO", "ONE")
+        replica.promote()
         with pytest.raises(BackendUnavailable, match="may have lost locks"):
             await granted_or_told(driver)
         assert (await taken(driver, await leased(driver))).token > before.token
@@ -332,7 +332,7 @@ async def test_who_starts_after_a_failover(server: RedisServer) -> None:
         await until(lambda: "master_link_status:up" in replica.cli("INFO", "replication"))
         await asyncio.to_thread(replica.wait_age, TTL + 1)
         server.kill()
-        replica.cli("REPLICAOF", "NO", "ONE")
+        replica.promote()
         begun = clock.now()
         async with opened(replica) as driver:
             with pytest.raises(NoLeaseYet, match="became the primary"):
@@ -353,7 +353,7 @@ async def test_a_primary_that_falls_silent(server: RedisServer) -> None:
         driver = BoundedDriver(own, REQUEST)  # as a session has it
         await asyncio.gather(*(driver.read([LOCK]) for _ in range(4)))
         server.pause()
-        replica.cli("REPLICAOF", "NO", "ONE")
+        replica.promote()
         failed = 0
         while True:
             try:
@@ -391,10 +391,10 @@ class SentinelServer(RedisServer):
 
     def __init__(self, primary: RedisServer, password: str) -> None:
         super().__init__()
-        self._primary, self._secret = primary, password
+        self._watched, self._secret = primary, password
 
     def _command(self) -> list[str]:
-        watched = self._primary
+        watched = self._watched
         configuration = self.data_dir / "sentinel.conf"
         lines = [
             f"port {self.port}",

@@ -10,7 +10,7 @@ import pytest
 from chaos.backends import BACKENDS
 from chaos.faults import LEADER
 from chaos.ground import Ground
-from chaos.on_store import KeyDeleted, KeyOverwritten, LeaseRevoked, ServerForgets, ServerKilled
+from chaos.on_store import FailedOver, KeyDeleted, KeyOverwritten, LeaseRevoked, PrimaryForgets, PrimaryKilled
 from support.aio import PATIENCE
 from support.hosts import CONSUL, ETCD35, FILE, POSTGRES18, REDIS, Hosts, on
 
@@ -56,16 +56,18 @@ async def test_a_lock_is_broken_by_hand(hosts: Hosts) -> None:
 @pytest.mark.parametrize(
     ("hosts", "kind"),
     [
-        pytest.param("redis", ServerKilled, marks=pytest.mark.redis),
-        pytest.param("redis", ServerForgets, marks=pytest.mark.redis),
-        pytest.param("postgres18", ServerKilled, marks=pytest.mark.postgres),
+        pytest.param("redis", PrimaryKilled, marks=pytest.mark.redis),
+        pytest.param("redis", PrimaryForgets, marks=pytest.mark.redis),
+        pytest.param("redis", FailedOver, marks=pytest.mark.redis),
+        pytest.param("postgres18", PrimaryKilled, marks=pytest.mark.postgres),
+        pytest.param("postgres18", FailedOver, marks=pytest.mark.postgres),
     ],
     indirect=["hosts"],
     scope="session",
 )
-async def test_a_store_of_one_server_is_silent_after_its_start(hosts: Hosts, kind: type[ServerKilled]) -> None:
-    """Who stands by when the leader is killed together with the only server of the store leads no sooner than the
-    server has been up for as long as the laboratory allows it to be silent, and nothing is lost."""
+async def test_a_primary_is_silent_after_its_begin(hosts: Hosts, kind: type[PrimaryKilled | FailedOver]) -> None:
+    """Who stands by when the leader is killed together with the store's primary leads no sooner than a primary has been
+    there for as long as the laboratory allows it to be silent, and nothing is lost."""
     async with hosts.scene() as scene:
         leader, _ = await scene.start(2)
         await scene.traffic()

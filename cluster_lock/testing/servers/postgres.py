@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from .base import Server, ServerFailed, ServerTLS, free_ports, wait_for
+from .base import READY_WITHIN, Server, ServerFailed, ServerTLS, free_ports, wait_for
 from .tools import find_tool
 
 OWNER = "postgres"
@@ -67,6 +67,7 @@ class PostgresServer(Server):
         self.port = port or next(free_ports())
         self.tls = tls
         self._primary = primary
+        self._anew = False
         self._fast = fast
         self._user = user
         self.data = self.data_dir / "data"
@@ -84,8 +85,11 @@ class PostgresServer(Server):
         return f"host={self.host} port={self.port} user={user} dbname=postgres{secret}"
 
     def _command(self) -> list[str]:
+        if self._anew:
+            shutil.rmtree(self.data, ignore_errors=True)
         if not (self.data / "PG_VERSION").exists():
             self._make_data()
+        self._anew = False
         options = {
             "listen_addresses": self.host,
             "port": self.port,
@@ -93,6 +97,7 @@ class PostgresServer(Server):
             "max_connections": 300,
             "shared_buffers": "16MB",
             "wal_level": "replica",
+            "wal_retrieve_retry_interval": "500ms",  # a primary that was started anew is found soon
             "logging_collector": "off",
         }
         if self._fast:
@@ -161,6 +166,23 @@ class PostgresServer(Server):
         if answer.returncode != 0:
             raise ServerFailed(f"psql: {answer.stderr.strip()}")
         return answer.stdout.strip()
+
+    @property
+    def is_primary(self) -> bool:
+        """False, too, while it answers nothing."""
+        try:
+            return self.sql("SELECT pg_is_in_recovery()") == "f"
+        except ServerFailed:
+            return False
+
+    def follow(self, primary: PostgresServer) -> None:
+        """With its next start it is a replica of that one, and has forgotten what it was."""
+        self._primary, self._anew = primary, True
+
+    def wait_follows(self) -> None:
+        """Return when it hears from its primary."""
+        told = "SELECT count(*) FROM pg_stat_wal_receiver WHERE status = 'streaming'"
+        wait_for(lambda: self.sql(told) == "1" or None, READY_WITHIN, f"{self.title} does not follow")
 
     def promote(self) -> None:
         """Make a primary of a replica; return when it takes writes."""

@@ -10,7 +10,7 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
-from .base import Server, ServerFailed, ServerTLS, free_ports, wait_for
+from .base import READY_WITHIN, Server, ServerFailed, ServerTLS, free_ports, wait_for
 from .tools import find_tool
 
 _PROGRAMS = {
@@ -23,7 +23,8 @@ _PROGRAMS = {
 class RedisServer(Server):
     """One server. `release`: "7.0" (what is installed as redis-server), "8.0" or "valkey-9.1"; None: that of
     `CLUSTER_LOCK_TEST_REDIS`, or "7.0". `persistent`: what it was told is on its disk before it answers; else a restart
-    forgets all. `tls` adds a port for it, of which `url` is then."""
+    forgets all. `tls` adds a port for it, of which `url` is then. `primary`: it is a replica of it, from each
+    of its starts on, until it is promoted."""
 
     def __init__(
         self,
@@ -31,6 +32,7 @@ class RedisServer(Server):
         release: str | None = None,
         persistent: bool = False,
         tls: ServerTLS | None = None,
+        primary: RedisServer | None = None,
         host: str = "127.0.0.1",
         port: int | None = None,
         data_dir: Path | None = None,
@@ -46,6 +48,7 @@ class RedisServer(Server):
         self._tls_port = next(ports)
         self.tls = tls
         self._persistent = persistent
+        self._primary = primary
         self.title = f"{name} at {self.host}:{self.port}"
 
     @property
@@ -61,6 +64,28 @@ class RedisServer(Server):
     def wait_age(self, seconds: float) -> None:
         """Return when it has run for so long: before that a driver takes it for one that may have lost locks."""
         wait_for(lambda: self.age >= seconds or None, seconds + 60, f"{self.title} is not {seconds:g} s old")
+
+    @property
+    def is_primary(self) -> bool:
+        """False, too, while it answers nothing."""
+        try:
+            return self.cli("ROLE").startswith("master")
+        except subprocess.SubprocessError:
+            return False
+
+    def follow(self, primary: RedisServer) -> None:
+        """With its next start it is a replica of that one."""
+        self._primary = primary
+
+    def wait_follows(self) -> None:
+        """Return when it hears from its primary."""
+        up = "master_link_status:up"
+        wait_for(lambda: up in self.cli("INFO", "replication") or None, READY_WITHIN, f"{self.title} does not follow")
+
+    def promote(self) -> None:
+        """Make a primary of a replica."""
+        self._primary = None
+        self.cli("REPLICAOF", "NO", "ONE")
 
     def lose_data(self) -> None:
         """Throw its data away; it must not run. The next start begins with nothing."""
@@ -86,6 +111,7 @@ class RedisServer(Server):
             *("--appendonly", "yes" if self._persistent else "no"),
             *("--appendfsync", "always"),
             *("--dir", str(self.data_dir)),
+            *(("--replicaof", f"{self._primary.host} {self._primary.port}") if self._primary else ()),
             *self._tls_arguments(),
         ]
 
