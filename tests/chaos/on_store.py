@@ -151,8 +151,7 @@ class PrimaryForgets(PrimaryKilled):
 
 
 class FailedOver(_OnPrimary):
-    """The primary dies, its replica is promoted, and the dead one comes back as the replica. What had not come to the
-    replica is lost, and may be a release or a whole term."""
+    """The primary dies, its replica is promoted, and the dead one comes back as the replica."""
 
     name = "store fails over to its replica"
     restarts = True
@@ -164,6 +163,22 @@ class FailedOver(_OnPrimary):
 
     async def end(self) -> None:
         await asyncio.to_thread(self.pair.launch)
+
+
+class FailedOverBehind(FailedOver):
+    """The replica hears nothing of the primary for a while, and is promoted as it is: leases, grants and releases of
+    that time are lost."""
+
+    name = "store fails over to a replica that is behind"
+    lasts = (0.1, 1.6)
+
+    def strike(self) -> None:
+        self.ground.network.partition([self.index], [1 - self.index])
+
+    async def end(self) -> None:
+        await asyncio.to_thread(self.pair.lose_primary)
+        self.ground.network.hosts[self.index].run("iptables", "-F")
+        await super().end()
 
 
 class _ByHand(Fault):
@@ -245,5 +260,6 @@ ALL = (
     PrimaryKilled,
     PrimaryForgets,
     FailedOver,
+    FailedOverBehind,
     FolderDeleted,
 )

@@ -10,7 +10,15 @@ import pytest
 from chaos.backends import BACKENDS
 from chaos.faults import LEADER
 from chaos.ground import Ground
-from chaos.on_store import FailedOver, KeyDeleted, KeyOverwritten, LeaseRevoked, PrimaryForgets, PrimaryKilled
+from chaos.on_store import (
+    FailedOver,
+    FailedOverBehind,
+    KeyDeleted,
+    KeyOverwritten,
+    LeaseRevoked,
+    PrimaryForgets,
+    PrimaryKilled,
+)
 from support.aio import PATIENCE
 from support.hosts import CONSUL, ETCD35, FILE, POSTGRES18, REDIS, Hosts, on
 
@@ -59,8 +67,10 @@ async def test_a_lock_is_broken_by_hand(hosts: Hosts) -> None:
         pytest.param("redis", PrimaryKilled, marks=pytest.mark.redis),
         pytest.param("redis", PrimaryForgets, marks=pytest.mark.redis),
         pytest.param("redis", FailedOver, marks=pytest.mark.redis),
+        pytest.param("redis", FailedOverBehind, marks=pytest.mark.redis),
         pytest.param("postgres18", PrimaryKilled, marks=pytest.mark.postgres),
         pytest.param("postgres18", FailedOver, marks=pytest.mark.postgres),
+        pytest.param("postgres18", FailedOverBehind, marks=pytest.mark.postgres),
     ],
     indirect=["hosts"],
     scope="session",
