@@ -263,10 +263,12 @@ def wait_for(look: Callable[[], T | None], at_most: float, complaint: str) -> T:
 def free_ports(host: str = "127.0.0.1") -> Iterator[int]:
     """Ports that nothing listens on at this moment, each process beginning elsewhere.
 
-    Between the look and the server's own bind another process may take a port: those that run side by side must not
-    draw from the same ones, and in one process a port does not come again soon.
+    No other process of this user that asks here gets one of them before this one ends: a server takes its time to bind
+    its port, and may stop and start again. In one process a port does not come again soon.
     """
     for port in _ports_of(os.getpid()):
+        if not _reserve(port):
+            continue
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
@@ -281,6 +283,28 @@ def _ports_of(pid: int) -> Iterator[int]:
     """One endless walk over all ports for the process, 50 of them away from where the next process begins."""
     begin = pid * 50 % len(_PORTS)
     return itertools.cycle([*_PORTS[begin:], *_PORTS[:begin]])
+
+
+def _reserve(port: int) -> bool:
+    """Is it ours until this process ends? A lock on the byte of a file whose place is the port's number."""
+    if sys.platform == "win32":
+        return True
+    import fcntl
+
+    try:
+        fcntl.lockf(_reservations(), fcntl.LOCK_EX | fcntl.LOCK_NB, 1, port)
+    except OSError:
+        return False
+    return True
+
+
+@cache
+def _reservations() -> int:
+    if sys.platform == "win32":
+        raise ServerFailed("a file has no such locks on Windows")
+    path = Path(tempfile.gettempdir()) / f"cluster-lock-ports-{os.getuid()}"
+    # Once for the process and never closed: with the first descriptor that is closed all its locks would go.
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
 
 
 def _absolute(program: str) -> str:
