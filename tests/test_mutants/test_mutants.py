@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -165,7 +166,12 @@ def test_a_broken_rule_is_noticed(mutant: str, request: pytest.FixtureRequest, t
     if not marks_of_servers(mutant):
         # One import of aiogram for all of them.
         nursery: Nursery = request.getfixturevalue("nursery")
-        code = nursery.start(command, environ, log=log, folder=CHECKOUT).wait(300)
+        child = nursery.start(command, environ, log=log, folder=CHECKOUT)
+        try:
+            code = child.wait(300)
+        except subprocess.TimeoutExpired:
+            child.send_signal(signal.SIGABRT)  # pytest's faulthandler writes down where it stands
+            code = child.wait(60)
     else:
         with log.open("wb") as output:
             code = subprocess.call(

@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -26,6 +27,9 @@ from .children import spawn
 READY_WITHIN = 30.0
 _STOP_WITHIN = 10.0
 _POLL = 0.02
+_RESERVED = 64
+"""Ports: longer ago a port was given to a server that has it or that has gone."""
+_reserved: deque[int] = deque()
 # Below the kernel's range for outgoing connections: a port of a stopped server must still be free at its restart.
 _PORTS = range(20_000, 32_000)
 
@@ -263,8 +267,8 @@ def wait_for(look: Callable[[], T | None], at_most: float, complaint: str) -> T:
 def free_ports(host: str = "127.0.0.1") -> Iterator[int]:
     """Ports that nothing listens on at this moment, each process beginning elsewhere.
 
-    No other process of this user that asks here gets one of them before this one ends: a server takes its time to bind
-    its port, and may stop and start again. In one process a port does not come again soon.
+    No other process that asks here gets one of the latest: a server takes its time to bind its port, and may stop and
+    start again. In one process a port does not come again soon.
     """
     for port in _ports_of(os.getpid()):
         if not _reserve(port):
@@ -286,25 +290,18 @@ def _ports_of(pid: int) -> Iterator[int]:
 
 
 def _reserve(port: int) -> bool:
-    """Is it ours until this process ends? A lock on the byte of a file whose place is the port's number."""
-    if sys.platform == "win32":
+    """Is it ours? Said by a socket that has its name, which goes with our process; on Linux only."""
+    if sys.platform != "linux":
         return True
-    import fcntl
-
-    try:
-        fcntl.lockf(_reservations(), fcntl.LOCK_EX | fcntl.LOCK_NB, 1, port)
-    except OSError:
-        return False
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as named:
+        try:
+            named.bind(f"\0cluster-lock-port-{port}")
+        except OSError:
+            return False
+        _reserved.append(named.detach())
+    if len(_reserved) > _RESERVED:
+        os.close(_reserved.popleft())
     return True
-
-
-@cache
-def _reservations() -> int:
-    if sys.platform == "win32":
-        raise ServerFailed("a file has no such locks on Windows")
-    path = Path(tempfile.gettempdir()) / f"cluster-lock-ports-{os.getuid()}"
-    # Once for the process and never closed: with the first descriptor that is closed all its locks would go.
-    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
 
 
 def _absolute(program: str) -> str:
