@@ -55,6 +55,11 @@ NewClient ==
      wait |-> 0, over |-> 0, follows |-> TRUE, wants |-> TRUE, knows |-> 0, heir |-> Nobody,
      heirLease |-> 0, again |-> FALSE, told |-> FALSE]
 
+(* Its grant is over; so is its lease. What says nothing any more is forgotten,  *)
+(* so that what is the same looks the same.                                     *)
+Dropped(r)   == [r EXCEPT !.tok = 0, !.origin = "free", !.wait = 0, !.told = FALSE, !.heir = Nobody, !.heirLease = 0]
+Leaseless(r) == [Dropped(r) EXCEPT !.phase = "none", !.lease = 0, !.good = 0, !.over = 0]
+
 Up(c)      == client[c].run = "up"
 Works(c)   == client[c].run # "dead" /\ client[c].phase \in {"work", "invite", "drain", "stop", "fall"}
 Trusts(c)  == client[c].run # "dead" /\ client[c].phase \in {"settle", "work", "invite", "drain"}

@@ -16,20 +16,21 @@ GetLease(c) ==
 (* is told to stop, and only when it has ended the lease is given up.           *)
 Fallen(c) ==
     IF Works(c) THEN [client[c] EXCEPT !.phase = "fall"]
-    ELSE [client[c] EXCEPT !.phase = "none", !.tok = 0, !.heir = Nobody, !.heirLease = 0, !.good = 0]
+    ELSE Leaseless(client[c])
 
 (* What an answer changes, be it in time or not. The renewal counts only with    *)
-(* the read of the lock that follows it.                                        *)
+(* the read of the lock that follows it. An index that is smaller than that of  *)
+(* the grant is from before it, unless it was asked for under the grant.        *)
 Renewed(c, m) ==
-    LET keyGone == /\ Holds(c) /\ Rule("read after renewal")
+    LET keyGone == /\ Holds(c) /\ client[c].phase # "give" /\ Rule("read after renewal")
                    /\ ~m.mine \/ m.idx # client[c].tok
-                   /\ m.idx < client[c].tok => Rule("set back")
+                   /\ m.idx < client[c].tok => Rule("set back") /\ m.under = client[c].tok
         moved == [client[c] EXCEPT !.good = IF Rule("from sending") THEN m.good ELSE Full]
     IN IF m.lease # client[c].lease \/ client[c].phase \in {"fall", "none"} THEN client[c]
        ELSE IF m.stage = "gone" \/ ~Trusted(c) THEN Fallen(c)
        ELSE IF ~keyGone THEN moved
        ELSE IF Works(c) THEN [moved EXCEPT !.phase = "stop"]
-       ELSE [moved EXCEPT !.phase = "wait", !.tok = 0]
+       ELSE [Dropped(moved) EXCEPT !.phase = "wait", !.over = client[c].tok]
 
 RenewalAnswered(c, m) ==
     /\ Up(c) /\ m \in Live(c, {"renew"}) /\ m.stage \in {"done", "gone"}
@@ -60,11 +61,9 @@ TimeIsUp(c) ==
 HasStopped(c) ==
     /\ Up(c) /\ client[c].phase \in {"stop", "fall"}
     /\ IF client[c].phase = "stop"
-       THEN /\ client' = [client EXCEPT ![c] = [@ EXCEPT !.phase = "wait", !.over = client[c].tok, !.tok = 0, !.heir = Nobody,
-                                                        !.heirLease = 0]]
+       THEN /\ client' = [client EXCEPT ![c] = [Dropped(@) EXCEPT !.phase = "wait", !.over = client[c].tok]]
             /\ store' = store
-       ELSE /\ client' = [client EXCEPT ![c] = [@ EXCEPT !.phase = "none", !.tok = 0, !.heir = Nobody,
-                                                        !.heirLease = 0, !.good = 0]]
+       ELSE /\ client' = [client EXCEPT ![c] = Leaseless(@)]
             /\ \E arrives \in (IF Reaches(c) THEN {TRUE} ELSE {}) \cup (IF world.calm THEN {} ELSE {FALSE}) :
                 store' = IF arrives THEN LeaseEnds(store, client[c].lease) ELSE store
     /\ world' = [world EXCEPT !.hand = @ \ {c}, !.outlaw[c] = 0]

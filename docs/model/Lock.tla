@@ -34,10 +34,11 @@ HeardOf(m) == Remembers => m.known = m.word.knows
 (* What an answer leads to. `rest`: what else is under way.                    *)
 Takes(c, m, rest) ==
     LET origin == IF m.was /\ m.given THEN "given" ELSE IF ~m.was /\ m.word.released /\ HeardOf(m) THEN "released" ELSE "free"
+        settles == origin = "free" /\ Settle > 0
         taken == [client[c] EXCEPT
              !.tok = m.idx, !.origin = origin, !.over = 0, !.knows = Noted(Max(@, m.idx)), !.again = FALSE,
              !.told = Remembers /\ WasTold(c, m),
-             !.phase = IF origin = "free" /\ Settle > 0 /\ Rule("settle") THEN "settle" ELSE "work", !.wait = Settle]
+             !.phase = IF settles /\ Rule("settle") THEN "settle" ELSE "work", !.wait = IF settles THEN Settle ELSE 0]
         old == Rule("old lease") /\ m.lease # client[c].lease
     IN IF client[c].phase # "wait" \/ ~Trusted(c) \/ old
        THEN /\ net' = rest /\ UNCHANGED <<client, world>>
@@ -98,7 +99,7 @@ GiveBack(c) ==
 
 NotHolding(c) ==
     IF client[c].phase = "give"
-    THEN [client[c] EXCEPT !.phase = "wait", !.over = client[c].tok, !.tok = 0, !.heir = Nobody, !.heirLease = 0]
+    THEN [Dropped(client[c]) EXCEPT !.phase = "wait", !.over = client[c].tok]
     ELSE client[c]
 
 ReleaseAnswered(c, m) ==
@@ -122,7 +123,7 @@ HearsOfLoss(c) ==
     /\ Reaches(c) /\ c \notin world.blind /\ Rule("watch") /\ Holds(c) /\ client[c].phase # "give"
     /\ ~Mine(c) /\ (LastChange(store) < client[c].tok => Rule("set back"))
     /\ client' = [client EXCEPT ![c] = IF Works(c) THEN [@ EXCEPT !.phase = "stop"]
-                                       ELSE [@ EXCEPT !.phase = "wait", !.tok = 0]]
+                                       ELSE [Dropped(@) EXCEPT !.phase = "wait", !.over = client[c].tok]]
     /\ UNCHANGED <<store, net, world>>
 
 (* The watch says who has the lock. *)

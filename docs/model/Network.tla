@@ -7,11 +7,12 @@ EXTENDS Store
 Live(c, kinds) == {m \in net : m.live /\ m.from = c /\ m.kind \in kinds}
 Waits(c, kinds) == Live(c, kinds) # {}
 
-Stray(m) == [m EXCEPT !.live = FALSE, !.good = 0, !.known = 0]
+Stray(m) == [m EXCEPT !.live = FALSE, !.good = 0, !.known = 0, !.under = 0]
 Without(m) == net \ {m}
 
 Request(c, kind, idx, word) ==
     [kind |-> kind, from |-> c, live |-> TRUE, stage |-> "asked", lease |-> client[c].lease, idx |-> idx,
+     under |-> IF kind = "renew" THEN client[c].tok ELSE 0,
      good |-> IF kind = "renew" THEN Full ELSE 0, knows |-> Noted(client[c].knows), known |-> Noted(client[c].knows),
      word |-> word, heir |-> client[c].heir, heirLease |-> client[c].heirLease,
      mine |-> FALSE, given |-> FALSE, was |-> FALSE]
@@ -41,7 +42,7 @@ Arrives(m) ==
                 !.late = @ + (IF copies THEN 1 ELSE 0),
                 !.bad = IF m.kind = "transfer" /\ store # AfterTransfer(store, m)
                         THEN @ \cup (IF m.heir \in world.gone THEN {"given to the dead"} ELSE {})
-                               \cup (IF ~client[m.heir].wants THEN {"given to one who left"} ELSE {})
+                               \cup (IF client[m.heir].run # "dead" /\ ~client[m.heir].wants THEN {"given to one who left"} ELSE {})
                         ELSE @]
         /\ CASE m.kind = "renew" ->
                 /\ store' = AfterRenewal(store, m)

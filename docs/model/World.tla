@@ -19,7 +19,8 @@ Dies(c) ==
 StartsAgain(c) ==
     /\ Fault("death") /\ client[c].run = "dead"
     /\ client' = [client EXCEPT ![c] = NewClient]
-    /\ UNCHANGED <<store, net, world>>
+    /\ world' = [world EXCEPT !.gone = @ \ {c}]
+    /\ UNCHANGED <<store, net>>
 
 (* A frozen process needs no action: every step of a process may be put off for *)
 (* as long as one likes. Its clock goes on, and so does the kernel's timer.     *)
@@ -44,7 +45,7 @@ GoesBlind(c) ==
 
 (* A lock that is removed by hand is not safe while its holder cannot hear of   *)
 (* it. The onlooker notes whose it was; see `Tick` for how long that excuses.   *)
-Robbed == {c \in Clients : Trusts(c) /\ Mine(c)}
+Robbed == {c \in Clients : (Trusts(c) \/ Works(c)) /\ Mine(c)}
 
 ByHand(s, restores) ==
     /\ world.byhand < MaxHand
