@@ -329,7 +329,7 @@ async def test_who_starts_after_a_failover(server: RedisServer) -> None:
     run; the next process need not wait again."""
     with RedisServer() as replica:
         replica.cli("REPLICAOF", server.host, str(server.port))
-        await until(lambda: "master_link_status:up" in replica.cli("INFO", "replication"))
+        await asyncio.to_thread(replica.wait_follows)
         await asyncio.to_thread(replica.wait_age, TTL + 1)
         server.kill()
         replica.promote()

@@ -46,10 +46,8 @@ class Link:
             connection = self._take() or await self.connect(until)
             try:
                 rows = await connection.ask(_query(verb, len(values)), values, until, doing)
-            except (
-                BackendUnavailable,
-                asyncio.CancelledError,
-            ) as error:  # the latter most likely by a limit of who asks
+            # The latter most likely by a limit of who asks.
+            except (BackendUnavailable, asyncio.CancelledError) as error:
                 self._is_whole &= not isinstance(error, SchemaGone)
                 self._drop_idle()  # they have ended with it, most likely: each would cost a request its time
                 raise

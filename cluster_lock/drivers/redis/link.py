@@ -53,10 +53,9 @@ class RedisLink:
         self._idle.clear()
         leaving = list(self._open)
         try:
-            async with asyncio.timeout(self._limit / 2):
-                await asyncio.gather(*(one.disconnect() for one in leaving), return_exceptions=True)
-        except TimeoutError:
-            pass
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._limit / 2):
+                    await asyncio.gather(*(one.disconnect() for one in leaving), return_exceptions=True)
         finally:
             await self._drop_all(leaving)
 

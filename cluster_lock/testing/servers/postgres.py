@@ -85,8 +85,8 @@ class PostgresServer(Server):
         return f"host={self.host} port={self.port} user={user} dbname=postgres{secret}"
 
     def _command(self) -> list[str]:
-        if self._anew:
-            shutil.rmtree(self.data, ignore_errors=True)
+        if self._anew and self.data.exists():
+            self.lose_data()
         if not (self.data / "PG_VERSION").exists():
             self._make_data()
         self._anew = False
