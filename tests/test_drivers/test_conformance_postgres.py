@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from typing import ClassVar
 
 import pytest
 from support.postgres import let_time_pass
 
 from cluster_lock.driver import Driver
 from cluster_lock.drivers.postgres import PostgresDriver
+from cluster_lock.drivers.postgres.driver import Mode
 from cluster_lock.testing.conformance import DriverConformance
 from cluster_lock.testing.servers import PostgresServer
 from cluster_lock.values import Lease
@@ -17,6 +19,7 @@ pytestmark = pytest.mark.postgres
 
 
 class TestPostgres(DriverConformance):
+    mode: ClassVar[Mode] = "lease"
     server: PostgresServer
 
     @pytest.fixture(autouse=True)
@@ -25,7 +28,7 @@ class TestPostgres(DriverConformance):
         let_time_pass(self.server)  # one test restarts it
 
     async def open_driver(self) -> Driver:
-        driver = PostgresDriver(self.server.dsn, prefix=self.prefix, request_timeout=4.0)
+        driver = PostgresDriver(self.server.dsn, prefix=self.prefix, request_timeout=4.0, mode=self.mode)
         await driver.open()
         return driver
 
@@ -84,3 +87,9 @@ class TestPostgres(DriverConformance):
 
     async def _sql(self, text: str) -> str:
         return await asyncio.to_thread(self.server.sql, text)
+
+
+class TestAdvisory(TestPostgres):
+    """Also where each lock takes an advisory lock besides."""
+
+    mode = "advisory"

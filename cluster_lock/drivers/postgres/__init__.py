@@ -10,10 +10,11 @@ from cluster_lock.lazy import lazily
 
 if TYPE_CHECKING:
     from .driver import PostgresDriver
+    from .libpq import dsn_problem
     from .library import check_library
     from .schema import ddl, init
 
-__all__ = ["PostgresDriver", "check_library", "ddl", "init"]
+__all__ = ["PostgresDriver", "check_library", "ddl", "dsn_problem", "init"]
 
 __getattr__ = lazily(
     __name__,
@@ -21,6 +22,7 @@ __getattr__ = lazily(
         "PostgresDriver": "driver",
         "check_library": "library",
         "ddl": "schema",
+        "dsn_problem": "libpq",
         "init": "schema",
     },
 )

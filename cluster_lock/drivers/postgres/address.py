@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import ipaddress
 import itertools
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from cluster_lock.drivers.shared.addresses import Address
-from cluster_lock.drivers.shared.libpq import NO_DSN, dsn_problem
 from cluster_lock.drivers.shared.tls_files import TLSFiles
 from cluster_lock.errors import ConfigError
 
+from .key_files import check
+from .libpq import NO_DSN, dsn_problem
 from .library import load
+from .texts import fits
+from .told import told
 
 
 class PostgresAccess:
@@ -30,6 +34,7 @@ class PostgresAccess:
         key: str | Path | None = None,
     ) -> None:
         psycopg = load()
+        _check_texts({"dsn": dsn, "user": user, "password": password, "ca": ca, "cert": cert, "key": key})
         if (problem := dsn_problem(dsn or "")) is not None:
             raise ConfigError([f"postgres: dsn {problem}"])
         try:
@@ -54,25 +59,31 @@ class PostgresAccess:
         given["target_session_attrs"] = "read-write"
         given.setdefault("application_name", "cluster-lock")
         given["client_encoding"] = "UTF8"
-        self._given = given
-        defaults = _defaults(psycopg)
-        # What a service says comes before the variables, and only libpq reads it.
-        others = {} if "service" in given else defaults
-        names = ("host", "hostaddr", "port", "dbname")
-        self._place = {name: str(given.get(name) or others.get(name) or "") for name in names}
-        elsewhere = not all(map(_is_here, (self._place["hostaddr"] or self._place["host"]).split(",")))
         if ca is not None:
             given.setdefault("sslmode", "verify-full")
-        elif elsewhere and not defaults.get("sslmode_set") and "service" not in given:
-            given.setdefault("sslmode", "require")
+        found = told(psycopg, given)
+        self._place = {name: found.get(name, "") for name in ("host", "hostaddr", "port", "dbname")}
+        if "dbname" not in given and found.get("dbname") == found.get("user"):
+            self._place["dbname"] = ""  # libpq's guess
+        elsewhere = not all(map(_is_here, (self._place["hostaddr"] or self._place["host"]).split(",")))
+        # By itself libpq does without TLS if the server has none, or somebody in its place says so.
+        unsaid = found["sslmode"] == "prefer" and "sslmode" not in given and not os.environ.get("PGSSLMODE")
+        if elsewhere and unsaid:
+            found["sslmode"] = given["sslmode"] = "require"
+        self._given, self._told = given, found
+
+    def check_files(self) -> None:
+        """Those of TLS. Raises ConfigError, PermissionRefused."""
+        if self.files is not None:
+            self.files.load()
+        if self.addresses:  # a socket of this host has no TLS
+            check(self._told)
 
     @property
     def attempts(self) -> list[Mapping[str, Any]]:
         """What to connect with, a mapping for each host, in their order."""
         lists = {name: self._place[name].split(",") for name in ("host", "hostaddr") if self._place[name]}
         count = max(map(len, lists.values()), default=1)
-        if count < 2:
-            return [self._given]
         ports = self._place["port"].split(",")
         lists["port"] = ports * count if len(ports) == 1 else ports[:count]
         return [
@@ -103,15 +114,10 @@ class PostgresAccess:
         return f"postgres {','.join(places)}" + (f"/{database}" if database else "")
 
 
-def _defaults(psycopg: Any) -> dict[str, Any]:
-    """What libpq takes from its variables and from the service that they name."""
-    found: dict[str, Any] = {}
-    for option in psycopg.pq.Conninfo.get_defaults():
-        name = option.keyword.decode()
-        found[name] = option.val.decode() if option.val is not None else None
-        if name == "sslmode":
-            found["sslmode_set"] = option.val is not None and option.val != option.compiled
-    return found
+def _check_texts(given: Mapping[str, str | Path | None]) -> None:
+    """Raises ConfigError that names what cannot be told to PostgreSQL, and does not repeat it."""
+    if bad := [name for name, value in given.items() if value is not None and not fits(str(value))]:
+        raise ConfigError([f"postgres: {name} has a NUL in it, or a byte that is not UTF-8" for name in bad])
 
 
 def _is_here(host: str) -> bool:

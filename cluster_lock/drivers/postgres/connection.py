@@ -115,3 +115,10 @@ def pooled(backend: str) -> BackendRefused:
         f"{backend}: a pooler in transaction mode stands between us and the server, which forgets whom to notify:"
         " connect to the server itself, or to a pool in session mode"
     )
+
+
+def pooled_session(backend: str) -> BackendRefused:
+    return BackendRefused(
+        f"{backend}: a pooler stands between us and the server, which may give our session, and the advisory locks that"
+        " it has, to somebody else (also in session mode): connect to the server itself, or use the mode lease"
+    )

@@ -4,11 +4,30 @@ from __future__ import annotations
 
 from typing import Any
 
-from cluster_lock.errors import BackendRefused, BackendUnavailable, ClusterLockError, PermissionRefused
+from cluster_lock.errors import (
+    BackendRefused,
+    BackendUnavailable,
+    ClusterLockError,
+    LeaseExpired,
+    PermissionRefused,
+)
+from cluster_lock.values import Lease
 
 
 class SchemaGone(BackendUnavailable):
     """A table or function of ours is not there any more."""
+
+
+class NotGiven(BackendUnavailable):
+    """The server has said why nobody gets the lock yet, so nothing was applied."""
+
+
+def shown(lease: Lease) -> str:
+    return f"lease {lease.id} of {lease.holder}"
+
+
+def lease_gone(backend: str, lease: Lease) -> LeaseExpired:
+    return LeaseExpired(f"{backend}: {shown(lease)} is gone")
 
 
 _GRANTS = (
@@ -27,7 +46,18 @@ _NOT_LET_IN = (
     "permission denied for database",
 )
 _READ_ONLY = ("session is read-only", "server is in hot standby mode", "the database system is in recovery mode")
-_WRONG = ("server does not support SSL", "certificate verify failed", "does not match host name", "root certificate")
+_WRONG = (
+    "server does not support SSL",
+    "certificate verify failed",
+    "does not match host name",
+    "root certificate",
+    "invalid min_protocol_version value",
+    "invalid max_protocol_version value",
+    # Of what the variables of libpq set in our session.
+    "unrecognized configuration parameter",
+    "invalid value for parameter",
+    "invalid command-line argument",
+)
 
 
 def mapped(psycopg: Any, error: Exception, backend: str, doing: str) -> ClusterLockError:
@@ -42,7 +72,8 @@ def mapped(psycopg: Any, error: Exception, backend: str, doing: str) -> ClusterL
             return BackendUnavailable(f"{backend}: {doing}: this server takes no writes: it is a replica, or read-only")
         case errors.UndefinedTable() | errors.UndefinedFunction() | errors.InvalidSchemaName():
             return SchemaGone(
-                f"{backend}: {doing}: {text}: a part of the schema cluster_lock is gone; the next request makes it anew"
+                f"{backend}: {doing}: {text}: a part of the schema cluster_lock is gone; the next lease, or renewal of"
+                " one, makes it anew"
             )
         case errors.LockNotAvailable() | errors.QueryCanceled():
             return BackendUnavailable(f"{backend}: {doing}: {text}")

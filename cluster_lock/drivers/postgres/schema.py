@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import re
 from functools import cache
 from importlib.resources import files
@@ -17,12 +18,13 @@ _TURN = 7163514
 _PARTS = """
 SELECT array_remove(ARRAY[to_regclass('cluster_lock.token')::text, to_regclass('cluster_lock.space')::text,
     to_regclass('cluster_lock.lease')::text, to_regclass('cluster_lock.key')::text,
-    to_regclass('cluster_lock.server')::text], NULL) AS parts,
+    to_regclass('cluster_lock.server')::text, (SELECT conname::text FROM pg_constraint
+        WHERE conrelid = to_regclass('cluster_lock.key') AND conname = 'of_a_turn')], NULL) AS parts,
     (SELECT count(DISTINCT proname) FROM pg_proc
         WHERE pronamespace = to_regnamespace('cluster_lock') AND proname = ANY ($1)) AS functions,
     current_database() AS database, current_user AS role
 """
-_ALL = 5
+_ALL = 6
 
 
 @cache
@@ -31,23 +33,36 @@ def ddl() -> str:
     return (files(__package__) / "schema.sql").read_text(encoding="utf-8")
 
 
-async def ensure(connection: Connection, backend: str, until: float) -> bool:
-    """See that the schema is there, whole, and of our version; make it if it is not. Was it made?
+class Found(enum.Enum):
+    """Of the schema, by who looked."""
+
+    NOTHING = enum.auto()
+    SOME = enum.auto()
+    """Enough to look at, unless a part is missing that is asked for."""
+    WHOLE = enum.auto()
+
+
+async def find(connection: Connection, backend: str, until: float, *, make: bool) -> Found:
+    """What is there of the schema, and that it is of our version. `make`: what was missing is there after it.
 
     Raises PermissionRefused that names the right, BackendRefused for a schema of another version.
     """
     functions = sorted(set(re.findall(r"CREATE OR REPLACE FUNCTION cluster_lock\.(\w+)", ddl())))
     (told,) = await connection.ask(_PARTS, (functions,), until, "look for the schema cluster_lock")
-    made = len(told["parts"]) < _ALL or told["functions"] < len(functions)
-    if made:
+    found = Found.SOME if told["parts"] else Found.NOTHING
+    if len(told["parts"]) == _ALL and told["functions"] == len(functions):
+        found = Found.WHOLE
+    elif make:
         await init(connection, backend, until, told["role"], told["database"])
+    elif found is Found.NOTHING:
+        return found
     rows = await connection.ask("SELECT version FROM cluster_lock.server", (), until, "read the schema's version")
     if [row["version"] for row in rows] != [VERSION]:
         raise BackendRefused(
             f"{backend}: the schema cluster_lock is of version {', '.join(str(row['version']) for row in rows) or '?'}"
             f" and this is cluster-lock for version {VERSION}"
         )
-    return made
+    return found
 
 
 async def init(connection: Connection, backend: str, until: float, role: str, database: str) -> None:
@@ -57,6 +72,6 @@ async def init(connection: Connection, backend: str, until: float, role: str, da
         await connection.ask(script, (), until, "make the schema cluster_lock")
     except PermissionRefused as error:
         raise PermissionRefused(
-            f"{backend}: the schema cluster_lock is not there, and {role} may not make it: it lacks CREATE ON DATABASE"
-            f" {database}; let its owner run 'cluster-lock init-db'"
+            f"{backend}: the schema cluster_lock is not there, or not whole, and {role} may not make it:"
+            f" it lacks CREATE ON DATABASE {database}; let its owner run 'cluster-lock init-db'"
         ) from error

@@ -36,6 +36,12 @@ CREATE TABLE IF NOT EXISTS cluster_lock.key (
     PRIMARY KEY (prefix, name)
 );
 
+-- What a person puts there, too, is something that a turn could have put there. Apart from the table, so that tables get
+-- it that were made before it.
+ALTER TABLE cluster_lock.key DROP CONSTRAINT IF EXISTS of_a_turn;
+ALTER TABLE cluster_lock.key ADD CONSTRAINT of_a_turn
+    CHECK (index BETWEEN 1 AND 9007199254740992 AND (lease IS NULL OR record IS NOT NULL)) NOT VALID;
+
 -- Which server, with which tables, this was when somebody looked last, and since when nothing can have been lost.
 CREATE TABLE IF NOT EXISTS cluster_lock.server (
     one       boolean PRIMARY KEY DEFAULT true CHECK (one),
@@ -203,6 +209,11 @@ BEGIN
         RETURN;
     END IF;
     SELECT * INTO old FROM cluster_lock.key WHERE prefix = a_prefix AND name = a_name FOR UPDATE;
+    IF old.lease = a_lease AND EXISTS (
+            SELECT FROM cluster_lock.space s WHERE s.prefix = a_prefix AND s.index > 0 AND s.index < old.index) THEN
+        stranger := true;  -- a person has copied our lease: no turn has reached that index
+        RETURN;
+    END IF;
     IF old.lease = a_lease THEN
         token := old.index;
         stands := old.record;
@@ -325,7 +336,8 @@ BEGIN
             RETURNING index)
     SELECT max(index) INTO last_swept FROM gone;
     IF last_swept IS NOT NULL THEN
-        UPDATE cluster_lock.space SET swept = greatest(swept, last_swept) WHERE prefix = a_prefix;
+        -- A person's row may have an index that no turn has reached, and nobody could wait behind such a position.
+        UPDATE cluster_lock.space SET swept = greatest(swept, least(last_swept, index)) WHERE prefix = a_prefix;
     END IF;
 END $$;
 
@@ -350,12 +362,14 @@ LANGUAGE sql AS $$
         WHERE id = ANY (ids) AND expires_at > clock_timestamp() + make_interval(secs => ttl)
 $$;
 
--- What stands under names that begin so; `everything`: also what nobody holds.
+-- What stands under names that begin so; `everything`: also what nobody holds. An index that no turn has reached is a
+-- person's, and told as that of the last turn.
 CREATE OR REPLACE FUNCTION cluster_lock.scan(a_prefix text, a_begin text, everything boolean)
 RETURNS TABLE (name text, lease text, index bigint, record bytea)
 LANGUAGE sql STABLE AS $$
-    SELECT k.name, l.id, k.index, k.record
+    SELECT k.name, l.id, least(k.index, nullif(s.index, 0)), k.record
         FROM cluster_lock.key k
+        LEFT JOIN cluster_lock.space s ON s.prefix = a_prefix
         LEFT JOIN cluster_lock.lease l ON l.id = k.lease AND l.expires_at > clock_timestamp()
         WHERE k.prefix = a_prefix AND starts_with(k.name, a_begin) AND k.record IS NOT NULL
             AND (l.id IS NOT NULL OR (everything AND k.lease IS NULL))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from urllib.parse import unquote
 
 NO_DSN = "must be a connection string of libpq, such as host=db1,db2 dbname=locks or postgresql://db1,db2/locks"
 
@@ -51,14 +52,20 @@ def _names(text: str) -> list[str] | None:
             pair = _PAIR.match(text, at)
             if pair is None:
                 return None
-            # A value that was left out takes the next pair for itself; and an address in one is shown.
-            inside = pair["name"] in _SHOWN and re.search("=|://", pair["value"])
-            names.append("password" if inside else pair["name"].lower())
+            names.append(_name(pair["name"], pair["value"].strip("'")))
             at = pair.end()
         return names
     uri = _URI.fullmatch(text.strip())
     if uri is None or not all(map(_PLACE.fullmatch, uri["places"].split(","))):
         # Where a password has a sign in it that ends an address, it is no address any more.
         return ["password"] if "@" in text else None
-    names = [pair.partition("=")[0].lower() for pair in (uri["pairs"] or "").split("&") if pair]
+    pairs = [pair.partition("=") for pair in (uri["pairs"] or "").split("&") if pair]
+    names = [_name(name, unquote(value)) for name, _, value in pairs]
     return [*names, "password"] if ":" in (uri["user"] or "") else names
+
+
+def _name(name: str, value: str) -> str:
+    """`password` for one that hides in a value that is shown: one that was left out takes the next pair for itself, and
+    an address in one may have a user. A socket's name may begin with an @."""
+    hides = (name in _SHOWN and re.search("=|://", value)) or (name in ("host", "hostaddr") and "@" in value[1:])
+    return "password" if hides else name.lower()
