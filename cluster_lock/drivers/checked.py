@@ -13,7 +13,14 @@ from collections.abc import Awaitable, Collection
 from typing import Any, NoReturn, TypeVar
 
 from cluster_lock.driver import Driver
-from cluster_lock.errors import BackendRefused, BackendUnavailable, ClusterLockError, ContractBroken, LeaseExpired
+from cluster_lock.errors import (
+    BackendRefused,
+    BackendUnavailable,
+    ClusterLockError,
+    ContractBroken,
+    LeaseExpired,
+    in_words,
+)
 from cluster_lock.values import Changes, Entry, Grant, Lease, Traits
 
 log = logging.getLogger("cluster_lock.driver")
@@ -47,7 +54,7 @@ class CheckedDriver:
             raise
         except Exception as error:  # noqa: BLE001 - whatever it is, it is no word of the contract
             self._broken(
-                "open", f"raised {error!r}", "raises only for what will not pass, with an error of ours", error
+                "open", f"raised {in_words(error)}", "raises only for what will not pass, with an error of ours", error
             )
 
     async def close(self) -> None:
@@ -155,7 +162,7 @@ class CheckedDriver:
         except allowed:
             raise
         except Exception as error:  # noqa: BLE001 - whatever it is, it is no word of the contract
-            self._broken(verb, f"raised {error!r}", _sentence_of(allowed), error)
+            self._broken(verb, f"raised {in_words(error)}", _sentence_of(allowed), error)
         finally:
             for look in looks:
                 look.cancel()

@@ -210,6 +210,28 @@ class WaitThatComparesStates(Fault):
     driver = ComparingStates
 
 
+class WaitThatTellsOfChangesOneByOne(Fault):
+    caught_by = "test_linearizable_wait_tells_of_the_last_change"
+
+    class store(MemoryBackend):  # noqa: N801
+        def __init__(self) -> None:
+            super().__init__(traits=Traits(linearizable_waits=True))
+
+    class driver(MemoryDriver):  # noqa: N801
+        written: ClassVar[list[Grant]] = []
+
+        async def acquire(self, lease: Lease, name: str, record: bytes) -> Grant | None:
+            grant = await super().acquire(lease, name, record)
+            self.written.extend([grant] if grant else ())
+            return grant
+
+        async def wait_changed(self, names: Collection[str], since: object | None, at_most: float) -> Changes:
+            changes = await super().wait_changed(names, since, at_most)
+            after = [grant for grant in self.written if isinstance(since, int) and grant.index > since]
+            first = {grant.name: Entry(grant.name, grant.lease.id, grant.index, b"") for grant in after[:1]}
+            return Changes(changes.position, {**changes.entries, **first})
+
+
 class WaitThatIsLate(Fault):
     caught_by = "test_wait_returns_in_time"
 

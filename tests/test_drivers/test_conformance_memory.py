@@ -14,7 +14,7 @@ from cluster_lock.values import Traits
 class TestMemory(DriverConformance):
     ttl = 0.8
     slack = 0.5
-    traits = Traits()
+    traits = Traits(linearizable_waits=True)
 
     def setup_method(self) -> None:
         super().setup_method()

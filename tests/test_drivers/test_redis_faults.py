@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
@@ -16,11 +16,19 @@ from support.aio import in_a_thread, run, until
 from support.certs import Authority
 from support.leases import first_lease
 from support.proxy import Proxy
+from support.redis import replica_of
 
 from cluster_lock import clock
 from cluster_lock.drivers.bounded import BoundedDriver
 from cluster_lock.drivers.redis import RedisDriver
-from cluster_lock.errors import BackendRefused, BackendUnavailable, LeaseExpired, NoLeaseYet, PermissionRefused
+from cluster_lock.errors import (
+    BackendRefused,
+    BackendUnavailable,
+    ConfigError,
+    LeaseExpired,
+    NoLeaseYet,
+    PermissionRefused,
+)
 from cluster_lock.testing.servers import RedisServer, ServerTLS
 from cluster_lock.values import Grant, Lease
 
@@ -160,7 +168,7 @@ async def test_all_connections_are_cut(server: RedisServer) -> None:
     """However many connections an outage ended, one request finds it out: the next one is answered."""
     async with Proxy(server.host, server.port) as proxy, opened(server, proxy.port) as driver:
         await asyncio.gather(*(driver.read([LOCK]) for _ in range(5)))
-        assert proxy.connections >= 5
+        assert proxy.connections >= 4
         proxy.cut()
         await until(lambda: proxy.connections == 0)
         with pytest.raises(BackendUnavailable):
@@ -239,8 +247,7 @@ async def test_a_server_that_may_drop_locks(server: RedisServer, configured: tup
 
 async def test_a_replica(server: RedisServer) -> None:
     """A read-only replica is no place for a lock, and may become one: the driver opens, and has no lease to give."""
-    with RedisServer() as replica:
-        replica.cli("REPLICAOF", server.host, str(server.port))
+    with replica_of(server) as replica:
         async with opened(replica) as driver:
             with pytest.raises(BackendUnavailable, match="only read-only replicas answer"):
                 await driver.grant_lease("somebody", TTL)
@@ -284,8 +291,7 @@ async def test_a_grant_waits_for_a_replica(server: RedisServer) -> None:
         server.wait_age(30)
         with pytest.raises(BackendUnavailable, match="0 of 1 replicas have the change"):
             await driver.grant_lease("somebody", TTL)
-        with RedisServer() as replica:
-            replica.cli("REPLICAOF", server.host, str(server.port))
+        with replica_of(server) as replica:
             lease = await leased(driver, 30)
 
             async def granted() -> Grant | None:
@@ -309,8 +315,7 @@ async def test_two_primaries(server: RedisServer) -> None:
 
 async def test_a_replica_that_becomes_the_primary(server: RedisServer) -> None:
     """Who is led to another server than before waits one ttl: it may lack what the one before had granted."""
-    with RedisServer() as replica:
-        replica.cli("REPLICAOF", server.host, str(server.port))
+    with replica_of(server) as replica:
         driver = RedisDriver([server.url, replica.url], prefix=PREFIX, request_timeout=REQUEST)
         await driver.open()
         before = await taken(driver, await leased(driver))
@@ -327,9 +332,7 @@ async def test_a_replica_that_becomes_the_primary(server: RedisServer) -> None:
 async def test_who_starts_after_a_failover(server: RedisServer) -> None:
     """A process that never knew the primary before waits one ttl at a replica that was promoted, however long that has
     run; the next process need not wait again."""
-    with RedisServer() as replica:
-        replica.cli("REPLICAOF", server.host, str(server.port))
-        await asyncio.to_thread(replica.wait_follows)
+    with replica_of(server) as replica:
         await asyncio.to_thread(replica.wait_age, TTL + 1)
         server.kill()
         replica.promote()
@@ -346,8 +349,7 @@ async def test_who_starts_after_a_failover(server: RedisServer) -> None:
 
 async def test_a_primary_that_falls_silent(server: RedisServer) -> None:
     """However many connections to it there are, a request or two find it out, and not one for each of them."""
-    with RedisServer() as replica:
-        replica.cli("REPLICAOF", server.host, str(server.port))
+    with replica_of(server) as replica:
         own = RedisDriver([server.url, replica.url], prefix=PREFIX, request_timeout=REQUEST)
         await own.open()
         driver = BoundedDriver(own, REQUEST)  # as a session has it
@@ -413,11 +415,10 @@ async def test_a_failover_by_sentinel(server: RedisServer) -> None:
     """When a Sentinel makes the replica the primary, the driver follows it: nobody gets a lock for one ttl, and the
     next token is larger. The Sentinel needs no password where the servers have one."""
     password = "of-the-servers"
-    with RedisServer() as replica, SentinelServer(server, password) as sentinel:
+    with replica_of(server) as replica, SentinelServer(server, password) as sentinel:
         for each in (server, replica):
             each.cli("CONFIG", "SET", "masterauth", password)
             each.cli("ACL", "SETUSER", "default", f">{password}", "resetpass", f">{password}")
-        replica.cli("--no-auth-warning", "-a", password, "REPLICAOF", server.host, str(server.port))
         await until(lambda: str(replica.port) in sentinel.cli("SENTINEL", "REPLICAS", "locks"))
         driver = RedisDriver([sentinel.url], prefix=PREFIX, request_timeout=REQUEST, service="locks", password=password)
         await driver.open()
@@ -455,3 +456,111 @@ RIGHTS = (
     *("+ping", "+info", "+select", "+eval", "+evalsha", "+time", "+exists", "+get", "+set", "+del", "+pexpire"),
     *("+pttl", "+sadd", "+srem", "+smembers", "+publish", "+subscribe", "+scan", "+wait"),
 )
+
+LOOKING = "+ping", "+info", "+select", "+eval", "+evalsha", "+time", "+exists", "+get", "+pttl", "+smembers", "+scan"
+
+
+def user(server: RedisServer, name: str, *rights: str) -> None:
+    server.cli("ACL", "SETUSER", name, "reset", "on", ">right", "~faults/*", "&faults/*", *rights)
+
+
+def kept(server: RedisServer) -> dict[str, str]:
+    """All that stands there."""
+    return {key: server.cli("--no-raw", "DUMP", key) for key in sorted(server.cli("KEYS", "*").splitlines())}
+
+
+async def test_a_right_that_was_taken_away(server: RedisServer) -> None:
+    """A verb that is refused for one of its commands has changed nothing."""
+    user(server, "bot", *RIGHTS)
+    async with opened(server, user="bot", password="right") as driver:
+        lease = await leased(driver, 8.0)
+        await driver.release(await taken(driver, lease), b"bye")
+        held = await taken(driver, lease)
+        await driver.announce(lease, "standby/heir", b"{}")
+        (heir,) = await driver.scan("standby/")
+        verbs: dict[str, Callable[[], Awaitable[object]]] = {
+            "acquire": lambda: driver.acquire(lease, "leader/y", b"{}"),
+            "release": lambda: driver.release(held, b"bye"),
+            "transfer": lambda: driver.transfer(held, heir, b"{}"),
+            "revoke": lambda: driver.revoke(lease),
+        }
+        for verb, needs in {
+            "acquire": ("+publish", "+sadd", "+set", "+del", "+get", "+exists"),
+            "release": ("+publish", "+srem", "+set", "+del", "+get", "+exists"),
+            "transfer": ("+publish", "+sadd", "+srem", "+set", "+get", "+exists"),
+            "revoke": ("+publish", "+srem", "+set", "+del", "+get", "+smembers"),
+        }.items():
+            for missing in needs:
+                await driver.renew(lease)
+                user(server, "bot", *(right for right in RIGHTS if right != missing))
+                stood = kept(server)
+                with pytest.raises(PermissionRefused):
+                    await verbs[verb]()
+                assert kept(server) == stood, (verb, missing)
+                user(server, "bot", *RIGHTS)
+
+
+async def test_the_books_that_one_may_not_read(server: RedisServer) -> None:
+    """Who may not read the books of the driver leaves them as they are."""
+    async with opened(server) as other:
+        await taken(other, await leased(other, 8.0))
+        user(server, "bot", *(right for right in RIGHTS if right != "+smembers"))
+        async with opened(server, user="bot", password="right") as driver:
+            with pytest.raises(PermissionRefused):
+                await driver.grant_lease("bot", TTL)
+            with pytest.raises(PermissionRefused):
+                await driver.scan("leader/")
+        assert [entry.name for entry in await other.scan("leader/")] == [LOCK]
+
+
+async def test_looking_changes_nothing(server: RedisServer) -> None:
+    """Who looks needs only the right to read, also at a server that was promoted and with a lease that has more time
+    than it was given for, and changes nothing."""
+    with replica_of(server) as replica:
+        replica.promote()
+        async with opened(replica) as other:
+            lease = await leased(other)
+            grant = await taken(other, lease)
+            replica.cli("PERSIST", f"{PREFIX}lease/{lease.id}")
+            replica.cli("DEL", f"{PREFIX}primary")
+            user(replica, "looker", *LOOKING)
+            stood = kept(replica)
+            async with opened(replica, user="looker", password="right") as driver:
+                assert [entry.index for entry in await driver.inspect("leader/")] == [grant.index]
+                assert [entry.index for entry in await driver.scan("leader/")] == [grant.index]
+                await driver.lease_times([lease.id])
+                (node,) = await driver.nodes()
+                assert node.told_at is not None
+            assert kept(replica) == stood
+            assert replica.cli("PTTL", f"{PREFIX}lease/{lease.id}").strip() == "-1"
+
+
+async def test_more_requests_than_connections(server: RedisServer) -> None:
+    """However much is asked at once there are a few connections; a renewal waits for none of the others, and nobody for
+    replicas but who is granted something."""
+    with replica_of(server) as replica:
+        async with Proxy(server.host, server.port) as proxy:
+            url = f"redis://{proxy.host}:{proxy.port}"
+            patient = RedisDriver([url], prefix=PREFIX, request_timeout=30.0, wait_replicas=1)
+            async with drivers.opened(patient) as driver:
+                lease = await leased(driver, 8.0)
+                await asyncio.gather(*(driver.read([LOCK]) for _ in range(100)))
+                assert proxy.connections <= 4
+                replica.pause()
+                asked = [asyncio.create_task(driver.acquire(lease, f"leader/{n}", b"{}")) for n in range(20)]
+                await until(lambda: "blocked_clients:4" in server.cli("INFO", "clients"))
+                await driver.renew(lease)
+                await driver.read([LOCK])
+                assert not any(task.done() for task in asked)
+                assert proxy.connections <= 5
+                replica.resume()
+                await asyncio.gather(*asked, return_exceptions=True)
+
+
+@pytest.mark.parametrize("what", ["user", "password", "service"])
+def test_settings_that_are_no_text(what: str) -> None:
+    """What cannot be sent is refused in a sentence that does not show it."""
+    given: dict[str, Any] = {"user": "bot", "password": "right", what: "SeCrEt\udcff"}
+    with pytest.raises(ConfigError, match=f"the {what} is no text") as refused:
+        RedisDriver(["redis://127.0.0.1:1"], prefix=PREFIX, request_timeout=REQUEST, **given)
+    assert "SeCrEt" not in str(refused.value)

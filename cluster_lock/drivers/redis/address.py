@@ -9,6 +9,7 @@ from typing import Any
 from cluster_lock.drivers.shared.addresses import Address, addresses
 from cluster_lock.drivers.shared.secret import Secret, revealed
 from cluster_lock.drivers.shared.tls_files import TLSFiles
+from cluster_lock.drivers.shared.utf8 import is_text
 from cluster_lock.errors import ConfigError
 
 _PORT, _SENTINEL_PORT = 6379, 26379
@@ -42,6 +43,9 @@ class RedisAccess:
             problems.append("redis: a client certificate needs both of cert and key")
         if user is not None and password is None:
             problems.append("redis: a user needs a password")
+        for what, text in (("user", user), ("password", revealed(password)), ("service", service)):
+            if not is_text(text or ""):
+                problems.append(f"redis: the {what} is no text that could be sent: it has bytes that are not UTF-8")
         if problems:
             raise ConfigError(problems)
         self.addresses = tuple(found)

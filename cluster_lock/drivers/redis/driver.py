@@ -15,14 +15,16 @@ from typing import Any
 
 from cluster_lock import clock
 from cluster_lock.drivers.shared.secret import Secret
+from cluster_lock.drivers.shared.utf8 import is_text
 from cluster_lock.errors import BackendUnavailable, ClusterLockError, ConfigError, ForeignValue, LeaseExpired
-from cluster_lock.values import Changes, Entry, Grant, Lease, Traits, Validity
+from cluster_lock.values import LEADER, Changes, Entry, Grant, Lease, Traits, Validity
 
-from . import scripts
+from . import looking, scripts
 from .address import RedisAccess
 from .inspect import RedisInspecting
 from .library import load
-from .link import RedisLink
+from .link import Locks, RedisLink
+from .script import Script
 from .subscription import Subscription
 
 _SHORTEST = 0.1
@@ -48,7 +50,7 @@ class RedisDriver(RedisInspecting):
 
     `urls`: "redis://host:6379" or, with TLS, "rediss://..."; of several only one may be a primary. With `service` they
     are the addresses of Sentinels. `ca`, `cert`, `key`: PEM files. `request_timeout`: what one verb may take.
-    `wait_replicas`: so many replicas must have a grant before it is one. Raises ConfigError.
+    `wait_replicas`: so many replicas must have a grant before it is one, or is shown. Raises ConfigError.
     """
 
     def __init__(
@@ -78,7 +80,7 @@ class RedisDriver(RedisInspecting):
 
     @property
     def traits(self) -> Traits:
-        return Traits()
+        return Traits(linearizable_waits=True)
 
     @property
     def backend(self) -> str:
@@ -125,8 +127,7 @@ class RedisDriver(RedisInspecting):
         return Lease(lease, milliseconds / 1000, holder)
 
     async def renew(self, lease: Lease) -> int:
-        link, _ = self._parts()
-        if not await link.ask("PEXPIRE", f"{self._prefix}lease/{lease.id}", math.ceil(lease.ttl * 1000)):
+        if not await self._run(scripts.RENEW, lease.id, str(math.ceil(lease.ttl * 1000)), urgent=True):
             raise self._gone(lease)
         return 0
 
@@ -137,7 +138,11 @@ class RedisDriver(RedisInspecting):
 
     async def acquire(self, lease: Lease, name: str, record: bytes) -> Grant | None:
         link, _ = self._parts()
-        answer = await self._run(scripts.ACQUIRE, lease.id, name, record, before=link.known.expect_grant)
+
+        def given(answer: list[bytes]) -> Locks:
+            return {name: (lease.id, int(answer[1]))} if answer[0] in (b"granted", b"held") else {}
+
+        answer = await self._run(scripts.ACQUIRE, lease.id, name, record, before=link.known.expect_grant, locks=given)
         what = answer[0].decode()
         if what == "gone":
             raise self._gone(lease)
@@ -177,11 +182,11 @@ class RedisDriver(RedisInspecting):
         return await self._changes(names, None)
 
     async def scan(self, prefix: str) -> list[Entry]:
-        found = await self._run(scripts.SCAN, prefix)
+        found = await self._run(looking.SCAN, prefix)
         entries = [
             Entry(name.decode(), lease.decode(), int(index), record)
             for name, lease, index, record in found
-            if _is_text(name)  # else it is none of ours
+            if is_text(name)  # else it is none of ours
         ]
         return sorted(entries, key=lambda entry: entry.index)
 
@@ -210,7 +215,7 @@ class RedisDriver(RedisInspecting):
         _, subscription = self._parts()
         generation, heard, asked = subscription.generation, subscription.heard, clock.now()
         wanted = list(names)
-        present, *rows = await self._run(scripts.READ, *wanted)
+        present, *rows = await self._run(looking.READ, *wanted, locks=lambda answer: _locks(wanted, answer[1:]))
         states: dict[str, State] = {}
         entries: dict[str, Entry] = {}
         ends = math.inf
@@ -224,9 +229,9 @@ class RedisDriver(RedisInspecting):
                 entries[name] = Entry(name, holder, int(index) if holder else int(present), record)
         return Changes(Position(states, generation, heard, ends), entries)
 
-    async def _run(self, script: scripts.Script, *arguments: str | bytes, before: Any = None) -> Any:
+    async def _run(self, script: Script, *arguments: str | bytes, **how: Any) -> Any:
         link, _ = self._parts()
-        return await link.run(script, self._prefix, *arguments, before=before)
+        return await link.run(script, *arguments, **how)
 
     def _gone(self, lease: Lease) -> LeaseExpired:
         return LeaseExpired(f"{self.backend}: lease {lease.id} of {lease.holder} is gone")
@@ -236,9 +241,10 @@ class RedisDriver(RedisInspecting):
         return self._opened
 
 
-def _is_text(name: bytes) -> bool:
-    try:
-        name.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
+def _locks(names: Sequence[str], rows: Sequence[Any]) -> Locks:
+    """The locks of an answer."""
+    return {
+        name: (lease.decode(), int(index)) if lease else None
+        for name, (lease, index, *_) in zip(names, rows, strict=True)
+        if name.startswith(LEADER)
+    }

@@ -7,8 +7,9 @@ from typing import Any
 
 from cluster_lock.values import BackendNode, Entry, LeaseTimes
 
-from . import scripts
+from . import looking
 from .link import RedisLink
+from .script import Script
 
 _AT_ONCE = 500
 """Keys of the whole database that one request looks at."""
@@ -22,20 +23,19 @@ class RedisInspecting:
     def _parts(self) -> tuple[RedisLink, Any]:
         raise NotImplementedError
 
-    async def _run(self, script: scripts.Script, *arguments: str | bytes, before: Any = None) -> Any:
+    async def _run(self, script: Script, *arguments: str | bytes, **how: Any) -> Any:
         raise NotImplementedError
 
     async def inspect(self, prefix: str) -> list[Entry]:
         """Goes through the whole database in small steps, since what others wrote under our keys stands in no list."""
-        link, _ = self._parts()
         names, cursor = set[str](), b"0"
         pattern = _literally((self._prefix + prefix).encode()) + b"*"
         while True:
-            cursor, keys = await link.ask("SCAN", cursor, "MATCH", pattern, "COUNT", _AT_ONCE)
+            cursor, keys = await self._run(looking.KEYS, cursor, pattern, str(_AT_ONCE))
             names.update(key.decode(errors="backslashreplace").removeprefix(self._prefix) for key in keys)
             if cursor == b"0":
                 break
-        _, *rows = await self._run(scripts.READ, *names)
+        rows = await self._run(looking.LOOK, *names)
         entries = [
             Entry(name, lease.decode() or None, int(index), record)
             for name, (lease, index, record, *_) in zip(names, rows, strict=True)
@@ -44,7 +44,7 @@ class RedisInspecting:
         return sorted(entries, key=lambda entry: entry.index)
 
     async def lease_times(self, lease_ids: Collection[str]) -> Mapping[str, LeaseTimes]:
-        found = await self._run(scripts.TIMES, *lease_ids)
+        found = await self._run(looking.TIMES, *lease_ids)
         return {
             lease_id: LeaseTimes(float(value.split(b" ", 1)[0]) / 1000, left / 1000)
             for lease_id, (value, left) in zip(lease_ids, found, strict=True)
@@ -53,7 +53,7 @@ class RedisInspecting:
 
     async def nodes(self) -> list[BackendNode]:
         link, _ = self._parts()
-        seconds, microseconds = await link.ask("TIME")
+        seconds, microseconds = await self._run(looking.TIME)
         server = link.server
         assert server is not None
         version, now = f"{server.version} ({server.product})", int(seconds) + int(microseconds) / 1e6

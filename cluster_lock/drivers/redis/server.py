@@ -4,7 +4,7 @@ A server that was started anew may have lost locks whose holders still work, and
 primary. So a primary that we did not know gives nothing away until every lease that the one before could have granted
 is over by our own clock, whose ttl the first request for a lease tells. One that has run for longer than that, and that
 we meet for the first time, has all its locks. Of one that was a replica once its age says nothing, nor does INFO say
-when it was promoted: who meets it first writes that down there.
+when it was promoted: who first asks it for a lease writes that down there.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Server:
     role: str
     identity: tuple[str, str]
     age: float
-    """Seconds, by its own clock, for which it runs; of one that was promoted, for which that is known."""
+    """Seconds, by its own clock, for which it runs."""
     promoted: bool
     """Was it a replica of another one?"""
     cluster: bool
@@ -89,17 +89,33 @@ class KnownServer:
         self._identity: tuple[str, str] | None = None
         self._since = 0.0
         self._ttl = 0.0
+        self._is_unasked = self._is_first = False
 
     def is_known(self, server: Server) -> bool:
         return server.identity == self._identity
 
-    def met(self, server: Server) -> None:
-        """A new connection leads to this one."""
+    def met(self, server: Server) -> bool:
+        """A new connection leads to this one. True: we knew another one until now."""
         if self.is_known(server):
-            return
+            return False
+        is_first = self._identity is None
         # At first contact its age tells whether it may have lost something; after a change it has, for all we know.
-        age = server.age if self._identity is None else 0.0
+        age = server.age if is_first and not server.promoted else 0.0
         self._identity, self._since = server.identity, clock.now() - age
+        self._is_unasked, self._is_first = server.promoted, is_first
+        return not is_first
+
+    def is_unasked(self, server: Server) -> bool:
+        """Was it promoted, and must be asked since when that is known?"""
+        return self._is_unasked and self.is_known(server)
+
+    def told(self, server: Server, age: float) -> None:
+        """It is known for the primary since so many seconds."""
+        if not self.is_known(server):
+            return
+        self._is_unasked = False
+        if self._is_first:
+            self._since = min(self._since, clock.now() - age)
 
     def expect_lease(self, ttl: float) -> None:
         """Before a lease is granted. Raises NoLeaseYet."""
