@@ -114,6 +114,14 @@ class AlreadyRunning(ClusterLockError):
     exit_code = 73
 
 
+def in_words(error: BaseException) -> str:
+    """What somebody else's error says, for people. One about a text that cannot be written has that text in it, which
+    may be a password: of that, its reason."""
+    if isinstance(error, UnicodeEncodeError | UnicodeDecodeError):
+        return f"{type(error).__name__}({error.reason!r})"
+    return repr(error)
+
+
 if TYPE_CHECKING:
     ConflictPersists: type[ClusterLockError]
     RequestUnguarded: type[ClusterLockError]

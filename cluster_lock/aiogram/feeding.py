@@ -86,7 +86,7 @@ class Feeder:
             failure = self._cancelled(job, error)
         except BaseException as error:  # noqa: BLE001 - logged and confirmed, as aiogram does
             failure = error if isinstance(error, Exception) else _as_exception(error)
-            if job.cut_off:
+            if job.cut_off or (_was_asked() and self._is_ending()):
                 await self._cut_off(job, failure)
                 return
         if failure is None and not job.out_of_time:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable
 from functools import partial
+from typing import Any
 
 from aiogram import Bot, Dispatcher
 
@@ -48,6 +49,7 @@ class Handling:
         self._aside: dict[Delivered, QueuedUpdate] = {}
         """What runs too, and nothing waits for its place any more: confirmed early, or left behind."""
         self._closed = False
+        self._poller: asyncio.Task[Any] | None = None
         self._one_ended = asyncio.Event()
         self._look_again: asyncio.TimerHandle | None = None
         deadlines: Deadlines | None = None
@@ -56,6 +58,11 @@ class Handling:
             deadlines = Deadlines(bot.id, limit, grace, facts, self._is_ending, finished, self._leave_behind)
         feeder = Feeder(dispatcher, bot, term, rules, facts, notes, deadlines, self._is_ending, finished, exits)
         self._feed, self.redelivery = feeder.feed, feeder.redelivery
+
+    def end_with(self, poller: asyncio.Task[Any] | None) -> None:
+        """A cancellation of this task is one of its handlers too, although it hears of it later: at the end of a loop
+        all tasks are cancelled at once, and go on in any order."""
+        self._poller = poller
 
     @property
     def waiting(self) -> int:
@@ -165,4 +172,6 @@ class Handling:
         self._start()
 
     def _is_ending(self) -> bool:
+        if self._poller is not None and self._poller.cancelling():
+            return True
         return self._closed or self._term.closed or self._term.ended is not None

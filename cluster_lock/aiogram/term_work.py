@@ -63,19 +63,21 @@ class TermWork:
         Cancelled (the lease is lost): end at once, confirm nothing, and return only when no handler runs any more.
         """
         self._facts.begin(self._window)
+        self._handling.end_with(asyncio.current_task())
         not_at_exec = at_exec(self._leave)
         try:
             await self._lead_until_step_down()
             drained = self._asked_at + self._rules.timing.drain
             until = drained + self._rules.timing.cancel_grace
             await self._draining.drain(max(0.0, drained - clock.now()))
-            self._term.handover.update(self._draining.left_over(self._held, is_unsure=self._is_unsure()))
             await self._draining.confirm(until, self._held)
             await finish(self._say_step_down(max(0.5, until - clock.now())))
         finally:
             self._facts.end()
             self._handling.cancel()
             await finish(self._end())
+            if self._term.ended is None:  # it is not lost: somebody goes on from here, in whatever way this was ended
+                self._term.handover.update(self._draining.left_over(self._held, is_unsure=self._is_unsure()))
             not_at_exec()
             self._notes.close()
 

@@ -173,8 +173,12 @@ class Election:
 
     async def _reign(self, held: HeldLock, body: Body, settle: bool, stop: asyncio.Event) -> StepDown | None:
         """One term, from the grant to the giving away. What ended it, or None when the body returned by itself."""
-        if settle and held.origin.settles:
-            await self._settle(held, stop)
+        try:
+            if settle and held.origin.settles:
+                await self._settle(held, stop)
+        except BaseException:
+            await finish(held.end(held.inherited))
+            raise
         term = Term(
             held.name,
             held.fencing_token,
@@ -215,9 +219,6 @@ class Election:
         lost, stopping = asyncio.ensure_future(held.wait_lost()), asyncio.ensure_future(stop.wait())
         try:
             await asyncio.wait((lost, stopping), timeout=left, return_when=asyncio.FIRST_COMPLETED)
-        except BaseException:
-            await finish(held.end(held.inherited))
-            raise
         finally:
             await end((lost, stopping))
 

@@ -18,7 +18,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from cluster_lock import errors
-from cluster_lock.errors import BackendUnavailable, ClusterLockError, ConfigError, KeeperMismatch
+from cluster_lock.errors import BackendUnavailable, ClusterLockError, ConfigError, KeeperMismatch, in_words
 
 log = logging.getLogger("cluster_lock.keeper")
 
@@ -116,7 +116,7 @@ class PipeLink:
         except Exception as error:
             # A bug here, or of the one that answers on our behalf: said here, and the caller does not wait for ever.
             log.exception("the answer to a question on the pipe failed")
-            self._write({"answer": number, "error": [ClusterLockError.__name__, f"it failed there: {error!r}"]})
+            self._write({"answer": number, "error": [ClusterLockError.__name__, f"it failed there: {in_words(error)}"]})
         else:
             self._write({"answer": number, "value": value})
 

@@ -245,7 +245,7 @@ class Hold:
             except (BackendUnavailable, BackendRefused) as error:
                 if clock.now() >= until:
                     log.warning("%s: not released, the next renewal does it or the ttl: %s", self.name, error)
-                    context.touched.note_unreleased(self.key)
+                    context.touched.note_unreleased(self.grant, farewell)
                     return Ending.UNCONFIRMED
             await asyncio.sleep(random.uniform(0.05, 0.15))
 

@@ -6,16 +6,15 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from types import TracebackType
-from typing import Self
 
 from cluster_lock.aio import Backoff, finish
 from cluster_lock.drivers.bounded import within
-from cluster_lock.errors import BackendUnavailable, ForeignValue, HeldElsewhere, LeaseExpired, LockLost
+from cluster_lock.errors import BackendUnavailable, ForeignValue, HeldElsewhere, LeaseExpired
 from cluster_lock.lease.threads import Threads, watch_threads
 from cluster_lock.values import INVITE, LEADER, REQUEST, Entry, Grant, Lease, Origin, Record
 
 from .asked import Asked
+from .cancelled_on_loss import CancelledOnLoss
 from .context import Context
 from .found import Found, ask_contenders
 from .hold import Hold, describe
@@ -55,7 +54,7 @@ class Lock:
         watch_threads(asyncio.get_running_loop())
         threads, hold = Threads(), await self.acquire(wait=wait)
         try:
-            async with _CancelledOnLoss(hold):
+            async with CancelledOnLoss(hold):
                 await asyncio.sleep(self._context.timing.settle_left(hold.origin, hold.since) if settle else 0)
                 with threads.current():
                     yield hold
@@ -219,16 +218,22 @@ class Lock:
     async def _confirm(self, lease: Lease) -> Found | None:
         """The watch says that the lock stands under our lease: a leader gave it to us, an acquire of ours came late, or
         the store was set back. One linearizable read, no write (docs/design.md#heir-reads)."""
-        entry = (await self._context.watch.read([self.key])).entries[self.key]
+        entry = self._context.watch.entries[self.key]
+        if not self._was_just_read(entry):
+            entry = (await self._context.watch.read([self.key])).entries[self.key]
         if entry.lease != lease.id or entry.record is None:
             return None
         grant = Grant(self.key, lease, entry.index, entry.index, entry.record)
         record = Record.from_bytes(entry.record)
-        given = record is not None and record.handed_over_by is not None
-        origin = Origin.HANDED_OVER if given else Origin.FOUND_FREE
+        origin = Origin.HANDED_OVER if _is_given(entry) else Origin.FOUND_FREE
         # What our own record says we knew before; one that was given to us holds the giver's token.
         was_there = not self._asked.wrote(lease.id, entry.record)
         return Found(grant, origin, record, entry.record, was_there)
+
+    def _was_just_read(self, entry: Entry) -> bool:
+        """Has the wait that told of it read it? What was given to us once, and is over, may be old news of ours."""
+        traits, touched = self._context.driver.traits, self._context.touched
+        return traits.linearizable_waits and _is_given(entry) and not touched.is_over(entry)
 
     async def _evidence(self, found: Found, known: Evidence) -> Evidence | None:
         """What speaks against leading on this grant: somebody knows of a token that is not smaller."""
@@ -275,37 +280,12 @@ class Lock:
         return self._context.identity.record(self.name, released=released, handover=found.inherited).to_bytes()
 
 
+def _is_given(entry: Entry) -> bool:
+    """Did a leader give it to who holds it?"""
+    record = Record.from_bytes(entry.record or b"")
+    return record is not None and record.handed_over_by is not None
+
+
 async def _end(hold: Hold, threads: Threads) -> None:
     await threads.ended()
     await hold.end({})
-
-
-class _CancelledOnLoss:
-    """Cancels the task inside when the hold is lost, and turns that cancellation into LockLost, as asyncio.timeout does
-    with its own."""
-
-    def __init__(self, hold: Hold) -> None:
-        self._hold = hold
-        self._fired = False
-
-    async def __aenter__(self) -> Self:
-        task = asyncio.current_task()
-        assert task is not None
-        self._task, self._cancelling = task, task.cancelling()
-        self._watching = asyncio.ensure_future(self._fire())
-        return self
-
-    async def _fire(self) -> None:
-        await self._hold.wait_lost()
-        self._fired = True
-        self._task.cancel()
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._watching.cancel()
-        ours = self._fired and self._task.uncancel() <= self._cancelling
-        cancelled_by_us = ours and kind is not None and issubclass(kind, asyncio.CancelledError)
-        # Also when the block ended well after all: its last part ran without the lock.
-        if self._hold.loss is not None and (kind is None or cancelled_by_us):
-            raise LockLost(f"{self._hold.name}: {self._hold.loss}") from error

@@ -28,14 +28,14 @@ class Reconciler:
         """Read `keys` now, as far as that is possible; what has become ours unasked is released."""
         for key in keys:
             self._context.touched.doubt(key)
-        await self._read(keys)
+        await self.read(keys)
 
     async def sweep(self) -> None:
         """Read whatever could ever come to stand under our lease, and all that somebody waits for: a request may be
         older than we follow its key, and a watch may be deaf in a store that was set back."""
         watch, touched = self._context.watch, self._context.touched
         asked = watch.moment
-        await self._read({*watch.wanted, *(touched.ever or ())})
+        await self.read({*watch.wanted, *(touched.ever or ())})
         if touched.ever is None:
             try:
                 entries = await self._context.driver.scan(LEADER)
@@ -44,7 +44,8 @@ class Reconciler:
             else:
                 watch.take({entry.name: entry for entry in entries}, asked)
 
-    async def _read(self, keys: Collection[str]) -> None:
+    async def read(self, keys: Collection[str]) -> None:
+        """As far as that is possible now."""
         try:
             if keys:
                 await self._context.watch.read(keys)
@@ -65,8 +66,10 @@ class Reconciler:
         await self.give_back(grant, farewell)
 
     async def give_back(self, grant: Grant, farewell: bytes) -> None:
-        """Release a grant that nobody works under, or ever did."""
+        """Release a grant that nobody works under, or ever did. The last word is that of the first try, which may have
+        contents for the next one."""
         context, touched = self._context, self._context.touched
+        farewell = touched.farewell(grant) or farewell
         touched.touch(grant.name)
         touched.end(grant)  # a caller from here on may not make it its own: the release may arrive at any moment
         try:
@@ -75,5 +78,5 @@ class Reconciler:
         except LeaseExpired as error:
             context.lease.note_expired(grant.lease, error)
         except (BackendUnavailable, BackendRefused) as error:
-            touched.note_unreleased(grant.name)
+            touched.note_unreleased(grant, farewell)
             log.debug("not released, again with the next renewal: %s", error)

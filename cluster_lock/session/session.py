@@ -12,7 +12,7 @@ from cluster_lock.driver import Driver
 from cluster_lock.drivers import FOR_SEVERAL_HOSTS
 from cluster_lock.drivers.bounded import BoundedDriver
 from cluster_lock.drivers.checked import CheckedDriver
-from cluster_lock.errors import ClusterLockError, ContractBroken
+from cluster_lock.errors import ClusterLockError, ContractBroken, in_words
 from cluster_lock.lease.guard import Guard, NoGuard, process_guard
 from cluster_lock.observer import SILENT, Observer
 from cluster_lock.values import Lease, Timing
@@ -113,10 +113,13 @@ class Session:
 
     def lock(self, name: str) -> Lock:
         """The lock called `name` ("telegram/123456", "reports/nightly"). Raises ValueError for what is no text."""
+        # Half a character, or what PostgreSQL's text cannot have: the one watch of all locks would fail.
         try:
             name.encode()
-        except UnicodeEncodeError as error:  # half a character: the one watch of all locks would fail
+        except UnicodeEncodeError as error:
             raise ValueError(f"a lock cannot be called {name!r}: {error.reason}") from error
+        if "\0" in name:
+            raise ValueError(f"a lock cannot be called {name!r}: it has a NUL")
         return Lock(self.context, self._reconciler, name)
 
     async def lease(self) -> Lease:
@@ -148,4 +151,4 @@ class Session:
             self.context.lease.fail(error)
         else:
             log.error("the session stopped working", exc_info=error)
-            self.context.lease.fail(ClusterLockError(f"the session stopped working: {error!r}"))
+            self.context.lease.fail(ClusterLockError(f"the session stopped working: {in_words(error)}"))

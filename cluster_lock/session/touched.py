@@ -27,8 +27,11 @@ class Touched:
         """What was ever touched under this lease: no request is so old that it could not come yet."""
         self._unreleased: dict[str, float] = {}
         """By key: since when a release is not confirmed."""
-        self._given: dict[str, int] = {}
-        """By key: the index of the latest grant that we gave away, and know it. Older news is about that one."""
+        self._farewells: dict[str, tuple[int, bytes]] = {}
+        """By key: the index of that grant, and the last word that its release was to leave."""
+        self._given: dict[str, tuple[int, int]] = {}
+        """By key: the index of the latest grant that we gave away, and the `moment` of the watch when we knew. What is
+        older is news of that one."""
         self._over: dict[str, int] = {}
         """By key: the index of the latest grant that nobody may work under, whether or not it is known to be given
         away."""
@@ -54,6 +57,7 @@ class Touched:
         """There is another lease: what stood under the one before is no business of ours."""
         self.unsure.clear()
         self._unreleased.clear()
+        self._farewells.clear()
         self._ever = set(self._at)
 
     def forget_indexes(self) -> None:
@@ -61,6 +65,7 @@ class Touched:
         under our lease again."""
         self._given.clear()
         self._over.clear()
+        self._farewells.clear()
         self.unsure |= self._at.keys()
 
     def doubt(self, key: str) -> None:
@@ -72,27 +77,41 @@ class Touched:
         """Nobody works under this grant any more, or ever did; nobody will."""
         self._over[grant.name] = grant.index
 
-    def is_over(self, grant: Grant) -> bool:
-        """Is this a grant that nobody may work under?"""
+    def is_over(self, grant: Grant | Entry) -> bool:
+        """Is this a grant, or one that stands there, that nobody may work under?"""
         return grant.index == self._over.get(grant.name)
 
     def note_given(self, grant: Grant) -> None:
         """The backend has confirmed that this grant is over."""
-        self._given[grant.name] = grant.index
-        self._unreleased.pop(grant.name, None)
+        self._given[grant.name] = grant.index, self._watch.tick()
+        self.note_elsewhere(grant.name)
 
-    def note_unreleased(self, key: str) -> None:
-        """A release of `key` was not confirmed: the next renewals look after it."""
-        self._unreleased.setdefault(key, clock.now())
-        self.doubt(key)
+    def note_unreleased(self, grant: Grant, farewell: bytes) -> None:
+        """A release of this grant was not confirmed: the next renewals look after it."""
+        self._unreleased.setdefault(grant.name, clock.now())
+        self._farewells[grant.name] = grant.index, farewell
+        self.doubt(grant.name)
+
+    def farewell(self, grant: Grant) -> bytes | None:
+        """What an earlier release of this grant was to leave, if that is not confirmed."""
+        index, farewell = self._farewells.get(grant.name, (0, None))
+        return farewell if index == grant.index else None
 
     def note_elsewhere(self, key: str) -> None:
         """`key` does not stand under our lease."""
         self._unreleased.pop(key, None)
+        self._farewells.pop(key, None)
 
     def is_old(self, entry: Entry) -> bool:
         """Is this news about a grant that we gave away since?"""
-        return entry.index <= self._given.get(entry.name, 0)
+        index, _ = self._given.get(entry.name, (0, 0))
+        return entry.index <= index
+
+    def is_back(self, entry: Entry, asked: int) -> bool:
+        """Does a grant stand there, as of a read that was sent at `asked`, that was known then to be given away? So it
+        does in a store that was set back."""
+        given = self._given.get(entry.name)
+        return given is not None and entry.index <= given[0] and given[1] <= asked
 
     def stuck(self) -> str | None:
         """A key that stands under our lease for a whole ttl because the backend confirms no release of it."""

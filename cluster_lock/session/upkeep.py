@@ -49,6 +49,8 @@ class Upkeep:
                 context.identity.tokens.note(name.removeprefix(LEADER), token)
         if (hold := context.claims.holds.get(name)) is not None:
             hold.heard(entry, asked)
+        elif ours and context.touched.is_back(entry, asked):
+            context.watch.set_back(f"{name} was given away at {entry.index}, and stands under our lease again")
         elif ours and not context.touched.is_old(entry):
             context.background.later(self._reconciler.release(entry))
 
@@ -69,15 +71,18 @@ class Upkeep:
         context.background.later(context.contender.write())
 
     async def confirm(self, epoch: int) -> None:
-        """The second detector beside the watch: one linearizable read of what we hold, or may hold without knowing."""
+        """The second detector beside the watch: one linearizable read of what we hold. What we may hold without knowing
+        is read apart: no leader pays for it where the backend has no answer for that."""
         context, touched = self._context, self._context.touched
-        if names := {*context.claims.holds, *touched.unsure}:
+        if names := set(context.claims.holds):
             asked = context.watch.moment
             changes = await self._driver.read(names)
             if changes.epoch > epoch:
                 # A deposed etcd server may go on answering keepalives (docs/design.md#deposed-server).
                 raise BackendUnavailable(f"the renewal was answered in store term {epoch}, it is {changes.epoch} now")
             context.watch.take(changes.entries, asked)
+        if in_doubt := touched.unsure - names:
+            context.background.later(self._reconciler.read(in_doubt))
         touched.forget_old(context.claims.in_use)
         context.background.later(context.contender.write())
         if clock.now() >= self._sweep_at:

@@ -46,6 +46,8 @@ class Traits:
     """The server frees a lock after so many times the ttl (Consul: 2.0). The holder trusts one ttl all the same."""
     one_host: bool = False
     """It keeps apart the processes of one host only."""
+    linearizable_waits: bool = False
+    """What ends a wait was read from the store after the change, as `read` reads it: there is no need to read again."""
     majority: bool = False
     """Its servers decide by majority, so that their number counts."""
 

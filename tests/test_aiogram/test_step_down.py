@@ -85,6 +85,62 @@ async def test_the_body_does_not_return_while_a_handler_swallows_its_cancellatio
         await stepping_down
 
 
+@pytest.mark.parametrize("how", ["the giver's limit is over", "the term ends without a step-down"])
+async def test_who_is_cancelled_with_the_lock_in_hand_hands_over_what_is_finished(how: str) -> None:
+    """The lock is given away when the last handler has ended, in whatever way the work was ended; what had been
+    finished until then is left to the next leader, and is not handled again."""
+    release, cancelled = asyncio.Event(), asyncio.Event()
+
+    async def work(message: Any, **data: Any) -> None:
+        while message.text == "stubborn" and not release.is_set():
+            try:
+                await release.wait()
+            except asyncio.CancelledError:
+                cancelled.set()
+
+    async with TelegramSimulator() as simulator, polling(simulator, work, timing=replace(QUICK, drain=0.1)) as it:
+        simulator.push(BOT, chat_id=1, text="stubborn")
+        rest = simulator.push_many(BOT, 3, chats=(1, 2, 3))
+        await it.handled.until(lambda: len(it.handled.finished) == 3)
+        leading = it.double.work
+        assert leading is not None
+        if how == "the giver's limit is over":
+            it.double.term.begin_step_down("two")
+            await cancelled.wait()
+        leading.cancel()
+        await cancelled.wait()
+        release.set()
+        with suppress(asyncio.CancelledError):
+            await leading
+        assert it.double.term.handover == {"offset": rest[-1] + 1, "done": []}
+
+
+@pytest.mark.parametrize("says", [asyncio.CancelledError, ValueError])
+async def test_what_the_end_of_the_loop_cut_off_comes_again(says: type[BaseException]) -> None:
+    """When a program ends while handlers run (asyncio.run cancels every task then, in any order), their updates are not
+    done with: the next leader handles them."""
+    tasks: list[asyncio.Task[Any] | None] = []
+
+    async def work(message: Any, **data: Any) -> None:
+        tasks.append(asyncio.current_task())
+        try:
+            await asyncio.sleep(3600)
+        except asyncio.CancelledError:
+            raise says from None
+
+    async with TelegramSimulator() as simulator, polling(simulator, work) as it:
+        cut = simulator.push(BOT)
+        await it.handled.until(lambda: len(it.handled.runs) == 1)
+        tasks.append(leading := it.double.work)
+        for task in tasks:
+            assert task is not None
+            task.cancel()
+        assert leading is not None
+        with suppress(asyncio.CancelledError):
+            await leading
+        assert it.double.term.handover == {"offset": cut, "done": [], "cut_off": [cut]}
+
+
 @pytest.mark.parametrize("handled", ["in the moment of the step-down", "after it"])
 async def test_with_an_heir_the_old_leader_sends_nothing_more_and_the_heir_confirms(handled: str) -> None:
     """The heir's first getUpdates carries the offset: no confirmation of the old leader can cross it."""

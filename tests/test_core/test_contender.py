@@ -7,19 +7,17 @@ from collections.abc import Callable
 
 import pytest
 from support.aio import until
-from support.sessions import PREFIX, TIMING, holder, session, standby
+from support.sessions import PREFIX, TIMING, holder, session, standby, until_steps_down
 
 from cluster_lock.admin.overview import look
 from cluster_lock.drivers.memory import MemoryBackend, MemoryDriver
-from cluster_lock.election import Election, Term
+from cluster_lock.election import Election
+from cluster_lock.errors import BackendUnavailable, LeaseExpired, PermissionRefused
+from cluster_lock.testing.faulty import FaultyDriver, refuse
 from cluster_lock.testing.virtual_time import run
 from cluster_lock.values import STANDBY, Record
 
 pytestmark = pytest.mark.virtual
-
-
-async def until_steps_down(term: Term) -> None:
-    await term.wait_step_down()
 
 
 def test_two_of_one_name_are_both_seen(caplog: pytest.LogCaptureFixture) -> None:
@@ -102,9 +100,10 @@ def test_the_record_of_a_process_that_died_is_no_second_process(caplog: pytest.L
     [
         lambda store, key: store.stranger_deletes(key),
         lambda store, key: store.stranger_writes(key, b"junk"),
+        lambda store, key: store.stranger_writes(key, b"\xff"),
         lambda store, key: store.stranger_writes(key, store.entry(key, "").record),
     ],
-    ids=["deleted", "overwritten", "overwritten with the same"],
+    ids=["deleted", "overwritten", "overwritten with no text", "overwritten with the same"],
 )
 async def test_a_record_that_somebody_took_away_is_written_again(
     deed: Callable[[MemoryBackend, str], None], store: MemoryBackend
@@ -166,3 +165,63 @@ async def test_the_successor_of_ones_own_name_comes_first(store: MemoryBackend) 
         for election, task in zip(elections[1:], tasks[1:], strict=True):
             election.stop()
             await task
+
+
+async def test_every_other_process_of_ones_name_is_warned_of(
+    store: MemoryBackend, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whatever keys others of our instance's name have, each is a warning, once; one of another name is none."""
+    others = MemoryDriver(store)
+    lease = await others.grant_lease("others", 10_000)
+    for pid, (key, instance) in enumerate([("!", "web"), ("~", "web"), ("a", "app")], 1):
+        record = Record(holder="c", instance=instance, host="h", pid=pid, since="", version="0", names=("x",))
+        await others.announce(lease, STANDBY + key, record.to_bytes())
+    async with session(store, "a") as a, session(store, "web") as web, a.lock("x").hold():
+        waiting = asyncio.ensure_future(web.lock("x").acquire())
+        await asyncio.sleep(2 * TIMING.ttl + TIMING.drain - 1)
+        assert "another process has our name" not in caplog.text, "the record of one that died looks the same"
+        await asyncio.sleep(3 * TIMING.ttl)
+        waiting.cancel()
+        await asyncio.wait([waiting])
+    told = [each.getMessage() for each in caplog.records if "another process has our name" in each.getMessage()]
+    assert sorted(text.split("pid ")[1][0] for text in told) == ["1", "2"]
+
+
+async def test_a_record_that_stands_is_not_looked_at_again(store: MemoryBackend) -> None:
+    """A standby whose record was written and heard of asks for nothing more with its renewals, and one that never stood
+    by takes no record away."""
+    driver = FaultyDriver(MemoryDriver(store))
+    async with session(store, "a") as a, session(store, "b", driver=driver) as b, a.lock("x").hold():
+        await b.lease()
+        await asyncio.sleep(2 * TIMING.renew_every)
+        assert driver.calls["withdraw"] == driver.calls["announce"] == 0
+        waiting = asyncio.ensure_future(b.lock("x").acquire())
+        await asyncio.sleep(TIMING.renew_every + 1)  # with the first renewal it says what it has heard
+        before = driver.calls["announce"], driver.calls["read"]
+        await asyncio.sleep(TIMING.renew_every)
+        assert (driver.calls["announce"], driver.calls["read"]) == before
+        waiting.cancel()
+        await asyncio.wait([waiting])
+        assert driver.calls["withdraw"] == 1
+
+
+async def test_a_record_that_is_refused_is_told_once(store: MemoryBackend, caplog: pytest.LogCaptureFixture) -> None:
+    """A backend that refuses the record of a standby is told of once for each reason, and the standby waits on."""
+    driver = FaultyDriver(MemoryDriver(store))
+    async with session(store, "a") as a, session(store, "b", driver=driver) as b:
+        hold = await a.lock("x").acquire()
+        driver.always("announce", refuse(PermissionRefused("denied")))
+        waiting = asyncio.ensure_future(b.lock("x").acquire())
+        await asyncio.sleep(2 * TIMING.ttl)
+        driver.always("announce", refuse(PermissionRefused("denied by a rule")))
+        await asyncio.sleep(2 * TIMING.ttl)
+        assert sum("no contender record" in record.getMessage() for record in caplog.records) == 2
+        for error in (BackendUnavailable("no answer"), LeaseExpired("gone")):
+            driver.always("announce", refuse(error))
+            await asyncio.sleep(TIMING.renew_every)
+            assert b.failure is None
+        driver.always("announce", None)
+        await asyncio.sleep(TIMING.renew_every)
+        assert standby(store, "b").lease is not None
+        await hold.end({})
+        await (await waiting).end({})

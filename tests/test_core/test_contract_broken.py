@@ -112,6 +112,15 @@ BROKEN: list[tuple[str, Spoil, str]] = [
 ]
 
 
+async def test_a_secret_that_cannot_be_written_is_not_told(store: MemoryBackend) -> None:
+    """An error about a text that cannot be written has that text in it; what is told of it has not."""
+    error = UnicodeEncodeError("utf-8", "SeCrEt\udcff", 6, 7, "surrogates not allowed")
+    driver = CheckedDriver(spoilt(store, "grant_lease", raises(error)), 1.0)
+    with pytest.raises(ContractBroken, match="raised UnicodeEncodeError\\('surrogates not allowed'\\)") as caught:
+        await driver.grant_lease("holder", 30)
+    assert "SeCrEt" not in str(caught.value)
+
+
 async def test_an_open_that_raises(store: MemoryBackend) -> None:
     """Whatever it is, it is told as the other verbs' errors are."""
 

@@ -151,6 +151,28 @@ async def test_only_the_dead_contend(store: MemoryBackend) -> None:
         assert holder(store, "x") is None
 
 
+@pytest.mark.parametrize("dead", [3, 4])
+async def test_so_many_are_invited(dead: int, store: MemoryBackend) -> None:
+    """Four contenders are asked, the oldest first, and no more: a leader that stops does not ask the dead for ever."""
+    corpse, bot, heir = MemoryDriver(store), Bot(), Bot()
+    async with session(store, "a") as a, session(store, "b") as b:
+        ea, eb = Election(a), Election(b)
+        leading = asyncio.create_task(ea.lead("x", bot))
+        await until_leader(bot)
+        for number in range(dead):
+            name = f"corpse-{number}"
+            lease = await corpse.grant_lease(name, 10_000)
+            record = Record(holder="c", instance=name, host="h", pid=1, since="", version="0", names=("x",))
+            await corpse.announce(lease, f"standby/{name}", record.to_bytes())
+        waiting = asyncio.create_task(eb.lead("x", heir))
+        await asyncio.sleep(1)
+        ea.stop()
+        origin = (await until_leader(heir)).origin
+        assert (origin is Origin.HANDED_OVER) is (dead < 4)
+        eb.stop()
+        await asyncio.gather(leading, waiting)
+
+
 async def test_an_invitation_of_somebody_else_is_void(store: MemoryBackend) -> None:
     """A contender answers only the holder of the lock: an invitation under another lease changes nothing."""
     stranger = MemoryDriver(store)
@@ -508,6 +530,24 @@ async def test_every_body_settles(settle: bool, store: MemoryBackend) -> None:
         start = clock.now()
         await Election(a).lead("x", body)
         assert began[-1] - start < 0.1
+
+
+@pytest.mark.parametrize("steps", range(12))
+async def test_who_is_cancelled_when_it_has_settled_holds_nothing(steps: int, store: MemoryBackend) -> None:
+    """In whichever step of the loop a cancellation comes, from the end of the settling to the begin of the work, the
+    lock is given away."""
+    async with session(store, "a") as a:
+        await a.lease()
+        leading = asyncio.ensure_future(Election(a).lead("x", lambda term: term.wait_step_down()))
+        await asyncio.sleep(TIMING.settle)  # nobody else wants it, and no time passes until it is granted
+        assert a.context.claims.holds
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        leading.cancel()
+        await asyncio.wait([leading])
+        assert not a.context.claims.holds
+        await asyncio.sleep(1)
+        assert holder(store, "x") is None
 
 
 @pytest.mark.parametrize("what", ["stopped", "lost"])

@@ -37,7 +37,7 @@ guard.open_timer = NoTimer
 
 def ended_by_the_guard(program: Program) -> None:
     deadline = float(program.line())
-    assert program.end() == EXIT_GUARD
+    assert program.end() == EXIT_GUARD == 70
     assert program.ended_at is not None
     assert deadline - GUARD_BEFORE <= program.ended_at < deadline + 2
 
@@ -269,6 +269,31 @@ mine.done()
         told = [line for line in program.errors.splitlines() if "still runs" in line]
         assert all("the child's own" in line for line in told)
         assert len(told) <= 1
+
+
+@pytest.mark.parametrize("watches", [True, False])
+def test_a_forked_child_keeps_nothing_of_the_guard(watches: bool) -> None:
+    """What the guard of a parent has open is closed in its child, and there is nothing to close where it watches
+    nothing."""
+    source = """
+if WATCHES:
+    mine = process_guard().watch(clock.now() + 60)
+kept = process_guard()._stderr
+child = os.fork()
+if child == 0:
+    try:
+        os.fstat(-1 if kept is None else kept)
+    except OSError:
+        os._exit(process_guard()._stderr is not None or len(process_guard()._deadlines))
+    os._exit(5)
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+if WATCHES:
+    mine.done()
+"""
+    with Program(START + source.replace("WATCHES", str(watches))) as program:
+        assert program.line() == "0"
+        assert program.end() == 0
+        assert "Exception ignored" not in program.errors
 
 
 def test_a_signal_handler_may_end_the_work_at_any_moment() -> None:

@@ -7,12 +7,12 @@ import json
 
 import pytest
 from support.aio import until
-from support.sessions import PREFIX, TIMING, session
+from support.sessions import PREFIX, TIMING, session, until_steps_down
 
 from cluster_lock.admin.overview import look
 from cluster_lock.admin.step_down import ask_to_step_down
 from cluster_lock.drivers.memory import MemoryBackend, MemoryDriver
-from cluster_lock.election import Election, Term
+from cluster_lock.election import Election
 from cluster_lock.errors import ConfigError
 from cluster_lock.health import Board
 from cluster_lock.health.document import document
@@ -46,10 +46,6 @@ JUNK = [
         )
     ),
 ]
-
-
-async def until_steps_down(term: Term) -> None:
-    await term.wait_step_down()
 
 
 @pytest.mark.parametrize("junk", JUNK, ids=lambda junk: repr(junk[:60]))

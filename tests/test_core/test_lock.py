@@ -365,10 +365,11 @@ def test_the_last_record_remembers_the_token() -> None:
         run(main(dies))
 
 
-async def test_origin_of_a_grant(store: MemoryBackend) -> None:
+@pytest.mark.parametrize("floor", [0, 10**15], ids=["small tokens", "large ones"])
+async def test_origin_of_a_grant(floor: int, store: MemoryBackend) -> None:
     """A lock that was released after it settled says so and hands on what was left; one that expired or was released
     too early is found free."""
-    async with session(store, "a") as a, session(store, "b") as b:
+    async with session(store, "a", fencing_floor=floor) as a, session(store, "b", fencing_floor=floor) as b:
         hold = await a.lock("x").acquire()
         assert hold.origin is Origin.FOUND_FREE
         await hold.end({"offset": 1})
@@ -582,11 +583,12 @@ async def test_the_last_word_knows_the_token_of_its_own_term(store: MemoryBacken
             await b.lock("x").acquire()
 
 
-async def test_a_name_that_is_no_text_is_refused() -> None:
-    """Half a character in a lock's name is refused at once, and costs the other locks nothing."""
+@pytest.mark.parametrize("name", ["jobs/\udc80", "jobs/\0"])
+async def test_a_name_that_is_no_text_is_refused(name: str) -> None:
+    """Half a character in a lock's name, or a NUL, is refused at once, and costs the other locks nothing."""
     async with session(MemoryBackend(), "a") as one, one.lock("good").hold(settle=False) as hold:
         with pytest.raises(ValueError, match="cannot be called"):
-            one.lock("jobs/\udc80")
+            one.lock(name)
         assert hold.is_valid()
 
 

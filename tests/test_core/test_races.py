@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import pytest
 from support.aio import until
-from support.sessions import TIMING, holder, key_of, session, standby
+from support.sessions import TIMING, holder, key_of, session, standby, until_steps_down
 
 from cluster_lock import clock
 from cluster_lock.drivers.memory import MemoryBackend, MemoryDriver
@@ -21,10 +21,6 @@ from cluster_lock.testing.virtual_time import run
 from cluster_lock.values import EndCode, EndReason, Origin, Record
 
 pytestmark = pytest.mark.virtual
-
-
-async def until_steps_down(term: Term) -> None:
-    await term.wait_step_down()
 
 
 async def expires(hold: Hold) -> str:

@@ -8,10 +8,10 @@ from contextlib import suppress
 
 import pytest
 from support.aio import until
-from support.sessions import TIMING, holder, session
+from support.sessions import TIMING, holder, session, until_steps_down
 
 from cluster_lock.drivers.memory import MemoryBackend, MemoryDriver
-from cluster_lock.election import Election, Term
+from cluster_lock.election import Election
 from cluster_lock.errors import BackendUnavailable, ForeignValue
 from cluster_lock.health import Board
 from cluster_lock.health.verdict import why_not_ready
@@ -19,14 +19,11 @@ from cluster_lock.observer import Ending
 from cluster_lock.session.touched import MANY
 from cluster_lock.testing.faulty import FaultyDriver, refuse
 from cluster_lock.testing.virtual_time import run
+from cluster_lock.values import Origin
 
 pytestmark = pytest.mark.virtual
 
 FULL = refuse(BackendUnavailable("the disk is full"))
-
-
-async def until_steps_down(term: Term) -> None:
-    await term.wait_step_down()
 
 
 def test_a_release_that_is_not_confirmed_is_not_called_one(caplog: pytest.LogCaptureFixture) -> None:
@@ -70,6 +67,23 @@ async def test_other_locks_are_worth_more_than_a_lease_that_holds_a_free_one(sto
         await asyncio.sleep(TIMING.renew_every + 1)
         assert holder(store, "x") is None
         assert other.is_valid()
+
+
+async def test_a_late_release_leaves_what_the_first_was_to_leave(store: MemoryBackend) -> None:
+    """When a leader could not release the lock, and the next renewal does it, the next leader inherits what the term
+    had left, and does not wait for an end of work that it was told of."""
+    driver = FaultyDriver(MemoryDriver(store))
+    async with session(store, "a", driver=driver) as a, a.lock("y").hold(), session(store, "b") as b:
+        hold = await a.lock("x").acquire()
+        await asyncio.sleep(TIMING.settle)
+        driver.always("release", FULL)
+        assert await hold.end({"offset": 7}) is Ending.UNCONFIRMED
+        await asyncio.sleep(2 * TIMING.renew_every)
+        driver.always("release", None)
+        taken = await b.lock("x").acquire()
+        assert taken.inherited == {"offset": 7}
+        assert taken.origin is Origin.RELEASED
+        await taken.end({})
 
 
 def test_a_free_lock_that_cannot_be_had_is_told(caplog: pytest.LogCaptureFixture) -> None:

@@ -146,6 +146,21 @@ async def test_a_lock_that_nobody_wants_any_more_is_not_held_after_a_restore(sto
         assert holder(store, "x") is None
 
 
+async def test_what_was_just_given_away_is_released_again_after_a_restore(store: MemoryBackend) -> None:
+    """Also by a process that has heard of nothing since its release: what a later read shows is no old news."""
+    driver = FaultyDriver(MemoryDriver(store))
+    async with session(store, "a", driver=driver) as a, a.lock("other").hold():
+        async with a.lock("x").hold():
+            saved = store.save()
+            driver.always("wait_changed", slow_reply(1000))
+            driver.down()  # the wait that is under way ends, and the next one hears nothing
+            driver.up()
+        store.restore(saved, bump=1_000_000)
+        assert holder(store, "x") == "a"
+        await asyncio.sleep(TIMING.ttl + TIMING.renew_every + 1)
+        assert holder(store, "x") is None
+
+
 async def test_a_contender_is_seen_again_after_a_restore(store: MemoryBackend) -> None:
     """A contender record that the restore took away is written again."""
     async with session(store, "a") as a, session(store, "b") as b:

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Collection
 
 import pytest
 from support.members import asked, company, stands
 from support.sessions import TIMING, holder, key_of, session
 
 from cluster_lock.admin.step_down import ask_to_step_down
+from cluster_lock.aio import end
 from cluster_lock.drivers.memory import MemoryBackend, MemoryDriver
+from cluster_lock.errors import BackendRefused
+from cluster_lock.observer import Ending
+from cluster_lock.session.invitation import answer_invitations
+from cluster_lock.session.request_pace import EVERY
 from cluster_lock.session.requests import Ask, Reply
-from cluster_lock.values import REPLY, REQUEST, Entry, Origin, Record
+from cluster_lock.testing.faulty import FaultyDriver, slow_reply
+from cluster_lock.values import REPLY, REQUEST, Changes, Entry, Origin, Record, Traits
 
 pytestmark = pytest.mark.virtual
 
@@ -34,6 +41,53 @@ async def test_a_leader_hands_over_when_asked(to: str | None, store: MemoryBacke
         assert outcome.gap is not None
         assert 2 <= outcome.gap <= outcome.seconds < 4
         assert a.terms[0].ended == "stepped down: a test asked for it"
+
+
+async def test_a_backend_that_moves_no_locks() -> None:
+    """Where no lock can be moved nobody is asked to, and the message says what there is."""
+    async with company(MemoryBackend(traits=Traits(transfers=False)), "a") as (a,):
+        with pytest.raises(BackendRefused, match="stop its leader"):
+            await ask_to_step_down(a.session, "x", by="a test", timeout=1)
+
+
+@pytest.mark.parametrize("linearizable_waits", [False, True])
+async def test_an_heir_reads_what_its_wait_has_not_read(linearizable_waits: bool) -> None:
+    """An heir reads the lock once before it leads: by its wait, where the store waits so, else by a read of its own."""
+    store = MemoryBackend(traits=Traits(linearizable_waits=linearizable_waits))
+    async with company(store, "a", "b") as (_, b):
+        read, reads = b.session.driver.read, []
+
+        async def counting(names: Collection[str]) -> Changes:
+            reads.append(names)
+            return await read(names)
+
+        b.session.driver.read = counting  # type: ignore[method-assign]
+        await asked(store)
+        assert b.terms[0].origin is Origin.HANDED_OVER
+        assert reads.count(["leader/x"]) == (0 if linearizable_waits else 1)
+
+
+async def test_an_heir_that_was_leads_again_although_it_hears_nothing() -> None:
+    """A lock that was given to us, and that we gave back, is no news: who asks for it again has it at once, also while
+    the waiting request says nothing."""
+    store = MemoryBackend(traits=Traits(linearizable_waits=True))
+    driver = FaultyDriver(MemoryDriver(store))
+    async with session(store, "a") as a, session(store, "b", driver=driver) as b:
+        given = await a.lock("x").acquire()
+        answering = asyncio.ensure_future(answer_invitations(b.context, "x", None))
+        waiting = asyncio.ensure_future(b.lock("x").acquire())
+        await asyncio.sleep(1)
+        assert await given.find_heir(None)
+        assert await given.end({}) is Ending.HANDED_OVER
+        hold = await waiting
+        driver.always("wait_changed", slow_reply(1000))
+        driver.down()  # the wait that is under way ends, and the next one hears nothing
+        driver.up()
+        await hold.end({})
+        async with asyncio.timeout(1):
+            again = await b.lock("x").acquire()
+        await again.end({})
+        await end([answering])
 
 
 async def test_a_young_term_hands_over_all_the_same(store: MemoryBackend) -> None:
@@ -180,3 +234,16 @@ async def test_the_request_reaches_a_leader_without_a_request_of_his_own(store: 
         # Each third of a ttl a renewal and its read; each ttl a wait and a look; and what the start left.
         assert store.requests - before <= 10 * (2 * 3 + 2) + 5
         assert key_of("x")
+
+
+async def test_a_standby_counts_the_requests_that_the_leader_heeds(store: MemoryBackend) -> None:
+    """Who has been served is known to each standby, and not to one that does not contend for this lock."""
+    async with company(store, "a", "b", "c") as (a, b, c), session(store, "d") as other:
+        operator = MemoryDriver(store)
+        lease = await operator.grant_lease("operator", 10_000)
+        ask = Ask(a.terms[0].fencing_token, "1", "a test")
+        await operator.announce(lease, REQUEST + "x", ask.to_bytes())
+        await asyncio.sleep(1)
+        for each in (a, b, c):
+            assert 0 < each.session.context.pace.wait("x", lease.id) <= EVERY
+        assert other.context.pace.wait("x", lease.id) == 0

@@ -125,6 +125,19 @@ async def test_gone_is_lost_at_once() -> None:
         assert clock.now() < dog.stop_at
 
 
+async def test_a_grant_that_took_too_long_is_lost_from_the_first_moment() -> None:
+    """A lease whose grant was under way for longer than it may be trusted is lost when it comes."""
+    driver = Scripted(MemoryBackend())
+    lease = await driver.grant_lease("a", TIMING.ttl)
+
+    async def confirmed(epoch: int) -> None: ...
+
+    late = clock.now() - TIMING.ttl
+    dog = Watchdog(driver, lease, late, TIMING, confirm=confirmed, moved=lambda deadline: None)
+    assert dog.lost.done()
+    assert "last renewed 15.0 s ago" in await dog.run()
+
+
 async def test_a_hung_renewal_cannot_delay_the_loss() -> None:
     """A renewal that ignores its cancellation for a minute does not move the moment of the loss."""
 

@@ -1,0 +1,76 @@
+"""What people are told of a wait for a lock, and of the end of a term."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+import pytest
+from support.aio import until
+from support.sessions import TIMING, key_of, session
+
+from cluster_lock.drivers.memory import MemoryBackend, MemoryDriver
+from cluster_lock.election import Election, Term
+from cluster_lock.errors import BackendUnavailable
+from cluster_lock.testing.faulty import FaultyDriver, refuse
+
+pytestmark = pytest.mark.virtual
+
+NO_ANSWER = refuse(BackendUnavailable("no answer"))
+CANNOT_BE_TAKEN = "nobody holds it, and it cannot be taken"
+
+
+def said(caplog: pytest.LogCaptureFixture, text: str) -> list[str]:
+    return [record.getMessage() for record in caplog.records if text in record.getMessage()]
+
+
+async def test_one_moment_without_an_answer_is_not_told(store: MemoryBackend, caplog: pytest.LogCaptureFixture) -> None:
+    """A free lock that cannot be taken is told of once, when that has lasted for the time between two renewals; and
+    again if it comes back."""
+    driver = FaultyDriver(MemoryDriver(store))
+    async with session(store, "a", driver=driver) as a:
+        await a.lease()
+        for times in (1, 2):
+            driver.always("acquire", NO_ANSWER)
+            waiting = asyncio.ensure_future(a.lock("x").acquire())
+            await asyncio.sleep(TIMING.renew_every - 1)
+            assert len(said(caplog, CANNOT_BE_TAKEN)) == times - 1
+            await asyncio.sleep(TIMING.renew_every)
+            assert len(said(caplog, CANNOT_BE_TAKEN)) == times
+            driver.always("acquire", None)
+            await (await waiting).end({})
+
+
+async def test_each_reason_of_an_end_is_told(store: MemoryBackend, caplog: pytest.LogCaptureFixture) -> None:
+    """The end of a lost term is told with the one reason of the loss; where the lock was lost while the last work of a
+    step-down ended, with both."""
+    caplog.set_level(logging.INFO)
+    is_ending = asyncio.Event()
+
+    async def last_work() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            is_ending.set()
+            await asyncio.sleep(0.5)
+
+    async def body(term: Term) -> None:
+        term.spawn(last_work())
+        await term.wait_step_down()
+
+    async with session(store, "a") as a:
+        election = Election(a)
+        leading = asyncio.ensure_future(election.lead("x", body))
+        await until(lambda: election.term("x") is not None)
+        store.stranger_deletes(key_of("x"))
+        await until(lambda: said(caplog, "not leading any more"))
+        (lost,) = said(caplog, "not leading any more")
+        assert "the key of x was deleted" in lost
+        assert "lost meanwhile" not in lost
+        await until(lambda: election.term("x") is not None)
+        is_ending.clear()
+        election.stop("deploy")
+        await is_ending.wait()
+        store.stranger_deletes(key_of("x"))
+        await leading
+    assert "(stepped down: deploy; lost meanwhile: the key of x was deleted" in said(caplog, "not leading any more")[1]
