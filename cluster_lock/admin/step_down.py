@@ -49,6 +49,10 @@ async def ask_to_step_down(
     itself. Raises what the session raises, BackendUnavailable and BackendRefused.
     """
     context, key = session.context, LEADER + name
+    if not context.driver.traits.transfers:
+        raise BackendRefused(
+            f"{context.driver.backend} cannot move a lock: stop its leader (SIGTERM), and another one takes it"
+        )
     with context.watch.following(key, REPLY + name):
         lease = await context.lease.get()
         before = (await context.driver.read([key])).entries[key]

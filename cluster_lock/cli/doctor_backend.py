@@ -188,7 +188,8 @@ class _Examination:
                 await self.clean_up(lease)
         except ClusterLockError as error:
             return self.refused("rights", error, doing)
-        text = f"took, handed over and released {self.name}, and deleted it"
+        did = "took, handed over and released" if self.driver.traits.transfers else "took and released"
+        text = f"{did} {self.name}, and deleted it"
         return Finding.ok("rights", text if may_ask else f"{text}; `step-down` is for those who may write {REQUEST}")
 
     async def may_ask(self, lease: Lease) -> bool:

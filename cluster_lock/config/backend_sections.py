@@ -122,3 +122,5 @@ class PostgresSection(Section):
     """A PEM file with our client certificate."""
     key: FilePath | None = None
     """A PEM file with the key of that certificate."""
+    mode: Literal["lease", "advisory"] = "lease"
+    """What holds a lock: lease, a row of the table; advisory, that and an advisory lock of a session of its own."""

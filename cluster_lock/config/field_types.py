@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, PlainSerializer, SecretStr, WithJsonSchema
 
-from cluster_lock.drivers.shared.libpq import dsn_problem
+from cluster_lock.drivers.postgres import dsn_problem
 from cluster_lock.host.listen_address import OFF, listen_address
 
 LONGEST = 24 * 3600.0

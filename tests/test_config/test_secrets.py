@@ -222,6 +222,9 @@ DSNS = {
     "dbname=\n dbname='%x password = se-cret%'": "must be a connection string",
     "host= password=se-cret": "must not hold a password",
     "host=postgresql://bot:se-cret@db": "must not hold a password",
+    "host=bot:se-cret@db": "must not hold a password",
+    "postgresql://db/locks?host=bot%3Ase-cret%40db": "must not hold a password",
+    "postgresql://db/locks?user=postgres%3A%2F%2Fbot%3Ase-cret": "must not hold a password",
 }
 
 
@@ -240,6 +243,7 @@ def test_a_dsn_that_may_hold_a_password_is_refused(tmp_path: Path, dsn: str) -> 
         "host=db1,db2 dbname=locks",
         "service=locks",
         "host = '/var/run/pg sql' port=5433 passfile=/run/pass",
+        "host=@abstract",
         "postgresql://",
         "postgresql://bot@db1:5432,[::1]:5433/locks?target_session_attrs=read-write&sslmode=verify-full",
         "postgres:///locks?host=/var/run/postgresql",

@@ -75,6 +75,18 @@ class Watching(Backend):
             await holder.release(grant, record("holder", released=True))
             position = await self._told(waiter, position, None)
 
+    @check
+    async def test_linearizable_wait_tells_of_the_last_change(self, bench: Bench) -> None:
+        """Where the trait says so a wait that has two changes to tell of tells of the last, as a read does."""
+        holder, waiter = await bench.clients()
+        bench.needs(waiter.traits.linearizable_waits, "its waits tell of changes one by one")
+        lease, position = await bench.long_lease(holder), (await waiter.read([LOCK])).position
+        grant = await bench.take(holder, lease)
+        await holder.release(grant, record("holder", released=True))
+        grant = await bench.take(holder, lease)
+        entry = (await waiter.wait_changed([LOCK], position, 10.0)).entries[LOCK]
+        assert (entry.lease, entry.index) == (lease.id, grant.index)
+
     async def _told(self, driver: Driver, position: object, lease: str | None) -> object:
         give_up = clock.now() + 10
         while clock.now() < give_up:

@@ -87,7 +87,7 @@ class EtcdServer(Server):
             f"--advertise-client-urls={self.endpoint}",
             f"--listen-peer-urls={self.peer_url}",
             f"--initial-advertise-peer-urls={self.peer_url}",
-            f"--initial-cluster={','.join(f'{name}={url}' for name, url in self.members.items())}",
+            f"--initial-cluster={self._cluster}",
             # A plain port of its own: health and role can be asked whatever TLS and auth say.
             f"--listen-metrics-urls=http://{self.host}:{self._metrics_port}",
             "--logger=zap",
@@ -106,7 +106,7 @@ class EtcdServer(Server):
 
     def _is_ready(self) -> bool:
         try:
-            return bool(json.loads(self._ask("/health")).get("health") == "true")
+            return bool(json.loads(self._ask("/health?exclude=NOSPACE")).get("health") == "true")
         except (OSError, ValueError):  # no JSON: another server on that port, and this one is about to end
             return False
 
@@ -157,6 +157,11 @@ class EtcdServer(Server):
     def restore_snapshot(self, snapshot: bytes, *, bump: int = 0) -> None:
         """Kill the server, put its data back to that, and start it again. `bump`: let revisions go on so much higher,
         and take all older ones for compacted (from 3.5.11 on)."""
+        self.put_back(snapshot, bump=bump)
+        self.start()
+
+    def put_back(self, snapshot: bytes, *, bump: int = 0) -> None:
+        """The same without the start: of several nodes all are put back, and then started."""
         self.kill()
         data = self.data_dir / "data"
         shutil.rmtree(data)
@@ -166,13 +171,12 @@ class EtcdServer(Server):
             path = Path(folder) / "snapshot.db"
             path.write_bytes(snapshot)
             command = [str(tool if tool.exists() else self._ctl), "snapshot", "restore", str(path)]
-            command += [f"--data-dir={data}", f"--name={self.name}", f"--initial-cluster={self.name}={self.peer_url}"]
+            command += [f"--data-dir={data}", f"--name={self.name}", f"--initial-cluster={self._cluster}"]
             command += [f"--initial-advertise-peer-urls={self.peer_url}"]
             command += [f"--bump-revision={bump}", "--mark-compacted"] if bump else []
             done = subprocess.run(command, env={"ETCDCTL_API": "3"}, capture_output=True, text=True, check=False)
         if done.returncode != 0:
             raise ServerFailed(f"etcd's snapshot was not restored: {done.stderr.strip()}")
-        self.start()
 
     @property
     def is_leader(self) -> bool:
@@ -187,6 +191,16 @@ class EtcdServer(Server):
             if line.startswith(name + " "):
                 return float(line.split()[1])
         raise ServerFailed(f"{self} has no metric {name}")
+
+    def take_no_writes(self) -> None:
+        """The alarm of a quota that is used up, until `etcdctl alarm disarm`."""
+        body = json.dumps({"action": "ACTIVATE", "alarm": "NOSPACE"}).encode()
+        with urllib.request.urlopen(f"{self.endpoint}/v3/maintenance/alarm", body, timeout=10):
+            pass
+
+    @property
+    def _cluster(self) -> str:
+        return ",".join(f"{name}={url}" for name, url in self.members.items())
 
     def _ask(self, path: str) -> str:
         try:
