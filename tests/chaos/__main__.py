@@ -9,23 +9,29 @@ import sys
 import tempfile
 from pathlib import Path
 
-from support.hosts import Hosts, Scene
+from support.hosts import QUICK, QUICK_TIMES, Hosts, Scene
 from support.mutants import CHOSEN
 from support.nursery import Nursery
 
 from cluster_lock import clock
+from cluster_lock.telegram.times import TelegramTimes
+from cluster_lock.values import Timing
 
 from .backends import BACKENDS
-from .checker import check
+from .checker import Verdict, check
 from .evidence import keep
 from .ground import Ground
+from .history import History
 from .kept import KeptScene
 from .nemesis import choices, possible
 from .one_round import Round
+from .replay import ONE_IN, ModelFailed, hindrance, is_modelled, replay
 from .results import Results, code_of, summary
 
 ON_ONE_CLUSTER = 10
 """Rounds before the hosts and the store are made anew."""
+USUAL_EVERY = 20
+"""Seeds: one in so many is a round with the timing that people have, for a minute; the others have a fast one."""
 
 
 def main() -> int:
@@ -45,6 +51,9 @@ def main() -> int:
         return 0
     if options.mutant:
         os.environ[CHOSEN] = options.mutant
+    if why := hindrance(kept=options.kept):
+        print(f"no history is replayed against the model: {why}")
+    options.replays = not why
     results = Results(options.folder / "results.jsonl")
     found = 0
     seeds = range(options.seed, options.seed + options.rounds)
@@ -57,17 +66,22 @@ def main() -> int:
 
 def some_rounds(options: argparse.Namespace, results: Results, seeds: range) -> tuple[int, int]:
     """Rounds on one cluster: how many were done, and how many of them had violations."""
+    usual = seeds[0] % USUAL_EVERY == 0
+    together = 1 if usual else min(ON_ONE_CLUSTER, USUAL_EVERY - seeds[0] % USUAL_EVERY)
+    timing = (Timing(), TelegramTimes()) if usual else (QUICK, QUICK_TIMES)
     with (
         tempfile.TemporaryDirectory(prefix="chaos-") as folder,
         Nursery(Path(folder)) as nursery,
         Hosts(options.backend, nursery) as hosts,
     ):
-        return asyncio.run(on_one_ground(options, results, hosts, seeds[:ON_ONE_CLUSTER]))
+        return asyncio.run(on_one_ground(options, results, hosts, seeds[:together], *timing))
 
 
-async def on_one_ground(options: argparse.Namespace, results: Results, hosts: Hosts, seeds: range) -> tuple[int, int]:
+async def on_one_ground(
+    options: argparse.Namespace, results: Results, hosts: Hosts, seeds: range, timing: Timing, times: TelegramTimes
+) -> tuple[int, int]:
     """The same, with its bots. What broke may be broken still: so the first violation is the last round."""
-    async with hosts.scene(kind=KeptScene if options.kept else Scene) as scene:
+    async with hosts.scene(timing, times, KeptScene if options.kept else Scene) as scene:
         began = clock.now()
         await scene.start(3)
         starting = clock.now() - began
@@ -88,9 +102,12 @@ async def one_round(
     code = code_of(options.backend)
     history = await Round(ground, seed, plan, last=last).run()
     verdict = check(history)
+    steps = await replayed(options, history, verdict)
     row = results.add(history, verdict, code=code, mutant=options.mutant, kept=options.kept)
     said = ", ".join(f"{choice.name} ({choice.on}) {choice.lasts:.1f} s" for choice in plan)
     print(f"{seed} {options.backend}: {said}; nobody led for {row['leaderless']} s; took {row['took']} s")
+    if steps:
+        print(f"    replayed against the model: {steps} steps")
     for finding in verdict.violations[:20]:
         print(f"    {finding.check}: {finding.words}")
     for name, count in verdict.excused.items():
@@ -101,6 +118,18 @@ async def one_round(
         print(f"    see {keep(options.folder, history, verdict, ground)}")
     sys.stdout.flush()
     return bool(verdict.violations), bool(history.stray)
+
+
+async def replayed(options: argparse.Namespace, history: History, verdict: Verdict) -> int:
+    """Replay one history in ten, each of broken bots; how many steps it has, 0 if it is not one of those."""
+    chosen = options.mutant or history.seed % ONE_IN == 0
+    if not options.replays or not chosen or not is_modelled(history):
+        return 0
+    try:
+        return await asyncio.to_thread(replay, history, verdict)
+    except ModelFailed as error:
+        history.stray.append(str(error))
+        return 0
 
 
 if __name__ == "__main__":

@@ -14,14 +14,14 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import aiohttp
-from support.backends import ETCD_RELEASE, POSTGRES_RELEASE
+from support.backends import POSTGRES_RELEASE
 from support.hosted import Pair
 from support.hosts import Scene
 
 from cluster_lock.drivers.file.keyfile import file_name
 from cluster_lock.testing.servers import ConsulServer, EtcdServer, PostgresServer, RedisServer
 
-from .faults import FOLDER, FORGETFUL, ONE_PRIMARY, SEVERAL_NODES, WIRES
+from .faults import CLOSABLE, FOLDER, FORGETFUL, ONE_PRIMARY, RESTORABLE, SEVERAL_NODES, WIRES
 
 Json = dict[str, Any]
 Look = Callable[[], Awaitable[Json | None]]
@@ -72,6 +72,7 @@ class _OverHttp(Backend):
 
 class Etcd(_OverHttp):
     room = "drivers/etcd"
+    has = _OverHttp.has | {CLOSABLE}
 
     @classmethod
     async def _asked(cls, node: EtcdServer, client: aiohttp.ClientSession, key: str) -> Json | None:
@@ -85,9 +86,16 @@ class Etcd(_OverHttp):
         return {"lease": f"{lease:x}" if lease else "", "index": int(found[0]["mod_revision"])}
 
 
-class Consul(_OverHttp):
-    """A session lives for up to twice its ttl."""
+class Etcd35(Etcd):
+    """Its tools can let the revisions of a backup go on above all that were."""
 
+    has = Etcd.has | {RESTORABLE}
+
+
+class Consul(_OverHttp):
+    """A session lives for up to twice its ttl. Its indexes go on after a restore."""
+
+    has = _OverHttp.has | {RESTORABLE}
     room = "drivers/consul"
     frees_after = 2.0
 
@@ -126,7 +134,7 @@ class Redis(_Replicated):
     """Nothing is lost with its data but time: tokens are made of the clock."""
 
     room = "drivers/redis"
-    has = frozenset({WIRES, ONE_PRIMARY, FORGETFUL})
+    has = frozenset({WIRES, ONE_PRIMARY, FORGETFUL, CLOSABLE})
 
     @classmethod
     @asynccontextmanager
@@ -158,7 +166,7 @@ class Redis(_Replicated):
 
 class Postgres(_Replicated):
     room = "drivers/postgres"
-    has = frozenset({WIRES, ONE_PRIMARY})
+    has = frozenset({WIRES, ONE_PRIMARY, CLOSABLE})
 
     @classmethod
     @asynccontextmanager
@@ -213,7 +221,8 @@ class File(Backend):
 
 
 BACKENDS: dict[str, type[Backend]] = {
-    **dict.fromkeys(ETCD_RELEASE, Etcd),
+    "etcd34": Etcd,
+    "etcd35": Etcd35,
     "consul": Consul,
     "redis": Redis,
     **dict.fromkeys(POSTGRES_RELEASE, Postgres),

@@ -8,9 +8,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import pairwise, starmap
 from math import inf
+from typing import Any
 
-from cluster_lock.testing.telegram import Update, judge
+from cluster_lock.lease.guard import EXIT_GUARD
+from cluster_lock.testing.telegram import Run, Update, judge
 
 from .availability import too_long
 from .history import History
@@ -155,11 +158,10 @@ def never_confirmed(history: History) -> Iterator[tuple[float, str]]:
 @_check
 def doubled_updates(history: History) -> Iterator[tuple[float, str]]:
     """An update was finished twice although the term of the first had ended in good order."""
-    unclean = unclean_terms(history)
+    may_come_again = unconfirmed(history)
     for update in judge.duplicated(history.updates):
-        runs = sorted(update.finished_runs, key=lambda run: run.start)
-        for run in runs[:-1]:
-            if (run.client, run.term) not in unclean:
+        for run, later in repetitions(update):
+            if not may_come_again(run, later):
                 yield run.start, f"update {update.update_id} was handled again, its first term {run.term} ended well"
 
 
@@ -174,12 +176,24 @@ def out_of_order(history: History) -> Iterator[tuple[float, str]]:
 def tokens_grow(history: History) -> Iterator[tuple[float, str]]:
     """A later grant had no larger token, or two processes led with the same one."""
     led: dict[int, str] = {}
-    roles = [(event, process.client) for process in history.processes for event in process.of("role")]
-    for at, term, client in sorted((event["at"], event["term"], client) for event, client in roles if event["term"]):
+    for at, term, client in sorted(_first_said(history)):
         if term not in led and led and term < max(led):
             yield at, f"{client} got token {term} after {max(led)} was given"
         if led.setdefault(term, client) != client:
             yield at, f"{client} and {led[term]} both led with token {term}"
+
+
+def _first_said(history: History) -> Iterator[tuple[float, int, str]]:
+    """When each process said first that it leads with a token, the token, and who. One that led when the round began
+    has said so before."""
+    for process in history.processes:
+        begun = {event["term"] for event in process.of("began")}
+        seen = set()
+        for event in process.of("role"):
+            if (term := event["term"]) and term not in seen:
+                seen.add(term)
+                is_old = term not in begun and process.started < history.began
+                yield history.began if is_old else event["at"], term, process.client
 
 
 @_check
@@ -215,16 +229,53 @@ def did_not_recover(history: History) -> Iterator[tuple[float, str]]:
 def ended_badly(history: History) -> Iterator[tuple[float, str]]:
     """A process ended with a code that no fault explains: an error, not a signal, the guard or a request."""
     for process in history.processes:
-        if process.code not in (None, 0, -9, 70):
+        if process.code not in (None, 0, -9, EXIT_GUARD):
             yield process.ended or inf, f"{process.client} ended with code {process.code}"
 
 
 def unclean_terms(history: History) -> set[tuple[str, int | None]]:
-    """Terms that ended by a loss or with their process."""
-    lost = {(p.client, e["term"]) for p in history.processes for e in p.of("ended") if e["lost"] is not None}
-    ended = {(p.client, e["term"]) for p in history.processes for e in p.of("ended")}
+    """Terms that ended by a loss or with their process, or whose lock could not be given away. The guard ends a process
+    that has left its term in good order, too, while something of it still works."""
+    ends = [(process.client, event) for process in history.processes for event in process.of("ended")]
+    ended = {(client, event["term"]) for client, event in ends}
     begun = {(run.client, run.term) for run in history.runs if history.death(run.client) < inf}
-    return lost | (begun - ended)
+    unclean = ((client, event) for client, event in ends if event["lost"] is not None or stood_on(history, event))
+    guarded = {
+        (process.client, event["term"])
+        for process in history.processes
+        if process.code == EXIT_GUARD
+        for event in process.of("ended")[-1:]
+    }
+    return (begun - ended) | {(client, event["term"]) for client, event in unclean} | guarded
+
+
+def stood_on(history: History, ended: dict[str, Any]) -> bool:
+    """The lock stood in the store for longer, after the end of its term, than giving it away takes: two requests. So
+    nobody was told how it ended."""
+    term, at = ended["term"], ended["at"]
+    after = [stands["at"] for stands in history.stands if stands["at"] > at and stands["index"] != term]
+    stood = any(stands["index"] == term for stands in history.stands)
+    return stood and min(after, default=history.ended) > at + 2 * history.timing["request"]
+
+
+def repetitions(update: Update) -> Iterator[tuple[Run, Run]]:
+    """Each run of it that came to its end, with the next one that did."""
+    return pairwise(sorted(update.finished_runs, key=lambda run: run.start))
+
+
+def unconfirmed(history: History) -> Callable[[Run, Run], bool]:
+    """Could nobody know, when the later run began, that the earlier one had finished? Its own term ended uncleanly, or
+    that of somebody in between to whom the lock was given, who had heard of it and died."""
+    unclean = unclean_terms(history)
+    tokens = {term for _, term in unclean}
+    good = {event["term"] for process in history.processes for event in process.of("ended") if event["lost"] is None}
+    tokens |= {stands["index"] for stands in history.stands if stands["lease"]} - good
+
+    def answer(run: Run, later: Run) -> bool:
+        between = range((run.term or 0) + 1, later.term or 0)
+        return (run.client, run.term) in unclean or any(token in between for token in tokens if token is not None)
+
+    return answer
 
 
 def confirmed_early(update: Update) -> bool:
@@ -237,11 +288,9 @@ def confirmed_early(update: Update) -> bool:
 
 def allowed(history: History) -> dict[str, int]:
     """What the guarantees allow, counted."""
-    unclean = unclean_terms(history)
+    may_come_again = unconfirmed(history)
     twice = [
-        update
-        for update in judge.duplicated(history.updates)
-        if all((run.client, run.term) in unclean for run in sorted(update.finished_runs, key=lambda r: r.start)[:-1])
+        update for update in judge.duplicated(history.updates) if all(starmap(may_come_again, repetitions(update)))
     ]
     early = [update for update in judge.lost(history.updates, drained=True) if confirmed_early(update)]
     renumbered = [update for update in history.updates if update.gone == "renumbered"]

@@ -19,8 +19,12 @@ if TYPE_CHECKING:
 LEADER, STANDBY = "leader", "standby"
 WIRES, FOLDER = "wires", "folder"
 SEVERAL_NODES, ONE_PRIMARY, FORGETFUL = "several nodes", "one primary", "forgetful"
+CLOSABLE, RESTORABLE = "closable", "restorable"
 """What a fault may need of the store: that wires lead to it, or that it is a folder; that the other nodes go on without
-one; that it is a primary with a replica; that it is safe also when the primary begins anew without its data."""
+one; that it is a primary with a replica; that it is safe also when the primary begins anew without its data; that it
+can be told to take no writes; that its tokens go on after a backup was put back."""
+UNSAFE_BY_HAND = ("overlapping_polls", "overlapping_work", "arrived_in_later_term", "doubled_updates", "out_of_order")
+"""Checks that find what nobody can make safe: a person took the lock from who cannot hear of it."""
 
 
 class Fault(ABC):

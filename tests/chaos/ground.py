@@ -10,6 +10,7 @@ from support.hosts import HostedBot, Hosts, Scene
 from support.stores import Operator
 
 from cluster_lock.testing.servers import Server
+from cluster_lock.values import LEADER
 
 from .backends import BACKENDS
 from .faults import STANDBY
@@ -45,6 +46,11 @@ class Ground:
         nodes = self.store.nodes
         node = nodes[await asyncio.to_thread(lambda: self.store.leader)] if nodes else None
         return Operator(self.store.backend(node), self.scene.prefix)
+
+    @property
+    def lock(self) -> str:
+        """The name of the lock, as people know it."""
+        return self.scene.lock.removeprefix(self.scene.prefix).removeprefix(LEADER)
 
     @property
     def bots(self) -> list[HostedBot]:

@@ -156,21 +156,29 @@ class History:
         return list(without(span, self.frozen(poll.client)))
 
     @cached_property
-    def works(self) -> list[Work]:
-        """All that was done under each token, in the order of the tokens."""
-        spans: dict[tuple[str, int], list[tuple[float, float, str]]] = defaultdict(list)
+    def pieces(self) -> list[Work]:
+        """All that was done: each getUpdates and each handler, without the time in which its process stood still."""
+        found = []
         for poll in self.polls:
-            if poll.term is not None:
-                for start, end in self.live(poll):
-                    spans[poll.client, poll.term].append((start, end, "getUpdates"))
+            found += [Work(poll.client, poll.term or 0, *span, "getUpdates") for span in self.live(poll)]
         for run in self.runs:
             end = min(run.end or inf, self.death(run.client), self.ended)
-            for began, ended in without((run.start, end), self.frozen(run.client)):
-                spans[run.client, run.term or 0].append((began, ended, "a handler"))
+            for span in without((run.start, end), self.frozen(run.client)):
+                found.append(Work(run.client, run.term or 0, *span, "a handler"))
+        return found
+
+    @cached_property
+    def works(self) -> list[Work]:
+        """All that was done under each token, in the order of the tokens."""
+        done: dict[tuple[str, int], list[Work]] = defaultdict(list)
+        for piece in self.pieces:
+            if piece.term or piece.last != "getUpdates":
+                done[piece.client, piece.term].append(piece)
         works = []
-        for (client, term), done in spans.items():
-            _, ended, last = max(done, key=lambda span: span[1])
-            works.append(Work(client, term, min(span[0] for span in done), min(ended, self.ended), last))
+        for (client, term), pieces in done.items():
+            last = max(pieces, key=lambda piece: piece.ended)
+            began, ended = min(piece.began for piece in pieces), min(last.ended, self.ended)
+            works.append(Work(client, term, began, ended, last.last))
         return sorted(works, key=lambda work: (work.term, work.began))
 
     @property

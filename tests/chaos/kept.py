@@ -16,6 +16,7 @@ from support.nursery import Child
 from support.watched import DIARIES, Process
 
 from cluster_lock import clock
+from cluster_lock.lease.guard import EXIT_GUARD
 from cluster_lock.testing.servers.children import spawn
 from cluster_lock.testing.telegram import SimulatorControl
 
@@ -106,7 +107,14 @@ def send(client: str, number: int) -> None:
 
 
 def lives_of(bot: HostedBot) -> list[tuple[DiaryReader, float | None, int | None]]:
-    """Each life of it: its diary, its end, its code (of a worker its keeper alone knows it)."""
+    """Each life of it: its diary, its end, its code. That of a worker its keeper alone knows, but for the guard's,
+    which says so before it ends the process."""
     if isinstance(bot, KeptBot):
-        return [(life, life.ended, None) for life in bot.lives]
+        said = bot.child.output
+        return [(life, life.ended, _code(life, said)) for life in bot.lives]
     return [(bot, bot.child.ended_at, bot.child.returncode)]
+
+
+def _code(life: Life, said: str) -> int | None:
+    word = f"process {worker_pid(life.client)} ends now (exit {EXIT_GUARD})"
+    return EXIT_GUARD if word in said else None

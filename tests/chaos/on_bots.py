@@ -1,13 +1,24 @@
-"""What befalls a bot's own process."""
+"""What befalls a bot's own process, and the machine that it is on."""
 
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
+import sys
 from collections.abc import Mapping
 from typing import ClassVar
 
-from .faults import LEADER, STANDBY, OnBot
+from support.stores import open_session
+
+from cluster_lock.admin.step_down import ask_to_step_down
+from cluster_lock.errors import ClusterLockError
+
+from .faults import LEADER, STANDBY, Fault, OnBot
+from .waiting import came_true
+
+ASKED_WITHIN = 10.0
+BACK_WITHIN = 30.0
 
 
 class _Ended(OnBot):
@@ -31,6 +42,46 @@ class AskedToStop(_Ended):
 
     name = "bot asked to stop"
     number = signal.SIGTERM
+
+
+class RollingRestart(Fault):
+    """Each is asked to stop and started again, as at an upgrade, when the one before it is back."""
+
+    name = "rolling restart"
+    of = ("all",)
+    lasts = (0.1, 0.3)
+
+    async def begin(self) -> None:
+        for bot in list(self.ground.bots):
+            bot.child.send_signal(signal.SIGTERM)
+            await asyncio.to_thread(bot.child.wait, 30)
+            self.ground.relaunch(bot)
+            if not await came_true(self._all_are_back, BACK_WITHIN):
+                self.detail = f"{bot.client} was not followed by another one within {BACK_WITHIN:g} s"
+                return
+
+    async def _all_are_back(self) -> bool:
+        return all(bot.leads or bot.stands_by for bot in self.ground.bots)
+
+
+class SteppedDown(Fault):
+    """A person asks the leader to hand over, with `step-down`."""
+
+    name = "asked to step down"
+    of = (LEADER,)
+
+    async def begin(self) -> None:
+        ground = self.ground
+        try:
+            async with (
+                asyncio.timeout(ASKED_WITHIN),
+                open_session(ground.store.backend(), ground.scene.prefix, "operator") as session,
+            ):
+                outcome = await ask_to_step_down(session, ground.lock, by="the laboratory", timeout=ASKED_WITHIN / 2)
+        except (ClusterLockError, TimeoutError) as error:  # another fault was there
+            self.detail = f"not done: {error}"
+        else:
+            self.detail = "nobody led" if outcome is None else outcome.declined or ""
 
 
 class HeirKilled(AskedToStop):
@@ -112,9 +163,35 @@ class InterpreterHeldLong(InterpreterHeld):
     longer = 1.3
 
 
+class LogUnread(_Busy):
+    """Stderr is a pipe that is full: a write to it waits."""
+
+    name = "stderr full"
+    word = "gag"
+    longer = 1.3
+
+
+class MachineBusy(Fault):
+    """Every processor has others at work, on all hosts: they are one machine."""
+
+    name = "machine busy"
+    of = ("machine",)
+
+    async def begin(self) -> None:
+        spin = (sys.executable, "-c", "while True: pass")
+        self._others = [await asyncio.create_subprocess_exec(*spin) for _ in range(2 * (os.cpu_count() or 1))]
+
+    async def end(self) -> None:
+        for other in self._others:
+            other.kill()
+            await other.wait()
+
+
 ALL = (
     Killed,
     AskedToStop,
+    RollingRestart,
+    SteppedDown,
     HeirKilled,
     StoppedShortly,
     StoppedLong,
@@ -122,4 +199,6 @@ ALL = (
     LoopBlockedLong,
     InterpreterHeld,
     InterpreterHeldLong,
+    LogUnread,
+    MachineBusy,
 )

@@ -7,14 +7,28 @@ import shutil
 from abc import abstractmethod
 from typing import Any
 
-from support.hosted import Pair
+from support.hosted import Folder, Pair
 from support.hosts import STORES
+from support.small_disk import fill
 from support.stores import Operator
 
-from cluster_lock.values import LEADER as LEADER_KEYS
+from cluster_lock.testing.servers.base import wait_for
 
 from .backends import BACKENDS
-from .faults import FOLDER, FORGETFUL, LEADER, ONE_PRIMARY, SEVERAL_NODES, Fault, OnNode
+from .faults import (
+    CLOSABLE,
+    FOLDER,
+    FORGETFUL,
+    LEADER,
+    ONE_PRIMARY,
+    RESTORABLE,
+    SEVERAL_NODES,
+    UNSAFE_BY_HAND,
+    Fault,
+    OnNode,
+)
+
+AGAIN_WITHIN = 30.0
 
 
 class NodeKilled(OnNode):
@@ -75,6 +89,47 @@ class NoMajority(Fault):
     async def end(self) -> None:
         for node in self.ground.store.nodes[:2]:
             node.resume()
+
+
+class NoWrites(Fault):
+    """It answers, and takes none."""
+
+    name = "store takes no writes"
+    of = ("store",)
+    needs = CLOSABLE
+    leaderless = True
+    lasts = (0.3, 1.3)
+
+    async def begin(self) -> None:
+        self.operator = await self.ground.operator()
+        await asyncio.to_thread(self.operator.stop_writes)
+
+    async def end(self) -> None:
+        server = self.operator.backend.server
+        assert server is not None
+        # Another fault may have ended it, and starts it again.
+        await asyncio.to_thread(
+            wait_for, lambda: server.running or None, AGAIN_WITHIN, f"{server} is not started again"
+        )
+        await asyncio.to_thread(server.wait_ready)
+        await asyncio.to_thread(self.operator.let_write)
+
+
+class Restored(Fault):
+    """A backup is put back. All are cut off meanwhile, and who leads then is not who led."""
+
+    name = "store restored from a backup"
+    of = ("store",)
+    needs = RESTORABLE
+    leaderless = True
+    excuses = (*UNSAFE_BY_HAND, "index_goes_on")
+    lasts = (0.3, 1.6)
+
+    async def begin(self) -> None:
+        self.saved = await asyncio.to_thread(self.ground.store.save)
+
+    async def end(self) -> None:
+        await asyncio.to_thread(self.ground.store.restore, self.saved)
 
 
 class _OnPrimary(Fault):
@@ -186,12 +241,6 @@ class _ByHand(Fault):
     lasts = (0.3, 0.6)
     by_hand = True
 
-    @property
-    def lock(self) -> str:
-        """Its name, as people know it."""
-        scene = self.ground.scene
-        return scene.lock.removeprefix(scene.prefix).removeprefix(LEADER_KEYS)
-
     async def begin(self) -> None:
         self.detail = await self.strike(await self.ground.operator())
 
@@ -204,8 +253,8 @@ class KeyDeleted(_ByHand):
     name = "key deleted by hand"
 
     async def strike(self, operator: Operator) -> str:
-        await asyncio.to_thread(operator.delete_key, self.lock)
-        return self.lock
+        await asyncio.to_thread(operator.delete_key, self.ground.lock)
+        return self.ground.lock
 
 
 class KeyOverwritten(_ByHand):
@@ -215,12 +264,12 @@ class KeyOverwritten(_ByHand):
     leaderless = True
 
     async def strike(self, operator: Operator) -> str:
-        await asyncio.to_thread(operator.overwrite, self.lock, "by hand")
-        return self.lock
+        await asyncio.to_thread(operator.overwrite, self.ground.lock, "by hand")
+        return self.ground.lock
 
     async def end(self) -> None:
         operator = await self.ground.operator()
-        await asyncio.to_thread(operator.delete_key, self.lock)
+        await asyncio.to_thread(operator.delete_key, self.ground.lock)
 
 
 class LeaseRevoked(_ByHand):
@@ -246,12 +295,31 @@ class FolderDeleted(_ByHand):
         return str(operator.folder)
 
 
+class DiskFull(Fault):
+    """Of the shared folder."""
+
+    name = "disk full"
+    of = ("store",)
+    needs = FOLDER
+    leaderless = True
+    lasts = (0.3, 1.3)
+
+    async def begin(self) -> None:
+        assert isinstance(self.ground.store, Folder)
+        self.filling = await asyncio.to_thread(fill, self.ground.store.disk)
+
+    async def end(self) -> None:
+        self.filling.unlink()
+
+
 ALL = (
     NodeKilled,
     NodeRestarted,
     NodePaused,
     NodeCut,
     NoMajority,
+    NoWrites,
+    Restored,
     KeyDeleted,
     KeyOverwritten,
     LeaseRevoked,
@@ -262,4 +330,5 @@ ALL = (
     FailedOver,
     FailedOverBehind,
     FolderDeleted,
+    DiskFull,
 )

@@ -35,4 +35,14 @@ class WorkerStopped(OnBot):
             send(self.struck, signal.SIGCONT)
 
 
-ALL = (WorkerKilled, WorkerStopped)
+class WorkerAskedToStop(OnBot):
+    """By a person who takes it for the bot: its keeper starts another one."""
+
+    name = "worker asked to stop"
+    kept = True
+
+    async def strike(self) -> None:
+        send(self.struck, signal.SIGTERM)
+
+
+ALL = (WorkerKilled, WorkerStopped, WorkerAskedToStop)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import subprocess
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 
 import aiohttp
 from support.hosts import TIMES, Scene
@@ -16,20 +16,17 @@ from cluster_lock.testing.telegram import SimulatorError
 
 from . import history
 from .availability import START
-from .faults import Fault
+from .faults import UNSAFE_BY_HAND, Fault
 from .ground import Ground
 from .history import History, Process, poll_of, update_of
 from .kept import lives_of
 from .nemesis import KINDS, Choice
 from .stands import followed
 from .traffic import Traffic
+from .waiting import came_true
 
-LOOK_EVERY = 0.2
 DRAIN_WITHIN = 20.0
 STOP_WITHIN = 20.0
-UNSAFE_BY_HAND = ("overlapping_polls", "overlapping_work", "arrived_in_later_term", "doubled_updates", "out_of_order")
-
-
 TROUBLE = (
     ServerFailed,
     SimulatorError,
@@ -42,10 +39,13 @@ TROUBLE = (
 
 
 class Round:
-    """On bots that run already, and that go on for the next one unless this is the `last` one on its ground."""
+    """On bots that run already, and that go on for the next one unless this is the `last` one on its ground.
+    `stubborn`: some handlers swallow their cancellation, so that the guard may have to end a process."""
 
-    def __init__(self, ground: Ground, seed: int, plan: Sequence[Choice], *, last: bool) -> None:
+    def __init__(self, ground: Ground, seed: int, plan: Sequence[Choice], *, last: bool, stubborn: bool = True) -> None:
         self.ground, self.seed, self.plan, self.last = ground, seed, plan, last
+        # If a person breaks the lock, a handler that swallows its cancellation has until the deadline all the same.
+        self._stubborn = stubborn and not any(KINDS[choice.name].by_hand for choice in plan)
         self._stray: list[str] = []
         self._unwell = ""
         self._leaked: list[str] = []
@@ -57,9 +57,7 @@ class Round:
         await scene.telegram.clear()
         began = clock.now()
         async with followed(scene) as stands:
-            # If a person breaks the lock, a handler that swallows its cancellation has until the deadline all the same.
-            by_hand = any(KINDS[choice.name].by_hand for choice in self.plan)
-            ground.traffic = Traffic(scene, self.seed, stubborn=not by_hand)
+            ground.traffic = Traffic(scene, self.seed, stubborn=self._stubborn)
             await ground.traffic.begin()
             faults = await self._suffer(ground)
             await self._heal(ground)
@@ -70,17 +68,19 @@ class Round:
         if self.last:
             await self._stopped(ground)
         await scene.report()
+        # One that was on its way when the round began belongs to the round before, as its sender's word of it does.
+        polls = [poll_of(poll) for poll in await scene.telegram.polls()]
         return History(
             ground.hosts.backend,
             self.seed,
-            {**{name: getattr(scene.timing, name) for name in TIMES}, "freed": ground.freed},
+            {**{name: getattr(scene.timing, name) for name in (*TIMES, "request")}, "freed": ground.freed},
             began,
             healed,
             recovered,
             clock.now(),
             told(faults),
             _processes(scene, began),
-            [poll_of(poll) for poll in await scene.telegram.polls()],
+            [poll for poll in polls if (poll.sent or poll.arrived) > began],
             [update_of(update) for update in await scene.telegram.updates()],
             stands,
             self._leaked,
@@ -137,7 +137,7 @@ class Round:
             return not missing
 
         limit = 3 * ground.freed + ground.silent_after_start + ground.starting + 2 * START
-        return clock.now() if await _until(well, limit) else None
+        return clock.now() if await came_true(well, limit) else None
 
     async def _drained(self, scene: Scene) -> None:
         """Until each update is handled and confirmed, or will never be."""
@@ -146,7 +146,7 @@ class Round:
             report = await scene.report()
             return not report.pending and not report.lost
 
-        if not await _until(all_done, DRAIN_WITHIN):
+        if not await came_true(all_done, DRAIN_WITHIN):
             self._unwell = self._unwell or "not everything was handled"
 
     async def _stopped(self, ground: Ground) -> None:
@@ -175,19 +175,8 @@ class Round:
             left = await asyncio.to_thread(operator.leases)
             return left == 0
 
-        if not await _until(none, limit):
+        if not await came_true(none, limit):
             self._leaked.append(f"{left} leases are left {limit:g} s after the last process stopped")
-
-
-async def _until(condition: Callable[[], Awaitable[bool]], within: float) -> bool:
-    """Did it come true? Looked at now and then: the processor belongs to the bots."""
-    end = clock.now() + within
-    while True:
-        if await condition():
-            return True
-        if clock.now() > end:
-            return False
-        await asyncio.sleep(LOOK_EVERY)
 
 
 def _processes(scene: Scene, since: float) -> list[Process]:

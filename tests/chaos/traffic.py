@@ -7,8 +7,9 @@ import random
 
 from support.hosts import Scene
 
-from cluster_lock import clock
 from cluster_lock.aio import end
+
+from .waiting import came_true
 
 RATE, CHATS = 10.0, tuple(range(1, 9))
 SLOW_CHATS, SLOW_EVERY = (101, 102, 103), 0.5
@@ -42,14 +43,12 @@ class Traffic:
 
     async def is_quiet(self, within: float) -> bool:
         """Has everything been confirmed in so many seconds?"""
-        until = clock.now() + within
-        while True:
+
+        async def nothing_waits() -> bool:
             state = await self._scene.telegram.state()
-            if not state["bots"][str(self._scene.bot_id)]["pending"]:
-                return True
-            if clock.now() > until:
-                return False
-            await asyncio.sleep(LOOK_EVERY)
+            return not state["bots"][str(self._scene.bot_id)]["pending"]
+
+        return await came_true(nothing_waits, within, every=LOOK_EVERY)
 
     async def _push_slow(self) -> None:
         while True:

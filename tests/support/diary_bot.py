@@ -1,14 +1,17 @@
 """A bot that writes down, in a file, what it does: no fault of a network keeps that from the test.
 
 For `python -m bot start --app support.diary_bot:dispatcher`. The text "work 3" keeps its handler busy for 3 s, "insist
-3" does so even if it is cancelled; "block 3" blocks the event loop and "hold 3" the whole interpreter, once for each
-update: one that comes again does no harm. Each line of the diary is a JSON object with `kind` and `at` (`clock.now()`):
+3" does so even if it is cancelled; "block 3" blocks the event loop, "hold 3" the whole interpreter, and with "gag 3"
+nobody reads its log, once for each update: one that comes again does no harm. Each line of the diary is a JSON object
+with `kind` and `at` (`clock.now()`):
 
     role     its role, or its deadline, has changed: role, term, deadline
     write    a request to Telegram is being written: request (its number), term, deadline
     answer   it was answered: request
     gone     it was given up, or failed: request
     run      a handler began: update, term, deadline; and again when it ended: start, outcome
+    size     how many tasks there are, now and then: tasks
+    began    a term begins: term, origin (how its lock came about), deadline
     ended    a term is over: term, lost (why, or null), deadline
 """
 
@@ -20,6 +23,7 @@ import ctypes
 import itertools
 import json
 import os
+import select
 import time
 from contextvars import ContextVar
 from pathlib import Path
@@ -76,6 +80,7 @@ class Diary:
         self._leadership, self._lock = leadership, lock_name(bot)
         self._tasks = [
             asyncio.create_task(self._follow_role(leadership)),
+            asyncio.create_task(self._follow_size()),
             asyncio.create_task(leadership.run(self._follow_term, self._lock)),
         ]
 
@@ -119,7 +124,13 @@ class Diary:
                 last = now
             await asyncio.sleep(LOOK_EVERY)
 
+    async def _follow_size(self) -> None:
+        while True:
+            self.note("size", tasks=len(asyncio.all_tasks()))
+            await asyncio.sleep(1)
+
     async def _follow_term(self, term: Term) -> None:
+        self.note("began", term=term.fencing_token, origin=str(term.origin), deadline=term.deadline)
         try:
             await asyncio.Event().wait()
         finally:
@@ -173,8 +184,32 @@ async def work(text: str, update: int, diary: Diary) -> None:
         time.sleep(float(seconds))  # noqa: ASYNC251 - what a careless handler does
     elif word == "hold" and diary.first_time(update):
         ctypes.PyDLL(None).usleep(int(float(seconds) * 1e6))
+    elif word == "gag" and diary.first_time(update):
+        await gag(float(seconds))
     else:
         await asyncio.sleep(USUAL_WORK)
+
+
+async def gag(seconds: float) -> None:
+    """Stderr is a pipe that is full, for so long."""
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            os.write(writer, b"." * select.PIPE_BUF)
+    os.set_blocking(writer, True)
+    stderr = os.dup(2)
+    os.dup2(writer, 2)
+    try:
+        await asyncio.sleep(seconds)
+    finally:
+        os.dup2(stderr, 2)
+        os.set_blocking(reader, False)
+        with contextlib.suppress(BlockingIOError):  # who hangs in a write gets on
+            while os.read(reader, 65536):
+                pass
+        for descriptor in (reader, writer, stderr):
+            os.close(descriptor)
 
 
 async def insist(end: float) -> None:

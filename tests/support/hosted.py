@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, ClassVar, Self, TypeVar
 
@@ -22,8 +23,12 @@ from cluster_lock.testing.servers.postgres import OWNER
 
 from .backends import ETCD_RELEASE, POSTGRES_RELEASE, Backend
 from .netns import Host
+from .small_disk import small_disk
 
 JOIN_WITHIN = 10.0
+PASSED = 1_000_000
+"""Revisions of etcd: more than any test makes."""
+SMALL = "16m"
 
 
 class HostedStore(Cluster[S]):
@@ -53,6 +58,14 @@ class HostedStore(Cluster[S]):
     def rejoin(self) -> None:
         """After all were started, and reach each other again."""
 
+    def save(self) -> bytes:
+        """A backup, as people make it."""
+        raise NotImplementedError
+
+    def restore(self, saved: bytes) -> None:
+        """Put all of it back to that; return when it answers again."""
+        raise NotImplementedError
+
 
 class Etcds(HostedStore[EtcdServer]):
     name, setting = "etcd", "endpoints"
@@ -69,6 +82,17 @@ class Etcds(HostedStore[EtcdServer]):
 
     def leads(self, node: EtcdServer) -> bool:
         return node.is_leader
+
+    def save(self) -> bytes:
+        return self.nodes[self.leader].save_snapshot()
+
+    def restore(self, saved: bytes) -> None:
+        """With revisions that no client can have seen."""
+        for node in self.nodes:
+            node.put_back(saved, bump=PASSED)
+        self.launch()
+        for node in self.nodes:
+            node.wait_ready()
 
     def address(self, node: EtcdServer) -> str:
         return node.endpoint
@@ -96,13 +120,14 @@ class Consuls(HostedStore[ConsulServer]):
     def leads(self, node: ConsulServer) -> bool:
         return node.is_leader
 
+    def save(self) -> bytes:
+        return self.nodes[self.leader].save_snapshot()
+
+    def restore(self, saved: bytes) -> None:
+        self.nodes[self.leader].restore_snapshot(saved)
+
     def address(self, node: ConsulServer) -> str:
         return node.url
-
-    def launch(self) -> None:
-        """Every server that does not run."""
-        for node in self.nodes:
-            node.launch()
 
     def rejoin(self) -> None:
         # By itself a Consul that was cut off looks for the others again every 30 s only.
@@ -198,13 +223,22 @@ class Postgreses(Pair[PostgresServer]):
 
 
 class Folder(HostedStore[Server]):
-    """No server at all."""
+    """No server at all. `path` lies on a small `disk` of its own."""
 
     name, setting = "file", "directory"
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, disk: Path) -> None:
         super().__init__(())
-        self.path = path
+        self.disk, self.path = disk, disk / "shared"
+        self._stack = ExitStack()
+
+    def start(self, **options: Any) -> Self:
+        self.disk.mkdir()
+        self._stack.enter_context(small_disk(self.disk, f"size={SMALL}"))
+        return self
+
+    def close(self) -> None:
+        self._stack.close()
 
     def leads(self, node: Server) -> bool:
         raise AssertionError("there are no nodes")
@@ -221,7 +255,7 @@ class Folder(HostedStore[Server]):
 def hosted(backend: str, hosts: Sequence[Host], folder: Path, *, fast: bool) -> HostedStore[Any]:
     """Of one of `support.backends.BACKENDS`, not yet started."""
     if backend == "file":
-        return Folder(folder / "shared")
+        return Folder(folder / "disk")
     if backend == "consul":
         return Consuls(hosts, fast=fast)
     if backend == "redis":

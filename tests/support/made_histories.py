@@ -7,7 +7,16 @@ from chaos.history import Fault, History, Process
 from cluster_lock.testing.telegram import BotKey, Delivery, Poll, Run, Update
 
 BOT = BotKey(42)
-TIMING = {"ttl": 4.0, "margin": 1.0, "stop_time": 0.6, "settle": 0.25, "invite": 0.5, "drain": 2.0, "freed": 4.0}
+TIMING = {
+    "ttl": 4.0,
+    "margin": 1.0,
+    "stop_time": 0.6,
+    "settle": 0.25,
+    "invite": 0.5,
+    "drain": 2.0,
+    "request": 1.0,
+    "freed": 4.0,
+}
 
 
 class MadeHistory:
@@ -17,6 +26,7 @@ class MadeHistory:
     def __init__(self) -> None:
         self.history = History("etcd35", 7, TIMING, 0.0, 4.0, 4.5, 6.0, [], [], [], [], [], [])
         self.a, self.b = (self.process(client) for client in ("a#1", "b#2"))
+        self.began(self.a, 1.0, 5, "found free")
         self.role(self.a, 1.0, 5)
         for at in (1.0, 1.5, 2.0, 2.5):
             self.poll(self.a, at, 5, deadline=at + 3)
@@ -24,6 +34,7 @@ class MadeHistory:
         self.run(self.handled, self.a, 1.6, 1.7, 5)
         self.handled.acked = Delivery("a#1", 5, 2.0)
         self.ended(self.a, 3.0, 5)
+        self.began(self.b, 3.1, 9, "handed over")
         self.role(self.b, 3.1, 9)
         for number in range(6):
             self.poll(self.b, 3.1 + number / 2, 9, deadline=6.1 + number / 2)
@@ -39,6 +50,9 @@ class MadeHistory:
 
     def role(self, process: Process, at: float, term: int) -> None:
         process.events.append({"kind": "role", "at": at, "role": "leader", "term": term, "deadline": at + 3})
+
+    def began(self, process: Process, at: float, term: int, origin: str) -> None:
+        process.events.append({"kind": "began", "at": at, "term": term, "origin": origin, "deadline": at + 3})
 
     def ended(self, process: Process, at: float, term: int, lost: str | None = None) -> None:
         process.events.append({"kind": "ended", "at": at, "term": term, "lost": lost, "deadline": at + 3})

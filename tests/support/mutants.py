@@ -7,7 +7,7 @@ import asyncio
 import os
 import runpy
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -142,7 +142,25 @@ def wipes_the_evidence() -> None:
 def believes_a_release_that_is_not_confirmed() -> None:
     from cluster_lock.session.touched import Touched
 
-    Touched.note_unreleased = lambda self, key: None  # type: ignore[method-assign]
+    Touched.note_unreleased = lambda self, grant, farewell: None  # type: ignore[method-assign]
+
+
+def forgets_what_a_release_was_to_leave() -> None:
+    from cluster_lock.session.touched import Touched
+
+    Touched.farewell = lambda self, grant: None  # type: ignore[method-assign]
+
+
+def reads_what_is_in_doubt_with_what_it_holds() -> None:
+    from cluster_lock.session.upkeep import Upkeep
+
+    confirm = Upkeep.confirm
+
+    async def of_all(self: Upkeep, epoch: int) -> None:
+        await self._context.watch.read(self._context.touched.unsure)
+        await confirm(self, epoch)
+
+    Upkeep.confirm = of_all  # type: ignore[method-assign]
 
 
 def looks_no_longer_than_it_follows() -> None:
@@ -286,6 +304,27 @@ def takes_what_is_being_released() -> None:
     from cluster_lock.session.touched import Touched
 
     Touched.is_over = lambda self, grant: False  # type: ignore[method-assign]
+
+
+def takes_a_restored_lock_for_old_news() -> None:
+    from cluster_lock.session.touched import Touched
+
+    Touched.is_back = lambda self, entry, asked: False  # type: ignore[method-assign]
+
+
+def keeps_the_lock_when_it_is_cancelled_before_a_term() -> None:
+    from cluster_lock.election.election import Election
+
+    settle = Election._settle
+
+    async def and_keep(self: Election, held: Any, stop: asyncio.Event) -> None:
+        try:
+            await settle(self, held, stop)
+        except asyncio.CancelledError:
+            held.end = lambda contents: asyncio.sleep(0)
+            raise
+
+    Election._settle = and_keep  # type: ignore[method-assign]
 
 
 def says_released_too_early() -> None:
@@ -713,6 +752,52 @@ def drains_without_what_was_confirmed_early() -> None:
     Handling.idle = idle  # type: ignore[method-assign]
 
 
+def confirms_what_it_was_given() -> None:
+    from cluster_lock.aiogram.window import Delivered, Window
+
+    take = Window.take
+
+    def at_once(self: Window, update_ids: Iterable[int]) -> list[Delivered]:
+        new = take(self, update_ids)
+        for delivered in new:
+            self.finish(delivered)
+        return new
+
+    Window.take = at_once  # type: ignore[method-assign]
+
+
+def starts_the_newest_first() -> None:
+    from cluster_lock.aiogram.handling import Handling
+
+    submit = Handling.submit
+    Handling.submit = lambda self, jobs: submit(self, list(jobs)[::-1])  # type: ignore[method-assign]
+
+
+def takes_the_end_of_the_loop_for_a_failure() -> None:
+    from cluster_lock.aiogram.handling import Handling
+
+    Handling.end_with = lambda self, poller: None  # type: ignore[method-assign]
+
+
+def hands_nothing_over() -> None:
+    from cluster_lock.aiogram.draining import Draining
+
+    Draining.left_over = lambda self, held, *, is_unsure: {}  # type: ignore[method-assign]
+
+
+def hands_nothing_over_when_it_is_cancelled() -> None:
+    from cluster_lock.aiogram.draining import Draining
+
+    left_over = Draining.left_over
+
+    def unless_cancelled(self: Draining, held: Any, *, is_unsure: bool) -> dict[str, Any]:
+        task = asyncio.current_task()
+        assert task is not None
+        return {} if task.cancelling() else left_over(self, held, is_unsure=is_unsure)
+
+    Draining.left_over = unless_cancelled  # type: ignore[method-assign]
+
+
 def starts_the_same_bot_twice() -> None:
     from cluster_lock.aiogram import start
 
@@ -790,9 +875,9 @@ def redis_keeps_a_connection_that_was_cancelled() -> None:
         last[:] = [connection]
         return await given[0](self, connection, exchange, doing)
 
-    async def keeping(self: Any, exchange: Any, doing: str) -> Any:
+    async def keeping(self: Any, exchange: Any, *how: Any) -> Any:
         try:
-            return await given[1](self, exchange, doing)
+            return await given[1](self, exchange, *how)
         except asyncio.CancelledError:
             self._idle += last
             raise
@@ -805,6 +890,32 @@ def redis_keeps_a_connection_that_was_cancelled() -> None:
 
 def redis_gives_away_at_once() -> None:
     _driver_part("redis.server").KnownServer._left = lambda self: 0.0
+
+
+def _redis_scripts(old: str, new: str) -> None:
+    script = _driver_part("redis.script")
+    for common in ("_COMMON", "_WRITING"):
+        setattr(script, common, getattr(script, common).replace(old, new))
+    for part in ("redis.scripts", "redis.looking"):
+        for one in vars(_driver_part(part)).values():
+            if isinstance(one, script.Script):
+                one.__post_init__()  # its text and sum, of what is common now
+
+
+def redis_trusts_an_old_connection() -> None:
+    _redis_scripts("if not (string.find(said, 'role:master', 1, true) and", "if false and (")
+
+
+def redis_believes_the_primary_before() -> None:
+    _driver_part("redis.link").RedisLink._check_known = lambda self, server, doing: None
+
+
+def redis_shows_what_no_replica_has() -> None:
+    _driver_part("redis.driver")._locks = lambda names, rows: {}
+
+
+def redis_leaves_a_change_half_done() -> None:
+    _redis_scripts("if redis.acl_check_cmd and", "if false and")
 
 
 def redis_believes_a_silent_subscription() -> None:
@@ -855,6 +966,32 @@ def postgres_keeps_a_connection_that_was_cancelled() -> None:
     link._take = lambda self: take(self) or (kept[-1] if kept else None)
 
 
+def postgres_asks_for_no_advisory_lock() -> None:
+    session = _driver_part("postgres.advisory_session")
+    told = session._TRY.replace("pg_try_advisory_lock($4)", "$4::bigint IS NOT NULL")
+    assert told != session._TRY
+    session._TRY = told
+
+
+def postgres_keeps_the_advisory_lock_of_a_refused_row() -> None:
+    session = _driver_part("postgres.advisory_session").AdvisorySession
+    give_back = session.give_back
+
+    async def granted_ones(self: Any, holdings: Any) -> None:
+        await give_back(self, [holding for holding in holdings if holding.index])
+
+    session.give_back = granted_ones
+
+
+def postgres_unlocks_by_the_servers_clock() -> None:
+    """As soon as the server says that the lease is over, which its work may not have heard yet."""
+
+    def gone(self: Any, lease: Any) -> None:
+        self._session.giving_back(self._under(lease.id))
+
+    _driver_part("postgres.advisory").Advisory.gone = gone
+
+
 def believes_whatever_a_driver_says() -> None:
     from cluster_lock.drivers.checked import CheckedDriver
 
@@ -870,6 +1007,123 @@ def leaves_the_work_under_a_broken_driver_alone() -> None:
     setattr(SessionLease, "fail", only_noting)  # noqa: B010
 
 
+def never_asks_for_a_second_lease() -> None:
+    from cluster_lock.session.session_lease import SessionLease
+
+    async def only_once(self: SessionLease, lease: Any, until: float) -> None:
+        await asyncio.Event().wait()
+
+    SessionLease.give_up = only_once  # type: ignore[method-assign]
+
+
+def forgets_what_it_finished() -> None:
+    """Until it is confirmed: what is delivered again is handled again."""
+    from cluster_lock.aiogram.window import Window
+
+    take = Window.take
+
+    def forgetful(self: Window, update_ids: Iterable[int]) -> Any:
+        for known in [known for known in self._order if known.finished]:
+            self._order.remove(known)
+            del self._by_id[known.update_id]
+        return take(self, update_ids)
+
+    Window.take = forgetful  # type: ignore[method-assign]
+
+
+def begins_at_the_end() -> None:
+    """A new leader drops what waits for it."""
+    from cluster_lock.aiogram.window import Window
+
+    ask = Window.ask
+
+    def last_only(self: Window) -> int | None:
+        is_first, offset = self.sent is None, ask(self)
+        return -1 if is_first else offset
+
+    Window.ask = last_only  # type: ignore[method-assign]
+
+
+def confirms_nothing() -> None:
+    from cluster_lock.aiogram.window import Window
+
+    ask = Window.ask
+
+    def from_the_first(self: Window) -> int | None:
+        ask(self)
+        return None
+
+    Window.ask = from_the_first  # type: ignore[method-assign]
+
+
+def takes_what_was_cut_off_for_finished() -> None:
+    from cluster_lock.aiogram.handling import Handling
+
+    ended = Handling._ended
+
+    def finished(self: Handling, job: Any, task: Any) -> None:
+        if job.started:
+            self._finished(job.delivered)
+        ended(self, job, task)
+
+    Handling._ended = finished  # type: ignore[method-assign]
+
+
+def stays_deaf_after_a_failure() -> None:
+    from cluster_lock.aiogram.recovery import Recovery
+
+    async def for_ever(self: Recovery, failure: Any, pause: float, what: str) -> None:
+        await asyncio.Event().wait()
+
+    Recovery._wait = for_ever  # type: ignore[method-assign]
+
+
+def waits_for_an_answer_for_ever() -> None:
+    from cluster_lock.aiogram import fetching
+    from cluster_lock.aiogram.http_session import GuardedRequest
+
+    ask, long = GuardedRequest.ask, 100_000
+
+    async def patient(self: GuardedRequest, bot: Any, method: Any, limit: int | None) -> Any:
+        return await ask(self, bot, method, long)
+
+    setattr(GuardedRequest, "ask", patient)  # noqa: B010
+    fetching.DEAF_AFTER = long  # type: ignore[attr-defined]
+
+
+def never_starts_again_what_crashed() -> None:
+    from cluster_lock.keeper.again import StartBackoff
+
+    StartBackoff.after = lambda self, ran: 100_000.0  # type: ignore[method-assign]
+
+
+def _promises_less_than_it_asks_for(driver: Any) -> None:
+    """The server keeps the lease of who died ten times as long."""
+    from dataclasses import replace
+
+    grant_lease = driver.grant_lease
+
+    async def of_ten_ttl(self: Any, holder: str, ttl: float) -> Any:
+        return replace(await grant_lease(self, holder, 10 * ttl), ttl=ttl)
+
+    driver.grant_lease = of_ten_ttl
+
+
+def etcd_promises_less_than_it_asks_for() -> None:
+    _promises_less_than_it_asks_for(_driver_part("etcd.driver").EtcdDriver)
+
+
+def consul_promises_less_than_it_asks_for() -> None:
+    _promises_less_than_it_asks_for(_driver_part("consul.driver").ConsulDriver)
+
+
+def redis_counts_from_one() -> None:
+    """Tokens are no times: a store that lost its data gives the first ones again."""
+    scripts = _driver_part("redis.scripts")
+    _redis_scripts("time[1] * 1000000 + time[2]", "0 * time[1]")
+    assert "0 * time[1]" in scripts.ACQUIRE.text.decode()
+
+
 MUTANTS: dict[str, Callable[[], None]] = {
     made.__name__: made
     for made in list(globals().values())
@@ -882,7 +1136,21 @@ def pytest_configure() -> None:
     MUTANTS[os.environ[CHOSEN]]()
 
 
+def _break_what_this_becomes() -> None:
+    """A command that becomes a keeper is broken as that, too."""
+    become, keeper = os.execve, "cluster_lock.keeper"
+
+    def execve(program: str, arguments: Any, environ: Any) -> None:
+        if keeper in arguments:
+            at = arguments.index(keeper)
+            arguments = [*arguments[:at], "support.mutants", *arguments[at:]]
+        become(program, arguments, environ)
+
+    os.execve = execve  # type: ignore[assignment]
+
+
 if __name__ == "__main__":
     pytest_configure()
+    _break_what_this_becomes()
     sys.argv.pop(0)
     runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)

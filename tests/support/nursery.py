@@ -94,7 +94,8 @@ class Nursery:
         self._children: dict[int, Child] = {}
         self._told = threading.Condition()
         self._ready = False
-        self._pids: list[int] = []
+        self._born: list[Child] = []
+        self._logs: list[Path] = []
         self.folder = folder
 
     def __enter__(self) -> Self:
@@ -148,13 +149,11 @@ class Nursery:
             "folder": str(folder or self.folder),
         }
         with self._told:
-            # What is told is noted under this lock too, so no end can come before the child is known.
+            self._logs.append(log)
             self._process.stdin.write(json.dumps(request) + "\n")
             self._process.stdin.flush()
-            assert self._told.wait_for(lambda: self._pids, PATIENCE), "the nursery does not answer"
-            child = Child(self._pids.pop(), log)
-            self._children[child.pid] = child
-            return child
+            assert self._told.wait_for(lambda: self._born, PATIENCE), "the nursery does not answer"
+            return self._born.pop(0)
 
     def _read(self) -> None:
         assert self._process.stdout
@@ -163,8 +162,9 @@ class Nursery:
             with self._told:
                 if "code" in said:
                     self._children[said["pid"]].has_ended(said["code"], said["at"])
-                elif "pid" in said:
-                    self._pids.append(said["pid"])
+                elif "pid" in said:  # known here, since the next line may tell of its end
+                    child = self._children[said["pid"]] = Child(said["pid"], self._logs.pop(0))
+                    self._born.append(child)
                 else:
                     self._ready = True
                 self._told.notify_all()

@@ -15,11 +15,12 @@ import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NoReturn
+from unittest import mock
 
 from cluster_lock import clock
 from cluster_lock.drivers.memory import MemoryBackend, MemoryDriver
-from cluster_lock.election import Election, Term
+from cluster_lock.election import Election, Term, election
 from cluster_lock.errors import LockLost
 from cluster_lock.session import Hold, Session
 from cluster_lock.testing.faulty import (
@@ -32,7 +33,7 @@ from cluster_lock.testing.faulty import (
     slow_request,
 )
 from cluster_lock.testing.virtual_time import block, run, suspend
-from cluster_lock.values import Entry, Grant, Lease
+from cluster_lock.values import Entry, Grant, Lease, Traits
 
 from .sessions import PREFIX, TIMING, key_of, session, standby
 
@@ -100,10 +101,14 @@ def play(seed: int, *, instances: int = 3, rounds: int = 5) -> History:
     history = History()
     chance = random.Random(seed)
     random.seed(seed)  # the jitter of the library
-    with _heard(history):
+    with _heard(history), mock.patch.object(election, "end_process", _end_process):
         run(_Schedule(history, chance).play(instances, rounds))
         gc.collect()  # what nobody looked at complains when it is collected
     return history
+
+
+def _end_process(why: str) -> NoReturn:
+    raise AssertionError(f"the process would have been ended: {why}")
 
 
 @contextmanager
@@ -131,8 +136,8 @@ def _heard(history: History) -> Iterator[None]:
 class _Store(MemoryBackend):
     """Remembers when it granted which token."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, traits: Traits) -> None:
+        super().__init__(traits=traits)
         self.granted: dict[int, float] = {}
 
     def acquire(self, lease: Lease, key: str, name: str, record: bytes) -> Grant | None:
@@ -151,7 +156,7 @@ class _Store(MemoryBackend):
 class _Schedule:
     def __init__(self, history: History, chance: random.Random) -> None:
         self.history, self.chance = history, chance
-        self.store = _Store()
+        self.store = _Store(Traits(linearizable_waits=chance.random() < 0.5))
         self.instances: list[_Instance] = []
         self.saved: object = None
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from cluster_lock.driver import Driver
 from cluster_lock.drivers.memory import MemoryBackend, MemoryDriver
+from cluster_lock.election import Term
 from cluster_lock.lease.guard import NoGuard
 from cluster_lock.session import Session
 from cluster_lock.values import LEADER, STANDBY, Entry, Record, Timing
@@ -18,6 +19,11 @@ def session(store: MemoryBackend, instance: str, *, driver: Driver | None = None
     """A session of its own client of `store`, not yet entered. Nothing ends the test process at a deadline."""
     options = {"timing": TIMING, "guard": NoGuard(), **options}
     return Session(driver or MemoryDriver(store), instance=instance, **options)
+
+
+async def until_steps_down(term: Term) -> None:
+    """Work that does nothing, and obeys."""
+    await term.wait_step_down()
 
 
 def key_of(name: str) -> str:

@@ -168,6 +168,23 @@ class Operator:
         else:
             self.consul.request("PUT", f"/v1/session/destroy/{lease_id}")
 
+    def stop_writes(self) -> None:
+        """The server takes none any more, of anybody. Consul has no such thing."""
+        if self.backend.name == "etcd":
+            self.etcd.take_no_writes()
+        elif self.backend.name == "redis":
+            self.redis.cli("CONFIG", "SET", "min-replicas-to-write", "9")
+        else:
+            self.postgres.sql("ALTER SYSTEM SET default_transaction_read_only = on; SELECT pg_reload_conf()")
+
+    def let_write(self) -> None:
+        if self.backend.name == "etcd":
+            self.etcd.ctl("alarm", "disarm")
+        elif self.backend.name == "redis":
+            self.redis.cli("CONFIG", "SET", "min-replicas-to-write", "0")
+        else:
+            self.postgres.sql("ALTER SYSTEM RESET default_transaction_read_only; SELECT pg_reload_conf()")
+
     def leases(self) -> int:
         """How many leases or sessions the server has."""
         if self.backend.name == "etcd":

@@ -8,6 +8,7 @@ import pytest
 from chaos.checker import CHECKS, check
 from support.made_histories import TIMING, MadeHistory
 
+from cluster_lock.lease.guard import EXIT_GUARD
 from cluster_lock.testing.telegram import Delivery
 
 Spoil = Callable[[MadeHistory], None]
@@ -186,6 +187,39 @@ def test_what_the_guarantees_allow_is_counted() -> None:
     assert verdict.excused == {"doubled after an unclean end": 1}
 
 
+def test_what_a_guard_ended_is_counted() -> None:
+    """A handler that does not end takes along what was finished beside it, although the term was left in good order."""
+    made = MadeHistory()
+    made.run(made.handled, made.b, 3.2, 3.25, 9)
+    assert [finding.check for finding in check(made.history).violations] == ["doubled_updates"]
+    made.a.ended, made.a.code = 3.05, EXIT_GUARD
+    verdict = check(made.history)
+    assert verdict.violations == []
+    assert verdict.excused == {"doubled after an unclean end": 1}
+
+
+def test_what_an_heir_took_to_its_grave_is_counted() -> None:
+    """An heir that dies before its first getUpdates takes along what it was told; the term before it had ended well."""
+    made = MadeHistory()
+    made.history.stands = [{"at": 3.05, "lease": "of the heir", "index": 7}, {"at": 3.1, "lease": "of b", "index": 9}]
+    made.run(made.handled, made.b, 3.2, 3.25, 9)
+    verdict = check(made.history)
+    assert verdict.violations == []
+    assert verdict.excused == {"doubled after an unclean end": 1}
+
+
+@pytest.mark.parametrize(("freed", "counted"), [(4.9, False), (5.1, True)])
+def test_what_could_not_be_handed_over_is_counted(freed: float, counted: bool) -> None:
+    """A term of good order whose lock then stands until it expires has told nobody what it had finished."""
+    made = MadeHistory()
+    made.history.stands = [{"at": 1.0, "lease": "of a", "index": 5}, {"at": freed, "lease": "of b", "index": 9}]
+    made.run(made.handled, made.b, 5.2, 5.25, 9)
+    verdict = check(made.history)
+    assert bool(verdict.excused) is counted
+    assert verdict.excused == ({"doubled after an unclean end": 1} if counted else {})
+    assert ("doubled_updates" in {finding.check for finding in verdict.violations}) is not counted
+
+
 def test_what_was_confirmed_early_is_counted() -> None:
     """An update whose handler had run for long when it was confirmed may be lost with it."""
     made = MadeHistory()
@@ -226,8 +260,26 @@ def test_time_in_which_nobody_can_lead_does_not_count() -> None:
 def test_time_before_the_first_poll_counts() -> None:
     """Who loses the lock before it has polled in this round leaves a gap as any other."""
     made = MadeHistory()
-    made.history.began = -20.0
+    made.history.began, made.a.started = -20.0, -20.5
     assert [finding.check for finding in check(made.history).violations] == ["no_leader"]
+
+
+def test_time_in_which_nobody_runs_does_not_count() -> None:
+    """While every process has ended, and the next has not come up, nobody could lead."""
+    made = MadeHistory()
+    nobody_leads_for_long(made)
+    made.a.ended, made.b.ended = 5.5, 6.5
+    made.process("c#3").started = 36.0
+    assert check(made.history).violations == []
+
+
+def test_an_old_term_that_is_told_of_again() -> None:
+    """Who led when the round began, and was stopped then, got its token before all that was given meanwhile."""
+    made = MadeHistory()
+    old = made.process("c#3")
+    old.started = -5.0
+    made.role(old, 4.0, 2)
+    assert check(made.history).violations == []
 
 
 def test_a_store_that_was_started_may_be_silent() -> None:
