@@ -118,10 +118,13 @@ ReleaseUnanswered(c) ==
         /\ world' = [world EXCEPT !.late = @ + 1]
     /\ UNCHANGED store
 
+(* Its watch tells it what became of its key, also that the store is older than *)
+(* its grant.                                                                   *)
+Hears(c) == ~Deaf(c) /\ Rule("watch") /\ (LastChange(store) < client[c].tok => Rule("set back"))
+
 (* The watch says that the key is not ours any more. *)
 HearsOfLoss(c) ==
-    /\ Reaches(c) /\ c \notin world.blind /\ Rule("watch") /\ Holds(c) /\ client[c].phase # "give"
-    /\ ~Mine(c) /\ (LastChange(store) < client[c].tok => Rule("set back"))
+    /\ Hears(c) /\ Holds(c) /\ client[c].phase # "give" /\ ~Mine(c)
     /\ client' = [client EXCEPT ![c] = IF Works(c) THEN [@ EXCEPT !.phase = "stop"]
                                        ELSE [Dropped(@) EXCEPT !.phase = "wait", !.over = client[c].tok]]
     /\ UNCHANGED <<store, net, world>>

@@ -116,7 +116,7 @@ Ticked(c, slips) ==
 Tick(busy) ==
     /\ ~(world.calm /\ busy)
     \* Who can hear of a loss by hand does so within a tick.
-    /\ Rule("watch") => \A c \in world.hand : Deaf(c) \/ ~Trusts(c)
+    /\ \A c \in world.hand : Hears(c) => ~Trusts(c)
     /\ \E slips \in MaySlip :
         /\ client' = [c \in Clients |-> Ticked(c, slips)]
         /\ net' = {[m EXCEPT !.good = IF m.live /\ m.from \notin slips THEN Less(@) ELSE @] :
@@ -125,7 +125,8 @@ Tick(busy) ==
                fresh == {c \in working : Deaf(c) /\ world.outlaw[c] = 0}
            IN world' = [world EXCEPT
             !.slips = @ + Cardinality(slips),
-            !.hand = working \ fresh,
+            \* Only a rule that is switched off lets one trust that is not deaf. That excuses nothing.
+            !.hand = {c \in working \ fresh : Deaf(c) \/ ~Trusts(c)},
             !.outlaw = [c \in Clients |-> IF c \in fresh THEN TTL ELSE Less(@[c])],
             !.quarantine.left = Less(@),
             !.idle = IF ~world.calm \/ world.refused \/ (\E c \in Clients : Works(c))
