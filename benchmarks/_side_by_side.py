@@ -2,7 +2,8 @@
 drivers share.
 
 Two ratios of medians, each with its target: acquire + release of a free lock (1.3), and a hand-over by transfer and
-the heir's read against release + wake + acquire (0.95). Who waits has its request parked before the clock starts.
+the heir's read, where its wait was none, against release + wake + acquire (0.95). Who waits has its request parked
+before the clock starts.
 """
 
 from __future__ import annotations
@@ -115,8 +116,9 @@ async def _hand_over(raws: Sequence[Raw], drivers: Sequence[Driver], leases: Seq
         await asyncio.sleep(PARKED)
         clock = Clock()
         handing = asyncio.create_task(drivers[old].transfer(held, contenders[new], RECORD))
-        assert (await told).entries[name].lease == leases[new].id
-        entry = (await drivers[new].read([name])).entries[name]
+        entry = (await told).entries[name]
+        if not drivers[new].traits.linearizable_waits:
+            entry = (await drivers[new].read([name])).entries[name]
         passed = clock.read()
         assert entry.lease == leases[new].id
         assert await handing

@@ -15,10 +15,11 @@ from typing import Any
 
 from cluster_lock.drivers.consul import ConsulDriver
 from cluster_lock.drivers.etcd import EtcdDriver
+from cluster_lock.drivers.postgres import PostgresDriver
 from cluster_lock.drivers.redis import RedisDriver
 from cluster_lock.lease.guard import NoGuard
 from cluster_lock.session import Session
-from cluster_lock.testing.servers import ConsulServer, EtcdServer, RedisServer
+from cluster_lock.testing.servers import ConsulServer, EtcdServer, PostgresServer, RedisServer
 from cluster_lock.values import Timing
 
 TIMING = Timing(ttl=3.0, margin=0.5, stop_time=0.3)
@@ -82,6 +83,9 @@ def main() -> None:
     with RedisServer() as redis:
         redis_url = redis.url
         asyncio.run(measure("redis", lambda p: RedisDriver([redis_url], prefix=p, request_timeout=request), ttls))
+    with PostgresServer() as postgres:
+        dsn = postgres.dsn
+        asyncio.run(measure("postgres", lambda p: PostgresDriver(dsn, prefix=p, request_timeout=request), ttls))
 
 
 if __name__ == "__main__":
