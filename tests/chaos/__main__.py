@@ -7,6 +7,8 @@ import asyncio
 import os
 import sys
 import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 from support.hosts import QUICK, QUICK_TIMES, Hosts, Scene
@@ -28,6 +30,8 @@ from .one_round import Round
 from .replay import ONE_IN, ModelFailed, hindrance, is_modelled, replay
 from .results import Results, code_of, summary
 
+ROUND_WITHIN = 300.0
+"""Seconds. One that takes longer will not end: each wait in it is shorter."""
 ON_ONE_CLUSTER = 10
 """Rounds before the hosts and the store are made anew."""
 USUAL_EVERY = 20
@@ -100,7 +104,8 @@ async def one_round(
     """Was something wrong, and did the laboratory spoil it?"""
     plan = choices(options.backend, seed, ground.scene.timing.ttl, options.only, kept=options.kept)
     code = code_of(options.backend)
-    history = await Round(ground, seed, plan, last=last).run()
+    async with to_its_end(f"round {seed} on {options.backend}"):
+        history = await Round(ground, seed, plan, last=last).run()
     verdict = check(history)
     steps = await replayed(options, history, verdict)
     row = results.add(history, verdict, code=code, mutant=options.mutant, kept=options.kept)
@@ -118,6 +123,23 @@ async def one_round(
         print(f"    see {keep(options.folder, history, verdict, ground)}")
     sys.stdout.flush()
     return bool(verdict.violations), bool(history.stray)
+
+
+@asynccontextmanager
+async def to_its_end(what: str) -> AsyncIterator[None]:
+    """TimeoutError if it does not come to it, and where each task stands."""
+    late = asyncio.get_running_loop().call_later(ROUND_WITHIN, show_tasks, what)
+    try:
+        async with asyncio.timeout(ROUND_WITHIN + 1):
+            yield
+    finally:
+        late.cancel()
+
+
+def show_tasks(what: str) -> None:
+    print(f"{what} does not end after {ROUND_WITHIN:g} s", file=sys.stderr)
+    for task in asyncio.all_tasks():
+        task.print_stack()
 
 
 async def replayed(options: argparse.Namespace, history: History, verdict: Verdict) -> int:

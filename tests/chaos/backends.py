@@ -145,20 +145,23 @@ class Redis(_Replicated):
         client: Any = redis.asyncio.Redis(
             host=node.host,
             port=node.port,
-            socket_timeout=LOOK_WITHIN,
-            socket_connect_timeout=LOOK_WITHIN,
+            # Its own limit may swallow our cancellation on Python 3.11 (asyncio.wait_for there), so it has none.
+            socket_timeout=None,
+            socket_connect_timeout=None,
             retry=redis.asyncio.retry.Retry(NoBackoff(), 0),
         )
         async with client:
 
             async def look() -> Json | None:
                 try:
-                    stands = await client.get(scene.lock) or b""
-                    if (await client.execute_command("ROLE"))[0] != b"master":
+                    async with asyncio.timeout(LOOK_WITHIN):
+                        stands = await client.get(scene.lock) or b""
+                        role = (await client.execute_command("ROLE"))[0]
+                    if role != b"master":
                         return None
                     lease, index, _ = stands.split(b" ", 2)
                     return {"lease": lease.decode(), "index": int(index)}
-                except (redis.exceptions.RedisError, ValueError):  # the nemesis was there, or a person
+                except (redis.exceptions.RedisError, TimeoutError, ValueError):  # the nemesis was there, or a person
                     return None
 
             yield look

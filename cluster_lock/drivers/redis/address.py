@@ -73,7 +73,8 @@ class RedisAccess:
             "db": self._db if db is None else db,
             "username": self._user if known else None,
             "password": revealed(self._password) if known else None,
-            # Each request has a limit from outside, and each of these would retry or give up by a clock of its own.
+            # Each request has a limit from outside, and each of these would retry or give up by a clock of its own. On
+            # Python 3.11 the first one may even swallow our cancellation: it uses asyncio.wait_for.
             "socket_timeout": None,
             "socket_connect_timeout": None,
             "health_check_interval": 0,
