@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -105,6 +106,21 @@ async def test_a_clock_that_jumps_forward(server: PostgresServer) -> None:
         assert process in await closed(other, heir)
         await driver.revoke(first.lease)
         assert (await taken(other, heir)).token > first.token
+
+
+async def test_nothing_is_kept_of_what_was_released(server: PostgresServer) -> None:
+    """Of a lock that was had once nothing is left in the process, however many there were."""
+
+    def locks() -> int:
+        return sum(isinstance(each, asyncio.Lock) for each in gc.get_objects())
+
+    async with advisory_at(server.dsn) as driver:
+        lease = await driver.grant_lease("a", 60.0)
+        await driver.release(await taken(driver, lease), b"")
+        before = locks()
+        for number in range(20):
+            await driver.release(await taken(driver, lease, f"leader/{number}"), b"")
+        assert locks() == before
 
 
 async def test_a_lease_that_nobody_revokes(server: PostgresServer) -> None:

@@ -11,8 +11,8 @@ What the session has is a guard more and no proof. The row is, and where the two
 from __future__ import annotations
 
 import asyncio
-from collections import defaultdict
 from collections.abc import Awaitable, Callable
+from weakref import WeakValueDictionary
 
 from cluster_lock import clock
 from cluster_lock.drivers.bounded import within
@@ -47,7 +47,7 @@ class Advisory(Beside):
         self._link, self._prefix = link, prefix
         self._session = AdvisorySession(link, prefix)
         self._terms: dict[str, _Term] = {}
-        self._turns: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         """Who takes and who releases a lock here does it one after the other."""
 
     async def granted(self, ttl: float, of_row: Callable[[], Awaitable[Lease]]) -> Lease:
@@ -87,7 +87,7 @@ class Advisory(Beside):
     async def _acquire(self, lease: Lease, name: str, of_row: Callable[[], Awaitable[Grant | None]]) -> Grant | None:
         if lease.id not in self._terms:
             self._lasts(lease, clock.now())  # granted by another driver
-        async with self._turns[name]:
+        async with self._turn(name):
             tried = await self._session.take(name, lease.id)
             if tried.gone:
                 self.gone(lease)
@@ -119,7 +119,7 @@ class Advisory(Beside):
         await within(self._link.request_timeout, self._link.backend, self._release(grant, of_row))
 
     async def _release(self, grant: Grant, of_row: Callable[[], Awaitable[None]]) -> None:
-        async with self._turns[grant.name]:
+        async with self._turn(grant.name):
             held = self._session.held.get(key_of(self._prefix, grant.name))
             # A late copy, of an earlier grant, leaves that of the next term alone.
             if (
@@ -149,6 +149,9 @@ class Advisory(Beside):
         for lease_id in list(self._terms):
             self._forget(lease_id)
         await self._session.close()
+
+    def _turn(self, name: str) -> asyncio.Lock:
+        return self._turns.setdefault(name, asyncio.Lock())
 
     def _lasts(self, lease: Lease, sent: float) -> None:
         """Somebody may work under it for almost a ttl from then on."""

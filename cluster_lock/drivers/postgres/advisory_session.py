@@ -196,8 +196,9 @@ class AdvisorySession:
         if not rows:
             return  # not any more
         (told,), now = rows, clock.now()
-        before, first, last = self._closed_by.get(name, (0, now, now))
-        if before != told["process"] or now - last > _FORGOTTEN:
+        self._closed_by = {each: seen for each, seen in self._closed_by.items() if now - seen[2] <= _FORGOTTEN}
+        before, first, _ = self._closed_by.get(name, (0, now, now))
+        if before != told["process"]:
             first = now
         self._closed_by[name] = told["process"], first, now
         if now - first < _SHORTLY:
