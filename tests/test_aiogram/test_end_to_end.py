@@ -29,6 +29,8 @@ from cluster_lock.testing.telegram import Fault, TelegramSimulator
 
 LOCK = f"telegram/{BOT}"
 TIMING = replace(QUICK, drain=3)
+STEADY = replace(TIMING, ttl=60)
+"""No pause of a busy machine costs such a lease: each term ends because it was asked to."""
 TIMES = replace(QUICK_TIMES, poll_timeout=5)
 
 
@@ -52,8 +54,8 @@ class Instance:
 async def instance(
     simulator: TelegramSimulator, store: MemoryBackend, name: str, handled: Handled, **options: Any
 ) -> AsyncIterator[Instance]:
-    times = options.pop("times", TIMES)
-    async with session(store, name, timing=TIMING) as one:
+    times, timing = options.pop("times", TIMES), options.pop("timing", TIMING)
+    async with session(store, name, timing=timing) as one:
         election = Election(one)
         bot = ClientBot(simulator, name)
         dispatcher = dispatcher_with(simulator, handled, name, disable_fsm=True)
@@ -65,10 +67,10 @@ async def instance(
             simulator.oracle.term_ended(name, term.fencing_token)
 
         poller = Poller(
-            dispatcher, bot, Rules(timing=TIMING, times=times, on_elected=elected, on_step_down=over, instance=name)
+            dispatcher, bot, Rules(timing=timing, times=times, on_elected=elected, on_step_down=over, instance=name)
         )
         running = asyncio.ensure_future(
-            run_pollers(dispatcher, [poller], election, {}, PollerStopping(), drain=TIMING.drain)
+            run_pollers(dispatcher, [poller], election, {}, PollerStopping(), drain=timing.drain)
         )
         try:
             yield Instance(name, election, poller, handled, bot, running)
@@ -102,9 +104,9 @@ async def test_graceful_hand_overs_lose_and_double_nothing() -> None:
     store, handled = MemoryBackend(), Handled(handle_a_little)
     async with TelegramSimulator() as simulator:
         await simulator.traffic_on(BOT, rate=40, chats=range(1, 9))
-        async with instance(simulator, store, "b", handled) as standby:
+        async with instance(simulator, store, "b", handled, timing=STEADY) as standby:
             for _ in range(3):
-                async with instance(simulator, store, "a", handled) as other:
+                async with instance(simulator, store, "a", handled, timing=STEADY) as other:
                     await until(lambda: len(handled.finished) > 10)
                     old = await leader(standby, other)
                     if old is standby:
@@ -158,9 +160,12 @@ async def test_a_leader_cut_off_from_telegram_hands_over_to_one_that_is_not() ->
     """After telegram_grace the leader steps down for the standby that answered that it reaches Telegram."""
     times = replace(TIMES, telegram_grace=1)
     store, handled = MemoryBackend(), Handled()
-    async with TelegramSimulator() as simulator, instance(simulator, store, "a", handled, times=times) as one:
+    async with (
+        TelegramSimulator() as simulator,
+        instance(simulator, store, "a", handled, times=times, timing=STEADY) as one,
+    ):
         await until(lambda: simulator.bot(BOT).parked is not None)
-        async with instance(simulator, store, "b", handled, times=times) as two:
+        async with instance(simulator, store, "b", handled, times=times, timing=STEADY) as two:
             await until(lambda: two.election.role(LOCK) is Role.STANDBY)
             simulator.inject(Fault("drop", client="a", method=None, times=None))
             pushed = simulator.push(BOT)
@@ -182,9 +187,12 @@ async def test_a_leader_stays_when_telegram_is_down_for_everybody() -> None:
     """Nobody reaches Telegram: the lock stays where it is instead of going round."""
     times = replace(TIMES, telegram_grace=0.5)
     store, handled = MemoryBackend(), Handled()
-    async with TelegramSimulator() as simulator, instance(simulator, store, "a", handled, times=times) as one:
+    async with (
+        TelegramSimulator() as simulator,
+        instance(simulator, store, "a", handled, times=times, timing=STEADY) as one,
+    ):
         await until(lambda: simulator.bot(BOT).parked is not None)
-        async with instance(simulator, store, "b", handled, times=times):
+        async with instance(simulator, store, "b", handled, times=times, timing=STEADY):
             term = one.election.term(LOCK)
             assert term is not None
             simulator.inject(Fault("drop", method=None, times=None))
@@ -228,12 +236,12 @@ async def gated(
     elections: dict[str, Election] | None = None,
     **options: Any,
 ) -> None:
-    async with session(store, name, timing=TIMING) as one:
+    async with session(store, name, timing=STEADY) as one:
         election, bot = Election(one), ClientBot(simulator, name)
         dispatcher = dispatcher_with(simulator, handled or Handled(), name)
         if elections is not None:
             elections[name] = election
-        async with LeaseGate(election, bot, timing=TIMING):
+        async with LeaseGate(election, bot, timing=STEADY):
             polling = asyncio.ensure_future(dispatcher.start_polling(bot, handle_signals=False, **options))
             await until(lambda: election.role(LOCK) is not Role.STOPPED)
             ready.set()
