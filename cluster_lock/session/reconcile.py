@@ -49,6 +49,7 @@ class Reconciler:
         try:
             if keys:
                 await self._context.watch.read(keys)
+                self._context.touched.note_read(keys)
         except (BackendUnavailable, BackendRefused) as error:
             log.debug("looking again with the next renewal: %s", error)
 

@@ -5,7 +5,7 @@ Plain bookkeeping: `reconcile` acts on it.
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Container, Iterable
 
 from cluster_lock import clock
 from cluster_lock.values import Entry, Grant, Timing
@@ -17,7 +17,7 @@ MANY = 128
 
 
 class Touched:
-    """Every key that an acquire of ours may still arrive at. `unsure`: those to be read with the next renewal."""
+    """Every key that an acquire of ours may still arrive at. `unsure`: those to be read with each renewal."""
 
     def __init__(self, watch: Watch, timing: Timing) -> None:
         self.unsure: set[str] = set()
@@ -25,6 +25,8 @@ class Touched:
         self._at: dict[str, float] = {}
         self._ever: set[str] = set()
         """What was ever touched under this lease: no request is so old that it could not come yet."""
+        self._unread: dict[str, float] = {}
+        """By key in doubt: since when nobody could look at it."""
         self._unreleased: dict[str, float] = {}
         """By key: since when a release is not confirmed."""
         self._farewells: dict[str, tuple[int, bytes]] = {}
@@ -56,6 +58,7 @@ class Touched:
     def begin_lease(self) -> None:
         """There is another lease: what stood under the one before is no business of ours."""
         self.unsure.clear()
+        self._unread.clear()
         self._unreleased.clear()
         self._farewells.clear()
         self._ever = set(self._at)
@@ -66,12 +69,18 @@ class Touched:
         self._given.clear()
         self._over.clear()
         self._farewells.clear()
-        self.unsure |= self._at.keys()
+        for key in self._at:
+            self._note_doubt(key)
 
     def doubt(self, key: str) -> None:
         """Nobody knows whether `key` is under our lease: the next renewal, or the watch, finds out."""
         self.touch(key)
-        self.unsure.add(key)
+        self._note_doubt(key)
+
+    def note_read(self, keys: Iterable[str]) -> None:
+        """These were looked at: what stands there is known."""
+        for key in keys:
+            self._unread.pop(key, None)
 
     def end(self, grant: Grant) -> None:
         """Nobody works under this grant any more, or ever did; nobody will."""
@@ -114,20 +123,29 @@ class Touched:
         return given is not None and entry.index <= given[0] and given[1] <= asked
 
     def stuck(self) -> str | None:
-        """A key that stands under our lease for a whole ttl because the backend confirms no release of it."""
+        """What keeps a key under our lease, or may keep it there, for a whole ttl: the backend confirms no release of
+        it, or lets nobody look at it."""
         long_ago = clock.now() - self._timing.ttl
-        return next((key for key, since in self._unreleased.items() if since < long_ago), None)
+        for done, since_when in (("released", self._unreleased), ("looked at", self._unread)):
+            for key, since in since_when.items():
+                if since < long_ago:
+                    return f"{key} could not be {done} within a ttl"
+        return None
 
     def forget_old(self, in_use: Container[str]) -> None:
-        """Follow no longer what no request can be under way to any more. One read that finds nothing is no reason: the
-        request may come after it."""
+        """Follow no longer what was looked at and what no request can be under way to any more. One read that finds
+        nothing is no reason: the request may come after it."""
         timing = self._timing
         # A transfer comes when the work of the leader that invited us has ended.
         long_ago = clock.now() - 2 * timing.ttl - timing.drain - timing.cancel_grace
-        for key in [key for key, at in self._at.items() if at < long_ago]:
+        for key in [key for key, at in self._at.items() if at < long_ago and key not in self._unread]:
             self.unsure.discard(key)
             if key not in in_use:
                 del self._at[key]
                 self._given.pop(key, None)
                 self._over.pop(key, None)
                 self._watch.unfollow(key)
+
+    def _note_doubt(self, key: str) -> None:
+        self.unsure.add(key)
+        self._unread.setdefault(key, clock.now())

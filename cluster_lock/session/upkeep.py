@@ -89,8 +89,7 @@ class Upkeep:
             self._plan_sweep()
             context.background.later(self._reconciler.sweep())
         if (stuck := touched.stuck()) is not None and not context.claims.holds:
-            text = f"{stuck} could not be released within a ttl, so the lease that holds it is given up"
-            context.lease.lose(EndReason(text, EndCode.LOST))
+            context.lease.lose(EndReason(f"{stuck}, so the lease that holds it is given up", EndCode.LOST))
 
     def moved(self, deadline: float) -> None:
         with self._context.guard.together():

@@ -163,6 +163,15 @@ def reads_what_is_in_doubt_with_what_it_holds() -> None:
     Upkeep.confirm = of_all  # type: ignore[method-assign]
 
 
+def forgets_what_nobody_could_look_at() -> None:
+    from cluster_lock.session.touched import Touched
+
+    def in_doubt(self: Touched, key: str) -> None:
+        self.unsure.add(key)
+
+    Touched._note_doubt = in_doubt  # type: ignore[method-assign]
+
+
 def looks_no_longer_than_it_follows() -> None:
     from cluster_lock.session.reconcile import Reconciler
 

@@ -55,6 +55,7 @@ def test_what_was_touched_is_followed_as_long_as_a_request_may_come(moment: Mome
     bench = Touched(watch, TIMING)
     for key in ("idle", "used"):
         bench.doubt(key)
+    bench.note_read(["idle", "used"])
     moment.now += 2 * TIMING.ttl + TIMING.drain + TIMING.cancel_grace - 0.1
     bench.forget_old({"used"})
     assert bench.unsure == watch.wanted.keys() == {"idle", "used"}
@@ -76,7 +77,26 @@ def test_a_lock_is_stuck_after_a_ttl(moment: Moment) -> None:
     bench.note_unreleased(grants[0], b"")
     assert bench.stuck() is None
     moment.now += 0.2
-    assert bench.stuck() == "leader/x"
+    assert bench.stuck() == "leader/x could not be released within a ttl"
+
+
+def test_what_nobody_could_look_at_is_not_forgotten(moment: Moment) -> None:
+    """What may have become ours and was not looked at for a whole ttl is told, and followed however old it is; one look
+    is enough."""
+    bench = Touched(a_watch(), TIMING)
+    bench.doubt("leader/x")
+    moment.now += TIMING.ttl - 0.1
+    bench.doubt("leader/x")
+    assert bench.stuck() is None
+    moment.now += 0.2
+    assert bench.stuck() == "leader/x could not be looked at within a ttl"
+    moment.now += 100 * TIMING.ttl
+    bench.forget_old(set())
+    assert bench.has_touched("leader/x")
+    bench.note_read(["leader/x"])
+    assert bench.stuck() is None
+    bench.forget_old(set())
+    assert not bench.has_touched("leader/x")
 
 
 def test_a_last_word_is_that_of_its_own_grant() -> None:

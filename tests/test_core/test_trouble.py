@@ -291,6 +291,24 @@ async def test_what_is_in_doubt_is_read_apart(store: MemoryBackend) -> None:
         await hold.end({})
 
 
+@pytest.mark.parametrize("error", ERRORS[:2])
+async def test_a_lock_that_nobody_could_look_at_is_not_kept(store: MemoryBackend, error: Exception) -> None:
+    """Where a process has got a lock without hearing of it, stopped waiting, and can renew but not read, its lease ends:
+    another one leads soon."""
+    driver = FaultyDriver(MemoryDriver(store))
+    async with session(store, "a", driver=driver) as a, session(store, "b") as b:
+        await a.lease()
+        driver.next("acquire", LOST_REPLY)
+        for verb in ("acquire", "read", "scan", "wait_changed"):
+            driver.always(verb, refuse(error))
+        waiting = asyncio.ensure_future(a.lock("x").acquire())
+        await until(lambda: holder(store, "x") == "a")
+        waiting.cancel()
+        await asyncio.wait([waiting])
+        async with asyncio.timeout(3 * TIMING.ttl), b.lock("x").hold():
+            assert holder(store, "x") == "b"
+
+
 async def test_a_release_without_an_answer_is_sent_again_soon(store: MemoryBackend) -> None:
     """One lost release costs the next holder about a tenth of a second; where none is answered, the end takes the time
     of one request."""

@@ -71,6 +71,7 @@ KILLED_BY = {
     "consul_promises_less_than_it_asks_for": f"{DRIVERS}/test_conformance_consul.py -k in_time_and_never",
     "redis_counts_from_one": f"{DRIVERS}/test_redis_faults.py -k without_data",
     "reads_what_is_in_doubt_with_what_it_holds": f"{CORE}/test_trouble.py -k read_apart",
+    "forgets_what_nobody_could_look_at": f"{CORE}/test_trouble.py -k nobody_could_look_at",
     "forgets_what_a_release_was_to_leave": f"{CORE}/test_releases.py -k leaves_what_the_first",
     "believes_a_release_that_is_not_confirmed": f"{CORE}/test_releases.py -k not_called_one",
     "looks_no_longer_than_it_follows": f"{CORE}/test_releases.py -k after_ages",

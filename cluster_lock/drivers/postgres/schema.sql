@@ -319,8 +319,8 @@ BEGIN
     END IF;
 END $$;
 
--- Rows of keys that nobody holds and nobody touched for an hour. Locks stay whose rows have the last word of a holder. We
--- have the turn.
+-- Rows of keys that nobody holds and nobody touched for an hour. Locks stay whose rows have the word of a holder, the last
+-- one's or that of one whose lease is over: this clock may have jumped. We have the turn.
 CREATE OR REPLACE FUNCTION cluster_lock.sweep(a_prefix text) RETURNS void
 LANGUAGE plpgsql AS $$
 DECLARE
@@ -328,7 +328,7 @@ DECLARE
 BEGIN
     WITH gone AS (
         DELETE FROM cluster_lock.key
-            WHERE prefix = a_prefix AND (previous IS NULL OR NOT starts_with(name, 'leader/'))
+            WHERE prefix = a_prefix AND (coalesce(record, previous) IS NULL OR NOT starts_with(name, 'leader/'))
                 AND (lease IS NULL) = (record IS NULL) AND changed_at < clock_timestamp() - interval '1 hour'
                 AND (lease IS NULL OR NOT EXISTS (
                     SELECT FROM cluster_lock.lease l

@@ -10,8 +10,11 @@ from cluster_lock.errors import BackendRefused, BackendUnavailable, ClusterLockE
 
 from .script import OTHER
 
-_MAY_PASS = ("MISCONF", "OOM", "NOREPLICAS", "LOADING", "BUSY", "CLUSTERDOWN", "TRYAGAIN")
-"""What an error answer begins with that says nothing of the request: the server takes no writes now."""
+_MAY_PASS = ("MISCONF", "OOM", "NOREPLICAS", "LOADING", "BUSY", "CLUSTERDOWN", "TRYAGAIN", "Script killed by user")
+"""What an error answer begins with that says nothing of the request: the server takes no writes now, or was stopped by a
+person."""
+_NO_PRIMARY = (OTHER, "UNBLOCKED", "WAIT cannot be used with replica")
+"""What one begins with of a server that was the primary when it was asked."""
 _NOT_LET_IN = ("NOAUTH", "WRONGPASS", "invalid password")
 _MUST_NOT = ("NOPERM", "No permissions", "executing the script can't", "ACL failure in script")
 _IN_SCRIPT = re.compile(r" script: (?:[0-9a-f]{40}, )?on @user_script:\d+\.?")
@@ -34,7 +37,7 @@ def meaning(errors: Any, error: Exception, where: str, doing: str) -> ClusterLoc
 
 def says_no_primary(errors: Any, error: Exception) -> bool:
     """Is another server to be looked for after this answer?"""
-    return isinstance(error, errors.ReadOnlyError | errors.MasterDownError) or str(error).startswith(OTHER)
+    return isinstance(error, errors.ReadOnlyError | errors.MasterDownError) or str(error).startswith(_NO_PRIMARY)
 
 
 def refuse_untrusted(address: Any, error: Exception) -> None:
