@@ -34,6 +34,32 @@ def test_a_sample_is_its_seeds(tmp_path: Path) -> None:
     assert len({tuple(sample(tmp_path, found, 1, seed=seed)) for seed in range(20)}) > 1
 
 
+FOR_TYPES = """\
+if TYPE_CHECKING:
+    import code
+@dataclass(frozen=True)
+class Point:
+    x: int = 1
+@runtime_checkable
+class Wide(Protocol):
+    def width(self, by: int = 1) -> int: ...
+"""
+
+
+def test_what_is_for_the_types_alone_is_left_out(tmp_path: Path) -> None:
+    """No sample has a protocol, the options of a dataclass, or what is imported for the types; it has what stands
+    beside them."""
+    (tmp_path / "types.py").write_text(FOR_TYPES)
+    seen = Mutation("types.py", "core/NumberReplacer", 0, (5, 13), (5, 14))
+    unseen = [
+        Mutation("types.py", "core/AddNot", 0, (1, 3), (1, 16)),
+        Mutation("types.py", "core/ReplaceTrueWithFalse", 0, (3, 18), (3, 22)),
+        Mutation("types.py", "core/NumberReplacer", 1, (8, 30), (8, 31)),
+    ]
+    decorators = [Mutation("types.py", "core/RemoveDecorator", n, (at, 0), (at + 1, 0)) for n, at in enumerate((3, 6))]
+    assert {*sample(tmp_path, [seen, *unseen, *decorators], 10, seed=1)} == {seen, *decorators}
+
+
 def test_an_entry_that_is_no_longer_right_is_told(tmp_path: Path) -> None:
     """The list says of each entry that its line is gone, or that its mutant dies after all."""
     places(tmp_path)

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -66,20 +66,40 @@ def sample(checkout: Path, mutations: list[Mutation], size: int, seed: int) -> l
     for each in sorted(mutations, key=lambda each: (each.file, each.start, each.end, each.operator, each.occurrence)):
         if each.operator not in ALIKE:
             by_place[each.file, each.start, each.end].append(each)
-    annotations = {file: _annotations(checkout / file) for file in {file for file, _, _ in by_place}}
+    files = {
+        file: ast.parse((checkout / file).read_text(encoding="utf-8")) for file in {file for file, _, _ in by_place}
+    }
+    annotations = {file: _spans(_annotations(code)) for file, code in files.items()}
+    never_run = {file: _spans(_never_run(code)) for file, code in files.items()}
     places = [place for place in by_place if not _is_within(annotations[place[0]], place)]
     order = random.Random(seed).sample(places, len(places))
+    # After they were put in order, so that a seed has the same places as before this was left out.
+    order = [place for place in order if not _is_within(never_run[place[0]], place)]
     return [random.Random(f"{seed} {place}").choice(by_place[place]) for place in order[:size]]
 
 
-def _annotations(path: Path) -> list[tuple[Position, Position]]:
-    """Where the types stand: they are never evaluated."""
-    nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
-    types = [getattr(node, name, None) for node in nodes for name in ("annotation", "returns")]
+def _annotations(code: ast.Module) -> Iterator[ast.AST | None]:
+    """The types: they are never evaluated."""
+    for node in ast.walk(code):
+        yield from (getattr(node, name, None) for name in ("annotation", "returns"))
+
+
+def _never_run(code: ast.Module) -> Iterator[ast.AST | None]:
+    """What else is for the type checkers alone: protocols, what is imported for the types, and the options of a
+    dataclass, which only refuse what they refuse."""
+    for node in ast.walk(code):
+        match node:
+            case ast.ClassDef(bases=[*_, ast.Name("Protocol")]) | ast.If(test=ast.Name("TYPE_CHECKING"), orelse=[]):
+                yield node
+            case ast.Call(func=ast.Name("dataclass")):
+                yield from (option.value for option in node.keywords)
+
+
+def _spans(nodes: Iterable[ast.AST | None]) -> list[tuple[Position, Position]]:
     return [
         ((each.lineno, each.col_offset), (each.end_lineno or 0, each.end_col_offset or 0))
-        for each in types
-        if isinstance(each, ast.expr)
+        for each in nodes
+        if isinstance(each, ast.expr | ast.stmt)
     ]
 
 
