@@ -167,6 +167,17 @@ def test_how_long_a_request_has_to_wait(moment: Moment) -> None:
     assert pace.wait("x", "another") == EVERY - 2
 
 
+def test_of_many_who_ask_those_are_known_who_were_last(moment: Moment) -> None:
+    """Of 16 who were heeded lately each waits for the rest of its own time; a 17th has the first one forgotten."""
+    pace = RequestPace()
+    for number in range(16):
+        pace.heeded("x", str(number))
+        moment.now += 0.1
+    assert pace.wait("x", "0") < pace.wait("x", "1") < pace.wait("x", "another")
+    pace.heeded("x", "16")
+    assert pace.wait("x", "1") < pace.wait("x", "0") == pace.wait("x", "another")
+
+
 def test_who_a_process_may_be() -> None:
     """A name has at most 500 characters, and a floor is between 0 and 5 * 10**15, both included."""
 

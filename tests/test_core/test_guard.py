@@ -11,7 +11,7 @@ import pytest
 from support.program import Program
 
 from cluster_lock import clock
-from cluster_lock.lease.guard import EXIT_GUARD, Guard, NoGuard, process_guard
+from cluster_lock.lease.guard import EXIT_GUARD, Guard, NoGuard, _WatchedDeadline, process_guard
 from cluster_lock.values import GUARD_BEFORE
 
 WITH_TIMER = """
@@ -334,6 +334,47 @@ def test_many_threads_may_move_and_end_works() -> None:
         thread.join(30)
     assert guard._deadlines == {}
     assert guard._armed_at is None
+
+
+def test_one_thread_watches_all_works() -> None:
+    """A second work that is watched starts no second thread."""
+
+    def threads() -> int:
+        return sum(thread.name == "cluster-lock-guard" for thread in threading.enumerate())
+
+    guard, before = Guard(), threads()
+    watches = [guard.watch(clock.now() + 60) for _ in range(3)]
+    assert threads() == before + 1
+    for watch in watches:
+        watch.done()
+
+
+class Woken(Exception):
+    """Instead of a sleep."""
+
+
+class NotingBell:
+    """Notes for how long the guard would sleep."""
+
+    def __init__(self) -> None:
+        self.sleeps: list[float] = []
+
+    def acquire(self, timeout: float = -1) -> bool:
+        self.sleeps.append(timeout)
+        raise Woken
+
+
+def test_the_guard_looks_again_at_the_moment_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The guard sleeps until the moment of the end, but for half a second at most, and never for no time at all."""
+    now = clock.now()
+    monkeypatch.setattr(clock, "now", lambda: now)
+    guard, bell = Guard(), NotingBell()
+    monkeypatch.setattr(guard, "_bell", bell)
+    for left in (60.0, 0.25, 0.0001):
+        guard._deadlines = {_WatchedDeadline(guard, "the work"): now + GUARD_BEFORE + left}
+        with pytest.raises(Woken):
+            guard._look()
+    assert bell.sleeps == pytest.approx([0.5, 0.25, 0.001])
 
 
 def test_an_idle_guard_sleeps() -> None:

@@ -111,6 +111,25 @@ def test_a_thread_that_outlives_the_drain(kept: bool, monkeypatch: pytest.Monkey
     run(main())
 
 
+async def test_a_body_has_the_time_of_its_thread(caplog: pytest.LogCaptureFixture) -> None:
+    """A body that waits for a thread, which goes on after the drain, is not cancelled meanwhile: it sees the end."""
+    work, seen = Blocking(), []
+
+    async def body(term: Term) -> None:
+        await asyncio.to_thread(work)
+        seen.append(work.ended.is_set())
+
+    async with session(MemoryBackend(), "a", timing=replace(QUICK, drain=0.1, cancel_grace=0.1)) as one:
+        election = Election(one)
+        leading = asyncio.ensure_future(election.lead("x", body))
+        await until(work.begun.is_set)
+        election.stop()
+        await until(lambda: "work goes on in 1 threads" in caplog.text)
+        work.may_end.set()
+        await leading
+    assert seen == [True]
+
+
 async def test_a_block_holds_its_lock_while_a_thread_works(store: MemoryBackend) -> None:
     """What a `hold()` block put into a thread is waited for before the lock is given away, and on a loss too."""
     for lost in (False, True):

@@ -12,12 +12,24 @@ from support.sessions import TIMING, key_of, session
 from cluster_lock.drivers.memory import MemoryBackend, MemoryDriver
 from cluster_lock.election import Election, Term
 from cluster_lock.errors import BackendUnavailable
+from cluster_lock.health import Board
+from cluster_lock.health.verdict import why_not_ready
 from cluster_lock.testing.faulty import FaultyDriver, refuse
+from cluster_lock.values import Grant, Lease
 
 pytestmark = pytest.mark.virtual
 
 NO_ANSWER = refuse(BackendUnavailable("no answer"))
 CANNOT_BE_TAKEN = "nobody holds it, and it cannot be taken"
+
+
+class KeptBack(MemoryDriver):
+    """A client whose backend gives no lock away while `kept_back`, as Consul does after a lease has ended."""
+
+    kept_back = True
+
+    async def acquire(self, lease: Lease, name: str, record: bytes) -> Grant | None:
+        return None if self.kept_back else await super().acquire(lease, name, record)
 
 
 def said(caplog: pytest.LogCaptureFixture, text: str) -> list[str]:
@@ -39,6 +51,24 @@ async def test_one_moment_without_an_answer_is_not_told(store: MemoryBackend, ca
             assert len(said(caplog, CANNOT_BE_TAKEN)) == times
             driver.always("acquire", None)
             await (await waiting).end({})
+
+
+async def test_an_answer_ends_the_trouble(store: MemoryBackend) -> None:
+    """A free lock that could not be taken is no trouble any more when the backend answers, though it gives it to
+    nobody yet."""
+    inner, board = KeptBack(store), Board("a")
+    driver = FaultyDriver(inner)
+    async with session(store, "a", driver=driver, observer=board) as a:
+        await a.lease()
+        driver.always("acquire", NO_ANSWER)
+        waiting = asyncio.ensure_future(a.lock("x").acquire())
+        await asyncio.sleep(2 * TIMING.renew_every)
+        assert any("no answer" in why for why in why_not_ready(board))
+        driver.always("acquire", None)
+        await asyncio.sleep(2)
+        assert not any("no answer" in why for why in why_not_ready(board))
+        inner.kept_back = False
+        await (await waiting).end({})
 
 
 async def test_each_reason_of_an_end_is_told(store: MemoryBackend, caplog: pytest.LogCaptureFixture) -> None:

@@ -8,11 +8,13 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
+from support.sessions import PREFIX, session
 
+from cluster_lock.aio import end
 from cluster_lock.drivers.memory import MemoryBackend, MemoryDriver
 from cluster_lock.errors import BackendUnavailable, PermissionRefused
-from cluster_lock.session.watch import SLACK, Watch
-from cluster_lock.testing.faulty import FaultyDriver, refuse, slow_reply
+from cluster_lock.session.watch import PAUSE, SLACK, Watch
+from cluster_lock.testing.faulty import DriverFault, FaultyDriver, refuse, slow_reply
 from cluster_lock.values import Entry
 
 pytestmark = pytest.mark.virtual
@@ -120,6 +122,52 @@ async def test_another_name_is_followed_at_once(caplog: pytest.LogCaptureFixture
         await asyncio.sleep(0.01)
         assert followed.driver.calls["wait_changed"] == sent + 1
         assert "other" in followed.watch.entries
+
+
+async def test_a_watch_that_knows_of_no_renewals_tells_too(caplog: pytest.LogCaptureFixture) -> None:
+    """Where nobody says whether the backend answers others, a watch without an answer is told of after a ttl."""
+    driver = FaultyDriver(MemoryDriver())
+    driver.always("wait_changed", NO_ANSWER)
+    watch = Watch(driver, AT_MOST, heard=lambda entry, asked: None, went_back=lambda why: None)
+    watch.follow("k")
+    running = asyncio.ensure_future(watch.run())
+    await asyncio.sleep(2 * AT_MOST)
+    await end([running])
+    assert warnings(caplog) == 1
+
+
+@pytest.mark.parametrize("silent", [False, True], ids=["the watch alone", "the backend"])
+async def test_a_session_knows_whether_its_watch_alone_gets_no_answer(
+    silent: bool, store: MemoryBackend, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A session that renews its lease tells of a watch without an answer; one whose backend is away does not."""
+    driver = FaultyDriver(MemoryDriver(store))
+    async with session(store, "a", driver=driver) as a:
+        hold = await a.lock("x").acquire()
+        await asyncio.sleep(1)
+        if silent:
+            driver.down()
+            await hold.wait_lost()
+            await asyncio.sleep(3 * AT_MOST)
+        else:
+            driver.always("wait_changed", NO_ANSWER)
+            await asyncio.sleep(3 * AT_MOST)
+        assert warnings(caplog) == (0 if silent else 1)
+        await hold.end({})
+
+
+@pytest.mark.parametrize("fault", [NO_ANSWER, DENIED], ids=["silent", "refused"])
+async def test_a_question_without_an_answer_is_asked_again(fault: DriverFault) -> None:
+    """Whether the store was set back, when a watch tells something older, is asked until there is an answer."""
+    async with following() as followed:
+        await asyncio.sleep(1)
+        saved = followed.store.save()
+        followed.store.stranger_writes(PREFIX + "k", b"news")
+        await asyncio.sleep(1)
+        followed.driver.next("read", fault)
+        followed.store.restore(saved)
+        await asyncio.sleep(2 * PAUSE[1])
+        assert len(followed.went_back) == 1
 
 
 async def test_each_state_is_news_once() -> None:
