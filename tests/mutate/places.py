@@ -18,6 +18,9 @@ ROOMS = ("cluster_lock/lease", "cluster_lock/session", "cluster_lock/election")
 ALIKE = ("core/ReplaceComparisonOperator_Is_Eq", "core/ReplaceComparisonOperator_IsNot_NotEq")
 """Changes that are none where they stand here: None, and the member of an enumeration, equals nothing but itself."""
 
+REFUSING = ("frozen", "slots", "kw_only")
+"""Options of a dataclass."""
+
 Position = tuple[int, int]
 Place = tuple[str, Position, Position]
 
@@ -70,11 +73,11 @@ def sample(checkout: Path, mutations: list[Mutation], size: int, seed: int) -> l
         file: ast.parse((checkout / file).read_text(encoding="utf-8")) for file in {file for file, _, _ in by_place}
     }
     annotations = {file: _spans(_annotations(code)) for file, code in files.items()}
-    never_run = {file: _spans(_never_run(code)) for file, code in files.items()}
+    unseen = {file: _spans(_unseen(code)) for file, code in files.items()}
     places = [place for place in by_place if not _is_within(annotations[place[0]], place)]
     order = random.Random(seed).sample(places, len(places))
-    # After they were put in order, so that a seed has the same places as before this was left out.
-    order = [place for place in order if not _is_within(never_run[place[0]], place)]
+    # Left out of the order, not before it: with more or less of it a seed has the other places in the same order.
+    order = [place for place in order if not _is_within(unseen[place[0]], place)]
     return [random.Random(f"{seed} {place}").choice(by_place[place]) for place in order[:size]]
 
 
@@ -84,15 +87,15 @@ def _annotations(code: ast.Module) -> Iterator[ast.AST | None]:
         yield from (getattr(node, name, None) for name in ("annotation", "returns"))
 
 
-def _never_run(code: ast.Module) -> Iterator[ast.AST | None]:
-    """What else is for the type checkers alone: protocols, what is imported for the types, and the options of a
-    dataclass, which only refuse what they refuse."""
+def _unseen(code: ast.Module) -> Iterator[ast.AST | None]:
+    """What else no test can see: protocols, what is imported for the types, and by which options a dataclass refuses
+    what the type checkers refuse before it."""
     for node in ast.walk(code):
         match node:
             case ast.ClassDef(bases=[*_, ast.Name("Protocol")]) | ast.If(test=ast.Name("TYPE_CHECKING"), orelse=[]):
                 yield node
             case ast.Call(func=ast.Name("dataclass")):
-                yield from (option.value for option in node.keywords)
+                yield from (option.value for option in node.keywords if option.arg in REFUSING)
 
 
 def _spans(nodes: Iterable[ast.AST | None]) -> list[tuple[Position, Position]]:
