@@ -20,8 +20,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         items.clear()
         for line in Path(os.environ[LIST]).read_text().splitlines():
             limit, _, name = line.partition(" ")
-            named[name].add_marker(pytest.mark.timeout(float(limit)))
-            items.append(named[name])
+            if name in named:  # else its parameter is what was changed
+                named[name].add_marker(pytest.mark.timeout(float(limit)))
+                items.append(named[name])
 
 
 def pytest_runtest_logstart(nodeid: str) -> None:
