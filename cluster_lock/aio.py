@@ -8,6 +8,8 @@ from collections.abc import Coroutine, Iterable
 from typing import Any
 
 JITTER = 0.2
+ASK_AGAIN = 10.0
+"""Seconds: longer than any of ours tidies up."""
 
 
 class Backoff:
@@ -29,12 +31,16 @@ class Backoff:
 
 
 async def end(tasks: Iterable[asyncio.Future[Any]]) -> None:
-    """Cancel `tasks` and wait until they have ended. Their results and errors are the caller's affair."""
-    waiting = list(tasks)
-    for task in waiting:
-        task.cancel()
-    if waiting:
-        await asyncio.wait(waiting)
+    """Cancel `tasks` and wait until they have ended. Their results and errors are the caller's affair.
+
+    What swallowed its cancellation hears of it again: asyncio.wait_for of Python 3.11 does, when what it waits for ends
+    at the same time, and so do client libraries.
+    """
+    waiting = set(tasks)
+    while waiting:
+        for task in waiting:
+            task.cancel()
+        _, waiting = await asyncio.wait(waiting, timeout=ASK_AGAIN)
 
 
 async def finish(work: Coroutine[Any, Any, Any]) -> None:

@@ -6,8 +6,7 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-ASK_AGAIN = 10.0
-"""Seconds: longer than any of ours tidies up. A driver that swallowed its cancellation hears of it again."""
+from cluster_lock.aio import end
 
 
 class BackgroundTasks:
@@ -25,11 +24,7 @@ class BackgroundTasks:
 
     async def end(self) -> None:
         """Cancel what still runs, and wait for its end: each has said itself what it died of."""
-        tasks = set(self._tasks)
-        while tasks:
-            for task in tasks:
-                task.cancel()
-            _, tasks = await asyncio.wait(tasks, timeout=ASK_AGAIN)
+        await end(self._tasks)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)

@@ -293,8 +293,8 @@ async def test_what_is_in_doubt_is_read_apart(store: MemoryBackend) -> None:
 
 @pytest.mark.parametrize("error", ERRORS[:2])
 async def test_a_lock_that_nobody_could_look_at_is_not_kept(store: MemoryBackend, error: Exception) -> None:
-    """Where a process has got a lock without hearing of it, stopped waiting, and can renew but not read, its lease ends:
-    another one leads soon."""
+    """Where a process has got a lock without hearing of it, has stopped waiting, and can renew but not read, its lease
+    ends, and another one leads."""
     driver = FaultyDriver(MemoryDriver(store))
     async with session(store, "a", driver=driver) as a, session(store, "b") as b:
         await a.lease()

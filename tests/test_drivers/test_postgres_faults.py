@@ -396,3 +396,19 @@ def test_a_lease_that_was_renewed_after_all_is_told() -> None:
     assert isinstance(ended, Position)
     assert not View([LOCK], [{**row, "held": False}], 0.0).differs_from(ended)
     assert View([LOCK], [{**row, "held": True, "ends_in": 3.0}], 0.0).differs_from(ended)
+
+
+async def test_the_word_of_a_holder_outlives_it(server: PostgresServer) -> None:
+    """Of a lock that was held once, by one whose lease ended hours ago, the next one reads what that one wrote."""
+    async with driver_at(server.dsn) as driver:
+        dead = await driver.grant_lease("a", 15.0)
+        assert await driver.acquire(dead, "leader/x", b"the word of the first")
+        server.sql(
+            "UPDATE cluster_lock.lease SET expires_at = expires_at - interval '2 hours';"
+            "UPDATE cluster_lock.key SET changed_at = changed_at - interval '2 hours'"
+        )
+        lease = await driver.grant_lease("b", 15.0)
+        await driver.announce(lease, "standby/b", b"b")  # which sweeps
+        grant = await driver.acquire(lease, "leader/x", b"b")
+        assert grant is not None
+        assert grant.previous == b"the word of the first"

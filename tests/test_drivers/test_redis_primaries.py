@@ -172,3 +172,30 @@ async def test_a_grant_that_no_replica_has(server: RedisServer, replica: RedisSe
         replica.pause()
         assert (await driver.read([LOCK])).entries[LOCK].lease == lease.id  # nothing has changed since
         replica.resume()
+
+
+async def test_a_primary_that_is_demoted_while_replicas_are_waited_for(
+    server: RedisServer, replica: RedisServer
+) -> None:
+    """That is trouble which passes: who asks again gets the lock from the next primary."""
+    async with opened(server.url, replica.url, replicas=1) as driver:
+        lease = await first_lease(driver, TTL)
+        replica.pause()
+        taking = asyncio.ensure_future(driver.acquire(lease, LOCK, b"{}"))
+        await until(lambda: "blocked_clients:1" in server.cli("INFO", "clients"))
+        await asyncio.to_thread(server.cli, "REPLICAOF", replica.host, str(replica.port))
+        with pytest.raises(BackendUnavailable, match="UNBLOCKED"):
+            await taking
+        replica.resume()
+        await asyncio.to_thread(replica.promote)
+        await asyncio.to_thread(server.wait_follows)
+        await until(lambda: is_given(driver), timeout=5 * TTL)
+
+
+async def is_given(driver: RedisDriver) -> bool:
+    """Is a lease given, and the lock under it? What passes is no answer."""
+    try:
+        await taken(driver, await driver.grant_lease("a", TTL))
+    except BackendUnavailable:
+        return False
+    return True

@@ -11,8 +11,8 @@ from cluster_lock.errors import BackendRefused, BackendUnavailable, ClusterLockE
 from .script import OTHER
 
 _MAY_PASS = ("MISCONF", "OOM", "NOREPLICAS", "LOADING", "BUSY", "CLUSTERDOWN", "TRYAGAIN", "Script killed by user")
-"""What an error answer begins with that says nothing of the request: the server takes no writes now, or was stopped by a
-person."""
+"""What an error answer begins with that says nothing of the request: the server takes no writes now, or a person ended
+the script."""
 _NO_PRIMARY = (OTHER, "UNBLOCKED", "WAIT cannot be used with replica")
 """What one begins with of a server that was the primary when it was asked."""
 _NOT_LET_IN = ("NOAUTH", "WRONGPASS", "invalid password")
