@@ -69,7 +69,7 @@ class Driver(Protocol):
 
         Under a lease that holds it already: the grant as it stands (same token, the record unchanged). Leaves as
         `previous` what the last holder wrote. Raises LeaseExpired; ForeignValue if something that is not ours
-        stands there.
+        stands there; StillHeld if somebody has the lock whom the store does not show.
         """
         ...
 

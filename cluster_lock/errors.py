@@ -51,6 +51,10 @@ class NoLeaseYet(BackendUnavailable):
     Ask the same driver again: after one ttl at most it no longer waits for the silent ones."""
 
 
+class StillHeld(BackendUnavailable):
+    """Somebody has the lock still, although the store does not show it any more. Nothing was applied."""
+
+
 class BackendRefused(ClusterLockError):
     """The backend understood and said no; the same request would be refused again (a ttl below its floor)."""
 

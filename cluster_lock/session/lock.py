@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 
 from cluster_lock.aio import Backoff, finish
 from cluster_lock.drivers.bounded import within
-from cluster_lock.errors import BackendUnavailable, ForeignValue, HeldElsewhere, LeaseExpired
+from cluster_lock.errors import BackendUnavailable, ForeignValue, HeldElsewhere, LeaseExpired, StillHeld
 from cluster_lock.lease.threads import Threads, watch_threads
 from cluster_lock.values import INVITE, LEADER, REQUEST, Entry, Grant, Lease, Origin, Record
 
@@ -170,6 +170,8 @@ class Lock:
             told.foreign(error)
             return None
         except BackendUnavailable as error:
+            if isinstance(error, StillHeld) and not wait:
+                raise HeldElsewhere(str(error)) from error
             told.unanswered(error)
             return None
         if hold is None:

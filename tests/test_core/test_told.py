@@ -11,7 +11,7 @@ from support.sessions import TIMING, key_of, session
 
 from cluster_lock.drivers.memory import MemoryBackend, MemoryDriver
 from cluster_lock.election import Election, Term
-from cluster_lock.errors import BackendUnavailable
+from cluster_lock.errors import BackendUnavailable, HeldElsewhere, StillHeld
 from cluster_lock.health import Board
 from cluster_lock.health.verdict import why_not_ready
 from cluster_lock.testing.faulty import FaultyDriver, refuse
@@ -104,3 +104,18 @@ async def test_each_reason_of_an_end_is_told(store: MemoryBackend, caplog: pytes
         store.stranger_deletes(key_of("x"))
         await leading
     assert "(stepped down: deploy; lost meanwhile: the key of x was deleted" in said(caplog, "not leading any more")[1]
+
+
+async def test_who_does_not_wait_is_told_of_a_holder_that_the_store_does_not_show(store: MemoryBackend) -> None:
+    """It is held elsewhere then, too; who waits gets the lock when that is over."""
+    driver = FaultyDriver(MemoryDriver(store))
+    async with session(store, "a", driver=driver) as a:
+        driver.always("acquire", refuse(StillHeld("process 7 of the server has it")))
+        with pytest.raises(HeldElsewhere, match="process 7"):
+            async with a.lock("x").hold(wait=False):
+                pass
+        waiting = asyncio.ensure_future(a.lock("x").acquire())
+        await asyncio.sleep(TIMING.ttl)
+        assert not waiting.done()
+        driver.always("acquire", None)
+        await (await waiting).end({})
