@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from support import wall_clock
 from support.hosts import QUICK, QUICK_TIMES, Hosts, Scene
 from support.mutants import CHOSEN
 from support.nursery import Nursery
@@ -51,7 +52,7 @@ def main() -> int:
     parser.add_argument("--list", action="store_true", help="name the faults that make sense there")
     options = parser.parse_args()
     if options.list:
-        print("\n".join(sorted(possible(options.backend, kept=True))))
+        print("\n".join(sorted(possible(options.backend, kept=True) | possible(options.backend, kept=False))))
         return 0
     if options.mutant:
         os.environ[CHOSEN] = options.mutant
@@ -75,7 +76,7 @@ def some_rounds(options: argparse.Namespace, results: Results, seeds: range) -> 
     timing = (Timing(), TelegramTimes()) if usual else (QUICK, QUICK_TIMES)
     with (
         tempfile.TemporaryDirectory(prefix="chaos-") as folder,
-        Nursery(Path(folder)) as nursery,
+        Nursery(Path(folder), preload=wall_clock.library()) as nursery,
         Hosts(options.backend, nursery) as hosts,
     ):
         return asyncio.run(on_one_ground(options, results, hosts, seeds[:together], *timing))

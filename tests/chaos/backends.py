@@ -21,7 +21,7 @@ from support.hosts import Scene
 from cluster_lock.drivers.file.keyfile import file_name
 from cluster_lock.testing.servers import ConsulServer, EtcdServer, PostgresServer, RedisServer
 
-from .faults import CLOSABLE, FOLDER, FORGETFUL, ONE_PRIMARY, RESTORABLE, SEVERAL_NODES, WIRES
+from .faults import CLOSABLE, FOLDER, FORGETFUL, ONE_PRIMARY, RELEASED, RESTORABLE, SEVERAL_NODES, WIRES
 
 Json = dict[str, Any]
 Look = Callable[[], Awaitable[Json | None]]
@@ -47,7 +47,7 @@ class Backend(ABC):
 class _OverHttp(Backend):
     """Whichever node answers."""
 
-    has = frozenset({WIRES, SEVERAL_NODES})
+    has = frozenset({WIRES, SEVERAL_NODES, RELEASED})
 
     @classmethod
     @asynccontextmanager
@@ -205,7 +205,7 @@ class File(Backend):
     """The bots share a folder of the one machine: nothing can come between them and it."""
 
     room = "drivers/file"
-    has = frozenset({FOLDER})
+    has = frozenset({FOLDER, RELEASED})
 
     @classmethod
     @asynccontextmanager

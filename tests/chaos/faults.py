@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 LEADER, STANDBY = "leader", "standby"
 WIRES, FOLDER = "wires", "folder"
 SEVERAL_NODES, ONE_PRIMARY, FORGETFUL = "several nodes", "one primary", "forgetful"
-CLOSABLE, RESTORABLE = "closable", "restorable"
+CLOSABLE, RESTORABLE, RELEASED = "closable", "restorable", "released"
 """What a fault may need of the store: that wires lead to it, or that it is a folder; that the other nodes go on without
 one; that it is a primary with a replica; that it is safe also when the primary begins anew without its data; that it
-can be told to take no writes; that its tokens go on after a backup was put back."""
+can be told to take no writes; that its tokens go on after a backup was put back; that the released version knows it."""
 UNSAFE_BY_HAND = ("overlapping_polls", "overlapping_work", "arrived_in_later_term", "doubled_updates", "out_of_order")
 """Checks that find what nobody can make safe: a person took the lock from who cannot hear of it."""
 
@@ -41,10 +41,21 @@ class Fault(ABC):
     needs: ClassVar[str | None] = None
     kept: ClassVar[bool] = False
     """There must be a keeper."""
+    bare: ClassVar[bool] = False
+    """There must be none."""
+    alone: ClassVar[bool] = False
+    """Nothing else happens in that round."""
+    obedient: ClassVar[bool] = False
+    """No handler swallows its cancellation in that round."""
     by_hand: ClassVar[bool] = False
     """A person breaks the lock: unsafe while its holder cannot be reached."""
     excuses: ClassVar[Sequence[str]] = ()
     """Checks whose findings it explains."""
+
+    @classmethod
+    def can_be_done(cls) -> bool:
+        """On this machine."""
+        return True
 
     def __init__(self, ground: Ground, on: str) -> None:
         self.ground = ground

@@ -15,6 +15,7 @@ from cluster_lock.values import LEADER
 from .backends import BACKENDS
 from .faults import STANDBY
 from .kept import KeptScene
+from .released import launch_released
 from .traffic import Traffic
 
 
@@ -62,11 +63,14 @@ class Ground:
         leader = max(self.bots, key=lambda bot: (bot.leads, bot.deadline))
         return leader if on != STANDBY else next(bot for bot in self.bots if bot is not leader)
 
-    def relaunch(self, bot: HostedBot) -> None:
-        """A new life on the host of one that has ended."""
+    def relaunch(self, bot: HostedBot, *, released: bool = False) -> None:
+        """A new life on the host of one that has ended; `released`: of the version that was released before."""
         if bot.child.returncode is not None and bot.name not in self._replaced:
             self._replaced.add(bot.name)
-            self.scene.launch(bot.host)
+            if released:
+                launch_released(self.scene, bot.host)
+            else:
+                self.scene.launch(bot.host)
 
     def relaunch_all(self) -> None:
         for bot in list(self.bots):

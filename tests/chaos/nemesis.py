@@ -30,7 +30,8 @@ class Choice:
 def possible(backend: str, *, kept: bool) -> dict[str, type[Fault]]:
     """What makes sense on this backend, for bots with or without keepers."""
     has = {None, *BACKENDS[backend].has}
-    return {name: kind for name, kind in KINDS.items() if kind.needs in has and kind.kept <= kept}
+    fits = {name: kind for name, kind in KINDS.items() if kind.needs in has and kind.can_be_done()}
+    return {name: kind for name, kind in fits.items() if not (kind.bare if kept else kind.kept)}
 
 
 def choices(backend: str, seed: int, ttl: float, only: Collection[str] = (), *, kept: bool = False) -> list[Choice]:
@@ -46,7 +47,8 @@ def choices(backend: str, seed: int, ttl: float, only: Collection[str] = (), *, 
         [kind] = source.choices(kinds, [kind.weight for kind in kinds])
         if kind not in picked:
             picked.append(kind)
-    return [_choice(source, kind, ttl) for kind in picked]
+    alone = [kind for kind in picked if kind.alone]
+    return [_choice(source, kind, ttl) for kind in alone[:1] or picked]
 
 
 def _choice(source: random.Random, kind: type[Fault], ttl: float) -> Choice:

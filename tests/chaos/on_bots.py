@@ -9,12 +9,14 @@ import sys
 from collections.abc import Mapping
 from typing import ClassVar
 
+from support import wall_clock
 from support.stores import open_session
 
 from cluster_lock.admin.step_down import ask_to_step_down
 from cluster_lock.errors import ClusterLockError
 
-from .faults import LEADER, STANDBY, Fault, OnBot
+from .faults import LEADER, RELEASED, STANDBY, Fault, OnBot
+from .released import ReleasedBot
 from .waiting import came_true
 
 ASKED_WITHIN = 10.0
@@ -52,16 +54,45 @@ class RollingRestart(Fault):
     lasts = (0.1, 0.3)
 
     async def begin(self) -> None:
+        await self.roll()
+
+    async def roll(self, *, released: bool = False) -> None:
         for bot in list(self.ground.bots):
             bot.child.send_signal(signal.SIGTERM)
             await asyncio.to_thread(bot.child.wait, 30)
-            self.ground.relaunch(bot)
+            self.ground.relaunch(bot, released=released)
             if not await came_true(self._all_are_back, BACK_WITHIN):
                 self.detail = f"{bot.client} was not followed by another one within {BACK_WITHIN:g} s"
                 return
 
     async def _all_are_back(self) -> bool:
         return all(bot.leads or bot.stands_by for bot in self.ground.bots)
+
+
+class RollingUpgrade(RollingRestart):
+    """From the version that was released before; so each is first restarted as one of that version, which is the way
+    back from an upgrade.
+
+    What that version does wrong is not this one's: so nothing else befalls them meanwhile. And handlers obey, since
+    0.1.0 handed its lock over without a word of what it had finished when one outlived `drain` and `cancel_grace`."""
+
+    name = "rolling upgrade"
+    needs = RELEASED
+    bare = True
+    alone = True
+    obedient = True
+
+    async def begin(self) -> None:
+        await self.roll(released=True)
+        await self.roll()
+
+    async def end(self) -> None:
+        """Whatever came of it, the next round is about this version."""
+        for bot in list(self.ground.bots):
+            if isinstance(bot, ReleasedBot):
+                bot.child.kill()
+                await asyncio.to_thread(bot.child.wait, 30)
+                self.ground.relaunch(bot)
 
 
 class SteppedDown(Fault):
@@ -125,6 +156,36 @@ class StoppedLong(_Stopped):
 
     name = "bot stopped long"
     lasts = (1.1, 1.6)
+
+
+class _WallClock(OnBot):
+    """All of its other clocks go on as they did, and at the end it jumps back to the true time."""
+
+    seconds: int
+
+    @classmethod
+    def can_be_done(cls) -> bool:
+        return wall_clock.library() is not None
+
+    async def strike(self) -> None:
+        self.ground.scene.put_wall_clock(self.bot.name, self.seconds)
+
+    async def end(self) -> None:
+        self.ground.scene.put_wall_clock(self.bot.name, 0)
+
+
+class WallClockForward(_WallClock):
+    """By an hour."""
+
+    name = "wall clock jumps forward"
+    seconds = 3600
+
+
+class WallClockBack(_WallClock):
+    """By an hour: to before the process was started."""
+
+    name = "wall clock jumps back"
+    seconds = -3600
 
 
 class _Busy(OnBot):
@@ -191,10 +252,13 @@ ALL = (
     Killed,
     AskedToStop,
     RollingRestart,
+    RollingUpgrade,
     SteppedDown,
     HeirKilled,
     StoppedShortly,
     StoppedLong,
+    WallClockForward,
+    WallClockBack,
     LoopBlocked,
     LoopBlockedLong,
     InterpreterHeld,

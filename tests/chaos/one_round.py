@@ -45,7 +45,8 @@ class Round:
     def __init__(self, ground: Ground, seed: int, plan: Sequence[Choice], *, last: bool, stubborn: bool = True) -> None:
         self.ground, self.seed, self.plan, self.last = ground, seed, plan, last
         # If a person breaks the lock, a handler that swallows its cancellation has until the deadline all the same.
-        self._stubborn = stubborn and not any(KINDS[choice.name].by_hand for choice in plan)
+        kinds = [KINDS[choice.name] for choice in plan]
+        self._stubborn = stubborn and not any(kind.by_hand or kind.obedient for kind in kinds)
         self._stray: list[str] = []
         self._unwell = ""
         self._leaked: list[str] = []

@@ -25,6 +25,7 @@ from cluster_lock.values import Origin
 from .checker import Finding, Verdict
 from .history import History, Json, Process
 from .nemesis import KINDS
+from .on_bots import RollingUpgrade
 from .on_store import Restored
 
 ONE_IN = 10
@@ -66,8 +67,9 @@ def hindrance(*, kept: bool) -> str:
 
 
 def is_modelled(history: History) -> bool:
-    """After a restore tokens may be seen to go back, and nobody outside can say from when on."""
-    return not any(fault.name == Restored.name for fault in history.faults)
+    """After a restore tokens may be seen to go back, and nobody outside can say from when on. And the model has the
+    rules of this version alone."""
+    return not any(fault.name in (Restored.name, RollingUpgrade.name) for fault in history.faults)
 
 
 def replay(history: History, verdict: Verdict) -> int:

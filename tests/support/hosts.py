@@ -27,6 +27,7 @@ from cluster_lock.telegram.times import TelegramTimes
 from cluster_lock.testing.telegram import Report, SimulatorControl
 from cluster_lock.values import LEADER, STANDBY, Record, Timing
 
+from . import wall_clock
 from .aio import PATIENCE, until
 from .bot_process import environment
 from .diaries import DiaryReader, Json
@@ -241,8 +242,19 @@ class Scene:
             **{CLIENT: name},
             **({SLACK: str(QUICK_SLACK)} if self.timing is QUICK else {}),
             **({CHOSEN: os.environ[CHOSEN]} if CHOSEN in os.environ else {}),
+            **self._own_clock(name),
             **more,
         )
+
+    def _own_clock(self, name: str) -> dict[str, str]:
+        if self.hosts.nursery.preload is None:
+            return {}
+        self.put_wall_clock(name, 0)
+        return wall_clock.environment(self.folder / f"{name}.clock")
+
+    def put_wall_clock(self, name: str, seconds: int) -> None:
+        """That of this bot, so far ahead of the true one. The nursery must have loaded what makes it possible."""
+        wall_clock.put(self.folder / f"{name}.clock", seconds)
 
     def settings(self, addresses: Sequence[str] | None = None) -> list[str]:
         """Its arguments."""

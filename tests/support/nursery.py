@@ -29,6 +29,7 @@ from typing import Any, Self
 
 from cluster_lock import clock
 
+from . import wall_clock
 from .aio import PATIENCE
 
 TESTS = Path(__file__).parents[1]
@@ -88,9 +89,10 @@ class Child:
 
 
 class Nursery:
-    """Leaving the block kills what still runs."""
+    """Leaving the block kills what still runs. `preload`: what all its children load first."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, preload: Path | None = None) -> None:
+        self.preload = preload
         self._children: dict[int, Child] = {}
         self._told = threading.Condition()
         self._ready = False
@@ -105,7 +107,11 @@ class Nursery:
             stdout=subprocess.PIPE,
             text=True,
             cwd=self.folder,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join([str(TESTS.parent), str(TESTS)])},
+            env={
+                **os.environ,
+                "PYTHONPATH": os.pathsep.join([str(TESTS.parent), str(TESTS)]),
+                **({"LD_PRELOAD": str(self.preload)} if self.preload else {}),
+            },
         )
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
@@ -267,4 +273,6 @@ def _become(request: Mapping[str, Any], ours: Sequence[int]) -> None:
         os.close(namespace)
     os.environ.clear()
     os.environ.update(request["environ"])
+    if wall_clock.FILE in os.environ:
+        wall_clock.follow(os.environ[wall_clock.FILE])
     os.chdir(request["folder"])

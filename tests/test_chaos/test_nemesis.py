@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from chaos.backends import BACKENDS
 from chaos.nemesis import KINDS, choices, possible
+from chaos.on_bots import RollingUpgrade
 
 SEEDS = range(2000)
 
@@ -15,21 +16,23 @@ def test_a_seed_is_the_same_every_time() -> None:
     assert len({tuple(choices("etcd35", seed, 4.0)) for seed in range(50)}) == 50
 
 
+@pytest.mark.parametrize("kept", [True, False], ids=["kept", "bare"])
 @pytest.mark.parametrize("backend", sorted(BACKENDS))
-def test_everything_comes(backend: str) -> None:
+def test_everything_comes(backend: str, kept: bool) -> None:
     """Each kind of fault that makes sense is chosen, on everybody that it can be done to, alone and with another one,
     and none besides."""
-    plans = [choices(backend, seed, 4.0, kept=True) for seed in SEEDS]
+    plans = [choices(backend, seed, 4.0, kept=kept) for seed in SEEDS]
     assert {(choice.name, choice.on) for plan in plans for choice in plan} == {
-        (name, on) for name, kind in possible(backend, kept=True).items() for on in kind.of
+        (name, on) for name, kind in possible(backend, kept=kept).items() for on in kind.of
     }
     assert {len(plan) for plan in plans} == {1, 2}
     assert all(len({choice.name for choice in plan}) == len(plan) for plan in plans)
 
 
 def test_each_makes_sense_somewhere() -> None:
-    """There is no kind of fault that no backend can have."""
-    assert set().union(*(possible(backend, kept=True) for backend in BACKENDS)) == set(KINDS)
+    """There is no kind of fault that no backend can have, but for those that this machine cannot."""
+    anywhere = set().union(*(possible(backend, kept=kept) for backend in BACKENDS for kept in (True, False)))
+    assert anywhere == {name for name, kind in KINDS.items() if kind.can_be_done()}
 
 
 @pytest.mark.parametrize(
@@ -52,6 +55,16 @@ def test_what_makes_no_sense(backend: str, never: set[str]) -> None:
 def test_what_needs_a_keeper() -> None:
     """Nothing is done to a keeper's worker where there is none."""
     assert not any(KINDS[choice.name].kept for seed in SEEDS for choice in choices("etcd35", seed, 4.0))
+
+
+def test_what_is_of_the_released_version() -> None:
+    """It comes alone, to bots without a keeper, on the stores that both versions know."""
+    name = RollingUpgrade.name
+    plans = [plan for seed in SEEDS for plan in [choices("etcd35", seed, 4.0)] if name in {one.name for one in plan}]
+    assert plans
+    assert all(len(plan) == 1 for plan in plans)
+    assert name not in possible("etcd35", kept=True)
+    assert name not in possible("redis", kept=False)
 
 
 def test_some_only() -> None:
