@@ -16,7 +16,7 @@ from cluster_lock.admin.step_down import ask_to_step_down
 from cluster_lock.errors import ClusterLockError
 
 from .faults import LEADER, RELEASED, STANDBY, Fault, OnBot
-from .released import ReleasedBot
+from .released import OLDER, ReleasedBot
 from .waiting import came_true
 
 ASKED_WITHIN = 10.0
@@ -77,7 +77,7 @@ class RollingUpgrade(RollingRestart):
     0.1.0 handed its lock over without a word of what it had finished when one outlived `drain` and `cancel_grace`."""
 
     name = "rolling upgrade"
-    needs = RELEASED
+    needs = None if OLDER else RELEASED
     bare = True
     alone = True
     obedient = True

@@ -1,4 +1,5 @@
-"""Bots of a version that was released: what a rolling upgrade begins with."""
+"""Bots of a version that was released: what a rolling upgrade begins with. With the folder of another library in
+CHAOS_OLDER, one of this repository's history, it is that one, on any backend that it knows."""
 
 from __future__ import annotations
 
@@ -14,6 +15,7 @@ from .kept import started
 
 TESTS = Path(__file__).parents[1]
 VERSION = "0.1.0"
+OLDER = os.environ.get("CHAOS_OLDER", "")
 
 
 class ReleasedBot(HostedBot):
@@ -40,7 +42,9 @@ def settings(scene: Scene) -> list[str]:
 
 
 def library(folder: Path) -> Path:
-    """Where that version is unpacked, below this folder."""
+    """Where that version is, unpacked below this folder if it is the released one."""
+    if OLDER:
+        return Path(OLDER)
     unpacked = folder / VERSION
     if not unpacked.exists():
         zipfile.ZipFile(TESTS / "released" / f"cluster_lock-{VERSION}-py3-none-any.whl").extractall(unpacked)

@@ -1,8 +1,8 @@
-"""`support.diary_bot` on version 0.1.0, with that version on the path instead of this one:
+"""`support.diary_bot` on an older version, with that one on the path instead of this one:
 
     python -m support.released_bot start --in-process --app support.diary_bot:dispatcher ...
 
-What the diary uses and that version has under another name, or not at all, is put in its place first.
+What the diary uses and 0.1.0 has under another name, or not at all, is put in its place first.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import os
 import sys
 from collections.abc import Awaitable, Callable
 from importlib import import_module
+from importlib.util import find_spec
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -72,7 +73,8 @@ async def named_term(handler: Handler, event: TelegramObject, data: Data) -> Any
 
 
 def main() -> int:
-    prepare()
+    if find_spec("cluster_lock.testing.telegram.session") is None:
+        prepare()
     from cluster_lock.cli import main
 
     return main(["bot", *sys.argv[1:]])
