@@ -26,13 +26,15 @@ Ask ==
     /\ world' = [world EXCEPT !.ask = store.lock.idx]
     /\ UNCHANGED <<store, net, client>>
 
-(* A request that was made, or a will of its own.                              *)
+(* A request that was made, or a will of its own. Both count as an end: else    *)
+(* people could ask for the end of each next term for ever, and a world with    *)
+(* requests would have no end itself.                                           *)
 StepDown(c) ==
     /\ Reaches(c) /\ client[c].phase = "work" /\ Trusted(c) /\ "handover" \in Faults
     /\ \/ /\ ~world.calm /\ world.ends < MaxEnds
           /\ world' = [world EXCEPT !.ends = @ + 1, !.gone = {d \in Clients : client[d].run = "dead"}]
        \/ /\ world.ask # 0 /\ (Rule("names a term") => world.ask = client[c].tok)
-          /\ world' = [world EXCEPT !.ask = 0, !.gone = {d \in Clients : client[d].run = "dead"},
+          /\ world' = [world EXCEPT !.ends = @ + 1, !.ask = 0, !.gone = {d \in Clients : client[d].run = "dead"},
                        !.bad = IF world.ask = client[c].tok THEN @ ELSE @ \cup {"ended by a request for another term"}]
     /\ client' = [client EXCEPT ![c].phase = "invite"]
     /\ UNCHANGED <<store, net>>
