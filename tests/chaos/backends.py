@@ -15,18 +15,38 @@ from typing import Any, ClassVar
 
 import aiohttp
 from support.backends import POSTGRES_RELEASE
+from support.diary_bot import client_name
 from support.hosted import Pair
 from support.hosts import Scene
 
 from cluster_lock.drivers.file.keyfile import file_name
 from cluster_lock.testing.servers import ConsulServer, EtcdServer, PostgresServer, RedisServer
+from cluster_lock.values import Record
 
-from .faults import CLOSABLE, FOLDER, FORGETFUL, ONE_PRIMARY, RELEASED, RESTORABLE, SEVERAL_NODES, WIRES
+from .faults import (
+    CLOSABLE,
+    FOLDER,
+    FORGETFUL,
+    ONE_PRIMARY,
+    PASSING_ON,
+    RELEASED,
+    RESTORABLE,
+    SEVERAL_NODES,
+    WIRES,
+)
 
 Json = dict[str, Any]
 Look = Callable[[], Awaitable[Json | None]]
 """The lease that stands under the lock's key, and its index; None when nothing does, or nobody can say."""
 LOOK_WITHIN = 0.5
+
+
+def told_by(value: str) -> Json:
+    """Who holds the lock, and whether it was given to that one, by the record that stands there."""
+    record = Record.from_bytes(base64.b64decode(value))
+    if record is None:
+        return {}
+    return {"holder": client_name(record.instance, record.pid), "given": record.handed_over_by is not None}
 
 
 class Backend(ABC):
@@ -72,7 +92,7 @@ class _OverHttp(Backend):
 
 class Etcd(_OverHttp):
     room = "drivers/etcd"
-    has = _OverHttp.has | {CLOSABLE}
+    has = _OverHttp.has | {CLOSABLE, PASSING_ON}
 
     @classmethod
     async def _asked(cls, node: EtcdServer, client: aiohttp.ClientSession, key: str) -> Json | None:
@@ -83,7 +103,8 @@ class Etcd(_OverHttp):
         if not found:
             return None
         lease = int(found[0].get("lease", 0))
-        return {"lease": f"{lease:x}" if lease else "", "index": int(found[0]["mod_revision"])}
+        stands = {"lease": f"{lease:x}" if lease else "", "index": int(found[0]["mod_revision"])}
+        return stands | told_by(found[0].get("value", ""))
 
 
 class Etcd35(Etcd):
@@ -103,7 +124,9 @@ class Consul(_OverHttp):
     async def _asked(cls, node: ConsulServer, client: aiohttp.ClientSession, key: str) -> Json | None:
         async with client.get(f"{node.url}/v1/kv/{key}?consistent") as answer:
             rows = await answer.json() if answer.status == 200 else []
-        return {"lease": rows[0].get("Session", ""), "index": rows[0]["ModifyIndex"]} if rows else None
+        if not rows:
+            return None
+        return {"lease": rows[0].get("Session", ""), "index": rows[0]["ModifyIndex"]} | told_by(rows[0]["Value"] or "")
 
 
 class _Replicated(Backend):

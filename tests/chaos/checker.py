@@ -212,6 +212,31 @@ def no_leader(history: History) -> Iterator[tuple[float, str]]:
 
 
 @_check
+def lost_for_nothing(history: History) -> Iterator[tuple[float, str]]:
+    """A term was lost, or the guard ended its process, although all that was done takes the lease from nobody."""
+    if not history.faults or not all(fault.harmless for fault in history.faults):
+        return
+    for process in history.processes:
+        for event in process.of("ended"):
+            if event["lost"] is not None:
+                yield event["at"], f"{process.client} lost its term {event['term']}: {event['lost']}"
+        if process.code == EXIT_GUARD:
+            yield process.ended or inf, f"the guard ended {process.client}"
+
+
+@_check
+def handed_to_the_dead(history: History) -> Iterator[tuple[float, str]]:
+    """A leader gave the lock to a process that was dead already when that leader still fetched updates: so it cannot
+    have answered an invitation."""
+    for before, after in pairwise(history.stands):
+        dead = history.death(after.get("holder", ""))
+        fetched = [poll.sent for poll in history.polls if poll.term == before["index"] and poll.sent is not None]
+        late = max(fetched, default=0.0) - history.timing["invite"] - dead
+        if after.get("given") and late > 0:
+            yield after["at"], f"{after['holder']} was given the lock, and was dead for {late:.1f} s and longer"
+
+
+@_check
 def leaked(history: History) -> Iterator[tuple[float, str]]:
     """Something of a process that has stopped still stands in the store."""
     for words in history.leaked:

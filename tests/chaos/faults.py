@@ -19,10 +19,11 @@ if TYPE_CHECKING:
 LEADER, STANDBY = "leader", "standby"
 WIRES, FOLDER = "wires", "folder"
 SEVERAL_NODES, ONE_PRIMARY, FORGETFUL = "several nodes", "one primary", "forgetful"
-CLOSABLE, RESTORABLE, RELEASED = "closable", "restorable", "released"
+CLOSABLE, RESTORABLE, RELEASED, PASSING_ON = "closable", "restorable", "released", "passing on"
 """What a fault may need of the store: that wires lead to it, or that it is a folder; that the other nodes go on without
 one; that it is a primary with a replica; that it is safe also when the primary begins anew without its data; that it
-can be told to take no writes; that its tokens go on after a backup was put back; that the released version knows it."""
+can be told to take no writes; that its tokens go on after a backup was put back; that the released version knows it;
+that its nodes pass on what is written over wires on which that can be held."""
 UNSAFE_BY_HAND = ("overlapping_polls", "overlapping_work", "arrived_in_later_term", "doubled_updates", "out_of_order")
 """Checks that find what nobody can make safe: a person took the lock from who cannot hear of it."""
 
@@ -49,6 +50,8 @@ class Fault(ABC):
     """No handler swallows its cancellation in that round."""
     by_hand: ClassVar[bool] = False
     """A person breaks the lock: unsafe while its holder cannot be reached."""
+    harmless: ClassVar[bool] = False
+    """It takes the lease from nobody, and gives nobody's guard a reason."""
     excuses: ClassVar[Sequence[str]] = ()
     """Checks whose findings it explains."""
 
@@ -92,6 +95,7 @@ class Fault(ABC):
             stops,
             self.leaderless,
             silent,
+            self.harmless,
         )
 
 

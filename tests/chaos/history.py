@@ -38,6 +38,8 @@ class Fault:
     """Nobody can lead as long as it lasts."""
     silent: float = 0.0
     """Seconds after its end in which the store gives nothing away."""
+    harmless: bool = False
+    """It takes the lease from nobody."""
 
 
 @dataclass(slots=True)
@@ -93,7 +95,8 @@ class History:
     polls: list[Poll]
     updates: list[Update]
     stands: list[Json]
-    """What stood under the lock's key, each time that it had changed: at, lease, index."""
+    """What stood under the lock's key, each time that it had changed: at, lease, index; of some backends also `holder`,
+    the process by its own word, and `given`: a leader gave it to that one."""
     leaked: list[str]
     """Leases and records that were left when every process had stopped and a ttl had passed."""
     unwell: str = ""

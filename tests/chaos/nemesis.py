@@ -6,12 +6,14 @@ import random
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from . import on_bots, on_network, on_store, on_telegram, on_workers
+from . import on_bots, on_hand_overs, on_network, on_nodes, on_store, on_telegram, on_workers
 from .backends import BACKENDS
 from .faults import Fault
 
 KINDS: dict[str, type[Fault]] = {
-    kind.name: kind for room in (on_bots, on_workers, on_network, on_store, on_telegram) for kind in room.ALL
+    kind.name: kind
+    for room in (on_bots, on_hand_overs, on_workers, on_network, on_nodes, on_store, on_telegram)
+    for kind in room.ALL
 }
 TWICE = 0.4
 """The share of the rounds in which two things happen at once."""

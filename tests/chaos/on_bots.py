@@ -6,7 +6,7 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 from support import wall_clock
@@ -14,6 +14,7 @@ from support.stores import open_session
 
 from cluster_lock.admin.step_down import ask_to_step_down
 from cluster_lock.errors import ClusterLockError
+from cluster_lock.testing.telegram import Fault as Trouble
 
 from .faults import LEADER, RELEASED, STANDBY, Fault, OnBot
 from .released import OLDER, ReleasedBot
@@ -21,6 +22,7 @@ from .waiting import came_true
 
 ASKED_WITHIN = 10.0
 BACK_WITHIN = 30.0
+SAID_AFTER = 0.3
 
 
 class _Ended(OnBot):
@@ -99,7 +101,7 @@ class SteppedDown(Fault):
     """A person asks the leader to hand over, with `step-down`."""
 
     name = "asked to step down"
-    of = (LEADER,)
+    of: ClassVar[Sequence[str]] = (LEADER,)
 
     async def begin(self) -> None:
         ground = self.ground
@@ -230,6 +232,12 @@ class LogUnread(_Busy):
     name = "stderr full"
     word = "gag"
     longer = 1.3
+    harmless = True
+
+    async def strike(self) -> None:
+        await super().strike()
+        await asyncio.sleep(SAID_AFTER)
+        await self.ground.scene.telegram.inject(Trouble(status=502, times=2))  # something to be logged
 
 
 class MachineBusy(Fault):

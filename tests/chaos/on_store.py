@@ -1,4 +1,4 @@
-"""What befalls the nodes of the store, and what people do to the locks in it."""
+"""What befalls the store as a whole, and what people do to the locks in it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from abc import abstractmethod
 from typing import Any
 
 from support.hosted import Folder, Pair
-from support.hosts import STORES
 from support.small_disk import fill
 from support.stores import Operator
 
@@ -25,52 +24,9 @@ from .faults import (
     SEVERAL_NODES,
     UNSAFE_BY_HAND,
     Fault,
-    OnNode,
 )
 
 AGAIN_WITHIN = 30.0
-
-
-class NodeKilled(OnNode):
-    name = "store node killed"
-
-    async def strike(self) -> None:
-        await asyncio.to_thread(self.ground.store.nodes[self.index].kill)
-
-    async def end(self) -> None:
-        await self.ground.start_node(self.index)
-
-
-class NodeRestarted(OnNode):
-    name = "store node restarted"
-
-    async def strike(self) -> None:
-        await asyncio.to_thread(self.ground.store.nodes[self.index].stop)
-
-    async def end(self) -> None:
-        await self.ground.start_node(self.index)
-
-
-class NodePaused(OnNode):
-    name = "store node paused"
-
-    async def strike(self) -> None:
-        await asyncio.to_thread(self.ground.store.nodes[self.index].pause)
-
-    async def end(self) -> None:
-        self.ground.store.nodes[self.index].resume()
-
-
-class NodeCut(OnNode):
-    """From the other nodes; the bots reach it."""
-
-    name = "store node cut from the others"
-
-    async def strike(self) -> None:
-        self.ground.network.partition([self.index], [index for index in STORES if index != self.index])
-
-    async def end(self) -> None:
-        self.ground.network.hosts[self.index].run("iptables", "-F")
 
 
 class NoMajority(Fault):
@@ -313,10 +269,6 @@ class DiskFull(Fault):
 
 
 ALL = (
-    NodeKilled,
-    NodeRestarted,
-    NodePaused,
-    NodeCut,
     NoMajority,
     NoWrites,
     Restored,

@@ -29,6 +29,14 @@ class Conflict(_Trouble):
     trouble = telegram.Fault(status=409, description=CONFLICT, times=2)
 
 
+class RefusedOnce(_Trouble):
+    """As what stands before it does that starts anew."""
+
+    name = "Telegram refuses the token once"
+    harmless = True
+    trouble = telegram.Fault(status=401, description="Unauthorized", times=1)
+
+
 class TooMany(_Trouble):
     name = "Telegram answers 429"
     trouble = telegram.Fault(retry_after=1, times=2)
@@ -75,4 +83,4 @@ class Reseeded(Fault):
         await traffic.begin()
 
 
-ALL = (Conflict, TooMany, BadGateway, BlackHole, DroppedAfter, Reseeded)
+ALL = (Conflict, RefusedOnce, TooMany, BadGateway, BlackHole, DroppedAfter, Reseeded)

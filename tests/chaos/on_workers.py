@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import signal
+from collections.abc import Mapping
+from typing import ClassVar
 
-from .faults import OnBot
+from cluster_lock import clock
+
+from .faults import LEADER, OnBot
 from .kept import send
+from .on_bots import SteppedDown
+from .waiting import came_true
+
+HELPER_WITHIN = 2.0
 
 
 class WorkerKilled(OnBot):
@@ -45,4 +54,47 @@ class WorkerAskedToStop(OnBot):
         send(self.struck, signal.SIGTERM)
 
 
-ALL = (WorkerKilled, WorkerStopped, WorkerAskedToStop)
+class HelperLeft(OnBot):
+    """A handler has started a program that works for it, and the worker dies: what is left of it must end before
+    somebody else leads."""
+
+    name = "worker killed beside its helper"
+    of = (LEADER,)
+    kept = True
+    lasts = (0.6, 1.6)
+
+    async def strike(self) -> None:
+        scene, since = self.ground.scene, clock.now()
+        seconds = 2 * scene.timing.ttl
+        await scene.telegram.push(scene.bot_id, chat_id=99, text=f"help {seconds:g}")
+
+        async def is_there() -> bool:
+            return bool(self.bot.events("helper", since))
+
+        if await came_true(is_there, HELPER_WITHIN, every=0.05):
+            send(self.struck, signal.SIGKILL)
+        else:
+            self.detail += ", not done: nobody handled it"
+
+
+class HeirsWorkersKilled(SteppedDown):
+    """The leader is asked to hand over, and the workers of all others die when one of them has answered. Their keepers
+    live, and wait for the lock no more."""
+
+    name = "workers of the heirs killed during a hand-over"
+    of = ("at once", "soon", "later")
+    after: ClassVar[Mapping[str, float]] = {"at once": 0.03, "soon": 0.1, "later": 0.3}
+    kept = True
+
+    async def begin(self) -> None:
+        leader = self.ground.bot(LEADER)
+        heirs = [bot.client for bot in self.ground.bots if bot is not leader]
+        asking = asyncio.create_task(super().begin())
+        await asyncio.sleep(self.after[self.on])
+        for heir in heirs:
+            with contextlib.suppress(ProcessLookupError):
+                send(heir, signal.SIGKILL)
+        await asking
+
+
+ALL = (WorkerKilled, WorkerStopped, WorkerAskedToStop, HelperLeft, HeirsWorkersKilled)

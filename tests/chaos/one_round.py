@@ -49,6 +49,7 @@ class Round:
         self._stubborn = stubborn and not any(kind.by_hand or kind.obedient for kind in kinds)
         self._stray: list[str] = []
         self._unwell = ""
+        self._stands: list[history.Json] = []
         self._leaked: list[str] = []
 
     async def run(self) -> History:
@@ -57,7 +58,7 @@ class Round:
         await scene.report()  # the word of a handler of an earlier round must not come after that round is forgotten
         await scene.telegram.clear()
         began = clock.now()
-        async with followed(scene) as stands:
+        async with followed(scene) as self._stands:
             ground.traffic = Traffic(scene, self.seed, stubborn=self._stubborn)
             await ground.traffic.begin()
             faults = await self._suffer(ground)
@@ -83,7 +84,7 @@ class Round:
             _processes(scene, began),
             [poll for poll in polls if (poll.sent or poll.arrived) > began],
             [update_of(update) for update in await scene.telegram.updates()],
-            stands,
+            self._stands,
             self._leaked,
             self._unwell,
             self._stray,
@@ -132,6 +133,10 @@ class Round:
                 return False
             if not await scene.polled_by(leaders[0], healed):
                 self._unwell = f"{leaders[0].client} leads and does not poll"
+                return False
+            stands = self._stands[-1]["index"] if self._stands else None
+            if stands != leaders[0].term:
+                self._unwell = f"{leaders[0].client} leads under {leaders[0].term}, and {stands} stands in the store"
                 return False
             missing = {bot.name for bot in others} - await scene.contenders()
             self._unwell = f"no record of {missing}" if missing else ""

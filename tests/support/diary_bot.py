@@ -2,14 +2,15 @@
 
 For `python -m bot start --app support.diary_bot:dispatcher`. The text "work 3" keeps its handler busy for 3 s, "insist
 3" does so even if it is cancelled; "block 3" blocks the event loop, "hold 3" the whole interpreter, and with "gag 3"
-nobody reads its log, once for each update: one that comes again does no harm. Each line of the diary is a JSON object
-with `kind` and `at` (`clock.now()`):
+nobody reads its log, "help 3" leaves the work to another program, once for each update: one that comes again does no
+harm. Each line of the diary is a JSON object with `kind` and `at` (`clock.now()`):
 
     role     its role, or its deadline, has changed: role, term, deadline
     write    a request to Telegram is being written: request (its number), term, deadline
     answer   it was answered: request
     gone     it was given up, or failed: request
     run      a handler began: update, term, deadline; and again when it ended: start, outcome
+    helper   the program that works for a handler is at work, now and then
     size     how many tasks there are, now and then: tasks
     began    a term begins: term, origin (how its lock came about), deadline
     ended    a term is over: term, lost (why, or null), deadline
@@ -24,6 +25,7 @@ import itertools
 import json
 import os
 import select
+import sys
 import time
 from contextvars import ContextVar
 from pathlib import Path
@@ -45,6 +47,13 @@ SLACK = "TEST_BOT_SLACK"
 """Seconds beyond its poll timeout after which a getUpdates counts as unanswered, instead of 10."""
 LOOK_EVERY = 0.02
 USUAL_WORK = 0.01
+HELPER = """
+import sys, time
+file, end = open(sys.argv[1], "ab", buffering=0), time.monotonic() + float(sys.argv[2])
+while time.monotonic() < end:
+    file.write(b'{"kind": "helper", "at": %.6f}\\n' % time.clock_gettime(time.CLOCK_BOOTTIME))
+    time.sleep(0.02)
+"""
 
 _request: ContextVar[int] = ContextVar("request")
 _numbers = itertools.count(1)
@@ -57,8 +66,8 @@ class Diary:
 
     def __init__(self) -> None:
         self.client = client_name(os.environ[CLIENT], os.getpid())
-        self._path = Path(os.environ[DIARY])
-        self._file = self._path.open("ab", buffering=0)
+        self.path = Path(os.environ[DIARY])
+        self._file = self.path.open("ab", buffering=0)
         self._leadership: Leadership | None = None
         self._lock = ""
         self._tasks: list[asyncio.Task[Any]] = []
@@ -71,7 +80,7 @@ class Diary:
     def first_time(self, update: int) -> bool:
         """Has no process of this bot begun with this update before?"""
         try:
-            self._path.with_name(f"begun-{update}").touch(exist_ok=False)
+            self.path.with_name(f"begun-{update}").touch(exist_ok=False)
         except FileExistsError:
             return False
         return True
@@ -186,8 +195,20 @@ async def work(text: str, update: int, diary: Diary) -> None:
         ctypes.PyDLL(None).usleep(int(float(seconds) * 1e6))
     elif word == "gag" and diary.first_time(update):
         await gag(float(seconds))
+    elif word == "help" and diary.first_time(update):
+        await get_help(diary, seconds)
     else:
         await asyncio.sleep(USUAL_WORK)
+
+
+async def get_help(diary: Diary, seconds: str) -> None:
+    """A program works, as long as this process is there and wants it to."""
+    helper = await asyncio.create_subprocess_exec(sys.executable, "-I", "-S", "-c", HELPER, str(diary.path), seconds)
+    try:
+        await helper.wait()
+    finally:
+        if helper.returncode is None:
+            helper.kill()
 
 
 async def gag(seconds: float) -> None:

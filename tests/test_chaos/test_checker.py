@@ -132,6 +132,23 @@ def nobody_leads_for_long(made: MadeHistory) -> None:
     made.history.ended = made.history.recovered = 41.0
 
 
+@bad("lost_for_nothing")
+def a_log_that_nobody_reads_costs_a_term(made: MadeHistory) -> None:
+    made.fault("stderr full", 4.0, 5.0, harmless=True)
+    made.b.events[-1] = {**made.b.events[-1], "lost": "the lease was not renewed"}
+
+
+@bad("lost_for_nothing")
+def a_log_that_nobody_reads_costs_a_process(made: MadeHistory) -> None:
+    made.fault("stderr full", 4.0, 5.0, harmless=True)
+    made.b.ended, made.b.code = 6.0, EXIT_GUARD
+
+
+@bad("handed_to_the_dead")
+def nobody_was_invited(made: MadeHistory) -> None:
+    given_to_a_third(made, died=1.0)
+
+
 @bad("leaked")
 def a_lease_is_left(made: MadeHistory) -> None:
     made.history.leaked = ["1 lease is left"]
@@ -145,6 +162,29 @@ def unwell(made: MadeHistory) -> None:
 @bad("ended_badly")
 def an_error_ended_it(made: MadeHistory) -> None:
     made.a.ended, made.a.code = 3.05, 1
+
+
+def given_to_a_third(made: MadeHistory, *, died: float) -> None:
+    """`a` gives the lock to one that is dead, and `b` gets it from there."""
+    third = made.process("c#3")
+    third.ended, third.code = died, -9
+    given = {"at": 3.02, "lease": "z", "index": 7, "holder": "c#3", "given": True}
+    made.history.stands = [{"at": 1.0, "lease": "x", "index": 5}, given, {"at": 3.1, "lease": "y", "index": 9}]
+
+
+def test_an_heir_may_die_after_its_answer() -> None:
+    """The leader fetches nothing any more when it has found its heir."""
+    made = MadeHistory()
+    given_to_a_third(made, died=2.2)
+    assert check(made.history).violations == []
+
+
+def test_a_loss_has_a_reason() -> None:
+    """A fault that takes the lease from somebody may be the reason of each loss of the round."""
+    made = MadeHistory()
+    a_log_that_nobody_reads_costs_a_term(made)
+    made.fault("bot cut from store", 4.0, 5.0)
+    assert check(made.history).violations == []
 
 
 def test_a_good_history_is_good() -> None:

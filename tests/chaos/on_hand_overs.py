@@ -1,0 +1,183 @@
+"""What befalls a hand-over: its heir, and its requests."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from typing import Any, ClassVar
+
+from support.backends import Backend
+from support.hosts import HostedBot
+from support.stores import open_driver, open_session
+
+from cluster_lock.admin.step_down import ask_to_step_down
+from cluster_lock.errors import ClusterLockError
+from cluster_lock.session import Session
+from cluster_lock.testing.servers import Server
+from cluster_lock.values import STANDBY as STANDBYS
+from cluster_lock.values import Record
+
+from .faults import LEADER, PASSING_ON, SEVERAL_NODES, STANDBY, Fault
+from .on_bots import SteppedDown
+from .on_nodes import asked_by
+from .waiting import came_true
+
+ASKED_WITHIN = 5.0
+"""Seconds."""
+TRIES = 2
+"""To hand it back: who gave it away may be deaf for a moment, since it listened to the node that stands still. People
+who ask more often are refused."""
+BACK_WITHIN = 3.0
+DEAD_FOR = 1.0
+"""Seconds."""
+AT_WORK = 0.5
+"""Seconds that the later term has gone on for when the request comes."""
+
+
+class ContenderDead(SteppedDown):
+    """The one that has stood by for longest dies. Its record still stands in the store when the leader is asked to hand
+    over."""
+
+    name = "contender dead before a hand-over"
+    of = (STANDBY,)
+    lasts = (0.1, 0.3)
+
+    async def begin(self) -> None:
+        self.dead = await self._oldest()
+        self.dead.child.send_signal(signal.SIGKILL)
+        await asyncio.sleep(DEAD_FOR)
+        await super().begin()
+
+    async def _oldest(self) -> HostedBot:
+        ground = self.ground
+        driver = open_driver(ground.store.backend(), ground.scene.prefix, 2.0)
+        await driver.open()
+        try:
+            records = [Record.from_bytes(entry.record or b"") for entry in await driver.scan(STANDBYS)]
+        finally:
+            await driver.close()
+        bots = {bot.name: bot for bot in ground.bots if not bot.leads}
+        waiting = [bots[record.instance] for record in records if record is not None and record.instance in bots]
+        return waiting[0] if waiting else ground.bot(STANDBY)
+
+    async def end(self) -> None:
+        await asyncio.to_thread(self.dead.child.wait, 30)
+        self.ground.relaunch(self.dead)
+
+
+class RequestHeld(Fault):
+    """The node that the leader asks stands still while the lock is handed over, and handed back to the same lease. Then
+    it does what it was asked in the earlier term. Another node had done that in time."""
+
+    name = "request held until a later term"
+    needs = SEVERAL_NODES
+    of = ("soon", "later")
+    after: ClassVar[Mapping[str, float]] = {"soon": 0.05, "later": 0.2}
+    lasts = (0.2, 0.4)
+
+    async def begin(self) -> None:
+        ground, self.leader = self.ground, self.ground.bot(LEADER)
+        index = await self._asked_node()
+        if index is None or self.leader.term is None:
+            self.detail = "not done: nobody led, or the node that the leader asks leads the store"
+            return
+        other = ground.store.nodes[index - 1]
+        async with AsyncExitStack() as stack:
+            # Opened before, at another node: who stands still would be waited for.
+            people = [await stack.enter_async_context(self._person_at(other)) for _ in range(1 + TRIES)]
+            away = asyncio.create_task(self._ask(people.pop()))
+            await asyncio.sleep(self.after[self.on])
+            await asyncio.to_thread(self.hold, index)
+            try:
+                said = await away
+                is_back = await self._hand_back(people)
+                await asyncio.sleep(AT_WORK)
+            finally:
+                self.let_go(index)
+        led = "led again" if is_back else "did not lead again"
+        self.detail = f"{self.leader.client} asked node {index}, {led}; {said}"
+
+    async def _asked_node(self) -> int | None:
+        """The one that the leader asks. It must not lead the store: what that was asked it does not do when it was
+        deposed meanwhile. So that one stands still first, until others are asked."""
+        ground = self.ground
+        for _ in range(len(ground.store.nodes)):
+            index = await asyncio.to_thread(asked_by, ground, self.leader)
+            leads = await asyncio.to_thread(lambda: ground.store.leader)
+            if index is None or index != leads:
+                return index
+            node = ground.store.nodes[index]
+            await asyncio.to_thread(node.pause)
+            await asyncio.to_thread(ground.store.wait_leader, other_than=index)
+            await asyncio.sleep(ground.scene.timing.renew_every)
+            node.resume()
+            await asyncio.sleep(AT_WORK)
+        return None
+
+    def hold(self, index: int) -> None:
+        """What this node is asked it does later."""
+        self.ground.store.nodes[index].pause()
+
+    def let_go(self, index: int) -> None:
+        self.ground.store.nodes[index].resume()
+
+    def _person_at(self, node: Server) -> AbstractAsyncContextManager[Session]:
+        backend = self.ground.store.backend(node)
+        alone = Backend(
+            backend.name,
+            {name: _like(told, self.ground.store.address(node)) for name, told in backend.section.items()},
+            node,
+        )
+        return open_session(alone, self.ground.scene.prefix, "operator")
+
+    async def _hand_back(self, people: list[Session]) -> bool:
+        while people:
+            if await came_true(self._stands_by, BACK_WITHIN):
+                await self._ask(people.pop(), self.leader.name)
+            if await came_true(self._leads, 1.0):
+                return True
+        return False
+
+    async def _stands_by(self) -> bool:
+        return self.leader.stands_by
+
+    async def _leads(self) -> bool:
+        return self.leader.leads
+
+    async def _ask(self, person: Session, to: str | None = None) -> str:
+        """What came of it."""
+        try:
+            async with asyncio.timeout(2 * ASKED_WITHIN):
+                outcome = await ask_to_step_down(
+                    person, self.ground.lock, to=to, by="the laboratory", timeout=ASKED_WITHIN
+                )
+        except (ClusterLockError, TimeoutError) as error:  # another fault was there
+            return f"not done: {error}"
+        return "nobody led" if outcome is None else outcome.declined or ""
+
+
+class RequestHeldOnItsWay(RequestHeld):
+    """The node does not stand still, but what it passes on to the leader of the store waits in its kernel. It hears the
+    leader, tells its watches everything, and what it passed on can be taken back by nobody."""
+
+    name = "request held between two store nodes"
+    needs = PASSING_ON
+
+    def hold(self, index: int) -> None:
+        store, hosts = self.ground.store, self.ground.network.hosts
+        # Members of etcd write to each other in the answers to long requests.
+        own, to = ("--sport", str(store.nodes[index].peer_port)), ("-d", hosts[store.leader].address)
+        hosts[index].run("iptables", "-A", "OUTPUT", "-p", "tcp", *own, *to, "-j", "DROP")
+
+    def let_go(self, index: int) -> None:
+        self.ground.network.hosts[index].run("iptables", "-F")
+
+
+def _like(told: Any, address: str) -> Any:
+    """One address, in the place of one or of several."""
+    return address if isinstance(told, str) else [address]
+
+
+ALL = (ContenderDead, RequestHeld, RequestHeldOnItsWay)
