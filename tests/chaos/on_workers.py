@@ -12,7 +12,7 @@ from cluster_lock import clock
 
 from .faults import LEADER, OnBot
 from .kept import send
-from .on_bots import SteppedDown
+from .on_bots import LoopBlocked, SteppedDown
 from .waiting import came_true
 
 HELPER_WITHIN = 2.0
@@ -97,4 +97,45 @@ class HeirsWorkersKilled(SteppedDown):
         await asking
 
 
-ALL = (WorkerKilled, WorkerStopped, WorkerAskedToStop, HelperLeft, HeirsWorkersKilled)
+class LockTakenWhileStopped(WorkerStopped):
+    """A person deletes the key while the worker stands still. So it hears nothing of that, and would go on with the lease
+    that its keeper renews."""
+
+    name = "key deleted by hand while the worker is stopped"
+    of = (LEADER,)
+    lasts = (0.2, 0.5)
+    by_hand = True
+
+    async def strike(self) -> None:
+        await super().strike()
+        operator = await self.ground.operator()
+        await asyncio.to_thread(operator.delete_key, self.ground.lock)
+
+
+class LoopBlockedWithinLimit(LoopBlocked):
+    """For longer than a lease lasts, and not so long that the keeper ends the worker: renewals come all the time."""
+
+    name = "loop blocked below a keeper that renews"
+    kept = True
+    longer = 0.85
+    harmless = True
+
+
+class LoopHangs(LoopBlocked):
+    """For good, as far as anybody can tell."""
+
+    name = "loop hangs"
+    kept = True
+    longer = 6.0
+
+
+ALL = (
+    WorkerKilled,
+    WorkerStopped,
+    WorkerAskedToStop,
+    HelperLeft,
+    HeirsWorkersKilled,
+    LockTakenWhileStopped,
+    LoopBlockedWithinLimit,
+    LoopHangs,
+)

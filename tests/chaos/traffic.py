@@ -13,8 +13,9 @@ from .waiting import came_true
 
 RATE, CHATS = 10.0, tuple(range(1, 9))
 SLOW_CHATS, SLOW_EVERY = (101, 102, 103), 0.5
-STUBBORN = 0.15
-"""The share of them, some for longer than a hand-over waits."""
+STUBBORN, LONG = 0.15, 0.1
+"""The share of them that do not heed a cancellation, some for longer than a hand-over waits; and of those that do, and
+are cut off by a hand-over."""
 LOOK_EVERY = 0.05
 
 
@@ -52,7 +53,11 @@ class Traffic:
 
     async def _push_slow(self) -> None:
         while True:
-            word, longest = ("insist", 4.0) if self._source.random() < self._stubborn else ("work", 1.5)
-            chat, seconds = self._source.choice(SLOW_CHATS), self._source.uniform(0.2, longest)
+            drawn = self._source.random()
+            word, longest = ("insist", 4.0) if drawn < self._stubborn else ("work", 1.5)
+            shortest = 0.2
+            if drawn > 1 - LONG:
+                shortest, longest = 2.5, 4.5
+            chat, seconds = self._source.choice(SLOW_CHATS), self._source.uniform(shortest, longest)
             await self._scene.telegram.push(self._scene.bot_id, chat_id=chat, text=f"{word} {seconds:.2f}")
             await asyncio.sleep(SLOW_EVERY)
