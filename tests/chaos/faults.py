@@ -50,7 +50,7 @@ class Fault(ABC):
     """No handler swallows its cancellation in that round."""
     by_hand: ClassVar[bool] = False
     """A person breaks the lock: unsafe while its holder cannot be reached."""
-    harmless: ClassVar[bool] = False
+    harmless: bool = False
     """It takes the lease from nobody, and gives nobody's guard a reason."""
     excuses: ClassVar[Sequence[str]] = ()
     """Checks whose findings it explains."""

@@ -65,20 +65,19 @@ class NodeCut(OnNode):
 
 class NodeRefuses(Fault):
     """In the place of the node that the leader asks something else listens, and refuses everything. The others serve,
-    and so nobody needs to lose a lease."""
+    and nobody needs to lose a lease."""
 
     name = "store node refuses everything"
     needs = SEVERAL_NODES
     of = (LEADER,)
     lasts = (1.2, 1.6)
-    harmless = True
 
     async def begin(self) -> None:
         ground = self.ground
         index = await asyncio.to_thread(asked_by, ground, ground.bot(LEADER))
         leads = await asyncio.to_thread(lambda: ground.store.leader)
-        # A store that has lost its leader serves nobody for a moment.
-        self.index = index if index not in (None, leads) else (leads + 1) % len(ground.store.nodes)
+        self.index = leads if index is None else index
+        self.harmless = self.index != leads  # without its leader the store serves nobody for a moment
         self.detail = f"node {self.index}"
         await asyncio.to_thread(self._take_the_place)
 

@@ -98,7 +98,7 @@ class HeirsWorkersKilled(SteppedDown):
 
 
 class LockTakenWhileStopped(WorkerStopped):
-    """A person deletes the key while the worker stands still. So it hears nothing of that, and would go on with the lease
+    """A person deletes the key while the worker stands still. It hears nothing of that, and would go on with the lease
     that its keeper renews."""
 
     name = "key deleted by hand while the worker is stopped"
