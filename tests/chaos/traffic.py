@@ -13,9 +13,10 @@ from .waiting import came_true
 
 RATE, CHATS = 10.0, tuple(range(1, 9))
 SLOW_CHATS, SLOW_EVERY = (101, 102, 103), 0.5
-STUBBORN, LONG = 0.15, 0.1
-"""The share of them that do not heed a cancellation, some for longer than a hand-over waits; and of those that do, and
-are cut off by a hand-over."""
+STUBBORN = 0.15
+"""The share of them that do not heed a cancellation, some for longer than a hand-over waits."""
+LONG_CHATS, LONG = (104, 105, 106, 107), 0.1
+"""The share of those that a hand-over cuts off, some of them when they were confirmed early."""
 LOOK_EVERY = 0.05
 
 
@@ -55,9 +56,8 @@ class Traffic:
         while True:
             drawn = self._source.random()
             word, longest = ("insist", 4.0) if drawn < self._stubborn else ("work", 1.5)
-            shortest = 0.2
+            chat, seconds = self._source.choice(SLOW_CHATS), self._source.uniform(0.2, longest)
             if drawn > 1 - LONG:
-                shortest, longest = 2.5, 4.5
-            chat, seconds = self._source.choice(SLOW_CHATS), self._source.uniform(shortest, longest)
+                chat, seconds = self._source.choice(LONG_CHATS), self._source.uniform(2.5, 8.0)
             await self._scene.telegram.push(self._scene.bot_id, chat_id=chat, text=f"{word} {seconds:.2f}")
             await asyncio.sleep(SLOW_EVERY)
