@@ -225,6 +225,15 @@ def lost_for_nothing(history: History) -> Iterator[tuple[float, str]]:
 
 
 @_check
+def keeper_ended(history: History) -> Iterator[tuple[float, str]]:
+    """The guard ended a keeper, with all below it, although everything was done to workers, which it ends itself."""
+    if history.faults and all(fault.to_worker for fault in history.faults):
+        for keeper in history.keepers:
+            if keeper["code"] == EXIT_GUARD:
+                yield keeper["at"], f"the guard ended the keeper of {keeper['name']}"
+
+
+@_check
 def handed_to_the_dead(history: History) -> Iterator[tuple[float, str]]:
     """A leader gave the lock to a process that was dead already when that leader still fetched updates: so it cannot
     have answered an invitation."""

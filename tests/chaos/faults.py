@@ -41,7 +41,7 @@ class Fault(ABC):
     """The whole store: it may be silent for a while after that."""
     needs: ClassVar[str | None] = None
     kept: ClassVar[bool] = False
-    """There must be a keeper."""
+    """There must be a keeper, and it is spared."""
     bare: ClassVar[bool] = False
     """There must be none."""
     alone: ClassVar[bool] = False
@@ -96,6 +96,7 @@ class Fault(ABC):
             self.leaderless,
             silent,
             self.harmless,
+            self.kept,
         )
 
 

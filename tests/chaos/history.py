@@ -40,6 +40,8 @@ class Fault:
     """Seconds after its end in which the store gives nothing away."""
     harmless: bool = False
     """It takes the lease from nobody."""
+    to_worker: bool = False
+    """Its keeper was spared."""
 
 
 @dataclass(slots=True)
@@ -103,6 +105,8 @@ class History:
     """Who was not well at the end, if anybody was not."""
     stray: list[str] = field(default_factory=list)
     """Errors of the laboratory itself: such a round proves nothing."""
+    keepers: list[Json] = field(default_factory=list)
+    """Those that ended: name, at, code."""
 
     # -- the file
 

@@ -116,6 +116,13 @@ def lives_of(bot: HostedBot) -> list[tuple[DiaryReader, float | None, int | None
     return [(bot, bot.child.ended_at, bot.child.returncode)]
 
 
+def keepers(scene: Scene, since: float) -> list[Json]:
+    """Those that ended since then."""
+    kept = [bot for bot in scene.bots if isinstance(bot, KeptBot)]
+    ends = [(bot.name, bot.child.ended_at, bot.child.returncode) for bot in kept]
+    return [{"name": name, "at": at, "code": code} for name, at, code in ends if at is not None and at > since]
+
+
 def _code(life: Life, said: str) -> int | None:
     word = f"process {worker_pid(life.client)} ends now (exit {EXIT_GUARD})"
     return EXIT_GUARD if word in said else None

@@ -19,7 +19,7 @@ from .availability import START
 from .faults import UNSAFE_BY_HAND, Fault
 from .ground import Ground
 from .history import History, Process, poll_of, update_of
-from .kept import lives_of
+from .kept import keepers, lives_of
 from .nemesis import KINDS, Choice
 from .stands import followed
 from .traffic import Traffic
@@ -88,6 +88,7 @@ class Round:
             self._leaked,
             self._unwell,
             self._stray,
+            keepers(scene, began),
         )
 
     # -- trouble

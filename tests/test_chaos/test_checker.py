@@ -144,6 +144,12 @@ def a_log_that_nobody_reads_costs_a_process(made: MadeHistory) -> None:
     made.b.ended, made.b.code = 6.0, EXIT_GUARD
 
 
+@bad("keeper_ended")
+def a_keeper_leaves_it_to_its_guard(made: MadeHistory) -> None:
+    made.fault("worker stopped", 4.0, 5.0, to_worker=True)
+    made.history.keepers = [{"name": "b", "at": 4.6, "code": EXIT_GUARD}]
+
+
 @bad("handed_to_the_dead")
 def nobody_was_invited(made: MadeHistory) -> None:
     given_to_a_third(made, died=1.0)
@@ -183,6 +189,7 @@ def test_a_loss_has_a_reason() -> None:
     """A fault that takes the lease from somebody may be the reason of each loss of the round."""
     made = MadeHistory()
     a_log_that_nobody_reads_costs_a_term(made)
+    a_keeper_leaves_it_to_its_guard(made)
     made.fault("bot cut from store", 4.0, 5.0)
     assert check(made.history).violations == []
 
