@@ -1001,6 +1001,14 @@ def postgres_unlocks_by_the_servers_clock() -> None:
     _driver_part("postgres.advisory").Advisory.gone = gone
 
 
+def postgres_says_nothing_of_a_lost_session() -> None:
+    _driver_part("postgres.advisory_session").tell_lost = lambda holdings, why: None
+
+
+def postgres_works_off_what_nobody_waits_for() -> None:
+    _driver_part("postgres.advisory_session").AdvisorySession._call_off = lambda self, work: False
+
+
 def believes_whatever_a_driver_says() -> None:
     from cluster_lock.drivers.checked import CheckedDriver
 

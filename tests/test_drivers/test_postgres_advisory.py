@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
-from typing import Any
+from collections.abc import Iterator
 
 import pytest
 from support.aio import until
 from support.leases import first_lease
 from support.postgres import driver_at, set_up_long_ago
+from support.postgres_advisory import LOCK, LOCKED, OTHER, PREFIX, advisory_at, processes, taken
 from support.proxy import Proxy
 
 from cluster_lock import clock
@@ -29,11 +28,7 @@ from cluster_lock.values import Grant, Lease, Record
 
 pytestmark = pytest.mark.postgres
 
-PREFIX = "test/"
-"""Of `driver_at`."""
-LOCK, OTHER = "leader/x", "leader/y"
 OURS = Record(holder="alice", instance="quarantine by alice", host="ops", pid=1, since="", version="0")
-LOCKED = "FROM pg_locks WHERE locktype = 'advisory' AND granted"
 
 
 @pytest.fixture
@@ -41,18 +36,6 @@ def server(postgres_release: str) -> Iterator[PostgresServer]:
     with PostgresServer(release=postgres_release) as server:
         set_up_long_ago(server)
         yield server
-
-
-@asynccontextmanager
-async def advisory_at(dsn: str, **options: Any) -> AsyncIterator[PostgresDriver]:
-    async with driver_at(dsn, mode="advisory", **options) as driver:
-        yield driver
-
-
-async def taken(driver: PostgresDriver, lease: Lease, name: str = LOCK) -> Grant:
-    grant = await driver.acquire(lease, name, lease.holder.encode())
-    assert grant is not None
-    return grant
 
 
 async def closed(driver: PostgresDriver, lease: Lease, name: str = LOCK) -> str:
@@ -80,12 +63,6 @@ async def got(driver: PostgresDriver, lease: Lease, name: str = LOCK) -> Grant:
 def set_clock_forward(server: PostgresServer) -> None:
     """By an hour: what stands in the store is an hour older."""
     server.sql("UPDATE cluster_lock.lease SET expires_at = expires_at - interval '1 hour'")
-
-
-def processes(server: PostgresServer, name: str = LOCK) -> list[str]:
-    """Those of the server that have the advisory lock of this name, found as docs/postgres.md says."""
-    number = f"('x' || left(encode(sha256('{PREFIX}{name}'), 'hex'), 16))::bit(64)::bigint"
-    return server.sql(f"SELECT pid {LOCKED} AND classid::bigint << 32 | objid::bigint = {number}").split()
 
 
 async def test_a_clock_that_jumps_forward(server: PostgresServer) -> None:

@@ -147,6 +147,8 @@ KILLED_BY = {
     "postgres_asks_for_no_advisory_lock": f"{DRIVERS}/test_postgres_advisory.py -k clock_that_jumps",
     "postgres_keeps_the_advisory_lock_of_a_refused_row": f"{DRIVERS}/test_postgres_advisory.py -k row_that_is_refused",
     "postgres_unlocks_by_the_servers_clock": f"{DRIVERS}/test_postgres_advisory.py -k clock_that_jumps",
+    "postgres_says_nothing_of_a_lost_session": f"{DRIVERS}/test_postgres_sessions.py -k had_again",
+    "postgres_works_off_what_nobody_waits_for": f"{DRIVERS}/test_postgres_sessions.py -k given_up",
     "redis_releases_without_the_token": f"{DRIVERS}/test_redis_faults.py -k late_release",
     "redis_keeps_a_connection_that_was_cancelled": f"{DRIVERS}/test_redis_faults.py -k verb_that_is_cancelled",
     "redis_gives_away_at_once": f"{DRIVERS}/test_redis_faults.py -k gives_nothing_away",

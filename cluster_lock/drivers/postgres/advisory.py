@@ -19,9 +19,10 @@ from cluster_lock.drivers.bounded import within
 from cluster_lock.errors import BackendRefused, BackendUnavailable, LeaseExpired
 from cluster_lock.values import Grant, Lease
 
-from .advisory_session import AdvisorySession, Holding, key_of
+from .advisory_session import AdvisorySession, key_of
 from .beside import Beside
 from .errors import NotGiven, SchemaGone, lease_gone
+from .holding import Holding
 from .link import Link
 from .view import View
 
@@ -86,7 +87,9 @@ class Advisory(Beside):
 
     async def _acquire(self, lease: Lease, name: str, of_row: Callable[[], Awaitable[Grant | None]]) -> Grant | None:
         if lease.id not in self._terms:
-            self._lasts(lease, clock.now())  # granted by another driver
+            # Granted by another driver, as nothing of this library does. Its renewals are not heard here: the advisory
+            # lock is freed a ttl after this moment, and then the row guards alone.
+            self._lasts(lease, clock.now())
         async with self._turn(name):
             tried = await self._session.take(name, lease.id)
             if tried.gone:
@@ -107,6 +110,8 @@ class Advisory(Beside):
             except (BackendUnavailable, asyncio.CancelledError):
                 # The row may be ours. The next look tells, or the end of the lease; until then the session has it.
                 holding.since = clock.now()
+                if lease.id not in self._terms:  # it has ended meanwhile: nobody looks after what it has
+                    self._session.giving_back([holding])
                 raise
             if grant is None or lease.id not in self._terms:
                 await self._session.give_back([holding])

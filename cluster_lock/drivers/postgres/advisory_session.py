@@ -1,15 +1,19 @@
 """A connection of its own whose session has the advisory locks of one driver.
 
 Its requests are made one at a time, each in a task of its own with a limit: who asks may be cancelled, and that costs
-the other locks of the session nothing. A request that fails ends the connection, and with it all that the session had.
+the other locks of the session nothing. What has not had its turn by then is never asked: else more would come in than
+is worked off, where the server is far away and the locks are many. Who takes a lock lets all others go first.
+
+A request that fails ends the connection, and with it all that the session had.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import math
-from collections.abc import Callable, Collection, Coroutine, Sequence
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -19,6 +23,7 @@ from cluster_lock.errors import BackendRefused, BackendUnavailable, ClusterLockE
 
 from .connection import Connection
 from .errors import SchemaGone
+from .holding import Holding, overdue, tell_had, tell_lost
 from .link import Link
 
 T = TypeVar("T")
@@ -63,21 +68,6 @@ def key_of(prefix: str, name: str) -> int:
     return int.from_bytes(hashlib.sha256((prefix + name).encode()).digest()[:8], signed=True)
 
 
-@dataclass(eq=False, slots=True)
-class Holding:
-    """What the session has, or is to have, for a lease."""
-
-    name: str
-    key: int
-    lease: str
-    had: bool
-    """By this session, at the server. If not, the row guards alone until the session has it again."""
-    index: int = 0
-    """Of the grant; 0 as long as none is known."""
-    since: float = math.inf
-    """The moment since which no request for the row is under way: only a later look says whether the row is ours."""
-
-
 @dataclass(frozen=True, slots=True)
 class Try:
     """`holding`: None if the lock is not to be had now. `gone`: the lease is. `is_new`: the session had it not."""
@@ -90,7 +80,12 @@ class Try:
 class AdvisorySession:
     def __init__(self, link: Link, prefix: str) -> None:
         self._link, self._prefix = link, prefix
-        self._turn = asyncio.Lock()
+        self._turn, self._queue = asyncio.Lock(), asyncio.Lock()
+        """Who takes a lock has the second one first: at most one of them stands before who waits for the turn alone."""
+        self._at_work: asyncio.Future[Any] | None = None
+        """Which has the turn."""
+        self._unwanted: list[tuple[Holding, float]] = []
+        """What is to be given back, and the moment of the look that said it."""
         self._tasks: set[asyncio.Future[Any]] = set()
         self._connection: Connection | None = None
         self._closed_by: dict[str, tuple[int, float, float]] = {}
@@ -101,7 +96,12 @@ class AdvisorySession:
 
     async def connect(self) -> None:
         """See to it that there is a connection, as far as can be known without a request."""
-        await self._finished(self._begun(self._connect))
+        work = self._begun(self._connect)
+        try:
+            await self._finished(work)
+        except asyncio.CancelledError:
+            self._call_off(work)
+            raise
 
     async def take(self, name: str, lease: str) -> Try:
         """The advisory lock of `name`, if no other lease holds the row. Under the lease that holds the row already the
@@ -110,12 +110,13 @@ class AdvisorySession:
         Raises BackendUnavailable for a lock that somebody has for longer than a moment although its row is free, and
         BackendRefused if that is the lock of another name.
         """
-        work = self._begun(lambda until: self._take(name, lease, until))
+        work = self._begun(lambda until: self._take(name, lease, until), queued=True)
         try:
             return await self._finished(work)
         except asyncio.CancelledError:
-            # No row was asked for. The turn after that request is ours, before anybody asks again.
-            self._begun(lambda until: self._undo(work, until))
+            # No row was asked for. A turn after that request is ours, before anybody asks for this lock again.
+            if not self._call_off(work):
+                self._begun(lambda until: self._undo(work, until))
             raise
 
     async def give_back(self, holdings: Collection[Holding]) -> None:
@@ -125,7 +126,8 @@ class AdvisorySession:
 
     def giving_back(self, holdings: Collection[Holding], seen: float = math.inf) -> asyncio.Future[None]:
         """`seen`: the moment of the look that said it; it says nothing of what was asked for later."""
-        return self._begun(lambda until: self._give_back(holdings, seen, until))
+        self._unwanted += [(holding, seen) for holding in holdings]
+        return self._begun(self._give_back)
 
     def see_to_it(self) -> None:
         """Have again what an ended session had, as far as that is possible now; nobody waits for it."""
@@ -138,10 +140,14 @@ class AdvisorySession:
 
     # Each in a task of its own that has the turn.
 
-    def _begun(self, request: Callable[[float], Coroutine[Any, Any, T]]) -> asyncio.Future[T]:
+    def _begun(self, request: Callable[[float], Coroutine[Any, Any, T]], *, queued: bool = False) -> asyncio.Future[T]:
         async def in_turn() -> T:
-            async with self._turn:
-                return await request(self._link.deadline())
+            async with self._queue if queued else contextlib.nullcontext(), self._turn:
+                self._at_work = asyncio.current_task()
+                try:
+                    return await request(self._link.deadline())
+                finally:
+                    self._at_work = None
 
         task = asyncio.ensure_future(in_turn())
         self._tasks.add(task)
@@ -152,6 +158,13 @@ class AdvisorySession:
         self._tasks.discard(task)
         if not task.cancelled():
             task.exception()  # told to who waits, if anybody does
+
+    def _call_off(self, work: asyncio.Future[Any]) -> bool:
+        """Cancel it if it has not had its turn. Was it never asked?"""
+        if work.done() or work is self._at_work:
+            return work.cancelled()
+        work.cancel()
+        return True
 
     async def _finished(self, task: asyncio.Future[T]) -> T:
         await asyncio.wait([task])  # which leaves it alone when it is cancelled itself
@@ -186,16 +199,17 @@ class AdvisorySession:
         if mine is not None and mine.lease == lease and (mine.had or told["had"] or told["holder"] == lease):
             self._closed_by.pop(name, None)
             mine.had, mine.since = mine.had or told["had"], math.inf
+            if mine.had:
+                tell_had([mine])
             return Try(mine, is_new=is_new)
         await self._check_closed(name, key, until)
         return Try()
 
     async def _check_closed(self, name: str, key: int, until: float) -> None:
         """Raises what people should hear of a lock that somebody has although its row is free."""
-        rows = await self._ask(_WHO, (key,), until, f"see who has {name}")
-        if not rows:
-            return  # not any more
-        (told,), now = rows, clock.now()
+        told, now = await self._who_has(name, key, until), clock.now()
+        if told is None:
+            return  # nobody any more
         self._closed_by = {each: seen for each, seen in self._closed_by.items() if now - seen[2] <= _FORGOTTEN}
         before, first, _ = self._closed_by.get(name, (0, now, now))
         if before != told["process"]:
@@ -206,32 +220,39 @@ class AdvisorySession:
         for live in await self._ask(_LIVE, (), until, "look for another lock of the same number"):
             if key_of(live["prefix"], live["name"]) == key and (live["prefix"], live["name"]) != (self._prefix, name):
                 raise self._collision(name, live["name"])
-        whose = f" (of {told['client']})" if told["client"] else ""
-        process = f"process {told['process']} of the server"
         raise BackendUnavailable(
-            f"{self._link.backend}: the lease of {name} is over, but {process}{whose} still has its advisory lock: its"
+            f"{self._link.backend}: the lease of {name} is over, but {_shown(told)} still has its advisory lock: its"
             " client is slow, stopped or gone; of one that is gone the server ends it by keepalives, and of any"
             f" SELECT pg_terminate_backend({told['process']}) does"
         )
+
+    async def _who_has(self, name: str, key: int, until: float) -> dict[str, Any] | None:
+        rows = await self._ask(_WHO, (key,), until, f"see who has {name}")
+        return rows[0] if rows else None
 
     async def _undo(self, work: asyncio.Future[Try], until: float) -> None:
         if not work.cancelled() and work.exception() is None:
             tried = work.result()
             if tried.holding is not None and tried.is_new:
-                await self._give_back([tried.holding], math.inf, until)
+                self._unwanted.append((tried.holding, math.inf))
+                await self._give_back(until)
             elif tried.holding is not None:
                 tried.holding.since = clock.now()
 
-    async def _give_back(self, holdings: Collection[Holding], seen: float, until: float) -> None:
-        mine = [
-            held for held in holdings if self.held.get(held.key) is held and (seen == math.inf or seen > held.since)
-        ]
+    async def _give_back(self, until: float) -> None:
+        """All that is unwanted by now, in one request."""
+        unwanted, self._unwanted = self._unwanted, []
+        mine = {
+            held.key: held
+            for held, seen in unwanted
+            if self.held.get(held.key) is held and (seen == math.inf or seen > held.since)
+        }
         try:
-            if self._connection is not None and (keys := [holding.key for holding in mine if holding.had]):
+            if self._connection is not None and (keys := [holding.key for holding in mine.values() if holding.had]):
                 await self._ask(_UNLOCK, (keys,), until, "unlock")
         finally:  # and not before: who gives back what is being given back waits for it
-            for holding in mine:
-                del self.held[holding.key]
+            for key in mine:
+                del self.held[key]
 
     async def _try_again(self, until: float) -> None:
         # Nobody else has got it meanwhile, if our row stands: who gets the advisory lock and not the row gives it back.
@@ -241,11 +262,24 @@ class AdvisorySession:
         lost = [holding for holding in self.held.values() if not holding.had]
         if not lost:
             return
+        try:
+            await self._have_again(lost, until)
+        except ClusterLockError as error:  # nobody waits for us, and the next renewal tries again
+            tell_lost(overdue(lost, self.ttl), str(error))
+
+    async def _have_again(self, lost: Sequence[Holding], until: float) -> None:
         await self._connect(until)
         names, keys, leases = zip(*((held.name, held.key, held.lease) for held in lost), strict=True)
         values = (self._prefix, list(names), list(keys), list(leases))
+        tried = {}
         for told in await self._ask(_TRY_AGAIN, values, until, "lock again"):
-            self.held[told["key"]].had = told["had"]
+            holding = tried[told["key"]] = self.held[told["key"]]
+            holding.had = told["had"]
+        tell_had(holding for holding in tried.values() if holding.had)
+        if late := overdue(tried.values(), self.ttl):
+            who = await self._who_has(late[0].name, late[0].key, until)
+            if who is not None:
+                tell_lost(late, f"{self._link.backend}: {_shown(who)} has that of {late[0].name}")
 
     async def _ask(self, query: str, values: Sequence[Any], until: float, doing: str) -> list[dict[str, Any]]:
         assert self._connection is not None
@@ -262,10 +296,15 @@ class AdvisorySession:
             self._connection.close()
             self._connection = None
         for holding in self.held.values():
-            holding.had = False
+            holding.lose()
 
     def _collision(self, name: str, other: str) -> ClusterLockError:
         return BackendRefused(
             f"{self._link.backend}: the locks {name} and {other} have the same number as advisory locks, so that one"
             " keeps the other closed: give one of them another name"
         )
+
+
+def _shown(process: Mapping[str, Any]) -> str:
+    whose = f" (of {process['client']})" if process["client"] else ""
+    return f"process {process['process']} of the server{whose}"

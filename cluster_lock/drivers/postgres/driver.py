@@ -35,7 +35,7 @@ from .inspect import PostgresInspecting
 from .link import Link
 from .listening import Listener
 from .schema import Found
-from .texts import fits, fitted, must_fit
+from .texts import fits, fitted, must_fit, shown_names
 from .view import NOTHING, Position, View
 
 _WISH = struct.pack("!ii", 8, 80877103)
@@ -245,7 +245,7 @@ class PostgresDriver(PostgresInspecting):
         asked = clock.now()
         # Under a name that cannot be there nothing stands. It must not take the others with it.
         asked_for = list(filter(fits, names))
-        rows = await link.look("read", (self._prefix, asked_for), f"read {_shown_names(asked_for)}")
+        rows = await link.look("read", (self._prefix, asked_for), f"read {shown_names(asked_for)}")
         view = View(names, rows or [NOTHING], asked)
         if view.overlong:
             await self._one("shorten", (view.overlong,), "shorten leases that the server's clock made longer")
@@ -267,8 +267,3 @@ def _not_yet(seconds: float) -> str:
         "the server was started, promoted or set up a short time ago, and a leader of before may not know that yet;"
         f" {seconds:.1f} s to go"
     )
-
-
-def _shown_names(names: Collection[str]) -> str:
-    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return ", ".join(list(names)[:3]) + more

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from cluster_lock.drivers.shared.utf8 import is_text
 from cluster_lock.errors import BackendRefused
 
@@ -21,3 +23,8 @@ def must_fit(name: str, backend: str) -> None:
 def fitted(text: str) -> str:
     """As much of it as can be shown."""
     return text if fits(text) else text.replace("\0", "?").encode(errors="replace").decode()
+
+
+def shown_names(names: Collection[str]) -> str:
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(list(names)[:3]) + more
