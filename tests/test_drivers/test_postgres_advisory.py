@@ -21,10 +21,13 @@ from cluster_lock.errors import (
     BackendRefused,
     BackendUnavailable,
     ForeignValue,
+    HeldElsewhere,
     LeaseExpired,
 )
+from cluster_lock.lease.guard import NoGuard
+from cluster_lock.session import Session
 from cluster_lock.testing.servers import PgBouncer, PostgresServer
-from cluster_lock.values import Grant, Lease, Record
+from cluster_lock.values import LEADER, Grant, Lease, Record
 
 pytestmark = pytest.mark.postgres
 
@@ -83,6 +86,33 @@ async def test_a_clock_that_jumps_forward(server: PostgresServer) -> None:
         assert process in await closed(other, heir)
         await driver.revoke(first.lease)
         assert (await taken(other, heir)).token > first.token
+
+
+async def test_a_clock_that_jumps_by_hours(server: PostgresServer) -> None:
+    """Nothing is taken for the row of a lock that nobody touched for long, and that may go: the lock stays closed."""
+    async with advisory_at(server.dsn) as driver, advisory_at(server.dsn) as other:
+        await taken(driver, await driver.grant_lease("a", 60.0))
+        (process,) = processes(server)
+        server.sql(
+            "UPDATE cluster_lock.lease SET expires_at = expires_at - interval '2 hours';"
+            "UPDATE cluster_lock.key SET changed_at = changed_at - interval '2 hours'"
+        )
+        heir = await other.grant_lease("b", 60.0)
+        await other.announce(heir, "standby/b", b"b")
+        await driver.read([LOCK])
+        assert process in await closed(other, heir)
+
+
+async def test_who_does_not_wait_for_a_closed_lock(server: PostgresServer) -> None:
+    """It is held elsewhere, as the one who has it is there still."""
+    rival = PostgresDriver(server.dsn, prefix=PREFIX, request_timeout=4.0, mode="advisory")
+    async with advisory_at(server.dsn) as driver, Session(rival, instance="b", guard=NoGuard()) as session:
+        await taken(driver, await driver.grant_lease("a", 60.0))
+        (process,) = processes(server)
+        server.sql("UPDATE cluster_lock.lease SET expires_at = expires_at - interval '1 hour' WHERE holder = 'a'")
+        with pytest.raises(HeldElsewhere, match=f"process {process} of the server"):
+            async with session.lock(LOCK.removeprefix(LEADER)).hold(wait=False):
+                pass
 
 
 async def test_nothing_is_kept_of_what_was_released(server: PostgresServer) -> None:

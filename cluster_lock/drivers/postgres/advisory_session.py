@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 
 from cluster_lock import clock
 from cluster_lock.aio import end
-from cluster_lock.errors import BackendRefused, BackendUnavailable, ClusterLockError
+from cluster_lock.errors import BackendRefused, ClusterLockError, StillHeld
 
 from .connection import Connection
 from .errors import SchemaGone
@@ -107,7 +107,7 @@ class AdvisorySession:
         """The advisory lock of `name`, if no other lease holds the row. Under the lease that holds the row already the
         answer is a holding in any case, which the row guards.
 
-        Raises BackendUnavailable for a lock that somebody has for longer than a moment although its row is free, and
+        Raises StillHeld for a lock that somebody has for longer than a moment although its row is free, and
         BackendRefused if that is the lock of another name.
         """
         work = self._begun(lambda until: self._take(name, lease, until), queued=True)
@@ -220,7 +220,7 @@ class AdvisorySession:
         for live in await self._ask(_LIVE, (), until, "look for another lock of the same number"):
             if key_of(live["prefix"], live["name"]) == key and (live["prefix"], live["name"]) != (self._prefix, name):
                 raise self._collision(name, live["name"])
-        raise BackendUnavailable(
+        raise StillHeld(
             f"{self._link.backend}: the lease of {name} is over, but {_shown(told)} still has its advisory lock: its"
             " client is slow, stopped or gone; of one that is gone the server ends it by keepalives, and of any"
             f" SELECT pg_terminate_backend({told['process']}) does"
