@@ -27,12 +27,14 @@ async def followed(scene: Scene) -> AsyncIterator[list[Json]]:
         yield seen
     finally:
         await end([following])
+        if not following.cancelled():
+            following.result()  # nobody has looked since
 
 
 async def _follow(scene: Scene, seen: list[Json]) -> None:
     async with BACKENDS[scene.hosts.backend].looking(scene) as look:
         while True:
             stands = await look()
-            if stands is not None and (not seen or stands.items() != {k: seen[-1][k] for k in stands}.items()):
+            if stands is not None and (not seen or stands != {k: v for k, v in seen[-1].items() if k != "at"}):
                 seen.append({"at": clock.now(), **stands})
             await asyncio.sleep(LOOK_EVERY)
