@@ -22,6 +22,9 @@ EARLIEST = 4.9
 """Seconds that a handler has run when its update may be confirmed all the same: 5 by the guarantees, and it began a
 moment before it could say so."""
 
+AT_MOST_EARLIER = 0.2
+"""Seconds by which a drain may seem shorter: a request is sent a moment after it is written down."""
+
 CHECKS: dict[str, Callable[[History], Iterator[Finding]]] = {}
 """Every check, by its name."""
 
@@ -163,6 +166,24 @@ def doubled_updates(history: History) -> Iterator[tuple[float, str]]:
         for run, later in repetitions(update):
             if not may_come_again(run, later):
                 yield run.start, f"update {update.update_id} was handled again, its first term {run.term} ended well"
+
+
+@_check
+def cut_off_too_soon(history: History) -> Iterator[tuple[float, str]]:
+    """A term ended in good order, and one of its handlers was cut off before it had the time of a drain."""
+    good = {
+        (process.client, event["term"])
+        for process in history.processes
+        for event in process.of("ended")
+        if event["lost"] is None
+    }
+    for run in history.runs:
+        if run.outcome == "cancelled" and run.end is not None and (run.client, run.term) in good:
+            fetched = [poll.sent for poll in history.polls if (poll.client, poll.term) == (run.client, run.term)]
+            # What it fetched last it did before the drain. What is cut off before that has its own time limit.
+            had = run.end - max((sent for sent in fetched if sent is not None), default=run.start)
+            if 0 <= had < history.timing["drain"] - AT_MOST_EARLIER:
+                yield run.end, f"a handler of {run.client} was cut off {had:.2f} s after the last getUpdates"
 
 
 @_check

@@ -48,6 +48,8 @@ class Fault(ABC):
     """Nothing else happens in that round."""
     obedient: ClassVar[bool] = False
     """No handler swallows its cancellation in that round."""
+    asks_to_stop: ClassVar[bool] = False
+    """A bot, or its worker. Who is asked twice hurries."""
     by_hand: ClassVar[bool] = False
     """A person breaks the lock: unsafe while its holder cannot be reached."""
     harmless: bool = False

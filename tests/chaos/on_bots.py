@@ -46,6 +46,7 @@ class AskedToStop(_Ended):
 
     name = "bot asked to stop"
     number = signal.SIGTERM
+    asks_to_stop = True
 
 
 class RollingRestart(Fault):
@@ -54,6 +55,7 @@ class RollingRestart(Fault):
     name = "rolling restart"
     of = ("all",)
     lasts = (0.1, 0.3)
+    asks_to_stop = True
 
     async def begin(self) -> None:
         await self.roll()

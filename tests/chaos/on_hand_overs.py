@@ -32,6 +32,8 @@ who ask more often are refused."""
 BACK_WITHIN = 3.0
 DEAD_FOR = 1.0
 """Seconds."""
+LONG_WORK, CONFIRMED_AFTER = 14.0, 9.5
+"""Seconds. By then so much has come that Telegram would soon show nothing new."""
 AT_WORK = 0.5
 """Seconds that the later term has gone on for when the request comes."""
 
@@ -65,6 +67,20 @@ class ContenderDead(SteppedDown):
     async def end(self) -> None:
         await asyncio.to_thread(self.dead.child.wait, 30)
         self.ground.relaunch(self.dead)
+
+
+class SteppedDownAmidWork(SteppedDown):
+    """A handler has run for so long that its update is confirmed, and still runs when the leader is asked to hand
+    over."""
+
+    name = "asked to step down amid confirmed work"
+    lasts = (0.3, 0.6)
+
+    async def begin(self) -> None:
+        scene = self.ground.scene
+        await scene.telegram.push(scene.bot_id, chat_id=99, text=f"work {LONG_WORK:g}")
+        await asyncio.sleep(CONFIRMED_AFTER)
+        await super().begin()
 
 
 class RequestHeld(Fault):
@@ -180,4 +196,4 @@ def _like(told: Any, address: str) -> Any:
     return address if isinstance(told, str) else [address]
 
 
-ALL = (ContenderDead, RequestHeld, RequestHeldOnItsWay)
+ALL = (ContenderDead, SteppedDownAmidWork, RequestHeld, RequestHeldOnItsWay)

@@ -48,6 +48,7 @@ class WorkerAskedToStop(OnBot):
     """By a person who takes it for the bot: its keeper starts another one."""
 
     name = "worker asked to stop"
+    asks_to_stop = True
     kept = True
 
     async def strike(self) -> None:

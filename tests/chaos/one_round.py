@@ -200,10 +200,13 @@ def _processes(scene: Scene, since: float) -> list[Process]:
 
 
 def told(faults: Sequence[Fault]) -> list[history.Fault]:
-    """The faults for the history. A lock that a person broke while something else went on is no test of its safety."""
+    """The faults for the history. A lock that a person broke while something else went on is no test of its safety,
+    and a bot that was asked to stop twice is none of its drain."""
     records = [fault.told() for fault in faults]
     if len(faults) > 1:
         for fault, record in zip(faults, records, strict=True):
             if fault.by_hand:
                 record.excuses.extend(UNSAFE_BY_HAND)
+    if sum(fault.asks_to_stop for fault in faults) > 1:
+        records[0].excuses.append("cut_off_too_soon")
     return records

@@ -104,6 +104,14 @@ def twice_in_good_order(made: MadeHistory) -> None:
     made.run(made.handled, made.b, 3.2, 3.25, 9)
 
 
+@bad("cut_off_too_soon")
+def no_time_to_end(made: MadeHistory) -> None:
+    update = made.update(102, seq=1, chat=2)
+    made.run(update, made.a, 2.3, 2.95, 5).outcome = "cancelled"
+    made.run(update, made.b, 3.5, 3.6, 9)
+    update.acked = Delivery("b#2", 9, 4.0)
+
+
 @bad("out_of_order")
 def overtaken(made: MadeHistory) -> None:
     update = made.update(102, seq=3)
