@@ -149,9 +149,9 @@ class RequestHeld(Fault):
         return open_session(alone, self.ground.scene.prefix, "operator")
 
     async def _hand_back(self, people: list[Session]) -> bool:
-        while people:
+        for person in people:
             if await came_true(self._stands_by, BACK_WITHIN):
-                await self._ask(people.pop(), self.leader.name)
+                await self._ask(person, self.leader.name)
             if await came_true(self._leads, 1.0):
                 return True
         return False
