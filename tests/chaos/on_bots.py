@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import ClassVar
 
 from support import wall_clock
@@ -14,9 +15,11 @@ from support.stores import open_session
 
 from cluster_lock.admin.step_down import ask_to_step_down
 from cluster_lock.errors import ClusterLockError
+from cluster_lock.session import Session
 from cluster_lock.testing.telegram import Fault as Trouble
 
 from .faults import LEADER, RELEASED, STANDBY, Fault, OnBot
+from .ground import Ground
 from .released import OLDER, ReleasedBot
 from .waiting import came_true
 
@@ -107,16 +110,17 @@ class SteppedDown(Fault):
 
     async def begin(self) -> None:
         ground = self.ground
-        try:
-            async with (
-                asyncio.timeout(ASKED_WITHIN),
-                open_session(ground.store.backend(), ground.scene.prefix, "operator") as session,
-            ):
-                outcome = await ask_to_step_down(session, ground.lock, by="the laboratory", timeout=ASKED_WITHIN / 2)
-        except (ClusterLockError, TimeoutError) as error:  # another fault was there
-            self.detail = f"not done: {error}"
-        else:
-            self.detail = "nobody led" if outcome is None else outcome.declined or ""
+        self.detail = await asked(ground, open_session(ground.store.backend(), ground.scene.prefix, "operator"))
+
+
+async def asked(ground: Ground, opening: AbstractAsyncContextManager[Session], to: str | None = None) -> str:
+    """What came of a request to step down that this session makes."""
+    try:
+        async with asyncio.timeout(ASKED_WITHIN), opening as session:
+            outcome = await ask_to_step_down(session, ground.lock, to=to, by="the laboratory", timeout=ASKED_WITHIN / 2)
+    except (ClusterLockError, TimeoutError) as error:  # another fault was there
+        return f"not done: {error}"
+    return "nobody led" if outcome is None else outcome.declined or ""
 
 
 class HeirKilled(AskedToStop):

@@ -5,27 +5,21 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import Mapping
-from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, nullcontext
 from typing import Any, ClassVar
 
 from support.backends import Backend
 from support.hosts import HostedBot
-from support.stores import open_driver, open_session
+from support.stores import open_session
 
-from cluster_lock.admin.step_down import ask_to_step_down
-from cluster_lock.errors import ClusterLockError
 from cluster_lock.session import Session
 from cluster_lock.testing.servers import Server
-from cluster_lock.values import STANDBY as STANDBYS
-from cluster_lock.values import Record
 
 from .faults import LEADER, PASSING_ON, SEVERAL_NODES, STANDBY, Fault
-from .on_bots import SteppedDown
+from .on_bots import SteppedDown, asked
 from .on_nodes import asked_by
 from .waiting import came_true
 
-ASKED_WITHIN = 5.0
-"""Seconds."""
 TRIES = 2
 """To hand it back: who gave it away may be deaf for a moment, since it listened to the node that stands still. People
 who ask more often are refused."""
@@ -54,14 +48,8 @@ class ContenderDead(SteppedDown):
 
     async def _oldest(self) -> HostedBot:
         ground = self.ground
-        driver = open_driver(ground.store.backend(), ground.scene.prefix, 2.0)
-        await driver.open()
-        try:
-            records = [Record.from_bytes(entry.record or b"") for entry in await driver.scan(STANDBYS)]
-        finally:
-            await driver.close()
         bots = {bot.name: bot for bot in ground.bots if not bot.leads}
-        waiting = [bots[record.instance] for record in records if record is not None and record.instance in bots]
+        waiting = [bots[name] for name in await ground.scene.contenders() if name in bots]
         return waiting[0] if waiting else ground.bot(STANDBY)
 
     async def end(self) -> None:
@@ -103,7 +91,7 @@ class RequestHeld(Fault):
         async with AsyncExitStack() as stack:
             # Opened before, at another node: who stands still would be waited for.
             people = [await stack.enter_async_context(self._person_at(other)) for _ in range(1 + TRIES)]
-            away = asyncio.create_task(self._ask(people.pop()))
+            away = asyncio.create_task(asked(ground, nullcontext(people.pop())))
             await asyncio.sleep(self.after[self.on])
             await asyncio.to_thread(self.hold, index)
             try:
@@ -151,7 +139,7 @@ class RequestHeld(Fault):
     async def _hand_back(self, people: list[Session]) -> bool:
         for person in people:
             if await came_true(self._stands_by, BACK_WITHIN):
-                await self._ask(person, self.leader.name)
+                await asked(self.ground, nullcontext(person), self.leader.name)
             if await came_true(self._leads, 1.0):
                 return True
         return False
@@ -161,17 +149,6 @@ class RequestHeld(Fault):
 
     async def _leads(self) -> bool:
         return self.leader.leads
-
-    async def _ask(self, person: Session, to: str | None = None) -> str:
-        """What came of it."""
-        try:
-            async with asyncio.timeout(2 * ASKED_WITHIN):
-                outcome = await ask_to_step_down(
-                    person, self.ground.lock, to=to, by="the laboratory", timeout=ASKED_WITHIN
-                )
-        except (ClusterLockError, TimeoutError) as error:  # another fault was there
-            return f"not done: {error}"
-        return "nobody led" if outcome is None else outcome.declined or ""
 
 
 class RequestHeldOnItsWay(RequestHeld):

@@ -139,7 +139,7 @@ class Round:
             if stands != leaders[0].term:
                 self._unwell = f"{leaders[0].client} leads under {leaders[0].term}, and {stands} stands in the store"
                 return False
-            missing = {bot.name for bot in others} - await scene.contenders()
+            missing = {bot.name for bot in others} - {*await scene.contenders()}
             self._unwell = f"no record of {missing}" if missing else ""
             return not missing
 

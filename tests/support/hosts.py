@@ -273,13 +273,13 @@ class Scene:
 
     # -- waiting
 
-    async def contenders(self) -> set[str]:
-        """The instances whose contender record stands in the store."""
+    async def contenders(self) -> list[str]:
+        """The instances whose contender record stands in the store, who has waited for longest first."""
         driver = open_driver(self.hosts.store.backend(), self.prefix, 2.0)
         await driver.open()
         try:
             records = [Record.from_bytes(entry.record or b"") for entry in await driver.scan(STANDBY)]
-            return {record.instance for record in records if record is not None}
+            return [record.instance for record in records if record is not None]
         finally:
             await driver.close()
 
@@ -287,7 +287,7 @@ class Scene:
         """Until each of these stands by and says so in the store."""
 
         async def all_contend() -> bool:
-            return all(bot.stands_by for bot in bots) and {bot.name for bot in bots} <= await self.contenders()
+            return all(bot.stands_by for bot in bots) and {bot.name for bot in bots} <= {*await self.contenders()}
 
         await self.reached(all_contend)
 
