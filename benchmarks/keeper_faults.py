@@ -30,6 +30,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from support.aio import until
 from support.keepers import KeeperProcess, Keepers, keepers
+from support.running import command_of, runs
 
 NAMES = ("a", "b", "c")
 WRITES = (
@@ -106,12 +107,12 @@ class Faults:
             said = "\n".join(f"{each}:\n{it.output[-1000:]}" for each, it in self._keepers.items())
             raise AssertionError(f"nobody leads after {what} of {keeper.pid}:\n{said}") from error
         try:
-            await until(lambda: not any(map(_runs, below)), timeout=ENDED_WITHIN)
+            await until(lambda: not any(map(runs, below)), timeout=ENDED_WITHIN)
         except AssertionError:
-            left = [" ".join(each.cmdline())[:60] for each in below if _runs(each)]
+            left = [command_of(each)[:60] for each in below if runs(each)]
             self.left_over.append(f"{what}: {left}")
             for each in below:
-                if _runs(each):
+                if runs(each):
                     each.kill()
         await keeper.ended(ENDED_WITHIN)
         await self.start()
@@ -139,13 +140,6 @@ class Faults:
 def _read(line: str) -> tuple[float, int, str]:
     now, token, name = line.split()
     return float(now), int(token), name
-
-
-def _runs(process: psutil.Process) -> bool:
-    try:
-        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
-    except psutil.NoSuchProcess:
-        return False
 
 
 def _parts(keeper: KeeperProcess, below: list[psutil.Process]) -> dict[str, list[int]]:

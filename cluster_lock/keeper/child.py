@@ -20,7 +20,7 @@ from cluster_lock.lease.guard import end_process
 from cluster_lock.process.instance_lock import process_started
 
 from .again import starting
-from .init import CORE, NO_NEW_PRIVILEGES, PROCESS, WITHOUT, become_subreaper, descendants, reap, sweep
+from .init import CORE, LEAVE, NO_NEW_PRIVILEGES, PROCESS, WITHOUT, become_subreaper, descendants, reap, sweep
 from .left_over import HOPELESS, mark
 from .names import LOCALE, MARK
 
@@ -176,7 +176,7 @@ def _not_too_long(program: str) -> Iterator[None]:
 
 
 async def _end_all() -> None:
-    if reap() is not None and not await asyncio.to_thread(sweep, _strangers_left, HOPELESS):
+    if reap() is not None and not await asyncio.to_thread(sweep, _strangers_left, HOPELESS, LEAVE):
         _give_up()
 
 

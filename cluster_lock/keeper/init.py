@@ -13,9 +13,10 @@ The exit status is the command's, or 128 + the number of the signal that ended i
 
 Two processes do this, one under the other (PR_SET_CHILD_SUBREAPER makes each the parent of what is orphaned below it),
 because PR_SET_PDEATHSIG reaches a direct child only: if the keeper and one of the two are killed at once, the other one
-still hears of it and kills what is left. If the two are killed, the keeper does (`sweep`). If they are stopped, and
-hear nothing, the death of the parent wakes them. Elsewhere than on Linux there is the process group, and what leaves it
-is not found.
+still hears of it and kills what is left. If the two are killed, the keeper does (`sweep`). None of the three kills the
+one below while that does the same work: killed at that moment, it would leave the rest to nobody. If they are stopped,
+and hear nothing, the death of the parent wakes them. Elsewhere than on Linux there is the process group, and what
+leaves it is not found.
 
 No signal ends the two that can be ignored, so a stop signal to every process of a service leaves the command its time.
 Nor do they stand in lists of processes under a name that a pattern for this library, for Python or for the command
@@ -43,6 +44,8 @@ NOT_STARTED = 71
 FIRST_FD = 3
 PAUSE = 0.002
 """Between two looks at what does not end: a process in a system call that cannot be interrupted."""
+LEAVE = 0.05
+"""Seconds in which an init that hears that the one above it is gone ends everything; it takes milliseconds."""
 BEFORE = 0.2
 """Seconds before `until` at which everything is ended."""
 LOOK_EVERY = 0.25
@@ -64,22 +67,29 @@ def become_subreaper() -> None:
     _prctl(PR_SET_CHILD_SUBREAPER, 1)
 
 
-def sweep(spared: Callable[[], Collection[int]] = set, limit: float = float("inf")) -> bool:
+def sweep(
+    spared: Callable[[], Collection[int]] = set,
+    limit: float = float("inf"),
+    leave: float = 0.0,
+    command: int | None = None,
+) -> bool:
     """Kill every descendant, and come back when none is left. Those that are born meanwhile too. False if some are
-    after `limit` seconds. `spared()`: these are not killed, nor what is below them, and not waited for."""
+    after `limit` seconds. `spared()`: these are not killed, nor what is below them, and not waited for. `leave`:
+    seconds in which an init below is to do it. `command`: its status is left in `statuses`."""
     began = _now()
-    while reap() is not None:  # looked at first: mostly there is none, and a look at /proc takes milliseconds
-        spare = spared()
+    while reap(command) is not None:  # looked at first: mostly there is none, and a look at /proc takes milliseconds
+        spare, passed = spared(), _now() - began
         try:
             found, seen = list(descendants(spare)), True
         except OSError:
             found, seen = [], False  # no descriptor for the look at them: looked at again
         if spare and seen and not found:
             return True
-        if _now() - began > limit:
+        if passed > limit:
             return False
-        for pid in found:
-            _kill(pid, signal.SIGKILL)
+        if passed >= leave:
+            for pid in reversed(found):  # an init after all that is below it
+                _kill(pid, signal.SIGKILL)
         select.select([], [], [], PAUSE)
     return True
 
@@ -256,10 +266,9 @@ def _stand_over(child: int, control: int, *, listens: bool) -> int:
             over = not said or b"kill" in lines
             until = _heed(lines, child, until)
         if over or _now() >= until - BEFORE:
-            if LINUX or listens:
-                sweep_with(child)
-            else:  # the lower one does it
-                os.waitpid(child, 0)
+            if listens and not LINUX:
+                _kill_group(child)
+            sweep(leave=0.0 if listens else LEAVE, command=child)
             return statuses.get(child, -signal.SIGKILL)
 
 
@@ -273,18 +282,12 @@ def _heed(lines: list[bytes], child: int, until: float) -> float:
     return until
 
 
-def sweep_with(child: int) -> None:
-    """`sweep`, keeping the status of `child`; elsewhere than on Linux it and its group are all that can be found."""
-    if not LINUX:
-        try:
-            os.killpg(child, signal.SIGKILL)
-        except (ProcessLookupError, PermissionError):
-            _kill(child, signal.SIGKILL)
-    for pid in descendants():
-        _kill(pid, signal.SIGKILL)
-    while reap(child) is not None and child not in statuses:
-        select.select([], [], [], PAUSE)
-    sweep()
+def _kill_group(child: int) -> None:
+    """It and its group: all that can be found elsewhere than on Linux."""
+    try:
+        os.killpg(child, signal.SIGKILL)
+    except (ProcessLookupError, PermissionError):
+        _kill(child, signal.SIGKILL)
 
 
 def main(arguments: list[str]) -> int:

@@ -18,9 +18,11 @@ from cluster_lock.keeper.plan import KeeperSpec, handed_over
 from cluster_lock.session import Session
 from cluster_lock.values import LEADER, Timing
 
+from . import running
 from .aio import until
 from .backends import Backend
 from .mutants import module
+from .running import name_of, runs
 from .stores import driver_options, open_driver, open_session
 
 TESTS = Path(__file__).parents[1]
@@ -63,11 +65,20 @@ class KeeperProcess:
 
     def below(self) -> list[psutil.Process]:
         """All that runs below it: two inits, the command, and what that started."""
-        try:
-            found = psutil.Process(self.pid).children(recursive=True)
-        except psutil.NoSuchProcess:
-            return []
+        found = running.below(self.pid)
         self._seen.update(found)
+        return found
+
+    async def runs(self, name: str, *, times: int = 1) -> list[psutil.Process]:
+        """Those of this name below it, once there are so many."""
+        found: list[psutil.Process] = []
+
+        def enough() -> bool:
+            found[:] = (each for each in self.below() if name_of(each) == name)
+            return len(found) >= times
+
+        await until(lambda: enough() or self.code is not None)
+        assert len(found) >= times, f"no {name} in:\n{self.output}"
         return found
 
     async def kill(self) -> None:
@@ -76,26 +87,19 @@ class KeeperProcess:
         self.signal(signal.SIGKILL)
         await self.ended()
         for process in self._seen:
-            if _runs(process):
+            if runs(process):
                 process.kill()
 
     def inits(self) -> list[psutil.Process]:
         """Upper and lower."""
-        return [each for each in self.below() if each.name() == "init"]
+        return [each for each in self.below() if name_of(each) == "init"]
 
 
 async def gone(processes: Sequence[psutil.Process], timeout: float) -> float:
     """Wait until none of them runs any more; how long that took."""
     began = clock.now()
-    await until(lambda: not any(_runs(each) for each in processes), timeout=timeout)
+    await until(lambda: not any(runs(each) for each in processes), timeout=timeout)
     return clock.now() - began
-
-
-def _runs(process: psutil.Process) -> bool:
-    try:
-        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
-    except psutil.NoSuchProcess:
-        return False
 
 
 class Keepers:

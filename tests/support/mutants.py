@@ -392,6 +392,14 @@ def leaves_everything_to_a_keeper_that_is_gone() -> None:
     _another_init("over = not said or", "if not said:\n                os._exit(1)\n            over =")
 
 
+def kills_an_init_first() -> None:
+    _another_init("in reversed(found)", "in found")
+
+
+def kills_an_init_that_is_at_work() -> None:
+    _another_init("leave=0.0 if listens else LEAVE", "leave=0.0")
+
+
 def sleeps_through_the_end_of_its_keeper() -> None:
     _another_init("_prctl(PR_SET_PDEATHSIG, signal.SIGCONT)", "pass")
 

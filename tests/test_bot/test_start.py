@@ -10,12 +10,12 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Protocol
 
-import psutil
 import pytest
 from support.aio import PATIENCE, until
 from support.bot_process import TOKEN, BotProcess, environment
 from support.certs import make_tls
 from support.nursery import Nursery
+from support.running import below
 
 from cluster_lock import clock
 from cluster_lock.config import load, open_driver
@@ -256,7 +256,7 @@ async def test_a_stop_drains(start: Start, name: str, to: str) -> None:
             await printed(process, "leading")
             simulator.push(BOT_ID, text="work 1.5")
             await until(lambda: sent_texts(simulator) == ["begun"])
-            everybody = [process.pid, *(each.pid for each in psutil.Process(process.pid).children(recursive=True))]
+            everybody = [process.pid, *(each.pid for each in below(process.pid))]
             chosen = {"everybody": everybody, "worker": everybody[-1:]}.get(to, everybody[:1])
             for pid in chosen * (1 if to == "in-process" else 2):
                 os.kill(pid, signal.Signals[name])

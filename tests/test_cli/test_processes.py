@@ -12,12 +12,12 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 from support.aio import PATIENCE, run, until
 from support.backends import Backend
 from support.company import write_config
 from support.program import CHECKOUT
+from support.running import below, name_of
 
 from cluster_lock import clock
 from cluster_lock.values import Timing
@@ -88,8 +88,7 @@ class Operator:
 
 
 def works(keeper: subprocess.Popen[bytes]) -> bool:
-    below = psutil.Process(keeper.pid).children(recursive=True)
-    return any(each.name() == "sleep" for each in below)
+    return any(name_of(each) == "sleep" for each in below(keeper.pid))
 
 
 def test_an_operator_and_two_keepers(backend: Backend, prefix: str, tmp_path: Path) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import configparser
 import re
+import subprocess
+import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -102,3 +105,29 @@ def test_the_backend_that_builds_the_wheel_is_locked() -> None:
     (asked,) = map(Requirement, PROJECT["build-system"]["requires"])
     assert asked.specifier.contains(pins("build")["hatchling"])
     assert {pins(name)["hatchling"] for name in ("build", "test", "oldest", "py315")} == {pins("build")["hatchling"]}
+
+
+_WITHOUT = (
+    "import sys; sys.modules.update(dict.fromkeys({names!r})); import pytest; sys.exit(pytest.main(sys.argv[1:]))"
+)
+
+
+@pytest.mark.slow
+def test_the_tests_of_the_newest_python_load_nothing_that_it_lacks() -> None:
+    """What cannot be installed on the newest Python is imported by none of the tests that run there, at the top of no
+    module; else the whole run ends there."""
+    lacking = sorted(each.replace("-", "_") for each in pins("test").keys() - pins("py315").keys())
+    assert {"aiogram", "psycopg"} <= set(lacking)
+    tox = configparser.ConfigParser(interpolation=None)
+    tox.read(ROOT / "tox.ini")
+    settings = dict(line.split(" = ", 1) for line in tox["testenv"]["set_env"].splitlines() if " = " in line)
+    collect = (sys.executable, "-c", _WITHOUT.format(names=lacking), "--collect-only", "-qq", "-p", "no:cacheprovider")
+    done = subprocess.run(
+        [*collect, *settings["plain_tests"].split()],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr

@@ -7,7 +7,6 @@ import logging
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 
-import psycopg
 import pytest
 from support.aio import until
 from support.postgres import set_up_long_ago
@@ -132,6 +131,7 @@ async def test_a_session_that_is_not_to_be_had_again(
                 await until(lambda: not beside(driver)._session._tasks)
             return [(each.levelname, each.getMessage()) for each in caplog.records]
 
+        psycopg = pytest.importorskip("psycopg")
         with psycopg.connect(server.dsn, autocommit=True) as stranger:
             (process,) = processes(server)
             server.sql(f"SELECT pg_terminate_backend({process}, 10000)")

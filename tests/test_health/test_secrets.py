@@ -14,6 +14,7 @@ import pytest
 from support.aio import until
 from support.bot_process import BotProcess, environment
 from support.http import Stream, fetch
+from support.running import below, command_of
 
 from cluster_lock.testing.telegram import Fault, TelegramSimulator
 
@@ -46,8 +47,8 @@ async def test_nothing_tells_the_token(tmp_path: Path) -> None:
             await until(failed)
             seen = await pages(url)
             assert json.loads(seen["/health"])["role"] == "leader"
-            for one in [*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)]:
-                seen[f"arguments of {one.pid}"] = " ".join(one.cmdline())
+            for one in [*below(process.pid), psutil.Process(process.pid)]:
+                seen[f"arguments of {one.pid}"] = command_of(one)
             process.signal(signal.SIGTERM)
             assert await asyncio.to_thread(process.end) == 0
         finally:

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import psutil
 import pytest
-from support.aio import PATIENCE, run, until
+from support.aio import PATIENCE, run
 from support.bot_process import TOKEN
 from support.keepers import WORKER, KeeperProcess, Keepers, gone, keepers
+from support.running import command_of
 
 from cluster_lock import clock
 from cluster_lock.keeper.left_over import HOPELESS, end_left_over, mark
@@ -29,8 +30,7 @@ async def forking(them: Keepers, folder: Path, instance: str, lock: str) -> tupl
     """A keeper, and two processes that its command has started. Their numbers are in the file `left`."""
     keeper = await them.start(instance, "sh", "-c", FORKS, lock=lock)
     await keeper.says("up")
-    await until(lambda: len([each for each in keeper.below() if each.name() == "sleep"]) == 2)
-    sleeps = [each for each in keeper.below() if each.name() == "sleep"]
+    sleeps = await keeper.runs("sleep", times=2)
     (folder / "left").write_text("\n".join(str(each.pid) for each in sleeps))
     return keeper, sleeps
 
@@ -94,8 +94,8 @@ async def test_no_pattern_finds_an_init(tmp_path: Path) -> None:
         keeper, _ = await forking(them, tmp_path, "a", "x")
         inits, below = keeper.inits(), keeper.below()
         assert len(inits) == 2
-        assert [" ".join(each.cmdline()) for each in inits] == 2 * [f"init of process {keeper.pid}"]
-        found = [each for each in below if "cluster" in (text := " ".join(each.cmdline())) or "python" in text]
+        assert [command_of(each) for each in inits] == 2 * [f"init of process {keeper.pid}"]
+        found = [each for each in below if "cluster" in (text := command_of(each)) or "python" in text]
         assert found == []
         keeper.signal(signal.SIGKILL)
         assert await gone(below, 5) < 2

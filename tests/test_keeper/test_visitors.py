@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from support.aio import until
 from support.keepers import KeeperProcess, Keepers, gone, keepers
 
 from cluster_lock.values import LEADER
@@ -54,9 +53,7 @@ async def test_a_program_that_crashes_below_a_shell(tmp_path: Path) -> None:
     async with keepers(tmp_path) as them:
         script = f"{' '.join(PROGRAM)} crashes & sleep 10; true"
         keeper = await visited(them, "sh", "-c", script)
-        await keeper.says("leading 2 ")
-        await until(lambda: any(each.name() == "sleep" for each in keeper.below()) or keeper.code is not None)
-        sleeping = [each for each in keeper.below() if each.name() == "sleep"]
+        sleeping = await keeper.runs("sleep")
         await keeper.says("killing the command: the program that led telegram/1 is gone")
         assert await keeper.ended() == 128 + signal.SIGKILL
         assert await gone(sleeping, 0.1) < 0.1

@@ -86,6 +86,8 @@ KILLED_BY = {
     "ids_only_grow": f"{POLLER}/test_window.py -k numbering",
     "frees_the_lock_when_the_command_has_ended": f"{KEEPER}/test_run.py::test_a_lock_is_free_when_nothing_is_left",
     "leaves_everything_to_a_keeper_that_is_gone": f"{KEEPER}/test_run.py::test_nothing_is_left[keeper]",
+    "kills_an_init_first": f"{KEEPER}/test_child.py::test_who_is_killed_while_it_kills[upper-stopped]",
+    "kills_an_init_that_is_at_work": f"{KEEPER}/test_child.py::test_who_is_killed_while_it_kills[upper]",
     "sleeps_through_the_end_of_its_keeper": f"{KEEPER}/test_run.py::test_inits_that_are_stopped",
     "inits_die_of_a_stop_signal": f"{KEEPER}/test_stop_signals.py::test_a_signal_to_every_process[SIGTERM]",
     "passes_on_what_came_to_everybody": f"{KEEPER}/test_stop_signals.py::test_a_signal_to_every_process[SIGTERM]",
