@@ -159,13 +159,12 @@ class RequestHeldOnItsWay(RequestHeld):
     needs = PASSING_ON
 
     def hold(self, index: int) -> None:
-        store, hosts = self.ground.store, self.ground.network.hosts
+        store = self.ground.store
         # Members of etcd write to each other in the answers to long requests.
-        own, to = ("--sport", str(store.nodes[index].peer_port)), ("-d", hosts[store.leader].address)
-        hosts[index].run("iptables", "-A", "OUTPUT", "-p", "tcp", *own, *to, "-j", "DROP")
+        self.rules = self.ground.network.hold(index, store.nodes[index].peer_port, store.leader)
 
     def let_go(self, index: int) -> None:
-        self.ground.network.hosts[index].run("iptables", "-F")
+        self.rules.take_back()
 
 
 def _like(told: Any, address: str) -> Any:

@@ -5,22 +5,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from support.hosts import STORES, TELEGRAM
+from support.netns import Network, Rules
 
 from .faults import WIRES, OnBot
 
 
 class _Cut(OnBot):
-    """The rules of a host's firewall are its own: to flush them ends this fault, and what else was done to the host."""
-
     far: Sequence[int] = ()
 
     async def strike(self) -> None:
-        self.ground.network.partition([self.bot.host], self.far)
+        self.rules = self.rule(self.ground.network, self.bot.host)
+
+    def rule(self, network: Network, host: int) -> Rules:
+        return network.partition([host], self.far)
 
     async def end(self) -> None:
-        self.ground.network.hosts[self.bot.host].run("iptables", "-F")
-        for peer in self.far:
-            self.ground.network.hosts[peer].run("iptables", "-F")
+        self.rules.take_back()
 
 
 class CutFromStore(_Cut):
@@ -41,8 +41,8 @@ class CutFromAll(_Cut):
 
 
 class _Mute(_Cut):
-    async def strike(self) -> None:
-        self.ground.network.mute([self.bot.host], self.far)
+    def rule(self, network: Network, host: int) -> Rules:
+        return network.mute([host], self.far)
 
 
 class MuteToStore(_Mute):
@@ -57,8 +57,8 @@ class MuteToTelegram(_Mute):
 
 
 class _Deaf(_Cut):
-    async def strike(self) -> None:
-        self.ground.network.mute(self.far, [self.bot.host])
+    def rule(self, network: Network, host: int) -> Rules:
+        return network.mute(self.far, [host])
 
 
 class DeafToStore(_Deaf):
@@ -77,8 +77,8 @@ class Lossy(_Cut):
 
     name = "bot's packets are lost"
 
-    async def strike(self) -> None:
-        self.ground.network.lose(self.bot.host, 0.2)
+    def rule(self, network: Network, host: int) -> Rules:
+        return network.lose(host, 0.2)
 
 
 class Refused(_Cut):
@@ -88,8 +88,8 @@ class Refused(_Cut):
     far = STORES
     needs = WIRES
 
-    async def strike(self) -> None:
-        self.ground.network.refuse(self.bot.host, self.far)
+    def rule(self, network: Network, host: int) -> Rules:
+        return network.refuse(host, self.far)
 
 
 class LinkDown(OnBot):

@@ -57,10 +57,10 @@ class NodeCut(OnNode):
     name = "store node cut from the others"
 
     async def strike(self) -> None:
-        self.ground.network.partition([self.index], [index for index in STORES if index != self.index])
+        self.rules = self.ground.network.partition([self.index], [index for index in STORES if index != self.index])
 
     async def end(self) -> None:
-        self.ground.network.hosts[self.index].run("iptables", "-F")
+        self.rules.take_back()
 
 
 class NodeRefuses(Fault):

@@ -184,11 +184,11 @@ class FailedOverBehind(FailedOver):
     lasts = (0.1, 1.6)
 
     def strike(self) -> None:
-        self.ground.network.partition([self.index], [1 - self.index])
+        self.rules = self.ground.network.partition([self.index], [1 - self.index])
 
     async def end(self) -> None:
         await asyncio.to_thread(self.pair.lose_primary)
-        self.ground.network.hosts[self.index].run("iptables", "-F")
+        self.rules.take_back()
         await super().end()
 
 

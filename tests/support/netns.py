@@ -16,7 +16,7 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
@@ -41,6 +41,20 @@ class Host:
     def run(self, *command: str) -> str:
         """What a command prints in there; raises RuntimeError when it fails."""
         return _run(*self.wrapper, *command)
+
+
+class Rules:
+    """Rules of the hosts' firewalls. They hold until they are taken back, or the network is healed."""
+
+    def __init__(self, rules: Iterable[tuple[Host, Sequence[str]]]) -> None:
+        self._rules = list(rules)
+        for host, rule in self._rules:
+            host.run("iptables", "-A", *rule)
+
+    def take_back(self) -> None:
+        """These alone: what else was done to the hosts goes on."""
+        for host, rule in self._rules:
+            host.run("iptables", "-D", *rule)
 
 
 class Network:
@@ -78,34 +92,34 @@ class Network:
         self._remove()
         atexit.unregister(self._remove)
 
-    def partition(self, side: Iterable[int], other: Iterable[int]) -> None:
+    def partition(self, side: Iterable[int], other: Collection[int]) -> Rules:
         """No packet passes between the hosts of one side and those of the other, both ways; nobody is told."""
         others = [self.hosts[index].address for index in other]
-        for index in side:
-            self._drop(self.hosts[index], others)
+        return Rules(rule for index in side for rule in self._cut(index, others))
 
-    def mute(self, side: Iterable[int], other: Iterable[int]) -> None:
+    def mute(self, side: Iterable[int], other: Collection[int]) -> Rules:
         """What the hosts of one side send does not reach those of the other; what those send does arrive."""
-        for index in side:
-            for peer in other:
-                self.hosts[index].run("iptables", "-A", "OUTPUT", "-d", self.hosts[peer].address, "-j", "DROP")
+        return Rules(self._sent(index, peer, "DROP") for index in side for peer in other)
 
-    def refuse(self, index: int, other: Iterable[int]) -> None:
+    def refuse(self, index: int, other: Iterable[int]) -> Rules:
         """What the host sends to those of the other side is answered with a reset."""
-        how = ("-p", "tcp", "-j", "REJECT", "--reject-with", "tcp-reset")
-        for peer in other:
-            self.hosts[index].run("iptables", "-A", "OUTPUT", "-d", self.hosts[peer].address, *how)
+        reset = ("REJECT", "--reject-with", "tcp-reset")
+        return Rules(self._sent(index, peer, *reset, more=("-p", "tcp")) for peer in other)
 
-    def lose(self, index: int, share: float) -> None:
+    def hold(self, index: int, port: int, other: int) -> Rules:
+        """What the host sends to the other one from this port waits in its kernel."""
+        return Rules([self._sent(index, other, "DROP", more=("-p", "tcp", "--sport", str(port)))])
+
+    def lose(self, index: int, share: float) -> Rules:
         """Of the packets that reach the host, and of those that it sends, this share is lost."""
         chance = ("-m", "statistic", "--mode", "random", "--probability", f"{share:g}")
-        for chain in ("INPUT", "OUTPUT"):
-            self.hosts[index].run("iptables", "-A", chain, "-p", "tcp", *chance, "-j", "DROP")
+        rule = ("-p", "tcp", *chance, "-j", "DROP")
+        return Rules((self.hosts[index], (chain, *rule)) for chain in ("INPUT", "OUTPUT"))
 
-    def isolate(self, index: int) -> None:
+    def isolate(self, index: int) -> Rules:
         """Cut one host off from all hosts and from the test process."""
         everyone = [host.address for host in self.hosts if host is not self.hosts[index]]
-        self._drop(self.hosts[index], [*everyone, self.own_address])
+        return Rules(self._cut(index, [*everyone, self.own_address]))
 
     def heal(self) -> None:
         """Everybody reaches everybody again."""
@@ -120,10 +134,13 @@ class Network:
         """Bring the link back up."""
         self.hosts[index].run("ip", "link", "set", "eth0", "up")
 
-    def _drop(self, host: Host, peers: Sequence[str]) -> None:
+    def _cut(self, index: int, peers: Iterable[str]) -> Iterator[tuple[Host, Sequence[str]]]:
         for peer in peers:
-            host.run("iptables", "-A", "INPUT", "-s", peer, "-j", "DROP")
-            host.run("iptables", "-A", "OUTPUT", "-d", peer, "-j", "DROP")
+            yield self.hosts[index], ("INPUT", "-s", peer, "-j", "DROP")
+            yield self.hosts[index], ("OUTPUT", "-d", peer, "-j", "DROP")
+
+    def _sent(self, index: int, peer: int, *fate: str, more: Sequence[str] = ()) -> tuple[Host, Sequence[str]]:
+        return self.hosts[index], ("OUTPUT", "-d", self.hosts[peer].address, *more, "-j", *fate)
 
     def _build(self) -> None:
         switch = Host(self._switch, "")

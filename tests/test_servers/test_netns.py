@@ -51,6 +51,19 @@ def test_partition_cuts_both_ways_and_heals() -> None:
         assert reaches(network, 0, 2)
 
 
+def test_what_is_taken_back_is_one_thing_alone() -> None:
+    """Of two things that were done to the wires of a host the one that is taken back is over, and the other goes on."""
+    with Network(3) as network:
+        cut = network.partition([0], [1])
+        mute = network.mute([0], [1, 2])
+        cut.take_back()
+        assert reaches(network, 1, 2)
+        assert not reaches(network, 0, 2)
+        mute.take_back()
+        assert reaches(network, 0, 1)
+        assert reaches(network, 0, 2)
+
+
 def test_nothing_is_left_behind() -> None:
     """After the block its namespaces are gone, also when the block failed."""
     before = names()
