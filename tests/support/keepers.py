@@ -26,7 +26,7 @@ from .running import name_of, runs
 from .stores import driver_options, open_driver, open_session
 
 TESTS = Path(__file__).parents[1]
-FAST = Timing(ttl=3.0, margin=1.0, stop_time=0.5, drain=2.0, cancel_grace=0.5, stall_limit=1.5)
+FAST = Timing(ttl=3.0, margin=1.0, stop_time=0.5, drain=2.0, cancel_grace=0.5, stall_limit=1.5, invite=2.0)
 WORKER = ("-m", "support.small_worker")
 
 

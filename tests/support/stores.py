@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.aio import until
 from support.backends import Backend
 from support.postgres import let_time_pass
 
@@ -16,7 +17,7 @@ from cluster_lock.host.flock import is_locked
 from cluster_lock.lease.guard import NoGuard
 from cluster_lock.session import Session
 from cluster_lock.testing.servers import ConsulServer, EtcdServer, PostgresServer, RedisServer
-from cluster_lock.values import LEADER, Timing
+from cluster_lock.values import LEADER, STANDBY, Record, Timing
 
 CONSUL = pytest.param("consul", marks=pytest.mark.consul)
 TELL_ALL = [
@@ -32,8 +33,8 @@ SERVERS = [
 ]
 """For `parametrize("backend", SERVERS, indirect=True, scope="session")`: servers that people reach behind our back."""
 
-TIMING = Timing(ttl=4.0, margin=1.0, stop_time=0.5, settle=0.25)
-"""Fast, with a second for each request on a busy machine."""
+TIMING = Timing(ttl=4.0, margin=1.0, stop_time=0.5, settle=0.25, invite=2.0)
+"""Fast, with a second for each request on a busy machine, and two for an heir."""
 
 
 def driver_options(backend: Backend, prefix: str, request_timeout: float = TIMING.request) -> dict[str, Any]:
@@ -56,6 +57,17 @@ def open_session(backend: Backend, prefix: str, instance: str, timing: Timing = 
     """A session of a process of its own, so to say. Nothing ends the test process at a deadline."""
     driver = open_driver(backend, prefix, timing.request)
     return Session(driver, instance=instance, timing=timing, guard=NoGuard(), **options)
+
+
+async def stands_by(session: Session, name: str) -> None:
+    """Wait until everybody can see in the store that it stands by for this lock."""
+
+    async def is_seen() -> bool:
+        key = session.context.contender.key
+        records = [entry.record or b"" for entry in await session.driver.scan(STANDBY) if entry.name == key]
+        return any((record := Record.from_bytes(each)) is not None and name in record.names for each in records)
+
+    await until(is_seen)
 
 
 class Operator:

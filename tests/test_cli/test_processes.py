@@ -27,7 +27,7 @@ pytestmark = [
     pytest.mark.skipif(sys.platform == "win32", reason="a keeper needs processes of POSIX"),
 ]
 
-TIMING = Timing(ttl=4.0, margin=1.0, stop_time=0.5, settle=0.25, drain=1.0, cancel_grace=0.5)
+TIMING = Timing(ttl=4.0, margin=1.0, stop_time=0.5, settle=0.25, drain=1.0, cancel_grace=0.5, invite=2.0)
 
 
 class Operator:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from support.aio import until
 from support.backends import Backend
-from support.stores import SERVERS, TIMING, Operator, open_session
+from support.stores import SERVERS, TIMING, Operator, open_session, stands_by
 
 from cluster_lock import clock
 from cluster_lock.election import Election, Term
@@ -70,8 +70,7 @@ async def test_a_lock_that_a_person_broke(backend: Backend, prefix: str, deed: s
         _, leading = await lead(a, first)
         await asyncio.wait_for(first.polling.wait(), 10)
         _, waiting = await lead(b, second)
-        await until(lambda: "x" in b.context.contender)
-        await asyncio.sleep(0.3)  # let its record and its watch reach the server
+        await stands_by(b, "x")
         lease = await a.lease()
         changed = Changed(backend, prefix)
         watching = asyncio.create_task(changed.wait())
@@ -169,8 +168,7 @@ async def test_hand_over_between_sessions(backend: Backend, prefix: str) -> None
             if not old.polling.is_set():
                 await asyncio.wait_for(old.polling.wait(), 10)
             _, waiting = await lead(new_session, new)
-            await until(lambda: "x" in new_session.context.contender)  # noqa: B023
-            await asyncio.sleep(0.2)
+            await stands_by(new_session, "x")
             election.stop()
             await asyncio.wait_for(leading, 10)
             await asyncio.wait_for(new.polling.wait(), 10)
