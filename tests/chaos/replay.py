@@ -185,9 +185,11 @@ def asked(history: History, steps: list[Step]) -> tuple[int, int]:
             shutil.copy(MODEL / module, folder)
         (Path(folder) / "Recorded.tla").write_text(recorded(history, steps))
         (Path(folder) / "Replay.cfg").write_text("SPECIFICATION Replayed\nCONSTANT Clients <- Everybody\n")
-        java = ["java", "-Xmx1g", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-cp", str(jar), "tlc2.TLC"]
+        # It unpacks its own modules there, by fixed names: another run's end takes them away from who shares the folder.
+        java = ["java", f"-Djava.io.tmpdir={folder}", "-Xmx1g", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]
         # The bots go on meanwhile: the processor is theirs.
-        command = ["nice", *java, "-workers", "1", "-deadlock", "-checkpoint", "0", "Replay"]
+        tlc = ["-cp", str(jar), "tlc2.TLC", "-workers", "1", "-deadlock", "-checkpoint", "0", "Replay"]
+        command = ["nice", *java, *tlc]
         try:
             done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=WITHIN, check=False)
         except subprocess.TimeoutExpired as error:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +14,8 @@ from chaos.__main__ import replayed
 from chaos.checker import Verdict
 from chaos.faults import UNSAFE_BY_HAND
 from chaos.replay import AT_ONE_MOMENT, CHECK, MODEL, hindrance, replay, steps_of
+from support.aio import LONGEST
+from support.docker import CHECKOUT
 from support.made_histories import MadeHistory
 
 from cluster_lock.testing.servers.tools import TOOLS_VARIABLE
@@ -171,6 +175,26 @@ async def test_one_in_ten() -> None:
     assert await replayed(options, made.history, Verdict()) == steps
     options.replays = False
     assert await replayed(options, made.history, Verdict()) == 0
+
+
+@pytest.fixture
+def java_without_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where all runs of Java would unpack what they need, nothing can be."""
+    monkeypatch.setenv("JAVA_TOOL_OPTIONS", f"-Djava.io.tmpdir={tmp_path / 'nowhere'}")
+
+
+@pytest.mark.usefixtures("java_without_its_folder")
+def test_runs_share_no_folder() -> None:
+    """What the checker unpacks lies in a folder of each run: one that ends takes nothing away from another one."""
+    assert verdict_of(MadeHistory()).violations == []
+    done = subprocess.run(
+        [sys.executable, str(CHECKOUT / "scripts" / "model"), "one ttl", "--workers", "1"],
+        capture_output=True,
+        text=True,
+        timeout=LONGEST,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
 
 
 def test_what_is_missing_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
