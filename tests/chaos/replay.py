@@ -185,7 +185,7 @@ def asked(history: History, steps: list[Step]) -> tuple[int, int]:
             shutil.copy(MODEL / module, folder)
         (Path(folder) / "Recorded.tla").write_text(recorded(history, steps))
         (Path(folder) / "Replay.cfg").write_text("SPECIFICATION Replayed\nCONSTANT Clients <- Everybody\n")
-        # It unpacks its own modules there, by fixed names: another run's end takes them away from who shares the folder.
+        # It unpacks its own modules there, by fixed names, and at its end deletes those of all who share the folder.
         java = ["java", f"-Djava.io.tmpdir={folder}", "-Xmx1g", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]
         # The bots go on meanwhile: the processor is theirs.
         tlc = ["-cp", str(jar), "tlc2.TLC", "-workers", "1", "-deadlock", "-checkpoint", "0", "Replay"]
