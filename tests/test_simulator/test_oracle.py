@@ -345,6 +345,17 @@ def test_many_overlaps_are_all_counted(scene: Scene) -> None:
     assert scene.oracle.report().overlapping_polls == 5
 
 
+def test_what_is_said_of_a_history_that_was_cleared(scene: Scene) -> None:
+    """A handler of an update from before may end, or come once more, after the history was cleared: that is left out.
+    An update that nobody ever pushed is still a fault of who speaks of it."""
+    scene.update(1)
+    scene.oracle.clear()
+    scene.handled(1, 1.0, 2.0)
+    assert scene.oracle.updates() == []
+    with pytest.raises(KeyError):
+        scene.handled(2, 1.0, 2.0)
+
+
 def test_clear_forgets_the_history(scene: Scene) -> None:
     """Numbers, order and overlaps begin again."""
     scene.update(1)

@@ -48,12 +48,14 @@ class Oracle:
     def __init__(self, now: Callable[[], float] = boot_clock.now) -> None:
         self._now = now
         self._lives: dict[str, Life] = defaultdict(Life)
+        self._updates: list[Update] = []
         self.clear()
 
     def clear(self) -> None:
         """Forget the history; keep what is known about the clients' lives. (For measurements that go on for long.)"""
+        self._cleared = {update.update_id for update in self._updates}
         self._polls: list[Poll] = []
-        self._updates: list[Update] = []
+        self._updates = []
         self._by_id: dict[BotKey, dict[int, Update]] = defaultdict(dict)
         self._chat_lengths: dict[tuple[BotKey, int], int] = defaultdict(int)
 
@@ -137,9 +139,12 @@ class Oracle:
 
         `outcome`: "cancelled" means that it did not come to its end; "ok", "failed" or any other word that it did.
         Report the end inside the handler: an update that is acknowledged before its end is known would count as lost.
-        KeyError for an update that nobody pushed.
+        KeyError for an update that nobody pushed. What was pushed before `clear` may be handled once more after it, and
+        is nothing to anybody any more.
         """
         update = self._find(update_id, bot)
+        if update is None:
+            return
         for run in update.runs:
             if run.client == client and run.start == start:
                 run.end, run.outcome = end, outcome
@@ -220,10 +225,11 @@ class Oracle:
     def _life(self, client: str) -> Life:
         return self._lives.get(client) or Life()
 
-    def _find(self, update_id: int, bot: BotRef | BotKey | None) -> Update:
-        if bot is not None:
-            return self._by_id[BotKey.of(bot)][update_id]
-        found = [updates[update_id] for updates in self._by_id.values() if update_id in updates]
+    def _find(self, update_id: int, bot: BotRef | BotKey | None) -> Update | None:
+        known = self._by_id.values() if bot is None else [self._by_id[BotKey.of(bot)]]
+        found = [updates[update_id] for updates in known if update_id in updates]
+        if not found and update_id in self._cleared:
+            return None
         if len(found) != 1:
             raise KeyError(f"{len(found)} bots have an update {update_id}")
         return found[0]
