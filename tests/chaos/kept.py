@@ -7,6 +7,7 @@ import shutil
 import sys
 import threading
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from support.diaries import DiaryReader, Json
@@ -103,8 +104,9 @@ def worker_pid(client: str) -> int:
 
 
 def send(client: str, number: int) -> None:
-    """A signal to the worker of this name, if it is there."""
-    os.kill(worker_pid(client), number)
+    """A signal to the worker of this name, if it is there: another fault of the round may have ended it."""
+    with suppress(ProcessLookupError):
+        os.kill(worker_pid(client), number)
 
 
 def lives_of(bot: HostedBot) -> list[tuple[DiaryReader, float | None, int | None]]:

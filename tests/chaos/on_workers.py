@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import signal
 from collections.abc import Mapping
 from typing import ClassVar
@@ -40,8 +39,7 @@ class WorkerStopped(OnBot):
         send(self.struck, signal.SIGSTOP)
 
     async def end(self) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            send(self.struck, signal.SIGCONT)
+        send(self.struck, signal.SIGCONT)
 
 
 class WorkerAskedToStop(OnBot):
@@ -93,8 +91,7 @@ class HeirsWorkersKilled(SteppedDown):
         asking = asyncio.create_task(super().begin())
         await asyncio.sleep(self.after[self.on])
         for heir in heirs:
-            with contextlib.suppress(ProcessLookupError):
-                send(heir, signal.SIGKILL)
+            send(heir, signal.SIGKILL)
         await asking
 
 
