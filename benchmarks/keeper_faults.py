@@ -30,7 +30,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from support.aio import until
 from support.keepers import KeeperProcess, Keepers, keepers
-from support.running import command_of, runs
+from support.running import command_of, kill, runs
 
 NAMES = ("a", "b", "c")
 WRITES = (
@@ -111,9 +111,7 @@ class Faults:
         except AssertionError:
             left = [command_of(each)[:60] for each in below if runs(each)]
             self.left_over.append(f"{what}: {left}")
-            for each in below:
-                if runs(each):
-                    each.kill()
+            kill(below)
         await keeper.ended(ENDED_WITHIN)
         await self.start()
 

@@ -69,7 +69,7 @@ class KeeperProcess:
         self._seen.update(found)
         return found
 
-    async def runs(self, name: str, *, times: int = 1) -> list[psutil.Process]:
+    async def has_started(self, name: str, *, times: int = 1) -> list[psutil.Process]:
         """Those of this name below it, once there are so many."""
         found: list[psutil.Process] = []
 
@@ -86,9 +86,7 @@ class KeeperProcess:
         self.below()
         self.signal(signal.SIGKILL)
         await self.ended()
-        for process in self._seen:
-            if runs(process):
-                process.kill()
+        running.kill(self._seen)
 
     def inits(self) -> list[psutil.Process]:
         """Upper and lower."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from contextlib import suppress
 
 import psutil
@@ -33,3 +34,19 @@ def below(pid: int) -> list[psutil.Process]:
     with suppress(psutil.NoSuchProcess):
         return list(psutil.Process(pid).children(recursive=True))
     return []
+
+
+def processes(pids: Iterable[int]) -> list[psutil.Process]:
+    """Those of these numbers that are there."""
+    found: list[psutil.Process] = []
+    for pid in pids:
+        with suppress(psutil.NoSuchProcess):
+            found.append(psutil.Process(pid))
+    return found
+
+
+def kill(them: Iterable[psutil.Process]) -> None:
+    """Kill those of them that are there."""
+    for each in them:
+        with suppress(psutil.NoSuchProcess):
+            each.kill()

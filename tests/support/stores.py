@@ -17,7 +17,7 @@ from cluster_lock.host.flock import is_locked
 from cluster_lock.lease.guard import NoGuard
 from cluster_lock.session import Session
 from cluster_lock.testing.servers import ConsulServer, EtcdServer, PostgresServer, RedisServer
-from cluster_lock.values import LEADER, STANDBY, Record, Timing
+from cluster_lock.values import LEADER, Record, Timing
 
 CONSUL = pytest.param("consul", marks=pytest.mark.consul)
 TELL_ALL = [
@@ -64,8 +64,8 @@ async def stands_by(session: Session, name: str) -> None:
 
     async def is_seen() -> bool:
         key = session.context.contender.key
-        records = [entry.record or b"" for entry in await session.driver.scan(STANDBY) if entry.name == key]
-        return any((record := Record.from_bytes(each)) is not None and name in record.names for each in records)
+        record = Record.from_bytes((await session.driver.read([key])).entries[key].record or b"")
+        return record is not None and name in record.names
 
     await until(is_seen)
 

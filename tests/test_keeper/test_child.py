@@ -8,12 +8,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-import psutil
 import pytest
 from support.aio import LONGEST, PATIENCE, until
 from support.killed_init import TIMES
 from support.mutants import module
-from support.running import runs
+from support.running import kill, processes, runs
 
 pytestmark = pytest.mark.process
 
@@ -48,11 +47,9 @@ async def test_who_is_killed_while_it_kills(tmp_path: Path, who: str) -> None:
     async with asyncio.timeout(PATIENCE):
         await program.wait()
     pids = map(int, said.read_text().splitlines()[0].split())
-    found = [psutil.Process(pid) for pid in pids if psutil.pid_exists(pid)]
+    found = processes(pids)
     try:
         await until(lambda: not any(map(runs, found)), timeout=10)
         assert ("blow" in said.read_text()) is ("stopped" in who)
     finally:
-        for each in found:
-            if runs(each):
-                each.kill()
+        kill(found)

@@ -30,7 +30,7 @@ async def forking(them: Keepers, folder: Path, instance: str, lock: str) -> tupl
     """A keeper, and two processes that its command has started. Their numbers are in the file `left`."""
     keeper = await them.start(instance, "sh", "-c", FORKS, lock=lock)
     await keeper.says("up")
-    sleeps = await keeper.runs("sleep", times=2)
+    sleeps = await keeper.has_started("sleep", times=2)
     (folder / "left").write_text("\n".join(str(each.pid) for each in sleeps))
     return keeper, sleeps
 

@@ -53,7 +53,7 @@ async def test_a_program_that_crashes_below_a_shell(tmp_path: Path) -> None:
     async with keepers(tmp_path) as them:
         script = f"{' '.join(PROGRAM)} crashes & sleep 10; true"
         keeper = await visited(them, "sh", "-c", script)
-        sleeping = await keeper.runs("sleep")
+        sleeping = await keeper.has_started("sleep")
         await keeper.says("killing the command: the program that led telegram/1 is gone")
         assert await keeper.ended() == 128 + signal.SIGKILL
         assert await gone(sleeping, 0.1) < 0.1
